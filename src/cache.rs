@@ -1,0 +1,474 @@
+//! The cache: picks the shard, reads the clock once, joins flights, keeps to the budget.
+//!
+//! # How it works
+//! A call goes to the shard of the key's hash. When it comes back the cache sees to what concerns all
+//! shards: the whole is over its capacity and the shard had nothing left to give, so a neighbour must; a
+//! deadline is due somewhere, which one relaxed load of the earliest one tells.
+//!
+//! Every call puts what left the cache into the caller's [`Departures`], also when it fails. The caller tells
+//! the listener and then hands the list to [`Cache::release`], attached and with nothing held.
+//!
+//! # Orderings
+//! | field | writer | reader | why |
+//! |---|---|---|---|
+//! | `earliest` | a writer: its shard's `next_due`, full fence, then a minimum here | a call, Relaxed | a late look is as good as an earlier call |
+//! | | maintenance: AcqRel swap to the least `next_due`, full fence, then looks at all `next_due` again | | either side of the two fences sees the other, so no deadline is forgotten |
+
+use crate::config::Config;
+use crate::departure::Departures;
+use crate::entry::{Lifetime, NEVER, Reference};
+use crate::expiry::Clock;
+use crate::lookup::Lookup;
+use crate::reclaim::Bins;
+use crate::shard::{Budget, Shard, Write, Written};
+use crate::single_flight::{Flights, LoadError, Outcome, Pause, Turn};
+use crate::sync::{AtomicU64, Ordering, Padded, full_fence, shard_count};
+
+/// Shards that one call looks at for what is due.
+const SHARDS_A_STEP: usize = 2;
+
+/// An in-process cache. `K` and `V` are one word wide, as references are; `E` is what a user's code raises.
+pub struct Cache<K, V, E = std::convert::Infallible> {
+    shards: Box<[Shard<K, V>]>,
+    budget: Budget,
+    /// No entry is due before this instant.
+    earliest: Padded<AtomicU64>,
+    flights: Flights<K, V, E>,
+    bins: Bins<(Option<K>, V)>,
+    clock: Clock,
+    config: Config,
+}
+
+/// Where an iteration is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cursor {
+    shard: usize,
+    number: u32,
+    /// No number of this shard from here on was in use when the iteration came to it.
+    limit: Option<u32>,
+}
+
+impl Cursor {
+    fn next_shard(self) -> Self {
+        Cursor { shard: self.shard + 1, number: 0, limit: None }
+    }
+}
+
+/// A value as it is to be stored.
+pub struct Stored<V> {
+    pub value: V,
+    pub weight: u32,
+    /// Durations of the entry's own; the cache's hold as well, and the shorter counts.
+    pub lifetime: Lifetime,
+}
+
+impl<V> Stored<V> {
+    /// A value of weight 1 that lives as long as the cache lets it.
+    pub fn plain(value: V) -> Self {
+        Stored { value, weight: 1, lifetime: Lifetime::default() }
+    }
+}
+
+/// How a computation failed, and whether those who wait for it fail with it.
+pub struct Failure<E> {
+    pub error: E,
+    pub is_shared: bool,
+}
+
+impl<K, V, E> Cache<K, V, E>
+where
+    K: Reference,
+    V: Reference,
+    E: Reference,
+{
+    pub fn new(config: Config, clock: Clock) -> Self {
+        let shards = shard_count(config.capacity);
+        Cache {
+            shards: (0..shards).map(|_| Shard::new(&config, shards)).collect(),
+            budget: Budget::new(config.capacity),
+            earliest: Padded(AtomicU64::new(NEVER)),
+            flights: Flights::new(),
+            bins: Bins::new(),
+            clock,
+            config,
+        }
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The value of a key. It counts as a use.
+    #[inline]
+    pub fn get<Q: Lookup<K>>(&self, query: &Q, left: &mut Departures<K, V>) -> Result<Option<V>, Q::Error> {
+        let now = self.now();
+        let value = self.shard(query.hash()).get(query, true, now, &self.clock, left);
+        self.maintain(now, left);
+        value
+    }
+
+    /// The value of a key as a use, where that needs neither a user's code nor maintenance; else `None`, and
+    /// [`Cache::get`] answers.
+    #[inline]
+    pub fn glance<Q: Lookup<K>>(&self, query: &Q) -> Option<Option<V>> {
+        let earliest = self.earliest.0.load(Ordering::Relaxed);
+        let now = if earliest == NEVER { 0 } else { self.clock.now() };
+        if earliest <= now {
+            return None;
+        }
+        self.shard(query.hash()).glance(query, now, &self.clock)
+    }
+
+    /// The value of a key, without a trace.
+    pub fn peek<Q: Lookup<K>>(&self, query: &Q, left: &mut Departures<K, V>) -> Result<Option<V>, Q::Error> {
+        let now = self.now();
+        let value = self.shard(query.hash()).get(query, false, now, &self.clock, left);
+        self.maintain(now, left);
+        value
+    }
+
+    /// How many nanoseconds the entry of a key has still to live. It is no use.
+    pub fn expires_in<Q: Lookup<K>>(
+        &self,
+        query: &Q,
+        left: &mut Departures<K, V>,
+    ) -> Result<Option<u64>, Q::Error> {
+        self.shard(query.hash()).expires_in(query, &self.clock, left)
+    }
+
+    pub fn set<Q: Lookup<K>>(
+        &self,
+        query: &Q,
+        stored: Stored<V>,
+        left: &mut Departures<K, V>,
+    ) -> Result<(), Q::Error> {
+        let overtake = self.overtaker(query)?;
+        self.write(query, stored, false, &overtake, left).map(drop)
+    }
+
+    /// The value that is there, which counts as a use, or `None` after storing this one.
+    pub fn set_if_absent<Q: Lookup<K>>(
+        &self,
+        query: &Q,
+        stored: Stored<V>,
+        left: &mut Departures<K, V>,
+    ) -> Result<Option<V>, Q::Error> {
+        let overtake = self.overtaker(query)?;
+        match self.write(query, stored, true, &overtake, left)? {
+            Written::Kept(value) => Ok(value),
+            Written::Done => Ok(None),
+        }
+    }
+
+    /// Takes an entry out and returns its value.
+    pub fn remove<Q: Lookup<K>>(
+        &self,
+        query: &Q,
+        left: &mut Departures<K, V>,
+    ) -> Result<Option<V>, Q::Error> {
+        let overtake = self.overtaker(query)?;
+        let always = !self.flights.is_idle();
+        let shard = self.shard(query.hash());
+        let value = shard.remove(query, || self.now(), always, &self.budget, &overtake, left);
+        self.maintain(self.now(), left);
+        value
+    }
+
+    /// Takes out some entry, the colder the better.
+    pub fn pop_any(&self, left: &mut Departures<K, V>) -> Option<(K, V)> {
+        let now = self.now();
+        self.shards.iter().find_map(|shard| shard.pop_any(now, &self.budget, left))
+    }
+
+    /// Takes out a batch of all entries, from a cursor that starts at its default and is moved on. Returns
+    /// false when it is through: then everything that was there at the start is gone.
+    pub fn clear_batch(&self, cursor: &mut Cursor, left: &mut Departures<K, V>) -> bool {
+        let Some(shard) = self.shards.get(cursor.shard) else { return false };
+        let overtake = || {
+            if cursor.number == 0 && !self.flights.is_idle() {
+                self.flights.overtake_where(|hash| self.index(hash) == cursor.shard);
+            }
+        };
+        match shard.clear_batch(cursor.number, self.now(), &self.budget, overtake, left) {
+            Some(number) => cursor.number = number,
+            None => *cursor = cursor.next_shard(),
+        }
+        true
+    }
+
+    /// The value of a key, computed if it is not there, by one thread for all that ask at the same time.
+    ///
+    /// `compute` runs with nothing held and returns the value and its weight.
+    pub fn get_with<Q: Lookup<K, Error = E>>(
+        &self,
+        query: &Q,
+        lifetime: Lifetime,
+        compute: impl FnOnce() -> Result<(V, u32), Failure<E>>,
+        pause: &mut Pause<'_, E>,
+        left: &mut Departures<K, V>,
+    ) -> Result<V, LoadError<E>> {
+        loop {
+            if let Some(value) = self.get(query, left)? {
+                return Ok(value);
+            }
+            let leader = match self.flights.join(query)? {
+                Turn::Lead(leader) => leader,
+                Turn::Wait(flight) => match flight.wait(pause)? {
+                    Outcome::Value(value) => return Ok(value),
+                    Outcome::Failed(error) => return Err(LoadError::User(error)),
+                    Outcome::Abandoned => continue,
+                },
+            };
+            // Another leader may have landed between the look and the join. A writer that did not see
+            // this flight is through with the lock now, so its value is seen.
+            self.shard(query.hash()).sync_with_writers();
+            if let Some(value) = self.get(query, left)? {
+                leader.land(Outcome::Value(value.clone()));
+                return Ok(value);
+            }
+            let (value, weight) = match compute() {
+                Ok(computed) => computed,
+                Err(Failure { error, is_shared }) => {
+                    let shared = if is_shared { Outcome::Failed(error.clone()) } else { Outcome::Abandoned };
+                    leader.land(shared);
+                    return Err(LoadError::User(error));
+                }
+            };
+            let stored = Stored { value: value.clone(), weight, lifetime };
+            if let Err(error) = self.write(query, stored, false, || !leader.is_overtaken(), left) {
+                leader.land(Outcome::Failed(error.clone()));
+                return Err(LoadError::User(error));
+            }
+            leader.land(Outcome::Value(value.clone()));
+            return Ok(value);
+        }
+    }
+
+    /// The next entry of an iteration, which is no use. Each entry that stays throughout comes once.
+    pub fn next_entry(&self, cursor: &mut Cursor) -> Option<(K, V)> {
+        while let Some(shard) = self.shards.get(cursor.shard) {
+            // What comes while it goes on may get higher numbers, without end.
+            let limit = *cursor.limit.get_or_insert_with(|| shard.limit());
+            if let Some((number, key, value)) = shard.next_entry(cursor.number, limit, &self.clock) {
+                cursor.number = number + 1;
+                return Some((key, value));
+            }
+            *cursor = cursor.next_shard();
+        }
+        None
+    }
+
+    /// How many entries there are, after all that is due has left.
+    pub fn count(&self, left: &mut Departures<K, V>) -> usize {
+        self.expire_all(left);
+        self.shards.iter().map(Shard::count).sum()
+    }
+
+    /// The weight of all entries, after all that is due has left.
+    pub fn weight(&self, left: &mut Departures<K, V>) -> u64 {
+        self.expire_all(left);
+        self.budget.used()
+    }
+
+    /// Takes out all that is due.
+    pub fn expire_all(&self, left: &mut Departures<K, V>) {
+        let now = self.now();
+        if now == 0 {
+            return;
+        }
+        for shard in self.shards.iter().filter(|shard| shard.may_be_due(now)) {
+            shard.expire(now, true, &self.budget, left);
+        }
+        self.reschedule();
+    }
+
+    /// Drops what left in a call, as soon as no reader can see it. The caller has told the listener, is
+    /// attached, and holds nothing: a drop may run anything, also calls of this cache.
+    pub fn release(&self, left: Departures<K, V>) {
+        if !left.list.is_empty() {
+            self.bins.release(left.list.into_iter().map(|departure| departure.pair));
+        }
+        // The keys that were held to be compared are the call's own: they drop here.
+    }
+
+    /// Drops everything that waits to be dropped, unless another thread is reading, and gives back memory.
+    /// The caller is attached and holds nothing.
+    pub fn flush(&self) {
+        self.shards.iter().for_each(Shard::prepare_trim);
+        self.bins.flush();
+        self.shards.iter().for_each(Shard::trim);
+        self.bins.free_memory();
+    }
+
+    /// Shows every key and value to the collector, which calls while no thread is inside.
+    #[cfg_attr(not(feature = "python"), allow(dead_code))]
+    pub fn each(&self, mut visit: impl FnMut(Option<&K>, &V)) {
+        for shard in &self.shards {
+            shard.each(|key, value| visit(Some(key), value));
+        }
+        self.bins.each(|(key, value)| visit(key.as_ref(), value));
+    }
+
+    fn index(&self, hash: u64) -> usize {
+        hash as usize & (self.shards.len() - 1)
+    }
+
+    #[inline]
+    fn shard(&self, hash: u64) -> &Shard<K, V> {
+        &self.shards[self.index(hash)]
+    }
+
+    /// The instant of now, or 0 where nothing can expire.
+    #[inline]
+    fn now(&self) -> u64 {
+        // Relaxed: see the module's orderings.
+        if self.earliest.0.load(Ordering::Relaxed) == NEVER { 0 } else { self.clock.now() }
+    }
+
+    /// What marks computations under way for a key that is written to. It is true, as a word at the lock.
+    fn overtaker<Q: Lookup<K>>(&self, query: &Q) -> Result<impl Fn() -> bool, Q::Error> {
+        let strangers = self.flights.strangers(query)?;
+        let hash = query.hash();
+        Ok(move || {
+            if !self.flights.is_idle() {
+                self.flights.overtake(hash, &strangers);
+            }
+            true
+        })
+    }
+
+    fn write<Q: Lookup<K>>(
+        &self,
+        query: &Q,
+        stored: Stored<V>,
+        if_absent: bool,
+        at_lock: impl Fn() -> bool,
+        left: &mut Departures<K, V>,
+    ) -> Result<Written<V>, Q::Error> {
+        let Stored { value, weight, lifetime } = stored;
+        let lifetime = self.config.lifetime.min(lifetime);
+        let now = || if lifetime.is_endless() { self.now() } else { self.clock.now() };
+        let shard = self.shard(query.hash());
+        let write = Write { value, weight, lifetime, if_absent };
+        let (written, now) = shard.set(query, write, &self.budget, now, at_lock, left)?;
+        if !lifetime.is_endless() {
+            self.schedule(shard.next_due());
+        }
+        if self.budget.is_over(0) {
+            self.relieve(query.hash(), now, left);
+        }
+        self.maintain(now, left);
+        Ok(written)
+    }
+
+    /// Takes from the neighbours what the writer's own shard could not give.
+    #[cold]
+    fn relieve(&self, hash: u64, now: u64, left: &mut Departures<K, V>) {
+        let own = self.index(hash);
+        for step in 1..self.shards.len() {
+            self.shards[(own + step) % self.shards.len()].relieve(now, &self.budget, left);
+            if !self.budget.is_over(0) {
+                break;
+            }
+        }
+    }
+
+    /// Makes sure that the shards are looked at by this instant.
+    fn schedule(&self, due: u64) {
+        full_fence();
+        if due < self.earliest.0.load(Ordering::Relaxed) {
+            self.earliest.0.fetch_min(due, Ordering::AcqRel);
+        }
+    }
+
+    /// The bounded step of maintenance at the end of a call.
+    #[inline]
+    fn maintain(&self, now: u64, left: &mut Departures<K, V>) {
+        if now != 0 && self.earliest.0.load(Ordering::Relaxed) <= now {
+            self.maintain_slow(now, left);
+        }
+    }
+
+    #[cold]
+    fn maintain_slow(&self, now: u64, left: &mut Departures<K, V>) {
+        let due = self.shards.iter().filter(|shard| shard.next_due() <= now);
+        for shard in due.take(SHARDS_A_STEP) {
+            shard.expire(now, false, &self.budget, left);
+        }
+        self.reschedule();
+    }
+
+    fn reschedule(&self) {
+        let least = || self.shards.iter().map(Shard::next_due).min().unwrap_or(NEVER);
+        // AcqRel: a minimum that this overwrites is acquired, and with it the `next_due` behind it.
+        self.earliest.0.swap(least(), Ordering::AcqRel);
+        full_fence();
+        self.schedule(least());
+    }
+
+    /// Checks the invariants of everything, while no other thread is in a call. For tests.
+    #[cfg(any(test, debug_assertions))]
+    pub fn validate(&self) {
+        let weight: u64 = self.shards.iter().map(Shard::validate).sum();
+        assert_eq!(weight, self.budget.used(), "the budget knows the weight of all shards");
+        assert!(weight <= self.config.capacity, "the whole fits its capacity");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::policy::Kind;
+
+    struct Query(u64);
+
+    impl Lookup<Arc<u64>> for Query {
+        type Error = std::convert::Infallible;
+
+        fn hash(&self) -> u64 {
+            self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15).swap_bytes()
+        }
+
+        fn key(&self) -> Arc<u64> {
+            Arc::new(self.0)
+        }
+
+        fn quick(&self, key: &Arc<u64>) -> Option<bool> {
+            Some(self.0 == **key)
+        }
+
+        fn equals(&self, _: &Arc<u64>) -> Result<bool, Self::Error> {
+            unreachable!("numbers are compared quickly")
+        }
+
+        fn same(a: &Arc<u64>, b: &Arc<u64>) -> bool {
+            Arc::ptr_eq(a, b)
+        }
+    }
+
+    #[test]
+    fn the_clock_is_read_only_while_something_can_expire() {
+        let time = Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let cache: Cache<Arc<u64>, Arc<u64>> =
+            Cache::new(Config::new(10_000, Kind::TinyLfu), Clock::Manual(Arc::clone(&time)));
+        let set = |id: u64, ttl: u64| {
+            let stored = Stored { lifetime: Lifetime { ttl, tti: 0 }, ..Stored::plain(Arc::new(id)) };
+            let mut left = Departures::new();
+            cache.set(&Query(id), stored, &mut left).expect("numbers do not fail");
+            cache.release(left);
+        };
+        (0..100).for_each(|id| set(id, 0));
+        assert_eq!(cache.now(), 0);
+        (0..100).for_each(|id| set(id, 1_000));
+        assert_ne!(cache.now(), 0);
+        time.store(1_000_000, Ordering::Relaxed);
+        (100..200).for_each(|id| set(id, 0));
+        let mut left = Departures::new();
+        assert_eq!(cache.count(&mut left), 100);
+        cache.release(left);
+        (200..300).for_each(|id| set(id, 0));
+        assert_eq!(cache.now(), 0, "what is there has no end");
+    }
+}

@@ -1,0 +1,132 @@
+//! What leaves the cache on the way out of a call: carried in a list, told and dropped after the unlock.
+
+use smallvec::SmallVec;
+
+use crate::reclaim::{Bin, Retired};
+
+/// Why an entry left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// Its deadline passed.
+    Expired,
+    /// The user removed it.
+    Explicit,
+    /// The user set another value.
+    Replaced,
+    /// The capacity needed its room.
+    Size,
+}
+
+impl Cause {
+    /// The word that a listener is told.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cause::Expired => "expired",
+            Cause::Explicit => "explicit",
+            Cause::Replaced => "replaced",
+            Cause::Size => "size",
+        }
+    }
+}
+
+/// One value that left, with its key where the key left too or a listener wants to know it.
+pub struct Departure<K, V> {
+    pub(crate) pair: Retired<(Option<K>, V)>,
+    pub(crate) cause: Cause,
+}
+
+impl<K, V> Departure<K, V> {
+    /// The key, if the cache has a listener or the key left with the value.
+    pub fn key(&self) -> Option<&K> {
+        self.pair.0.as_ref()
+    }
+
+    pub fn value(&self) -> &V {
+        &self.pair.1
+    }
+
+    pub fn cause(&self) -> Cause {
+        self.cause
+    }
+}
+
+/// What left the cache in one call, in order, and the keys that were held to be compared.
+///
+/// The caller of the core tells the listener of each, then hands the list to
+/// [`Cache::release`](crate::Cache::release). Dropping it instead leaks what it holds.
+pub struct Departures<K, V> {
+    pub(crate) list: SmallVec<[Departure<K, V>; 1]>,
+    /// Made when a key is held to be compared, which most calls never do.
+    compared: Option<Box<Compared<K>>>,
+}
+
+/// The keys that were held while a user's code compared them.
+pub(crate) struct Compared<K> {
+    /// Those found unequal: who meets one of them again knows it.
+    pub unequal: Vec<K>,
+    /// Those found equal in a place that was lost meanwhile, and those whose comparison failed, which
+    /// ends the call.
+    pub others: Vec<K>,
+}
+
+/// How many keys were held when a call began: with another key, they may compare otherwise.
+#[derive(Clone, Copy)]
+pub(crate) struct Mark {
+    unequal: usize,
+    others: usize,
+}
+
+impl<K, V> Default for Departures<K, V> {
+    fn default() -> Self {
+        Departures { list: SmallVec::new(), compared: None }
+    }
+}
+
+impl<K, V> Departures<K, V> {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether nothing left and no key was held.
+    #[inline]
+    pub fn is_untouched(&self) -> bool {
+        self.list.is_empty() && self.compared.is_none()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Departure<K, V>> {
+        self.list.iter()
+    }
+
+    pub(crate) fn compared(&mut self) -> &mut Compared<K> {
+        self.compared.get_or_insert_with(|| Box::new(Compared { unequal: Vec::new(), others: Vec::new() }))
+    }
+
+    /// Tells what a call holds from what calls before it did.
+    pub(crate) fn mark(&self) -> Mark {
+        self.compared.as_ref().map_or(Mark { unequal: 0, others: 0 }, |compared| Mark {
+            unequal: compared.unequal.len(),
+            others: compared.others.len(),
+        })
+    }
+
+    /// The keys found unequal since.
+    pub(crate) fn unequal(&self, since: Mark) -> &[K] {
+        self.compared.as_ref().map_or(&[], |compared| &compared.unequal[since.unequal..])
+    }
+
+    /// The keys found equal since, whose place was lost.
+    pub(crate) fn equal(&self, since: Mark) -> &[K] {
+        self.compared.as_ref().map_or(&[], |compared| &compared.others[since.others..])
+    }
+
+    /// Drops what left a cache that nobody can reach any more, and so no reader can see.
+    #[cfg_attr(not(feature = "python"), allow(dead_code))]
+    pub(crate) fn drop_unseen(self) {
+        let mut bin = Bin::default();
+        self.list.into_iter().for_each(|departure| bin.put(departure.pair));
+    }
+
+    pub(crate) fn push(&mut self, pair: Retired<(Option<K>, V)>, cause: Cause) {
+        self.list.push(Departure { pair, cause });
+    }
+}

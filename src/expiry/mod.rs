@@ -1,0 +1,11 @@
+//! When entries expire, and who notices.
+//!
+//! An entry's deadline is in its [`Life`](crate::entry::Life): a read compares it with the clock and so never
+//! returns what is past it (law 8). The [`DeadlineQueue`] of each shard finds what is due, so that it leaves
+//! and is told; the [`Clock`] is one for all caches, or a test's own.
+
+mod clock;
+mod deadline_queue;
+
+pub use clock::Clock;
+pub(crate) use deadline_queue::DeadlineQueue;

@@ -1,0 +1,66 @@
+//! moka_py: an in-process cache that threads hit in parallel.
+//!
+//! The core is generic and knows no Python; `src/python/` alone does, behind the feature `python`.
+//!
+//! # Flows
+//! ```text
+//! get       python/moka > cache (shard by hash) > shard, no lock: map (pin, probe, match), entry (due? stamp), sketch
+//! set       python/moka > cache > shard, no lock: map (find the key: its `__eq__` runs here)
+//!                                 locked: same entry still there? publish, policy, deadline, evict to the budget
+//!           then, unlocked: listener, drops
+//! get_with  a hit is get; a miss goes cache > single_flight: the leader computes with nothing held, then sets;
+//!           waiters detach and wait, wake to check signals; a wait that would close a circle raises
+//! ```
+//! Every `>` is a plain call one room deeper; answers come back as return values.
+//!
+//! # Rooms
+//! Imports point down, and rooms of one line do not know each other.
+//! ```text
+//! python                    the Python face
+//! cache | single_flight     all shards, the budget, the earliest deadline | one computation a key
+//! shard                     one lock: the write path, maintenance
+//! map | policy | expiry     keys to entries | who leaves | what is due
+//! entry | departure | lookup | lists, lazy_queue | config
+//! reclaim                   who frees what, when
+//! sync                      threads or the GIL
+//! ```
+//!
+//! # Laws
+//! 1. No Python under a lock: no `__eq__`, no listener, no DECREF between lock and unlock.
+//! 2. No map while detached: a thread detaches only to wait for another's computation.
+//! 3. No reference is dropped where no thread state is: the epoch frees memory, attached threads drop.
+//! 4. No pin across Python code.
+//! 5. Reads take no lock, allocate nothing, and write only what changes something.
+//! 6. The bound is exact, for the whole cache.
+//! 7. What was just set can be got.
+//! 8. No call returns an entry past its deadline.
+//! 9. Each leaving is told once, after the fact, with no lock held.
+//! 10. Errors are the user's and come out unchanged; what would hang for ever raises.
+//! 11. What left is released promptly.
+//! 12. The collector sees it all.
+
+mod cache;
+mod config;
+mod departure;
+mod entry;
+mod expiry;
+mod lazy_queue;
+mod lists;
+mod lookup;
+mod map;
+mod policy;
+#[cfg(feature = "python")]
+mod python;
+mod reclaim;
+mod shard;
+mod single_flight;
+mod sync;
+
+pub use cache::{Cache, Cursor, Failure, Stored};
+pub use config::{Config, LONGEST};
+pub use departure::{Cause, Departure, Departures};
+pub use entry::{Lifetime, Reference};
+pub use expiry::Clock;
+pub use lookup::Lookup;
+pub use policy::Kind;
+pub use single_flight::{LoadError, Pause, forget_all};

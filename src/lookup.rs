@@ -1,0 +1,27 @@
+//! How a key asks: its hash, and an equality that may run a user's code and fail.
+//!
+//! The map never compares keys itself. It asks [`Lookup::quick`] first, which answers for keys that need
+//! no code of a user, then [`Lookup::equals`], for which it lets go of everything (law 4).
+
+/// A key looked for.
+pub trait Lookup<K> {
+    /// What the user's code raises.
+    type Error;
+
+    /// The full hash, mixed and seeded: each bit of it depends on each bit of the key's own hash.
+    fn hash(&self) -> u64;
+
+    /// The key to store, where it is new.
+    fn key(&self) -> K;
+
+    /// Whether the keys are equal, where that can be told without a user's code; else `None`. It is
+    /// called pinned, and under a lock, so it must not block, drop a key or run foreign code.
+    fn quick(&self, key: &K) -> Option<bool>;
+
+    /// Whether the keys are equal, by the user's code. Called unpinned and unlocked.
+    fn equals(&self, key: &K) -> Result<bool, Self::Error>;
+
+    /// Whether the two are the same object. Called under a lock, so it must not block, drop a key or
+    /// run foreign code.
+    fn same(a: &K, b: &K) -> bool;
+}

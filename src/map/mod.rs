@@ -1,0 +1,381 @@
+//! One shard's hash map: found without a lock, changed under one.
+//!
+//! # How it works
+//! A [`Table`](table::Table) maps hashes to entry numbers, a [`Slab`](slab::Slab) holds the entries. A look-up
+//! pins, probes, and asks the key whether it is equal; for keys that need a user's `__eq__` it lets go
+//! of everything in between and checks afterwards that the slot still holds what it compared. A writer
+//! looks up first, in the same way, then locks, and under the lock checks only identities: the place that it
+//! found still [holds](MapLock::holds) its entry, or [nobody of the same hash](MapLock::is_absent)
+//! has come since.
+//!
+//! The lock also guards the shard's own state, of type `S`, which the map does not know.
+//!
+//! # Invariants
+//! - `one-slot`: a live entry is in exactly one slot of the current table, and in no other entry's.
+//! - `whole`: a number is in a slot only while its entry has a hash, a key and a value.
+
+mod slab;
+mod table;
+
+use crate::departure::{Departures, Mark};
+use crate::entry::{Entry, Life, Lifetime, NEVER, Reference};
+use crate::lookup::Lookup;
+use crate::reclaim::{Guard, Retired, Shared};
+use crate::sync::{Lock, Locked, Ordering, Padded};
+
+pub(crate) use slab::Found;
+use slab::{Slab, SlabWriter};
+use table::{Slot, Table};
+
+/// Below this many slots a table does not shrink.
+const LEAST_TO_SHRINK: usize = 64;
+
+pub(crate) struct Map<K, V, S> {
+    table: Shared<Table>,
+    slab: Slab<K, V>,
+    writer: Padded<Lock<Writer<S>>>,
+}
+
+struct Writer<S> {
+    live: usize,
+    tombstones: usize,
+    slab: SlabWriter,
+    state: S,
+}
+
+/// What a look-up saw at a glance.
+pub(crate) enum Glance<'g, K, V> {
+    Found(Found<'g, K, V>, Place),
+    Absent,
+    /// Another key with its tag was in the way, or the key needs a user's code.
+    Unclear,
+}
+
+/// Where a look-up found an entry.
+pub(crate) struct Place {
+    serial: u64,
+    index: usize,
+    slot: Slot,
+}
+
+impl Place {
+    fn is_in(&self, table: &Table) -> bool {
+        table.serial == self.serial && table.holds(self.index, self.slot)
+    }
+
+    pub fn number(&self) -> u32 {
+        self.slot.number()
+    }
+}
+
+impl<K: Reference, V: Reference, S> Map<K, V, S> {
+    pub fn new(state: S) -> Self {
+        let writer = Writer { live: 0, tombstones: 0, slab: SlabWriter::default(), state };
+        Map { table: Shared::empty(), slab: Slab::new(), writer: Padded(Lock::new(writer)) }
+    }
+
+    /// Looks a key up, as far as that goes without a user's code.
+    #[inline]
+    pub fn glance<'g, Q: Lookup<K>>(&self, query: &Q, guard: &'g Guard) -> Glance<'g, K, V> {
+        let hash = query.hash();
+        let Some(table) = self.table.get(guard) else { return Glance::Absent };
+        let Some((index, slot)) = table.next(hash, table.home(hash)) else { return Glance::Absent };
+        let found = self.slab.find(slot.number(), guard);
+        if found.entry.hash.load(Ordering::Relaxed) == hash
+            && found.entry.key.read(guard).as_ref().and_then(|key| query.quick(key)) == Some(true)
+        {
+            return Glance::Found(found, Place { serial: table.serial, index, slot });
+        }
+        Glance::Unclear
+    }
+
+    /// Looks a key up. It may let go of the guard in between, and holds it again at the end: what it found
+    /// was in its place a moment ago, and its number is not given to another key while the guard lives.
+    ///
+    /// Keys that were held for a comparison go to `left`, to be dropped with the rest. No key is compared twice
+    /// `since` the call began: a user's code that changes the cache each time would keep the call for ever.
+    #[inline]
+    pub fn find<Q: Lookup<K>>(
+        &self,
+        query: &Q,
+        guard: &mut Guard,
+        left: &mut Departures<K, V>,
+        since: Mark,
+    ) -> Result<Option<Place>, Q::Error> {
+        match self.glance(query, guard) {
+            Glance::Found(_, place) => Ok(Some(place)),
+            Glance::Absent => Ok(None),
+            Glance::Unclear => self.find_slow(query, guard, left, since),
+        }
+    }
+
+    /// A look-up that meets other keys with its tag, or a key that needs a user's code.
+    #[cold]
+    pub fn find_slow<Q: Lookup<K>>(
+        &self,
+        query: &Q,
+        guard: &mut Guard,
+        left: &mut Departures<K, V>,
+        since: Mark,
+    ) -> Result<Option<Place>, Q::Error> {
+        let hash = query.hash();
+        // Where to go on, in the table of that serial.
+        let mut resume: Option<(u64, usize)> = None;
+        loop {
+            let Some(table) = self.table.get(guard) else { return Ok(None) };
+            let from = match resume {
+                Some((serial, index)) if serial == table.serial => index,
+                _ => table.home(hash),
+            };
+            let Some((index, slot)) = table.next(hash, from) else { return Ok(None) };
+            let place = Place { serial: table.serial, index, slot };
+            resume = Some((place.serial, index + 1));
+            let entry = self.slab.entry(slot.number(), guard);
+            if entry.hash.load(Ordering::Relaxed) != hash {
+                continue;
+            }
+            let key = {
+                let lent = entry.key.read(guard);
+                let Some(key) = lent.as_ref() else { continue };
+                let is_same = |seen: &K| Q::same(seen, key);
+                match query.quick(key) {
+                    Some(true) => return Ok(Some(place)),
+                    Some(false) => continue,
+                    None if left.unequal(since).iter().any(is_same) => continue,
+                    // Its place was lost while it was compared. To ask again might lose it again, for ever.
+                    None if left.equal(since).iter().any(is_same) => return Ok(Some(place)),
+                    None => key.clone(),
+                }
+            };
+            // Law 4: nothing of the cache is held while the user's code runs, but the key itself.
+            match guard.unpinned(|| query.equals(&key)) {
+                Ok(false) => left.compared().unequal.push(key),
+                Ok(true) => {
+                    if self.still_holds::<Q>(&place, &key, guard) {
+                        // The entry holds its key for as long as the guard lives: to drop this reference
+                        // is to count down, no more.
+                        drop(key);
+                        return Ok(Some(place));
+                    }
+                    left.compared().others.push(key);
+                    resume = None;
+                }
+                Err(error) => {
+                    left.compared().others.push(key);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Whether the place is still that of this very key. The key is held, so it is no other at its address.
+    fn still_holds<Q: Lookup<K>>(&self, place: &Place, key: &K, guard: &Guard) -> bool {
+        self.table.get(guard).is_some_and(|table| place.is_in(table)) && {
+            let now = self.slab.entry(place.number(), guard).key.read(guard);
+            now.as_ref().is_some_and(|now| Q::same(now, key))
+        }
+    }
+
+    #[inline]
+    pub fn found<'g>(&self, place: &Place, guard: &'g Guard) -> Found<'g, K, V> {
+        self.slab.find(place.number(), guard)
+    }
+
+    #[inline]
+    pub fn entry<'g>(&self, number: u32, guard: &'g Guard) -> &'g Entry<K, V> {
+        self.slab.entry(number, guard)
+    }
+
+    /// When the entry expires, if anything near it ever could.
+    #[inline]
+    pub fn life<'g>(&self, number: u32, guard: &'g Guard) -> Option<&'g Life> {
+        self.slab.life(number, guard)
+    }
+
+    /// The deadline of an entry; `NEVER` if it has none.
+    pub fn deadline(&self, number: u32, guard: &Guard) -> u64 {
+        self.life(number, guard).map_or(NEVER, Life::deadline)
+    }
+
+    pub fn lock(&self) -> MapLock<'_, K, V, S> {
+        MapLock { map: self, writer: self.writer.0.lock() }
+    }
+
+    pub fn try_lock(&self) -> Option<MapLock<'_, K, V, S>> {
+        self.writer.0.try_lock().map(|writer| MapLock { map: self, writer })
+    }
+}
+
+/// The map with its lock held: the one who may change it.
+pub(crate) struct MapLock<'a, K, V, S> {
+    map: &'a Map<K, V, S>,
+    writer: Locked<'a, Writer<S>>,
+}
+
+impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
+    pub fn state(&mut self) -> &mut S {
+        &mut self.writer.state
+    }
+
+    pub fn len(&self) -> usize {
+        self.writer.live
+    }
+
+    /// Whether a place found before the lock still holds its entry.
+    pub fn holds(&self, place: &Place, guard: &Guard) -> bool {
+        self.map.table.get(guard).is_some_and(|table| place.is_in(table))
+    }
+
+    /// Whether no entry of the query's hash has come since it found none: each one there is unequal, or was
+    /// compared and found `unequal`.
+    pub fn is_absent<Q: Lookup<K>>(&self, query: &Q, unequal: &[K], guard: &Guard) -> bool {
+        let hash = query.hash();
+        let Some(table) = self.map.table.get(guard) else { return true };
+        let mut from = table.home(hash);
+        while let Some((index, slot)) = table.next(hash, from) {
+            from = index + 1;
+            let entry = self.map.entry(slot.number(), guard);
+            if entry.hash.load(Ordering::Relaxed) != hash {
+                continue;
+            }
+            let is_unequal = |key: &K| match query.quick(key) {
+                Some(is_equal) => !is_equal,
+                None => unequal.iter().any(|seen| Q::same(seen, key)),
+            };
+            if !entry.key.read(guard).as_ref().is_some_and(is_unequal) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Puts a new entry in. The caller knows that its key is absent.
+    pub fn insert(
+        &mut self,
+        hash: u64,
+        key: K,
+        value: V,
+        lifetime: Option<(u64, Lifetime)>,
+        guard: &mut Guard,
+    ) -> u32 {
+        self.reserve(guard);
+        let map = self.map;
+        let number = map.slab.take_number(&mut self.writer.slab, guard);
+        let entry = map.slab.entry(number, guard);
+        // Relaxed: the slot's Release makes all of it seen.
+        entry.hash.store(hash, Ordering::Relaxed);
+        // `zero`: what was there is nothing, so there is nothing to retire.
+        let _ = entry.key.swap(Some(key));
+        let _ = entry.value.swap(Some(value));
+        self.begin_life(number, lifetime, guard);
+        let table = map.table.get(guard).expect("a reserve leaves a table");
+        let (index, was_tombstone) = table.vacancy(hash);
+        table.put(index, hash, number);
+        self.writer.tombstones -= usize::from(was_tombstone);
+        self.writer.live += 1;
+        number
+    }
+
+    /// Puts another value into a live entry, then its new deadlines.
+    pub fn replace(
+        &mut self,
+        number: u32,
+        value: V,
+        lifetime: Option<(u64, Lifetime)>,
+        guard: &Guard,
+    ) -> Retired<V> {
+        let old = self.map.entry(number, guard).value.swap(Some(value));
+        self.begin_life(number, lifetime, guard);
+        old.transpose().expect("`whole`: a live entry has a value")
+    }
+
+    fn begin_life(&self, number: u32, lifetime: Option<(u64, Lifetime)>, guard: &Guard) {
+        match lifetime {
+            Some((now, lifetime)) => self.map.slab.life_or_make(number, guard).begin(now, lifetime),
+            None => {
+                if let Some(life) = self.map.life(number, guard) {
+                    life.begin(0, Lifetime::default());
+                }
+            }
+        }
+    }
+
+    /// Takes a live entry out.
+    pub fn remove(&mut self, number: u32, guard: &mut Guard) -> Retired<(Option<K>, V)> {
+        let map = self.map;
+        let entry = map.entry(number, guard);
+        let table = map.table.get(guard).expect("a live entry has a table");
+        let index = table.find_number(entry.hash.load(Ordering::Relaxed), number);
+        let slots = table.len();
+        let more = table.remove(index);
+        self.writer.tombstones = self.writer.tombstones.wrapping_add_signed(more);
+        self.writer.live -= 1;
+        let key = entry.key.swap(None);
+        let value = entry.value.swap(None);
+        map.slab.give_back(number, &mut self.writer.slab);
+        if slots > LEAST_TO_SHRINK && self.writer.live < slots / 8 {
+            self.resize(guard);
+        }
+        key.zip(value.transpose().expect("`whole`: a live entry has a value"))
+    }
+
+    /// Makes sure that one more slot can be taken.
+    fn reserve(&mut self, guard: &mut Guard) {
+        let taken = self.writer.live + self.writer.tombstones;
+        if self.map.table.get(guard).is_none_or(|table| taken >= table.room()) {
+            self.resize(guard);
+        }
+    }
+
+    #[cold]
+    fn resize(&mut self, guard: &mut Guard) {
+        let slots = Table::slots_for(self.writer.live);
+        let next = match self.map.table.get(guard) {
+            Some(table) => table.resized(slots),
+            None => Table::new(slots, 0),
+        };
+        self.map.table.replace(Some(next), guard);
+        self.writer.tombstones = 0;
+    }
+
+    /// Prepares a trim, a grace ahead of it.
+    pub fn prepare_trim(&mut self) {
+        Slab::<K, V>::seal_rests(&mut self.writer.slab);
+    }
+
+    /// Frees memory that nothing uses. Returns the number from which on none is in use.
+    pub fn trim(&mut self, guard: &mut Guard) -> u32 {
+        let live = self.writer.live;
+        self.map.slab.trim(live, &mut self.writer.slab, guard)
+    }
+
+    /// A number above those of all live entries.
+    pub fn limit(&self) -> u32 {
+        self.writer.slab.limit()
+    }
+
+    /// The next live entry from a number on.
+    pub fn next_live(&self, from: u32, guard: &Guard) -> Option<u32> {
+        self.map.slab.next_live(from, &self.writer.slab, guard)
+    }
+
+    /// Checks the invariants. For tests: it walks everything.
+    #[cfg(any(test, debug_assertions))]
+    pub fn validate(&self, guard: &Guard) {
+        let mut live = 0;
+        let mut from = 0;
+        while let Some(number) = self.next_live(from, guard) {
+            let entry = self.map.entry(number, guard);
+            let table = self.map.table.get(guard).expect("a live entry has a table");
+            let index = table.find_number(entry.hash.load(Ordering::Relaxed), number);
+            assert!(index < table.len(), "`one-slot`");
+            assert!(entry.value.read(guard).is_some(), "`whole`");
+            live += 1;
+            from = number + 1;
+        }
+        let slots = self.map.table.get(guard).map_or(0, |table| table.numbers().count());
+        assert_eq!((live, slots), (self.writer.live, self.writer.live), "`one-slot`");
+        let tombstones = self.map.table.get(guard).map_or(0, Table::tombstones);
+        assert_eq!(tombstones, self.writer.tombstones, "the tombstones are counted");
+    }
+}

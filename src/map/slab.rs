@@ -1,0 +1,338 @@
+//! The memory of one shard's entries: chunks of growing size, an entry found by its number.
+//!
+//! # How it works
+//! Chunk 0 holds 16 entries, each further one as many as all before it, so that 28 chunks name every number
+//! and an entry never moves. The memory comes zeroed, which is an empty entry; what no entry has used is
+//! never touched. Numbers are given out from the lowest chunk that has one, so that high chunks drain and
+//! can go.
+//!
+//! A freed number rests in a bin until no reader can still hold it from a slot: only then may another key
+//! move in.
+//!
+//! # Invariants
+//! - `zero`: an entry that is given out has no key and no value.
+//! - `resting`: a number is free, in the bin, or live; a live one has a key.
+
+#![allow(unsafe_code)]
+
+use std::sync::OnceLock;
+
+use crate::entry::{Entry, Life, Reference};
+use crate::reclaim::{Bin, Guard, Retired, Shared};
+use crate::sync::Ordering;
+
+use super::table::MOST_NUMBERS;
+
+const FIRST_BITS: u32 = 4;
+const CHUNKS: usize = (32 - FIRST_BITS) as usize + 1;
+const NO_NUMBER: u64 = u64::MAX;
+
+pub(crate) struct Chunk<K, V> {
+    entries: Box<[Entry<K, V>]>,
+    lives: OnceLock<Box<[Life]>>,
+}
+
+/// What readers see: the chunks.
+pub(super) struct Slab<K, V> {
+    chunks: [Shared<Chunk<K, V>>; CHUNKS],
+}
+
+/// An entry, found.
+pub(crate) struct Found<'g, K, V> {
+    pub entry: &'g Entry<K, V>,
+    chunk: &'g Chunk<K, V>,
+    offset: usize,
+}
+
+impl<'g, K, V> Found<'g, K, V> {
+    /// When it expires, where any entry of its chunk ever could.
+    #[inline]
+    pub fn life(&self) -> Option<&'g Life> {
+        self.chunk.lives.get().map(|lives| &lives[self.offset])
+    }
+}
+
+/// What the lock's holder knows besides.
+pub(super) struct SlabWriter {
+    /// For each chunk: is there a number to give out?
+    room: u32,
+    chunks: [ChunkState; CHUNKS],
+    resting: Bin<u32>,
+}
+
+#[derive(Clone, Copy)]
+struct ChunkState {
+    /// The numbers given back, linked through the hashes of their empty entries.
+    free: u64,
+    /// How many numbers were ever given out.
+    fresh: u32,
+    /// How many are live or resting.
+    used: u32,
+    exists: bool,
+}
+
+impl Default for SlabWriter {
+    fn default() -> Self {
+        let none = ChunkState { free: NO_NUMBER, fresh: 0, used: 0, exists: false };
+        SlabWriter { room: 0, chunks: [none; CHUNKS], resting: Bin::default() }
+    }
+}
+
+impl SlabWriter {
+    /// A number above all that are in use.
+    pub fn limit(&self) -> u32 {
+        let used = |&chunk: &usize| self.chunks[chunk].used > 0;
+        (0..CHUNKS).rev().find(used).map_or(0, |chunk| start_of(chunk) + self.chunks[chunk].fresh)
+    }
+}
+
+fn chunk_of(number: u32) -> usize {
+    (u32::BITS - (number >> FIRST_BITS).leading_zeros()) as usize
+}
+
+/// The first number of a chunk, which is also how many numbers come before it.
+fn start_of(chunk: usize) -> u32 {
+    if chunk == 0 { 0 } else { 1 << (FIRST_BITS + chunk as u32 - 1) }
+}
+
+fn size_of_chunk(chunk: usize) -> u32 {
+    if chunk == 0 { 1 << FIRST_BITS } else { start_of(chunk) }
+}
+
+/// A slice of zeroed memory, which the allocator gives without touching it.
+fn zeroed<T>(len: usize) -> Box<[T]> {
+    // SAFETY: `zero`; called for `Entry` and `Life`, which are atomics and optional references, and all
+    // zero is a valid one of each.
+    unsafe { Box::new_zeroed_slice(len).assume_init() }
+}
+
+impl<K: Reference, V: Reference> Slab<K, V> {
+    pub fn new() -> Self {
+        Slab { chunks: [const { Shared::empty() }; CHUNKS] }
+    }
+
+    #[inline]
+    fn chunk<'g>(&self, number: u32, guard: &'g Guard) -> (&'g Chunk<K, V>, usize) {
+        let chunk = chunk_of(number);
+        let found = self.chunks[chunk].get(guard);
+        (found.expect("a number in use has a chunk"), (number - start_of(chunk)) as usize)
+    }
+
+    /// An entry with what belongs to it.
+    #[inline]
+    pub fn find<'g>(&self, number: u32, guard: &'g Guard) -> Found<'g, K, V> {
+        let (chunk, offset) = self.chunk(number, guard);
+        Found { entry: &chunk.entries[offset], chunk, offset }
+    }
+
+    #[inline]
+    pub fn entry<'g>(&self, number: u32, guard: &'g Guard) -> &'g Entry<K, V> {
+        let (chunk, offset) = self.chunk(number, guard);
+        &chunk.entries[offset]
+    }
+
+    /// When the entry expires, where any entry of its chunk ever could.
+    #[inline]
+    pub fn life<'g>(&self, number: u32, guard: &'g Guard) -> Option<&'g Life> {
+        self.find(number, guard).life()
+    }
+
+    pub fn life_or_make<'g>(&self, number: u32, guard: &'g Guard) -> &'g Life {
+        let (chunk, offset) = self.chunk(number, guard);
+        &chunk.lives.get_or_init(|| zeroed(chunk.entries.len()))[offset]
+    }
+
+    /// A number whose entry is empty. Panics when four billion are in use: 128 GiB of entries.
+    pub fn take_number(&self, writer: &mut SlabWriter, guard: &mut Guard) -> u32 {
+        self.end_rests(writer, guard);
+        if writer.room == 0 {
+            let next = writer.chunks.iter().position(|state| !state.exists);
+            let chunk = next.expect("there are chunks for every number");
+            let chunk_len = size_of_chunk(chunk) as usize;
+            let made = Chunk { entries: zeroed(chunk_len), lives: OnceLock::new() };
+            self.chunks[chunk].replace(Some(made), guard);
+            writer.chunks[chunk].exists = true;
+            writer.room |= 1 << chunk;
+        }
+        let chunk = writer.room.trailing_zeros() as usize;
+        let state = &mut writer.chunks[chunk];
+        let number = if state.free == NO_NUMBER {
+            state.fresh += 1;
+            start_of(chunk) + state.fresh - 1
+        } else {
+            let number = state.free as u32;
+            state.free = self.entry(number, guard).hash.load(Ordering::Relaxed);
+            number
+        };
+        assert!(number < MOST_NUMBERS, "a cache holds fewer than 2**32 entries");
+        state.used += 1;
+        if state.free == NO_NUMBER && state.fresh == size_of_chunk(chunk) {
+            writer.room &= !(1 << chunk);
+        }
+        number
+    }
+
+    /// Gives a number back. It rests first.
+    pub fn give_back(&self, number: u32, writer: &mut SlabWriter) {
+        writer.resting.put(Retired::of(number));
+    }
+
+    fn end_rests(&self, writer: &mut SlabWriter, guard: &Guard) {
+        let SlabWriter { room, chunks, resting } = writer;
+        resting.take_ready(|number| {
+            let chunk = chunk_of(number);
+            let state = &mut chunks[chunk];
+            self.entry(number, guard).hash.store(state.free, Ordering::Relaxed);
+            state.free = u64::from(number);
+            state.used -= 1;
+            *room |= 1 << chunk;
+        });
+    }
+
+    /// Makes sure that every rest ends, however few numbers are given back from now on.
+    pub fn seal_rests(writer: &mut SlabWriter) {
+        writer.resting.seal();
+    }
+
+    /// Frees chunks that nobody uses, where the lower ones have room enough for `live` entries. Returns
+    /// the number from which on none is in use.
+    pub fn trim(&self, live: usize, writer: &mut SlabWriter, guard: &mut Guard) -> u32 {
+        self.end_rests(writer, guard);
+        let mut limit = 0;
+        for chunk in 0..CHUNKS {
+            let state = &mut writer.chunks[chunk];
+            if !state.exists {
+                continue;
+            }
+            if state.used == 0 && start_of(chunk) as usize >= 2 * live && chunk > 0 {
+                *state = SlabWriter::default().chunks[chunk];
+                writer.room &= !(1 << chunk);
+                self.chunks[chunk].replace(None, guard);
+            } else {
+                limit = start_of(chunk).saturating_add(size_of_chunk(chunk));
+            }
+        }
+        limit
+    }
+
+    /// The next live number from `from` on.
+    pub fn next_live(&self, from: u32, writer: &SlabWriter, guard: &Guard) -> Option<u32> {
+        let mut from = from;
+        for chunk in chunk_of(from)..CHUNKS {
+            let state = &writer.chunks[chunk];
+            if state.used == 0 {
+                continue;
+            }
+            let end = start_of(chunk) + state.fresh;
+            for number in from.max(start_of(chunk))..end {
+                if self.entry(number, guard).key.read(guard).is_some() {
+                    return Some(number);
+                }
+            }
+            from = end;
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::reclaim::{Bins, pin};
+
+    type TestSlab = Slab<Arc<u64>, Arc<u64>>;
+
+    fn take(slab: &TestSlab, writer: &mut SlabWriter, many: usize) -> Vec<u32> {
+        (0..many).map(|_| slab.take_number(writer, &mut pin())).collect()
+    }
+
+    /// Ends all rests. Other tests may hold them up for a while.
+    fn rest(slab: &TestSlab, writer: &mut SlabWriter, used: u32) {
+        while writer.chunks.iter().map(|state| state.used).sum::<u32>() > used {
+            TestSlab::seal_rests(writer);
+            Bins::<u32>::new().flush();
+            slab.end_rests(writer, &pin());
+        }
+    }
+
+    #[test]
+    fn chunks_name_every_number_once() {
+        let mut start = 0u64;
+        for chunk in 0..CHUNKS {
+            assert_eq!(u64::from(start_of(chunk)), start);
+            let last = start + u64::from(size_of_chunk(chunk)) - 1;
+            assert_eq!((chunk_of(start as u32), chunk_of(last as u32)), (chunk, chunk));
+            start = last + 1;
+        }
+        assert_eq!(start, 1 << 32);
+    }
+
+    #[test]
+    fn numbers_come_in_order_and_none_twice() {
+        let (slab, mut writer) = (TestSlab::new(), SlabWriter::default());
+        let numbers = take(&slab, &mut writer, 1_000);
+        assert_eq!(numbers, (0..1_000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn numbers_that_were_given_back_come_again_the_lowest_chunk_first() {
+        let (slab, mut writer) = (TestSlab::new(), SlabWriter::default());
+        take(&slab, &mut writer, 100);
+        let back = [3, 5, 20, 70, 71];
+        back.iter().for_each(|&number| slab.give_back(number, &mut writer));
+        rest(&slab, &mut writer, 95);
+        let again = take(&slab, &mut writer, 6);
+        assert_eq!(again[..2].iter().collect::<BTreeSet<_>>(), BTreeSet::from([&3, &5]));
+        assert_eq!(again[2], 20);
+        assert_eq!(again[3..5].iter().collect::<BTreeSet<_>>(), BTreeSet::from([&70, &71]));
+        assert_eq!(again[5], 100);
+    }
+
+    #[test]
+    #[cfg(not(moka_gil))]
+    fn a_number_rests_while_a_reader_may_hold_it() {
+        let (slab, mut writer) = (TestSlab::new(), SlabWriter::default());
+        take(&slab, &mut writer, 64);
+        let reader = pin();
+        (0..64).for_each(|number| slab.give_back(number, &mut writer));
+        for _ in 0..100 {
+            Bins::<u32>::new().flush();
+            slab.end_rests(&mut writer, &reader);
+        }
+        assert_eq!(slab.take_number(&mut writer, &mut pin()), 64);
+        drop(reader);
+        rest(&slab, &mut writer, 1);
+        assert!(slab.take_number(&mut writer, &mut pin()) < 16);
+    }
+
+    #[test]
+    fn a_trim_frees_the_chunks_that_nobody_uses() {
+        let (slab, mut writer) = (TestSlab::new(), SlabWriter::default());
+        take(&slab, &mut writer, 1_000);
+        (10..1_000).for_each(|number| slab.give_back(number, &mut writer));
+        rest(&slab, &mut writer, 10);
+        assert_eq!(slab.trim(10, &mut writer, &mut pin()), 32);
+        assert!(slab.chunks[1].get(&pin()).is_some());
+        assert!(slab.chunks[2].get(&pin()).is_none());
+        let numbers: BTreeSet<u32> = take(&slab, &mut writer, 990).into_iter().collect();
+        assert_eq!(numbers, (10..1_000).collect());
+    }
+
+    #[test]
+    fn a_chunk_with_a_number_in_use_stays() {
+        let (slab, mut writer) = (TestSlab::new(), SlabWriter::default());
+        take(&slab, &mut writer, 500);
+        (0..500).filter(|&number| number != 300).for_each(|number| slab.give_back(number, &mut writer));
+        rest(&slab, &mut writer, 1);
+        assert_eq!(slab.trim(1, &mut writer, &mut pin()), 512);
+        let guard = pin();
+        assert_eq!(slab.next_live(0, &writer, &guard), None, "it has no key yet");
+        let _ = slab.entry(300, &guard).key.swap(Some(Arc::new(1)));
+        assert_eq!(slab.next_live(0, &writer, &guard), Some(300));
+        assert_eq!(slab.next_live(300, &writer, &guard), Some(300));
+        assert_eq!(slab.next_live(301, &writer, &guard), None);
+    }
+}

@@ -1,0 +1,521 @@
+//! One shard: its map, its policy and its deadlines under one lock, and what a call does with them.
+//!
+//! # How it works
+//! A read looks the key up, compares the deadline, takes the value and notes the use; no lock. A write looks
+//! the key up first, without the lock, since its `__eq__` may run there. Then it locks and checks that what
+//! it found still holds; else it looks again. Under the lock no key or value is dropped and no foreign code runs
+//! (law 1): what leaves goes to a list that the caller hands up.
+//!
+//! The weight bound is one [`Budget`] for all shards. A write adds up what it changed and tells the budget
+//! once, so one that evicts as much as it adds writes no shared counter.
+//!
+//! # Invariants
+//! - `known`: a live entry is known to the policy, and filed if it has a deadline; no other number is.
+//! - `told`: the shard's earliest deadline is told ([`Shard::next_due`]) before its lock is free.
+
+use crate::config::Config;
+use crate::departure::{Cause, Departures};
+use crate::entry::{Lifetime, NEVER, Reference};
+use crate::expiry::{Clock, DeadlineQueue};
+use crate::lookup::Lookup;
+use crate::map::{Found, Glance, Map, MapLock, Place};
+use crate::policy::{self, Policy, Recorder, View};
+use crate::reclaim::{Guard, pin};
+use crate::sync::{AtomicU64, Ordering, Padded};
+
+mod change;
+
+use change::Change;
+
+/// Entries that one call looks at for deadlines.
+const EXPIRY_STEPS: usize = 32;
+
+pub(crate) struct Shard<K, V> {
+    map: Map<K, V, State>,
+    recorder: Recorder,
+    next_due: Padded<AtomicU64>,
+    listened: bool,
+}
+
+/// What the lock guards besides the map.
+struct State {
+    policy: Policy,
+    deadlines: DeadlineQueue,
+    weights: Weights,
+}
+
+/// The weights by number; a cache without a weigher has none, and each entry weighs 1.
+struct Weights(Option<Vec<u32>>);
+
+impl Weights {
+    fn get(&self, number: u32) -> u64 {
+        self.0.as_ref().map_or(1, |weights| u64::from(weights[number as usize]))
+    }
+
+    fn set(&mut self, number: u32, weight: u32) {
+        if let Some(weights) = &mut self.0 {
+            if weights.len() <= number as usize {
+                weights.resize(number as usize + 1, 0);
+            }
+            weights[number as usize] = weight;
+        }
+    }
+}
+
+/// What the policy sees of the entries.
+struct Sight<'a, K, V> {
+    map: &'a Map<K, V, State>,
+    weights: &'a Weights,
+    guard: &'a Guard,
+}
+
+impl<K: Reference, V: Reference> View for Sight<'_, K, V> {
+    fn hash(&self, number: u32) -> u64 {
+        self.map.entry(number, self.guard).hash.load(Ordering::Relaxed)
+    }
+
+    fn weight(&self, number: u32) -> u64 {
+        self.weights.get(number)
+    }
+
+    fn stamp(&self, number: u32) -> &AtomicU64 {
+        &self.map.entry(number, self.guard).stamp
+    }
+}
+
+/// The weight that all shards hold together, and may hold.
+pub(crate) struct Budget {
+    capacity: u64,
+    used: Padded<AtomicU64>,
+}
+
+impl Budget {
+    pub fn new(capacity: u64) -> Self {
+        Budget { capacity, used: Padded(AtomicU64::new(0)) }
+    }
+
+    pub fn used(&self) -> u64 {
+        // Relaxed: exact when no other thread is in a call, which is all that is promised.
+        self.used.0.load(Ordering::Relaxed)
+    }
+
+    /// Whether the whole is over its capacity, with a change that was not told yet.
+    pub fn is_over(&self, change: i64) -> bool {
+        self.used().wrapping_add_signed(change) > self.capacity
+    }
+
+    fn tell(&self, change: i64) {
+        if change != 0 {
+            self.used.0.fetch_add(change as u64, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A value to write, and how.
+pub(crate) struct Write<V> {
+    pub value: V,
+    pub weight: u32,
+    pub lifetime: Lifetime,
+    /// Whether a value that is there is to be kept.
+    pub if_absent: bool,
+}
+
+/// What a write found in its way.
+pub(crate) enum Written<V> {
+    Done,
+    /// Somebody else's value is there, or the caller's word at the lock was no.
+    Kept(Option<V>),
+}
+
+impl<K: Reference, V: Reference> Shard<K, V> {
+    pub fn new(config: &Config, shards: usize) -> Self {
+        let share = config.capacity / shards as u64;
+        let (recorder, policy) = policy::new(config.policy, config.capacity, share);
+        let weights = Weights(config.weighted.then(Vec::new));
+        Shard {
+            map: Map::new(State { policy, deadlines: DeadlineQueue::default(), weights }),
+            recorder,
+            next_due: Padded(AtomicU64::new(NEVER)),
+            listened: config.listened,
+        }
+    }
+
+    /// The value of a key, if it is there and not due. `is_use` says that the entry counts as used. `now` is
+    /// 0 where the caller saw nothing that can expire.
+    #[inline]
+    pub fn get<Q: Lookup<K>>(
+        &self,
+        query: &Q,
+        is_use: bool,
+        now: u64,
+        clock: &Clock,
+        left: &mut Departures<K, V>,
+    ) -> Result<Option<V>, Q::Error> {
+        let mut guard = pin();
+        let (found, now) = match self.map.glance(query, &guard) {
+            Glance::Found(found, _) => (found, now),
+            Glance::Absent => return Ok(None),
+            Glance::Unclear => match self.map.find_slow(query, &mut guard, left, left.mark())? {
+                // A user's code may have taken its time, so the caller's look at the clock is old.
+                Some(place) => (self.map.found(&place, &guard), 0),
+                None => return Ok(None),
+            },
+        };
+        Ok(self.value_of(found, is_use, now, clock, &guard))
+    }
+
+    /// The value of a key as a use, or `None` where the answer needs a user's code.
+    #[inline]
+    pub fn glance<Q: Lookup<K>>(&self, query: &Q, now: u64, clock: &Clock) -> Option<Option<V>> {
+        let guard = pin();
+        match self.map.glance(query, &guard) {
+            Glance::Found(found, _) => Some(self.value_of(found, true, now, clock, &guard)),
+            Glance::Absent => Some(None),
+            Glance::Unclear => None,
+        }
+    }
+
+    #[inline]
+    fn value_of(
+        &self,
+        found: Found<'_, K, V>,
+        is_use: bool,
+        now: u64,
+        clock: &Clock,
+        guard: &Guard,
+    ) -> Option<V> {
+        if let Some(life) = found.life() {
+            let deadline = life.deadline();
+            if deadline != NEVER {
+                // A deadline may have come to the cache after the caller looked for one.
+                let now = if now == 0 { clock.now() } else { now };
+                if deadline <= now {
+                    return None;
+                }
+                if is_use {
+                    life.touch(now);
+                }
+            }
+        }
+        let value = found.entry.value.read(guard).clone();
+        if is_use && value.is_some() {
+            self.recorder.record(&found.entry.stamp);
+        }
+        value
+    }
+
+    /// How long the entry of a key has still to live, in nanoseconds; `None` if there is none or no end.
+    pub fn expires_in<Q: Lookup<K>>(
+        &self,
+        query: &Q,
+        clock: &Clock,
+        left: &mut Departures<K, V>,
+    ) -> Result<Option<u64>, Q::Error> {
+        let mut guard = pin();
+        let since = left.mark();
+        let Some(place) = self.map.find(query, &mut guard, left, since)? else { return Ok(None) };
+        let deadline = self.map.deadline(place.number(), &guard);
+        if deadline == NEVER {
+            return Ok(None);
+        }
+        Ok(deadline.checked_sub(clock.now()).filter(|&rest| rest > 0))
+    }
+
+    /// Writes a value, unless there is one to be kept or the caller's `at_lock` says no.
+    ///
+    /// `at_lock` and `now` are asked under the lock, at the moment of the write: a user's `__eq__` may have
+    /// taken its time before. `now` is 0 where nothing can expire; it is handed back.
+    pub fn set<Q: Lookup<K>>(
+        &self,
+        query: &Q,
+        write: Write<V>,
+        budget: &Budget,
+        now: impl Fn() -> u64,
+        at_lock: impl Fn() -> bool,
+        left: &mut Departures<K, V>,
+    ) -> Result<(Written<V>, u64), Q::Error> {
+        let mut guard = pin();
+        let since = left.mark();
+        loop {
+            let place = self.map.find(query, &mut guard, left, since)?;
+            let mut locked = self.map.lock();
+            if !Self::is_still(&place, query, &locked, left.unequal(since), &guard) {
+                continue;
+            }
+            let now = now();
+            let found = place.as_ref().map(Place::number);
+            let is_live = |number| self.map.deadline(number, &guard) > now;
+            if let Some(number) = found
+                && write.if_absent
+                && is_live(number)
+            {
+                let entry = self.map.entry(number, &guard);
+                self.recorder.record(&entry.stamp);
+                if let Some(life) = self.map.life(number, &guard) {
+                    life.touch(now);
+                }
+                return Ok((Written::Kept(entry.value.read(&guard).clone()), now));
+            }
+            if !at_lock() {
+                return Ok((Written::Kept(None), now));
+            }
+            let mut change = self.change(&mut locked, budget, now, left);
+            if u64::from(write.weight) > budget.capacity {
+                change.refuse(found, query.key(), write.value, &mut guard);
+                change.tell();
+                return Ok((Written::Done, now));
+            }
+            let number = match found {
+                Some(number) if is_live(number) => {
+                    change.replace(number, write, &guard);
+                    number
+                }
+                found => {
+                    // What is due is as good as gone, with its key.
+                    if let Some(due) = found {
+                        change.take_out(due, Cause::Expired, &mut guard);
+                    }
+                    change.insert(query, write, &mut guard)
+                }
+            };
+            change.make_room(Some(number), &mut guard);
+            return Ok((Written::Done, now));
+        }
+    }
+
+    /// Takes an entry out. `at_lock` and `now` are asked under the lock, at the moment of the removal; where
+    /// the key is absent, only if `always`.
+    pub fn remove<Q: Lookup<K>>(
+        &self,
+        query: &Q,
+        now: impl Fn() -> u64,
+        always: bool,
+        budget: &Budget,
+        at_lock: impl Fn() -> bool,
+        left: &mut Departures<K, V>,
+    ) -> Result<Option<V>, Q::Error> {
+        let mut guard = pin();
+        let since = left.mark();
+        loop {
+            let place = self.map.find(query, &mut guard, left, since)?;
+            if place.is_none() && !always {
+                return Ok(None);
+            }
+            let mut locked = self.map.lock();
+            if !Self::is_still(&place, query, &locked, left.unequal(since), &guard) {
+                continue;
+            }
+            at_lock();
+            let Some(place) = place else { return Ok(None) };
+            let mut change = self.change(&mut locked, budget, now(), left);
+            let was_due = change.take_out(place.number(), Cause::Explicit, &mut guard);
+            change.tell();
+            let removed = left.list.last().filter(|_| !was_due);
+            return Ok(removed.map(|departure| departure.value().clone()));
+        }
+    }
+
+    /// Takes out some entry that is not due, the colder the better.
+    pub fn pop_any(&self, now: u64, budget: &Budget, left: &mut Departures<K, V>) -> Option<(K, V)> {
+        let mut guard = pin();
+        let mut locked = self.map.lock();
+        let mut change = self.change(&mut locked, budget, now, left);
+        let mut popped = None;
+        while popped.is_none()
+            && let Some(number) = change.locked.state().policy.any()
+        {
+            let was_due = change.take_out(number, Cause::Explicit, &mut guard);
+            let last = change.left.list.last().filter(|_| !was_due);
+            popped = last.and_then(|last| Some((last.key()?.clone(), last.value().clone())));
+        }
+        change.tell();
+        popped
+    }
+
+    /// Takes out a batch of the entries from a number on. Returns where to go on; `None` at the end.
+    pub fn clear_batch(
+        &self,
+        from: u32,
+        now: u64,
+        budget: &Budget,
+        at_lock: impl Fn(),
+        left: &mut Departures<K, V>,
+    ) -> Option<u32> {
+        const BATCH: usize = 256;
+        let mut guard = pin();
+        let mut locked = self.map.lock();
+        at_lock();
+        let mut change = self.change(&mut locked, budget, now, left);
+        let mut next = Some(from);
+        for _ in 0..BATCH {
+            next = next.and_then(|from| change.locked.next_live(from, &guard));
+            let Some(number) = next else { break };
+            change.take_out(number, Cause::Explicit, &mut guard);
+            next = Some(number + 1);
+        }
+        change.tell();
+        next
+    }
+
+    /// Takes out entries that are due: some, or with `all` every one.
+    pub fn expire(&self, now: u64, all: bool, budget: &Budget, left: &mut Departures<K, V>) {
+        let mut guard = pin();
+        let locked = if all { Some(self.map.lock()) } else { self.map.try_lock() };
+        let Some(mut locked) = locked else { return };
+        let mut change = self.change(&mut locked, budget, now, left);
+        let mut steps = if all { usize::MAX } else { EXPIRY_STEPS };
+        while change.expire_some(&mut steps, &mut guard) {}
+        change.tell();
+        let is_done = steps > 0;
+        let next_due = locked.state().deadlines.next_due(now, is_done);
+        self.next_due.0.store(next_due, Ordering::Release);
+    }
+
+    /// Evicts for the whole what no longer fits, from this shard.
+    pub fn relieve(&self, now: u64, budget: &Budget, left: &mut Departures<K, V>) {
+        let mut guard = pin();
+        let mut locked = self.map.lock();
+        let mut change = self.change(&mut locked, budget, now, left);
+        change.make_room(None, &mut guard);
+    }
+
+    /// Prepares a [`trim`](Self::trim), a grace ahead of it.
+    pub fn prepare_trim(&self) {
+        self.map.lock().prepare_trim();
+    }
+
+    /// Gives back memory that nothing uses.
+    pub fn trim(&self) {
+        let mut guard = pin();
+        let mut locked = self.map.lock();
+        let limit = locked.trim(&mut guard);
+        let live = locked.len();
+        let state = locked.state();
+        state.policy.trim(limit, live);
+        state.deadlines.trim(limit);
+        if let Some(weights) = &mut state.weights.0 {
+            weights.truncate(limit as usize);
+            weights.shrink_to_fit();
+        }
+    }
+
+    /// Waits until no writer is under way. What a caller wrote before is seen by every later writer, and
+    /// what they wrote before is seen by the caller.
+    pub fn sync_with_writers(&self) {
+        drop(self.map.lock());
+    }
+
+    /// An instant before which nothing here is due.
+    pub fn next_due(&self) -> u64 {
+        // Acquire: pairs with the Release where it is stored; see `Cache::schedule`.
+        self.next_due.0.load(Ordering::Acquire)
+    }
+
+    /// Whether something here may be due by now: a look within a tick puts off the rest of the tick.
+    pub fn may_be_due(&self, now: u64) -> bool {
+        self.next_due() <= now.saturating_add(DeadlineQueue::TICK)
+    }
+
+    pub fn count(&self) -> usize {
+        self.map.lock().len()
+    }
+
+    /// A number above those of all entries now here.
+    pub fn limit(&self) -> u32 {
+        self.map.lock().limit()
+    }
+
+    /// The next entry from a number on, below a limit, that is not due; with its number.
+    pub fn next_entry(&self, mut from: u32, limit: u32, clock: &Clock) -> Option<(u32, K, V)> {
+        let guard = pin();
+        let locked = self.map.lock();
+        loop {
+            let number = locked.next_live(from, &guard).filter(|&number| number < limit)?;
+            let deadline = self.map.deadline(number, &guard);
+            if deadline == NEVER || deadline > clock.now() {
+                let entry = self.map.entry(number, &guard);
+                let key = entry.key.read(&guard).clone();
+                let value = entry.value.read(&guard).clone();
+                if let Some((key, value)) = key.zip(value) {
+                    return Some((number, key, value));
+                }
+            }
+            from = number + 1;
+        }
+    }
+
+    /// Shows every key and value, to the collector, which calls while nobody is inside.
+    #[cfg_attr(not(feature = "python"), allow(dead_code))]
+    pub fn each(&self, mut visit: impl FnMut(&K, &V)) {
+        let guard = pin();
+        let Some(locked) = self.map.try_lock() else { return };
+        let mut from = 0;
+        while let Some(number) = locked.next_live(from, &guard) {
+            let entry = self.map.entry(number, &guard);
+            if let (Some(key), Some(value)) =
+                (entry.key.read(&guard).as_ref(), entry.value.read(&guard).as_ref())
+            {
+                visit(key, value);
+            }
+            from = number + 1;
+        }
+    }
+
+    fn change<'a, 'm>(
+        &'m self,
+        locked: &'a mut MapLock<'m, K, V, State>,
+        budget: &'a Budget,
+        now: u64,
+        left: &'a mut Departures<K, V>,
+    ) -> Change<'a, 'm, K, V> {
+        Change { shard: self, locked, budget, now, weight: 0, left }
+    }
+
+    fn is_still<Q: Lookup<K>>(
+        place: &Option<Place>,
+        query: &Q,
+        locked: &MapLock<'_, K, V, State>,
+        unequal: &[K],
+        guard: &Guard,
+    ) -> bool {
+        match place {
+            Some(place) => locked.holds(place, guard),
+            None => locked.is_absent(query, unequal, guard),
+        }
+    }
+
+    /// Checks the invariants of the shard and everything in it, and returns its weight.
+    #[cfg(any(test, debug_assertions))]
+    pub fn validate(&self) -> u64 {
+        let guard = pin();
+        let mut locked = self.map.lock();
+        locked.validate(&guard);
+        let mut live = Vec::new();
+        while let Some(number) = locked.next_live(live.last().map_or(0, |last| last + 1), &guard) {
+            live.push(number);
+        }
+        let state = locked.state();
+        let sight = Sight { map: &self.map, weights: &state.weights, guard: &guard };
+        state.policy.validate(&live, &sight);
+        let mut filed = state.deadlines.numbers();
+        filed.sort_unstable();
+        let has_deadline = |number: &u32| self.map.deadline(*number, &guard) != NEVER;
+        let expected: Vec<u32> = live.iter().copied().filter(has_deadline).collect();
+        assert_eq!(filed, expected, "`known`: each entry with a deadline is filed");
+        live.iter().map(|&number| state.weights.get(number)).sum()
+    }
+}
+
+impl<K, V> Shard<K, V> {
+    /// Tells when the shard must be looked at for an entry of this deadline.
+    fn announce(&self, deadline: u64) {
+        if deadline == NEVER {
+            return;
+        }
+        let due = DeadlineQueue::due_after(deadline);
+        // Release: pairs with the Acquire in `next_due`. The lock's holder is the one writer.
+        if due < self.next_due.0.load(Ordering::Relaxed) {
+            self.next_due.0.store(due, Ordering::Release);
+        }
+    }
+}

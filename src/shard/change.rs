@@ -1,0 +1,131 @@
+//! A write under way: the lock of its shard is held, what leaves is collected, and the weight that it moved is
+//! added up to be told once.
+
+use crate::departure::{Cause, Departures};
+use crate::entry::{Lifetime, NEVER, Reference};
+use crate::lookup::Lookup;
+use crate::map::MapLock;
+use crate::reclaim::{Guard, Retired};
+
+use super::{Budget, EXPIRY_STEPS, Shard, Sight, State, Write};
+
+pub(super) struct Change<'a, 'm, K, V> {
+    pub shard: &'m Shard<K, V>,
+    pub locked: &'a mut MapLock<'m, K, V, State>,
+    pub budget: &'a Budget,
+    pub now: u64,
+    pub weight: i64,
+    pub left: &'a mut Departures<K, V>,
+}
+
+impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
+    pub fn insert<Q: Lookup<K>>(&mut self, query: &Q, write: Write<V>, guard: &mut Guard) -> u32 {
+        let shard = self.shard;
+        let hash = query.hash();
+        let life = self.life(&write);
+        let number = self.locked.insert(hash, query.key(), write.value, life, guard);
+        let live = self.locked.len();
+        let state = self.locked.state();
+        state.weights.set(number, write.weight);
+        self.weight += state.weights.get(number) as i64;
+        let sight = Sight { map: &shard.map, weights: &state.weights, guard };
+        state.policy.insert(number, live, &sight, &shard.recorder);
+        let deadline = shard.map.deadline(number, guard);
+        state.deadlines.update(number, NEVER, deadline);
+        shard.announce(deadline);
+        number
+    }
+
+    pub fn replace(&mut self, number: u32, write: Write<V>, guard: &Guard) {
+        let shard = self.shard;
+        let before = shard.map.deadline(number, guard);
+        let life = self.life(&write);
+        let entry = shard.map.entry(number, guard);
+        let key = if shard.listened { entry.key.read(guard).clone() } else { None };
+        let old = self.locked.replace(number, write.value, life, guard);
+        self.left.push(Retired::of(key).zip(old), Cause::Replaced);
+        shard.recorder.record(&entry.stamp);
+        let state = self.locked.state();
+        let weight_before = state.weights.get(number);
+        state.weights.set(number, write.weight);
+        let weight = state.weights.get(number);
+        if weight != weight_before {
+            self.weight += weight as i64 - weight_before as i64;
+            let sight = Sight { map: &shard.map, weights: &state.weights, guard };
+            state.policy.reweigh(number, weight_before, &sight);
+        }
+        let deadline = shard.map.deadline(number, guard);
+        state.deadlines.update(number, before, deadline);
+        shard.announce(deadline);
+    }
+
+    /// Turns away an entry that alone outweighs the capacity: it leaves as it comes, and its key's older
+    /// value does not stay behind.
+    pub fn refuse(&mut self, found: Option<u32>, key: K, value: V, guard: &mut Guard) {
+        if let Some(number) = found {
+            self.take_out(number, Cause::Replaced, guard);
+        }
+        self.left.push(Retired::of((Some(key), value)), Cause::Size);
+    }
+
+    /// Takes a live entry out of everything; it is the last that left then. Returns whether it was due.
+    ///
+    /// The value is not handed out as well: whoever does not want it would drop it under the lock.
+    pub fn take_out(&mut self, number: u32, cause: Cause, guard: &mut Guard) -> bool {
+        let is_due = self.shard.map.deadline(number, guard) <= self.now;
+        let state = self.locked.state();
+        self.weight -= state.weights.get(number) as i64;
+        let sight = Sight { map: &self.shard.map, weights: &state.weights, guard };
+        state.policy.remove(number, &sight);
+        state.deadlines.remove(number);
+        let pair = self.locked.remove(number, guard);
+        self.left.push(pair, if is_due { Cause::Expired } else { cause });
+        is_due
+    }
+
+    /// Takes out a batch of what is due. Returns whether there was any.
+    pub fn expire_some(&mut self, steps: &mut usize, guard: &mut Guard) -> bool {
+        let map = &self.shard.map;
+        let deadline = |number| map.deadline(number, guard);
+        let due = self.locked.state().deadlines.take_due(self.now, steps, deadline);
+        for &number in &due {
+            self.take_out(number, Cause::Expired, guard);
+        }
+        !due.is_empty()
+    }
+
+    /// Evicts until the whole fits its capacity, or this shard has nothing left but `keep`. What is due
+    /// goes first.
+    pub fn make_room(&mut self, keep: Option<u32>, guard: &mut Guard) {
+        let shard = self.shard;
+        let mut steps = EXPIRY_STEPS;
+        loop {
+            while self.budget.is_over(self.weight) {
+                if shard.may_be_due(self.now) && self.expire_some(&mut steps, guard) {
+                    continue;
+                }
+                let state = self.locked.state();
+                let sight = Sight { map: &shard.map, weights: &state.weights, guard };
+                match state.policy.victim(keep, &sight) {
+                    Some(victim) => self.take_out(victim, Cause::Size, guard),
+                    None => return self.tell(),
+                };
+            }
+            if self.weight == 0 {
+                break;
+            }
+            self.tell();
+        }
+        let state = self.locked.state();
+        state.policy.settle(&Sight { map: &shard.map, weights: &state.weights, guard });
+    }
+
+    fn life(&self, write: &Write<V>) -> Option<(u64, Lifetime)> {
+        (!write.lifetime.is_endless()).then_some((self.now, write.lifetime))
+    }
+
+    /// Tells the budget what changed so far.
+    pub fn tell(&mut self) {
+        self.budget.tell(std::mem::take(&mut self.weight));
+    }
+}

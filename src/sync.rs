@@ -1,0 +1,178 @@
+//! Atomics, locks and padding: the one switch between threads and the GIL.
+//!
+//! # How it works
+//! On the free-threaded build (and in plain Rust) these are the standard library's. With `cfg(moka_gil)`,
+//! which `build.rs` sets for an extension of a GIL build, the GIL is the lock: atomics load and store but
+//! never pay for a locked read-modify-write, and [`Lock`] is a flag.
+//!
+//! # Invariants
+//! - `one-at-a-time` (GIL build): a thread is inside the cache only while it holds the GIL, and nothing
+//!   between lock and unlock can release it (laws 1 and 2). So no two threads touch an atomic or a lock
+//!   at once, and a lock is never found taken.
+
+#![allow(unsafe_code)]
+
+pub(crate) use std::sync::atomic::Ordering;
+
+#[cfg(not(moka_gil))]
+mod threads {
+    use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+
+    pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize};
+
+    /// Keeps what it holds on cache lines of its own: two lines, since they are fetched in pairs.
+    #[repr(align(128))]
+    #[derive(Default)]
+    pub(crate) struct Padded<T>(pub T);
+
+    /// A mutex without poisoning: nothing panics between lock and unlock.
+    pub(crate) struct Lock<T>(Mutex<T>);
+
+    pub(crate) type Locked<'a, T> = MutexGuard<'a, T>;
+
+    impl<T> Lock<T> {
+        pub fn new(value: T) -> Self {
+            Lock(Mutex::new(value))
+        }
+
+        pub fn lock(&self) -> Locked<'_, T> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+
+        pub fn try_lock(&self) -> Option<Locked<'_, T>> {
+            match self.0.try_lock() {
+                Ok(locked) => Some(locked),
+                Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => None,
+            }
+        }
+    }
+
+    /// Orders the stores before it and the loads after it, for all threads that do the same.
+    pub(crate) fn full_fence() {
+        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// How many threads can run at a time. To ask the system takes as long as to make a cache.
+    pub(crate) fn cores() -> usize {
+        static CORES: OnceLock<usize> = OnceLock::new();
+        *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
+    }
+
+    /// How many shards a cache of this capacity has.
+    ///
+    /// A small cache has one, so that its order is exact; a large one has several for each core, so that
+    /// two writers seldom meet.
+    pub(crate) fn shard_count(capacity: u64) -> usize {
+        const LARGE: u64 = 2048;
+        const LEAST_IN_A_SHARD: u64 = 256;
+        const MOST: usize = 64;
+        if capacity < LARGE {
+            return 1;
+        }
+        let wanted = (4 * cores()).next_power_of_two().min(MOST);
+        let room = usize::try_from(capacity / LEAST_IN_A_SHARD).unwrap_or(usize::MAX);
+        wanted.min(1 << room.ilog2())
+    }
+}
+
+#[cfg(moka_gil)]
+mod gil {
+    use std::cell::{RefCell, RefMut};
+    use std::sync::atomic::Ordering::{self, Relaxed};
+
+    pub(crate) struct Padded<T>(pub T);
+
+    /// A flag that says that the lock is taken. Finding it taken means that a law was broken.
+    pub(crate) struct Lock<T>(RefCell<T>);
+
+    pub(crate) type Locked<'a, T> = RefMut<'a, T>;
+
+    // SAFETY: `one-at-a-time`: the GIL serializes every access to the cell.
+    unsafe impl<T: Send> Sync for Lock<T> {}
+
+    impl<T> Lock<T> {
+        pub fn new(value: T) -> Self {
+            Lock(RefCell::new(value))
+        }
+
+        pub fn lock(&self) -> Locked<'_, T> {
+            self.0.borrow_mut()
+        }
+
+        pub fn try_lock(&self) -> Option<Locked<'_, T>> {
+            self.0.try_borrow_mut().ok()
+        }
+    }
+
+    macro_rules! atomic {
+        ($name:ident, $std:ident, $word:ty) => {
+            /// An atomic whose read-modify-write is a load and a store (`one-at-a-time`).
+            #[derive(Default)]
+            pub(crate) struct $name(std::sync::atomic::$std);
+
+            #[allow(dead_code)]
+            impl $name {
+                pub const fn new(value: $word) -> Self {
+                    Self(std::sync::atomic::$std::new(value))
+                }
+
+                pub fn load(&self, _: Ordering) -> $word {
+                    self.0.load(Relaxed)
+                }
+
+                pub fn store(&self, value: $word, _: Ordering) {
+                    self.0.store(value, Relaxed)
+                }
+
+                pub fn swap(&self, value: $word, _: Ordering) -> $word {
+                    let old = self.0.load(Relaxed);
+                    self.0.store(value, Relaxed);
+                    old
+                }
+
+                pub fn fetch_add(&self, by: $word, _: Ordering) -> $word {
+                    let old = self.0.load(Relaxed);
+                    self.0.store(old.wrapping_add(by), Relaxed);
+                    old
+                }
+
+                pub fn fetch_sub(&self, by: $word, order: Ordering) -> $word {
+                    self.fetch_add(by.wrapping_neg(), order)
+                }
+
+                pub fn fetch_min(&self, other: $word, order: Ordering) -> $word {
+                    let old = self.0.load(Relaxed);
+                    self.store(old.min(other), order);
+                    old
+                }
+
+                pub fn fetch_max(&self, other: $word, order: Ordering) -> $word {
+                    let old = self.0.load(Relaxed);
+                    self.store(old.max(other), order);
+                    old
+                }
+
+                pub fn get_mut(&mut self) -> &mut $word {
+                    self.0.get_mut()
+                }
+            }
+        };
+    }
+
+    atomic!(AtomicU64, AtomicU64, u64);
+    atomic!(AtomicUsize, AtomicUsize, usize);
+
+    /// There is nobody to be ordered against.
+    pub(crate) fn full_fence() {}
+
+    /// How many shards a cache has: one, since the GIL lets one thread in at a time.
+    pub(crate) fn shard_count(_capacity: u64) -> usize {
+        1
+    }
+}
+
+#[cfg(moka_gil)]
+pub(crate) use gil::{AtomicU64, AtomicUsize, Lock, Locked, Padded, full_fence, shard_count};
+#[cfg(not(moka_gil))]
+pub(crate) use threads::{AtomicU64, AtomicUsize, Lock, Locked, Padded, cores, full_fence, shard_count};

@@ -1,0 +1,20 @@
+//! Tests of the core, as its users see it: a module a room, and what spans them all.
+
+mod budget;
+mod circles;
+mod expiry;
+mod iteration;
+mod lookup;
+mod map;
+mod model;
+mod policy;
+mod quiet;
+mod reclaim;
+mod shared;
+mod single_flight;
+mod support;
+
+#[cfg(not(moka_gil))]
+mod threads;
+#[cfg(not(moka_gil))]
+mod threads_laws;

@@ -1,0 +1,112 @@
+//! The map: many keys, equal hashes, growth and shrinking.
+
+use moka_py::{Config, Kind};
+
+use crate::support::{Plain, Random, Subject, mixed};
+
+fn unbounded() -> Subject {
+    Subject::new(Config::new(u64::MAX, Kind::TinyLfu))
+}
+
+#[test]
+fn entries_survive_growth_and_shrinking() {
+    let subject = unbounded();
+    for round in 0..3 {
+        for id in 0..20_000 {
+            subject.set(id, id ^ round);
+        }
+        assert_eq!(subject.count(), 20_000);
+        for id in (0..20_000).filter(|id| id % 100 != 0) {
+            assert_eq!(subject.remove(id), Some(id ^ round));
+        }
+        subject.cache.flush();
+        subject.validate();
+        for id in 0..20_000 {
+            assert_eq!(subject.get(id), (id % 100 == 0).then_some(id ^ round));
+        }
+        assert_eq!(subject.count(), 200);
+    }
+}
+
+#[test]
+fn keys_of_equal_hash_are_told_apart() {
+    let subject = unbounded();
+    let query = |id: u64| Plain { hash: 0x1234_5678_9abc_def0, ..subject.query(id) };
+    for id in 0..200 {
+        subject.call(|left| subject.cache.set(&query(id), subject.stored(id), left)).expect("no failure");
+    }
+    assert_eq!(subject.count(), 200);
+    for id in (0..200).step_by(2) {
+        let removed = subject.call(|left| subject.cache.remove(&query(id), left)).expect("no failure");
+        assert_eq!(removed.map(|value| value.word()), Some(id));
+    }
+    for id in 0..200 {
+        let found = subject.call(|left| subject.cache.get(&query(id), left)).expect("no failure");
+        assert_eq!(found.map(|value| value.word()), (id % 2 == 1).then_some(id));
+    }
+    assert_eq!(subject.count(), 100);
+    subject.validate();
+}
+
+#[test]
+fn hashes_of_all_kinds_are_held() {
+    // Nothing is special about zero, ones, or a tag that looks like an empty slot.
+    let subject = unbounded();
+    let mut hashes = vec![0, 1, 2, 3, u64::MAX, u64::MAX - 1, 1 << 63, 1 << 32, (1 << 32) - 1];
+    hashes.extend((0..64).map(|bit| (1u64 << bit) | 5));
+    hashes.sort_unstable();
+    hashes.dedup();
+    let query = |id: usize| Plain { hash: hashes[id], ..subject.query(id as u64) };
+    for id in 0..hashes.len() {
+        let stored = subject.stored(id as u64);
+        subject.call(|left| subject.cache.set(&query(id), stored, left)).expect("no failure");
+        subject.validate();
+    }
+    for id in 0..hashes.len() {
+        let found = subject.call(|left| subject.cache.get(&query(id), left)).expect("no failure");
+        assert_eq!(found.map(|value| value.word()), Some(id as u64));
+    }
+    assert_eq!(subject.count(), hashes.len());
+}
+
+#[test]
+fn churn_at_a_constant_size_keeps_every_probe_short_enough_to_end() {
+    // Hashes that share their homes fill the table with tombstones in one place.
+    let subject = Subject::lru(40);
+    let mut random = Random::new(1);
+    for word in 0..20_000 {
+        let id = random.below(1_000);
+        let hash = mixed(id) >> 8;
+        let query = Plain { hash, ..subject.query(id) };
+        subject.call(|left| subject.cache.set(&query, subject.stored(word), left)).expect("no failure");
+        if word % 97 == 0 {
+            subject.validate();
+        }
+    }
+    assert_eq!(subject.count(), 40);
+    subject.validate();
+}
+
+#[test]
+fn a_replaced_key_keeps_the_first_key_object() {
+    let subject = Subject::lru(10);
+    let first = subject.query(1);
+    subject.call(|left| subject.cache.set(&first, subject.stored(1), left)).expect("no failure");
+    subject.set(1, 2);
+    assert_eq!(subject.keys.alive(), 1, "the second key object is gone");
+    drop(first);
+    assert_eq!(subject.keys.alive(), 1);
+    assert_eq!(subject.get(1), Some(2));
+    let Subject { cache, keys, .. } = subject;
+    drop(cache);
+    assert_eq!(keys.alive(), 0);
+}
+
+#[test]
+fn a_cache_of_a_huge_capacity_is_small_while_it_is_empty() {
+    // Thousands of them would not fit if each took what its capacity says.
+    let many: Vec<Subject> =
+        (0..2_000).map(|_| Subject::new(Config::new(1_000_000_000, Kind::Lru))).collect();
+    many.iter().for_each(|subject| subject.set(1, 1));
+    many.iter().for_each(|subject| assert_eq!(subject.get(1), Some(1)));
+}

@@ -1,0 +1,397 @@
+//! Random calls on a cache and on a naive model of it: a list in the order of uses, and a clock.
+//!
+//! The model foretells every result and every leaving. Two choices are the cache's own: which of the entries
+//! that are due leave in a call, and (with `TinyLfu`) which one the capacity costs. There the model checks that
+//! the choice was a lawful one, and follows it.
+
+use moka_py::{Cause, Config, Kind, Lifetime, Stored};
+
+use crate::support::{
+    Asking, Error, Gone, Key, MICRO, MILLI, Plain, Random, SECOND, Subject, gone, mixed, seed,
+};
+
+#[derive(Clone, Debug)]
+struct Item {
+    key: u64,
+    value: u64,
+    weight: u64,
+    expires_at: u64,
+    used_at: u64,
+    tti: u64,
+}
+
+impl Item {
+    fn deadline(&self) -> u64 {
+        let idle_at = if self.tti == 0 { u64::MAX } else { self.used_at + self.tti };
+        self.expires_at.min(idle_at)
+    }
+}
+
+struct Model {
+    /// Least recently used first.
+    items: Vec<Item>,
+    config: Config,
+    is_exact: bool,
+    now: u64,
+}
+
+fn shorter(a: u64, b: u64) -> u64 {
+    if a == 0 || (b != 0 && b < a) { b } else { a }
+}
+
+impl Model {
+    fn position(&self, key: u64) -> Option<usize> {
+        self.items.iter().position(|item| item.key == key)
+    }
+
+    fn is_due(&self, at: usize) -> bool {
+        self.items[at].deadline() <= self.now
+    }
+
+    fn weight(&self) -> u64 {
+        self.items.iter().map(|item| item.weight).sum()
+    }
+
+    fn live(&self) -> Vec<(u64, u64)> {
+        let live = self.items.iter().filter(|item| item.deadline() > self.now);
+        let mut live: Vec<_> = live.map(|item| (item.key, item.value)).collect();
+        live.sort_unstable();
+        live
+    }
+
+    fn find(&self, key: u64) -> Option<usize> {
+        self.position(key).filter(|&at| !self.is_due(at))
+    }
+
+    /// A hit, which is a use.
+    fn hit(&mut self, at: usize) -> u64 {
+        let mut item = self.items.remove(at);
+        // A use within a microsecond of the last one does not count.
+        if item.tti != 0 && self.now > item.used_at + MICRO {
+            item.used_at = self.now;
+        }
+        let value = item.value;
+        self.items.push(item);
+        value
+    }
+
+    fn take(&mut self, at: usize, cause: Cause) -> Gone {
+        let cause = if self.is_due(at) { Cause::Expired } else { cause };
+        let item = self.items.remove(at);
+        gone(item.key, item.value, cause)
+    }
+
+    /// What is told of a write, as far as its own key is concerned.
+    fn write(&mut self, key: u64, value: u64, weight: u64, lifetime: Lifetime) -> Vec<Gone> {
+        let mut told = Vec::new();
+        if let Some(at) = self.position(key) {
+            told.push(self.take(at, Cause::Replaced));
+        }
+        if weight > self.config.capacity {
+            told.push(gone(key, value, Cause::Size));
+            return told;
+        }
+        let Lifetime { ttl, tti } = self.config.lifetime;
+        let (ttl, tti) = (shorter(ttl, lifetime.ttl), shorter(tti, lifetime.tti));
+        let expires_at = if ttl == 0 { u64::MAX } else { self.now + ttl };
+        self.items.push(Item { key, value, weight, expires_at, used_at: self.now, tti });
+        told
+    }
+
+    /// Follows what left besides: evictions, of others than `keep`, only as long as the capacity is spent; and what
+    /// is due.
+    fn follow(&mut self, told: &[Gone], keep: Option<u64>) {
+        for one in told {
+            let at = self.position(one.key.expect("keys are told")).expect("only what is there leaves");
+            let is_over = self.weight() > self.config.capacity;
+            match one.cause {
+                Cause::Expired => assert!(self.is_due(at), "{one:?} is not due"),
+                Cause::Size => {
+                    assert!(is_over, "{one:?}: there was room");
+                    assert_ne!(one.key, keep, "an entry is not the victim of its own write");
+                    let oldest = self.items.iter().find(|item| Some(item.key) != keep);
+                    if self.is_exact {
+                        assert_eq!(oldest.map(|item| item.key), one.key, "the oldest leaves");
+                    }
+                }
+                _ => panic!("{one:?} is not foretold"),
+            }
+            assert_eq!(self.take(at, one.cause), *one);
+        }
+        assert!(self.weight() <= self.config.capacity, "the bound is exact");
+    }
+}
+
+/// How hashes and comparisons are in a run.
+#[derive(Clone, Copy, Debug)]
+enum Hashes {
+    Spread,
+    /// A few hashes for all keys.
+    Few,
+    /// All in one shard, with neighbouring homes.
+    Narrow,
+}
+
+struct Run {
+    subject: Subject,
+    model: Model,
+    random: Random,
+    hashes: Hashes,
+    keys: u64,
+    word: u64,
+}
+
+impl Run {
+    fn hash(&self, key: u64) -> u64 {
+        match self.hashes {
+            Hashes::Spread => mixed(key),
+            Hashes::Few => mixed(key % 5),
+            Hashes::Narrow => mixed(key) >> 12 << 6,
+        }
+    }
+
+    fn plain(&self, key: u64) -> Plain {
+        Plain { hash: self.hash(key), ..self.subject.query(key) }
+    }
+
+    fn asking(&self, key: u64) -> Asking<impl Fn(&Key) -> Result<bool, Error>> {
+        let equals = move |other: &Key| Ok(other.id() == key);
+        Asking { key: Key::new(key, &self.subject.keys), hash: self.hash(key), equals }
+    }
+
+    /// A few durations, so that deadlines coincide; also some that end within one tick.
+    fn duration(&mut self) -> u64 {
+        if self.random.one_in(2) {
+            return 0;
+        }
+        self.random.pick(&[
+            1,
+            700,
+            5 * MICRO,
+            70 * MICRO,
+            MILLI,
+            3 * MILLI,
+            40 * MILLI,
+            SECOND,
+            3600 * SECOND,
+        ])
+    }
+
+    fn lifetime(&mut self) -> Lifetime {
+        match self.random.below(3) {
+            0 => Lifetime { ttl: self.duration(), tti: self.duration() },
+            _ => Lifetime::default(),
+        }
+    }
+
+    fn advance(&mut self) {
+        let steps = [1, 300, MICRO, 30 * MICRO, 66 * MICRO, MILLI, 10 * MILLI, SECOND, 1800 * SECOND];
+        let step = self.random.pick(&steps);
+        let step = self.random.below(step) + 1;
+        self.subject.advance(step);
+        self.model.now += step;
+    }
+
+    fn step(&mut self) {
+        let key = self.random.below(self.keys);
+        self.word += 1;
+        let (word, lifetime) = (self.word, self.lifetime());
+        let heavy = self.random.one_in(40);
+        let most = if heavy { self.model.config.capacity + 3 } else { 4 };
+        let weight = if self.model.config.weighted { self.random.below(most) } else { 1 };
+        let subject = &self.subject;
+        let value = || Stored { weight: weight as u32, lifetime, ..subject.stored(word) };
+        let word_of = |found: Result<Option<crate::support::Value>, Error>| {
+            found.expect("no failure").map(|value| value.word())
+        };
+        match self.random.below(24) {
+            0..=6 => {
+                let found = match self.random.one_in(2) {
+                    true => word_of(subject.call(|left| subject.cache.get(&self.plain(key), left))),
+                    false => word_of(subject.call(|left| subject.cache.get(&self.asking(key), left))),
+                };
+                assert_eq!(found, self.model.find(key).map(|at| self.model.hit(at)));
+                self.model.follow(&subject.told(), None);
+            }
+            7 => {
+                let found = word_of(subject.call(|left| subject.cache.peek(&self.plain(key), left)));
+                assert_eq!(found, self.model.find(key).map(|at| self.model.items[at].value));
+                self.model.follow(&subject.told(), None);
+            }
+            8..=13 => {
+                match self.random.one_in(2) {
+                    true => subject.call(|left| subject.cache.set(&self.plain(key), value(), left)),
+                    false => subject.call(|left| subject.cache.set(&self.asking(key), value(), left)),
+                }
+                .expect("no failure");
+                self.wrote(key, word, weight, lifetime);
+            }
+            14 | 15 => {
+                let query = self.plain(key);
+                let kept = subject.call(|left| subject.cache.set_if_absent(&query, value(), left));
+                let kept = word_of(kept);
+                assert_eq!(kept, self.model.find(key).map(|at| self.model.hit(at)));
+                match kept {
+                    Some(_) => self.model.follow(&subject.told(), None),
+                    None => self.wrote(key, word, weight, lifetime),
+                }
+            }
+            16 => {
+                let loaded = subject.call(|left| {
+                    let compute = || Ok((value().value, weight as u32));
+                    let mut pause = |_: &(dyn Fn() + Sync)| unreachable!("nobody else computes");
+                    subject.cache.get_with(&self.asking(key), lifetime, compute, &mut pause, left)
+                });
+                let loaded = loaded.map(|value| value.word()).ok();
+                match self.model.find(key) {
+                    Some(at) => {
+                        assert_eq!(loaded, Some(self.model.hit(at)));
+                        self.model.follow(&subject.told(), None);
+                    }
+                    None => {
+                        assert_eq!(loaded, Some(word));
+                        // The look before the computation may have driven out what was due.
+                        let told = subject.told();
+                        let is_early = told.first().is_some_and(|first| first.cause == Cause::Expired);
+                        let early =
+                            told.iter().take_while(|one| is_early && one.cause == Cause::Expired).count();
+                        self.model.follow(&told[..early], None);
+                        self.wrote_told(key, word, weight, lifetime, &told[early..]);
+                    }
+                }
+            }
+            17 | 18 => {
+                let removed = word_of(subject.call(|left| subject.cache.remove(&self.plain(key), left)));
+                let mut told = subject.told();
+                assert_eq!(removed, self.model.find(key).map(|at| self.model.items[at].value));
+                if let Some(at) = self.model.position(key) {
+                    assert_eq!(told.remove(0), self.model.take(at, Cause::Explicit));
+                }
+                self.model.follow(&told, None);
+            }
+            19 => self.pop(),
+            20 => {
+                let expected = self.model.find(key).map(|at| self.model.items[at].deadline());
+                let expected = expected.filter(|&deadline| deadline != u64::MAX);
+                let left = subject.call(|left| subject.cache.expires_in(&self.plain(key), left));
+                assert_eq!(left, Ok(expected.map(|deadline| deadline - self.model.now)));
+            }
+            21 => self.settle(),
+            22 if self.random.one_in(20) => self.clear(),
+            _ => self.advance(),
+        }
+    }
+
+    fn wrote(&mut self, key: u64, word: u64, weight: u64, lifetime: Lifetime) {
+        let told = self.subject.told();
+        self.wrote_told(key, word, weight, lifetime, &told);
+    }
+
+    fn wrote_told(&mut self, key: u64, word: u64, weight: u64, lifetime: Lifetime, told: &[Gone]) {
+        let foretold = self.model.write(key, word, weight, lifetime);
+        let (own, others) = told.split_at(foretold.len());
+        assert_eq!(own, foretold);
+        self.model.follow(others, Some(key));
+    }
+
+    fn pop(&mut self) {
+        let popped = self.subject.pop_any();
+        let mut told = self.subject.told();
+        match popped {
+            Some((key, value)) => {
+                assert_eq!(told.pop(), Some(gone(key, value, Cause::Explicit)));
+                self.model.follow(&told, None);
+                let at = self.model.find(key).expect("what is popped is there");
+                assert_eq!(self.model.take(at, Cause::Explicit), gone(key, value, Cause::Explicit));
+            }
+            None => {
+                self.model.follow(&told, None);
+                assert!(self.model.items.is_empty());
+            }
+        }
+    }
+
+    /// Counts, after which nothing that is due is there; and drops what waits.
+    fn settle(&mut self) {
+        let (count, weight) = (self.subject.count(), self.subject.weight());
+        self.model.follow(&self.subject.told(), None);
+        assert!((0..self.model.items.len()).all(|at| !self.model.is_due(at)), "all that is due has left");
+        assert_eq!((count, weight), (self.model.items.len(), self.model.weight()));
+        self.subject.cache.flush();
+        // Each entry has one value and one key; what other threads of this process read may hold up more.
+        assert!(self.subject.values.alive() >= count);
+        if cfg!(moka_gil) {
+            assert_eq!((self.subject.values.alive(), self.subject.keys.alive()), (count, count));
+        }
+    }
+
+    fn clear(&mut self) {
+        self.subject.clear();
+        let mut told = self.subject.told();
+        let mut foretold: Vec<Gone> = Vec::new();
+        while !self.model.items.is_empty() {
+            foretold.push(self.model.take(0, Cause::Explicit));
+        }
+        told.sort_unstable_by_key(|one| one.value);
+        foretold.sort_unstable_by_key(|one| one.value);
+        assert_eq!(told, foretold);
+    }
+
+    fn check(&self) {
+        assert_eq!(self.subject.entries(), self.model.live());
+        self.subject.validate();
+    }
+}
+
+fn run(name: &str, seed: u64, steps: u64, every: u64, keys: u64, hashes: Hashes, config: Config) {
+    let config = Config { listened: true, ..config };
+    println!("{name}: seed {seed}, {keys} keys, {hashes:?}, {config:?}");
+    // A cache of several shards has an order for each.
+    let is_exact = config.capacity < 2048 && (config.policy == Kind::Lru || config.capacity < 16);
+    let model = Model { items: Vec::new(), config, is_exact, now: 1 };
+    let random = Random::new(seed);
+    let mut run = Run { subject: Subject::new(config), model, random, hashes, keys, word: 0 };
+    for step in 0..steps {
+        run.step();
+        if step % every == 0 {
+            run.check();
+        }
+    }
+    run.check();
+    run.settle();
+}
+
+/// Runs over a spread of configurations.
+fn runs(name: &str, kind: Kind, capacities: &[u64], steps: u64, every: u64) {
+    let seed = seed();
+    let mut random = Random::new(seed ^ mixed(name.len() as u64));
+    for &capacity in capacities {
+        for weighted in [false, true] {
+            for lifetime in [(0, 0), (50 * MILLI, 0), (0, 20 * MILLI), (SECOND, 5 * MILLI)] {
+                let (ttl, tti) = lifetime;
+                let config =
+                    Config { lifetime: Lifetime { ttl, tti }, weighted, ..Config::new(capacity, kind) };
+                let hashes = random.pick(&[Hashes::Spread, Hashes::Few, Hashes::Narrow]);
+                let keys = 1 + random.below(2 * capacity.min(5_000) + 4);
+                run(name, random.next(), steps, every, keys, hashes, config);
+            }
+        }
+    }
+}
+
+#[test]
+fn lru_is_as_the_model_after_every_step() {
+    runs("lru", Kind::Lru, &[0, 1, 2, 3, 7, 16, 40], 1_000, 1);
+}
+
+#[test]
+fn tiny_lfu_is_as_the_model_after_every_step() {
+    runs("tiny_lfu", Kind::TinyLfu, &[0, 1, 2, 8, 15, 16, 17, 60], 1_000, 1);
+}
+
+#[test]
+fn large_caches_are_as_the_model() {
+    for kind in [Kind::Lru, Kind::TinyLfu] {
+        runs("large", kind, &[300, 2_048], 4_000, 100);
+    }
+}

@@ -1,0 +1,170 @@
+//! Caches that threads share, in a test of single flight.
+
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use moka_py::{Cache, Clock, Config, Departures, Failure, Kind, Lifetime, LoadError, Lookup};
+
+use crate::support::{Error, Key, Plain, Tally, TestCache, Value};
+
+pub type Loaded = Result<u64, LoadError<Error>>;
+
+/// Caches that threads share, and the lock that they hold while they are inside one: in the GIL build there
+/// must be such a lock, elsewhere it does no harm to these tests.
+pub struct Shared {
+    pub caches: Vec<TestCache>,
+    is_taken: Mutex<bool>,
+    freed: Condvar,
+    pub tally: Tally,
+    pub computed: AtomicUsize,
+    /// How many calls ever waited for another's computation.
+    waited: AtomicUsize,
+}
+
+impl Shared {
+    pub fn new(config: Config, caches: usize) -> Arc<Self> {
+        let cache = || Cache::new(Config { listened: true, ..config }, Clock::default());
+        Arc::new(Shared {
+            caches: (0..caches).map(|_| cache()).collect(),
+            is_taken: Mutex::new(false),
+            freed: Condvar::new(),
+            tally: Tally::default(),
+            computed: AtomicUsize::new(0),
+            waited: AtomicUsize::new(0),
+        })
+    }
+
+    pub fn one() -> Arc<Self> {
+        Self::new(Config::new(100, Kind::Lru), 1)
+    }
+
+    pub fn attach(&self) {
+        let taken = self.is_taken.lock().expect("no thread panics with it");
+        *self.freed.wait_while(taken, |taken| *taken).expect("no thread panics with it") = true;
+    }
+
+    pub fn detach(&self) {
+        *self.is_taken.lock().expect("no thread panics with it") = false;
+        self.freed.notify_one();
+    }
+
+    pub fn detached<R>(&self, body: impl FnOnce() -> R) -> R {
+        self.detach();
+        let result = body();
+        self.attach();
+        result
+    }
+
+    pub fn attached<R>(&self, body: impl FnOnce(&TestCache) -> R) -> R {
+        self.attach();
+        let result = body(&self.caches[0]);
+        self.detach();
+        result
+    }
+
+    /// `get_with` of an attached thread, which detaches to wait.
+    pub fn load_query<Q: Lookup<Key, Error = Error>>(
+        &self,
+        cache: usize,
+        query: &Q,
+        compute: impl FnOnce() -> Result<u64, Failure<Error>>,
+    ) -> Loaded {
+        let cache = &self.caches[cache];
+        let compute = || {
+            self.computed.fetch_add(1, SeqCst);
+            compute().map(|word| (Value::new(word, &self.tally), 1))
+        };
+        let mut is_first = true;
+        let mut pause = |park: &(dyn Fn() + Sync)| {
+            self.waited.fetch_add(usize::from(std::mem::take(&mut is_first)), SeqCst);
+            self.detached(park);
+            Ok(())
+        };
+        let mut left = Departures::new();
+        let loaded = cache.get_with(query, Lifetime::default(), compute, &mut pause, &mut left);
+        cache.release(left);
+        loaded.map(|value| value.word())
+    }
+
+    pub fn load(
+        &self,
+        cache: usize,
+        id: u64,
+        compute: impl FnOnce() -> Result<u64, Failure<Error>>,
+    ) -> Loaded {
+        self.load_query(cache, &Plain::new(id, &self.tally), compute)
+    }
+
+    pub fn peek(&self, id: u64) -> Option<u64> {
+        self.attached(|cache| {
+            let found = cache.peek(&Plain::new(id, &self.tally), &mut Departures::new());
+            found.expect("plain keys do not fail").map(|value| value.word())
+        })
+    }
+
+    pub fn thread<R: Send + 'static>(
+        self: &Arc<Self>,
+        body: impl FnOnce(&Self) -> R + Send + 'static,
+    ) -> thread::JoinHandle<R> {
+        let shared = Arc::clone(self);
+        thread::spawn(move || {
+            shared.attach();
+            let result = body(&shared);
+            shared.detach();
+            result
+        })
+    }
+
+    /// Starts a thread that computes key 1 and waits, in the middle, for the sender to be dropped.
+    pub fn leader(
+        self: &Arc<Self>,
+        outcome: Result<u64, Failure<Error>>,
+    ) -> (thread::JoinHandle<Loaded>, mpsc::Sender<()>) {
+        let (begun, has_begun) = mpsc::channel();
+        let (end, ended) = mpsc::channel::<()>();
+        let leader = self.thread(move |shared| {
+            shared.load(0, 1, || {
+                begun.send(()).expect("the test waits");
+                shared.detached(|| ended.recv().expect_err("nothing is sent"));
+                outcome
+            })
+        });
+        has_begun.recv().expect("the leader begins");
+        (leader, end)
+    }
+
+    /// Threads that ask for key 1 while another computes it, and wait.
+    pub fn waiters(self: &Arc<Self>, many: usize, word: u64) -> Vec<thread::JoinHandle<Loaded>> {
+        let before = self.waited.load(SeqCst);
+        let waiters = (0..many).map(|_| self.thread(move |shared| shared.load(0, 1, || Ok(word)))).collect();
+        self.until_waited(before + many);
+        waiters
+    }
+
+    /// Comes back when so many calls have begun to wait.
+    pub fn until_waited(&self, many: usize) {
+        while self.waited.load(SeqCst) < many {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// A thread that takes a while to compute a key, and has begun.
+    pub fn thread_computing(self: &Arc<Self>, id: u64) -> thread::JoinHandle<Loaded> {
+        let (begun, has_begun) = mpsc::channel();
+        let slow = self.thread(move |shared| {
+            shared.load(0, id, || {
+                begun.send(()).expect("the test waits");
+                shared.detached(|| thread::sleep(Duration::from_millis(80)));
+                Ok(1)
+            })
+        });
+        self.detached(|| has_begun.recv().expect("it begins"));
+        slow
+    }
+}
+
+pub fn shared_failure(error: Error) -> Result<u64, Failure<Error>> {
+    Err(Failure { error, is_shared: true })
+}

@@ -1,0 +1,358 @@
+//! Keys, values and caches for the tests.
+
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use moka_py::{Cache, Cause, Clock, Config, Cursor, Departures, Kind, Lifetime, Lookup, Reference, Stored};
+
+pub type Error = &'static str;
+pub type TestCache = Cache<Key, Value, Error>;
+
+pub const MICRO: u64 = 1_000;
+pub const MILLI: u64 = 1_000_000;
+pub const SECOND: u64 = 1_000_000_000;
+
+/// Counts what is alive.
+#[derive(Clone, Default)]
+pub struct Tally(Arc<AtomicUsize>);
+
+impl Tally {
+    pub fn alive(&self) -> usize {
+        self.0.load(SeqCst)
+    }
+}
+
+struct Token(Tally);
+
+impl Token {
+    fn of(tally: &Tally) -> Self {
+        tally.0.fetch_add(1, SeqCst);
+        Token(tally.clone())
+    }
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        let before = self.0.0.fetch_sub(1, SeqCst);
+        assert!(before > 0, "something was dropped twice");
+    }
+}
+
+struct Body {
+    word: u64,
+    _token: Token,
+}
+
+#[derive(Clone)]
+pub struct Key(Arc<Body>);
+
+#[derive(Clone)]
+pub struct Value(Arc<Body>);
+
+impl Key {
+    pub fn new(id: u64, tally: &Tally) -> Self {
+        Key(Arc::new(Body { word: id, _token: Token::of(tally) }))
+    }
+
+    pub fn id(&self) -> u64 {
+        self.0.word
+    }
+}
+
+impl Value {
+    pub fn new(word: u64, tally: &Tally) -> Self {
+        Value(Arc::new(Body { word, _token: Token::of(tally) }))
+    }
+
+    pub fn word(&self) -> u64 {
+        self.0.word
+    }
+}
+
+/// A hash that depends on every bit of the key.
+pub fn mixed(id: u64) -> u64 {
+    let x = id.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+/// A key whose equality needs no code of a user.
+pub struct Plain {
+    pub key: Key,
+    pub hash: u64,
+}
+
+impl Plain {
+    pub fn new(id: u64, tally: &Tally) -> Self {
+        Plain { key: Key::new(id, tally), hash: mixed(id) }
+    }
+}
+
+impl Lookup<Key> for Plain {
+    type Error = Error;
+
+    fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    fn key(&self) -> Key {
+        self.key.clone()
+    }
+
+    fn quick(&self, key: &Key) -> Option<bool> {
+        Some(self.key.id() == key.id())
+    }
+
+    fn equals(&self, _: &Key) -> Result<bool, Error> {
+        unreachable!("a plain key is compared quickly")
+    }
+
+    fn same(a: &Key, b: &Key) -> bool {
+        Arc::ptr_eq(&a.0, &b.0)
+    }
+}
+
+/// A key whose equality is a user's code; only the very same object is equal without it.
+pub struct Asking<F> {
+    pub key: Key,
+    pub hash: u64,
+    pub equals: F,
+}
+
+impl<F: Fn(&Key) -> Result<bool, Error>> Lookup<Key> for Asking<F> {
+    type Error = Error;
+
+    fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    fn key(&self) -> Key {
+        self.key.clone()
+    }
+
+    fn quick(&self, key: &Key) -> Option<bool> {
+        Arc::ptr_eq(&self.key.0, &key.0).then_some(true)
+    }
+
+    fn equals(&self, key: &Key) -> Result<bool, Error> {
+        (self.equals)(key)
+    }
+
+    fn same(a: &Key, b: &Key) -> bool {
+        Arc::ptr_eq(&a.0, &b.0)
+    }
+}
+
+/// One leaving, as a listener is told of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gone {
+    pub key: Option<u64>,
+    pub value: u64,
+    pub cause: Cause,
+}
+
+pub fn gone(key: u64, value: u64, cause: Cause) -> Gone {
+    Gone { key: Some(key), value, cause }
+}
+
+/// Makes a call of the core as its callers do: with a list, which is told and released afterwards.
+pub fn call<R>(cache: &TestCache, body: impl FnOnce(&mut Departures<Key, Value>) -> R) -> (R, Vec<Gone>) {
+    let mut left = Departures::new();
+    let result = body(&mut left);
+    let told = left
+        .iter()
+        .map(|one| Gone { key: one.key().map(Key::id), value: one.value().word(), cause: one.cause() })
+        .collect();
+    cache.release(left);
+    (result, told)
+}
+
+/// Checks a cache's invariants, where the build has the check.
+pub fn validate<K: Reference, V: Reference, E: Reference>(_cache: &Cache<K, V, E>) {
+    #[cfg(debug_assertions)]
+    _cache.validate();
+}
+
+/// A cache in one thread, with its clock, its leavings and counts of what is alive.
+pub struct Subject {
+    pub cache: TestCache,
+    pub keys: Tally,
+    pub values: Tally,
+    time: Arc<AtomicU64>,
+    told: RefCell<Vec<Gone>>,
+}
+
+impl Subject {
+    pub fn new(config: Config) -> Self {
+        let time = Arc::new(AtomicU64::new(0));
+        let cache = Cache::new(Config { listened: true, ..config }, Clock::Manual(time.clone()));
+        Subject { cache, keys: Tally::default(), values: Tally::default(), time, told: RefCell::default() }
+    }
+
+    pub fn lru(capacity: u64) -> Self {
+        Self::new(Config::new(capacity, Kind::Lru))
+    }
+
+    pub fn tiny_lfu(capacity: u64) -> Self {
+        Self::new(Config::new(capacity, Kind::TinyLfu))
+    }
+
+    pub fn call<R>(&self, body: impl FnOnce(&mut Departures<Key, Value>) -> R) -> R {
+        let (result, told) = call(&self.cache, body);
+        self.told.borrow_mut().extend(told);
+        result
+    }
+
+    /// What left since this was last asked.
+    pub fn told(&self) -> Vec<Gone> {
+        self.told.take()
+    }
+
+    /// What left since this was last asked, for this cause.
+    pub fn told_keys(&self, cause: Cause) -> Vec<u64> {
+        let told = self.told().into_iter().filter(|gone| gone.cause == cause);
+        told.map(|gone| gone.key.expect("keys are told")).collect()
+    }
+
+    pub fn advance(&self, nanos: u64) {
+        self.time.fetch_add(nanos, SeqCst);
+    }
+
+    pub fn query(&self, id: u64) -> Plain {
+        Plain::new(id, &self.keys)
+    }
+
+    pub fn stored(&self, word: u64) -> Stored<Value> {
+        Stored::plain(Value::new(word, &self.values))
+    }
+
+    pub fn get(&self, id: u64) -> Option<u64> {
+        let found = self.call(|left| self.cache.get(&self.query(id), left));
+        found.expect("plain keys do not fail").map(|value| value.word())
+    }
+
+    pub fn peek(&self, id: u64) -> Option<u64> {
+        let found = self.call(|left| self.cache.peek(&self.query(id), left));
+        found.expect("plain keys do not fail").map(|value| value.word())
+    }
+
+    pub fn set(&self, id: u64, word: u64) {
+        self.store(id, self.stored(word));
+    }
+
+    pub fn set_weighing(&self, id: u64, word: u64, weight: u32) {
+        self.store(id, Stored { weight, ..self.stored(word) });
+    }
+
+    pub fn set_for(&self, id: u64, word: u64, ttl: u64, tti: u64) {
+        self.store(id, Stored { lifetime: Lifetime { ttl, tti }, ..self.stored(word) });
+    }
+
+    pub fn store(&self, id: u64, stored: Stored<Value>) {
+        let stored = self.call(|left| self.cache.set(&self.query(id), stored, left));
+        stored.expect("plain keys do not fail");
+    }
+
+    pub fn set_if_absent(&self, id: u64, word: u64) -> Option<u64> {
+        let kept = self.call(|left| self.cache.set_if_absent(&self.query(id), self.stored(word), left));
+        kept.expect("plain keys do not fail").map(|value| value.word())
+    }
+
+    pub fn remove(&self, id: u64) -> Option<u64> {
+        let removed = self.call(|left| self.cache.remove(&self.query(id), left));
+        removed.expect("plain keys do not fail").map(|value| value.word())
+    }
+
+    pub fn pop_any(&self) -> Option<(u64, u64)> {
+        self.call(|left| self.cache.pop_any(left)).map(|(key, value)| (key.id(), value.word()))
+    }
+
+    pub fn clear(&self) {
+        let mut cursor = Cursor::default();
+        while self.call(|left| self.cache.clear_batch(&mut cursor, left)) {}
+    }
+
+    pub fn count(&self) -> usize {
+        self.call(|left| self.cache.count(left))
+    }
+
+    pub fn weight(&self) -> u64 {
+        self.call(|left| self.cache.weight(left))
+    }
+
+    pub fn expires_in(&self, id: u64) -> Option<u64> {
+        self.call(|left| self.cache.expires_in(&self.query(id), left)).expect("plain keys do not fail")
+    }
+
+    /// Keys and values by iteration, in the order of the keys.
+    pub fn entries(&self) -> Vec<(u64, u64)> {
+        let mut cursor = Cursor::default();
+        let next = || self.cache.next_entry(&mut cursor).map(|(key, value)| (key.id(), value.word()));
+        let mut entries: Vec<_> = std::iter::from_fn(next).collect();
+        entries.sort_unstable();
+        entries
+    }
+
+    pub fn keys_held(&self) -> Vec<u64> {
+        self.entries().into_iter().map(|(key, _)| key).collect()
+    }
+
+    pub fn validate(&self) {
+        validate(&self.cache);
+    }
+}
+
+/// Random numbers, enough for tests.
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Random(mixed(seed) | 1)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    pub fn below(&mut self, end: u64) -> u64 {
+        (self.next() >> 32) % end
+    }
+
+    pub fn one_in(&mut self, many: u64) -> bool {
+        self.below(many) == 0
+    }
+
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len() as u64) as usize]
+    }
+}
+
+/// The seed of this run: `MOKA_TEST_SEED`, or one of the moment. It is printed, for who wants to repeat a failure.
+pub fn seed() -> u64 {
+    let seed = match std::env::var("MOKA_TEST_SEED") {
+        Ok(seed) => seed.parse().expect("MOKA_TEST_SEED is a number"),
+        Err(_) => std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos() as u64),
+    };
+    println!("MOKA_TEST_SEED={seed}");
+    seed
+}
+
+/// Runs what must end, and fails when it has not within a minute.
+pub fn must_end<R: Send + 'static>(body: impl FnOnce() -> R + Send + 'static) -> R {
+    let (sender, receiver) = mpsc::channel();
+    let running = std::thread::spawn(move || {
+        let result = body();
+        let _ = sender.send(());
+        result
+    });
+    match receiver.recv_timeout(Duration::from_secs(60)) {
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("it hangs"),
+        _ => running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+    }
+}

@@ -1,0 +1,370 @@
+//! Threads that share caches: nothing is lost, nothing is dropped twice, and nobody sees another key's value.
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use moka_py::{Cache, Clock, Config, Cursor, Kind, Lifetime, Stored};
+
+use crate::support::{
+    Asking, Error, Key, MICRO, Plain, Random, Tally, TestCache, Value, call, mixed, seed, validate,
+};
+
+const THREADS: u64 = 4;
+
+/// A cache that threads share, and counts of what is alive.
+struct Common {
+    cache: TestCache,
+    keys: Tally,
+    values: Tally,
+}
+
+/// A value tells which key it is for.
+fn word_for(id: u64, random: &mut Random) -> u64 {
+    id << 32 | random.below(1 << 32)
+}
+
+fn assert_is_of(id: u64, value: &Value) {
+    assert_eq!(value.word() >> 32, id, "a value of another key");
+}
+
+/// Checks that each key is there once; then drops what waits, and checks that what is alive is what the cache holds. Other threads of the process may hold
+/// up what waits, but not for long.
+fn assert_all_accounted(common: &Common) {
+    let (held, _) = call(&common.cache, |left| common.cache.count(left));
+    let mut cursor = Cursor::default();
+    let next = || common.cache.next_entry(&mut cursor).map(|(key, _)| key.id());
+    let keys: Vec<u64> = std::iter::from_fn(next).collect();
+    assert_eq!(keys.iter().collect::<BTreeSet<_>>().len(), keys.len(), "each key is there once");
+    let begin = Instant::now();
+    loop {
+        common.cache.flush();
+        let alive = (common.keys.alive(), common.values.alive());
+        if alive == (held, held) {
+            return;
+        }
+        assert!(
+            begin.elapsed() < Duration::from_secs(10),
+            "{held} are held, {alive:?} keys and values alive"
+        );
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+impl Common {
+    fn new(config: Config) -> Self {
+        let cache = Cache::new(Config { listened: true, ..config }, Clock::default());
+        Common { cache, keys: Tally::default(), values: Tally::default() }
+    }
+
+    fn stored(&self, id: u64, random: &mut Random) -> Stored<Value> {
+        let value = Value::new(word_for(id, random), &self.values);
+        let weight = if self.cache.config().weighted { random.below(5) as u32 } else { 1 };
+        let ttl = if random.one_in(4) { random.below(200 * MICRO) + 1 } else { 0 };
+        let tti = if random.one_in(8) { random.below(200 * MICRO) + 1 } else { 0 };
+        Stored { value, weight, lifetime: Lifetime { ttl, tti } }
+    }
+
+    /// One call of any kind.
+    fn any_call(&self, id: u64, hash: u64, random: &mut Random) {
+        let cache = &self.cache;
+        let plain = Plain { key: Key::new(id, &self.keys), hash };
+        let asking = || Asking {
+            key: Key::new(id, &self.keys),
+            hash,
+            equals: |key: &Key| {
+                thread::yield_now();
+                Ok::<_, Error>(key.id() == id)
+            },
+        };
+        let kind = random.below(40);
+        let found = match kind {
+            0..=9 => call(cache, |left| cache.get(&plain, left)).0,
+            10 | 11 => call(cache, |left| cache.get(&asking(), left)).0,
+            12 => call(cache, |left| cache.peek(&plain, left)).0,
+            13..=23 => call(cache, |left| cache.set(&plain, self.stored(id, random), left)).0.map(|()| None),
+            24 => call(cache, |left| cache.set(&asking(), self.stored(id, random), left)).0.map(|()| None),
+            25 | 26 => call(cache, |left| cache.set_if_absent(&plain, self.stored(id, random), left)).0,
+            27..=30 => call(cache, |left| cache.remove(&plain, left)).0,
+            31 => call(cache, |left| cache.remove(&asking(), left)).0,
+            32..=35 => {
+                let Stored { value, weight, lifetime } = self.stored(id, random);
+                let compute = || Ok((value, weight));
+                let mut pause = |park: &(dyn Fn() + Sync)| {
+                    park();
+                    Ok(())
+                };
+                let (loaded, _) =
+                    call(cache, |left| cache.get_with(&plain, lifetime, compute, &mut pause, left));
+                Ok(Some(loaded.expect("no failure")))
+            }
+            36 => {
+                if let Some((key, value)) = call(cache, |left| cache.pop_any(left)).0 {
+                    assert_is_of(key.id(), &value);
+                }
+                Ok(None)
+            }
+            37 => {
+                let (count, _) = call(cache, |left| cache.count(left));
+                let capacity = cache.config().capacity;
+                assert!(cache.config().weighted || count as u64 <= capacity.saturating_add(THREADS));
+                Ok(None)
+            }
+            38 if random.one_in(50) => {
+                let mut cursor = Cursor::default();
+                while call(cache, |left| cache.clear_batch(&mut cursor, left)).0 {}
+                cache.flush();
+                Ok(None)
+            }
+            _ => {
+                let mut cursor = Cursor::default();
+                for _ in 0..random.below(30) {
+                    let Some((key, value)) = cache.next_entry(&mut cursor) else { break };
+                    assert_is_of(key.id(), &value);
+                }
+                Ok(None)
+            }
+        };
+        if let Some(value) = found.expect("no failure") {
+            assert_is_of(id, &value);
+        }
+    }
+}
+
+fn torture(config: Config, keys: u64, hash: fn(u64) -> u64, steps: u64) {
+    let seed = seed();
+    let common = Common::new(config);
+    thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let common = &common;
+            scope.spawn(move || {
+                let mut random = Random::new(seed ^ mixed(thread));
+                for _ in 0..steps {
+                    let id = random.below(keys);
+                    common.any_call(id, hash(id), &mut random);
+                }
+            });
+        }
+    });
+    validate(&common.cache);
+    let (weight, _) = call(&common.cache, |left| common.cache.weight(left));
+    assert!(weight <= config.capacity);
+    assert_all_accounted(&common);
+    let Common { cache, keys, values } = common;
+    drop(cache);
+    assert_eq!((keys.alive(), values.alive()), (0, 0));
+}
+
+#[test]
+fn small_caches_survive_threads() {
+    for capacity in [0, 1, 2, 7, 16, 100] {
+        for kind in [Kind::Lru, Kind::TinyLfu] {
+            torture(Config::new(capacity, kind), 2 * capacity + 3, mixed, 3_000);
+        }
+    }
+}
+
+#[test]
+fn large_caches_survive_threads() {
+    for kind in [Kind::Lru, Kind::TinyLfu] {
+        torture(Config::new(4_096, kind), 6_000, mixed, 20_000);
+        torture(Config::new(u64::MAX, kind), 3_000, mixed, 20_000);
+    }
+}
+
+#[test]
+fn weighted_caches_survive_threads() {
+    for (capacity, kind) in [(10, Kind::Lru), (50, Kind::TinyLfu), (3_000, Kind::TinyLfu)] {
+        torture(Config { weighted: true, ..Config::new(capacity, kind) }, capacity, mixed, 10_000);
+    }
+}
+
+#[test]
+fn caches_whose_entries_all_expire_survive_threads() {
+    for lifetime in [Lifetime { ttl: 50 * MICRO, tti: 0 }, Lifetime { ttl: 0, tti: 50 * MICRO }] {
+        for capacity in [30, 3_000] {
+            torture(Config { lifetime, ..Config::new(capacity, Kind::Lru) }, 200, mixed, 10_000);
+        }
+    }
+}
+
+#[test]
+fn keys_of_equal_hash_survive_threads() {
+    torture(Config::new(100, Kind::Lru), 12, |_| 0x1234_5678_9abc_def0, 2_000);
+    torture(Config::new(10_000, Kind::TinyLfu), 30, |id| mixed(id % 3), 2_000);
+    torture(Config::new(5_000, Kind::Lru), 200, |id| mixed(id) << 6, 2_000);
+}
+
+#[test]
+fn a_reader_never_sees_an_older_value_than_before() {
+    // One writer a key, which counts up; keys come and go, and the table grows and shrinks around them.
+    for capacity in [50, 1_000_000] {
+        let common = Common::new(Config::new(capacity, Kind::TinyLfu));
+        let is_done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let (common, is_done) = (&common, &is_done);
+            for reader in 0..2 {
+                scope.spawn(move || {
+                    let mut last = [0; 8];
+                    let mut random = Random::new(reader);
+                    while !is_done.load(SeqCst) {
+                        let id = random.below(8);
+                        let query = Plain::new(id, &common.keys);
+                        let found = call(&common.cache, |left| common.cache.get(&query, left)).0;
+                        if let Some(value) = found.expect("no failure") {
+                            assert_is_of(id, &value);
+                            assert!(value.word() >= last[id as usize], "an older value");
+                            last[id as usize] = value.word();
+                        }
+                    }
+                });
+            }
+            let writer = scope.spawn(move || {
+                let mut random = Random::new(9);
+                for round in 0..30_000 {
+                    let id = random.below(8);
+                    let query = Plain::new(id, &common.keys);
+                    let value = Value::new(id << 32 | round, &common.values);
+                    if random.one_in(3) {
+                        drop(call(&common.cache, |left| common.cache.remove(&query, left)));
+                    }
+                    call(&common.cache, |left| common.cache.set(&query, Stored::plain(value), left))
+                        .0
+                        .expect("no failure");
+                    let other = Plain::new(100 + random.below(300), &common.keys);
+                    if random.one_in(2) {
+                        let value = Value::new(0, &common.values);
+                        call(&common.cache, |left| common.cache.set(&other, Stored::plain(value), left))
+                            .0
+                            .expect("no failure");
+                    } else {
+                        drop(call(&common.cache, |left| common.cache.remove(&other, left)));
+                    }
+                }
+            });
+            let ended = writer.join();
+            is_done.store(true, SeqCst);
+            ended.expect("no panic");
+        });
+        validate(&common.cache);
+        assert_all_accounted(&common);
+    }
+}
+
+#[test]
+fn what_stays_is_found_while_the_table_grows_and_shrinks() {
+    const STAY: u64 = 200;
+    let common = Common::new(Config::new(u64::MAX, Kind::TinyLfu));
+    let set = |id: u64| {
+        let value = Value::new(id << 32, &common.values);
+        let query = Plain::new(id, &common.keys);
+        call(&common.cache, |left| common.cache.set(&query, Stored::plain(value), left))
+            .0
+            .expect("no failure");
+    };
+    (0..STAY).for_each(set);
+    let is_done = AtomicBool::new(false);
+    let walks = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        let (common, is_done, walks, set) = (&common, &is_done, &walks, &set);
+        scope.spawn(move || {
+            let mut random = Random::new(1);
+            while !is_done.load(SeqCst) {
+                let id = random.below(STAY);
+                let found =
+                    call(&common.cache, |left| common.cache.get(&Plain::new(id, &common.keys), left)).0;
+                assert_is_of(id, &found.expect("no failure").expect("it stays"));
+            }
+        });
+        scope.spawn(move || {
+            while !is_done.load(SeqCst) {
+                let mut cursor = Cursor::default();
+                let mut seen = vec![0; STAY as usize];
+                while let Some((key, value)) = common.cache.next_entry(&mut cursor) {
+                    assert_is_of(key.id(), &value);
+                    if let Some(times) = seen.get_mut(key.id() as usize) {
+                        *times += 1;
+                    }
+                }
+                assert!(seen.iter().all(|&times| times == 1), "each that stays comes once");
+                walks.fetch_add(1, SeqCst);
+            }
+        });
+        let writer = scope.spawn(move || {
+            let mut rounds = 0;
+            while rounds < 15 || walks.load(SeqCst) < 5 {
+                (1_000..6_000).for_each(set);
+                for id in 1_000..6_000 {
+                    drop(call(&common.cache, |left| {
+                        common.cache.remove(&Plain::new(id, &common.keys), left)
+                    }));
+                }
+                common.cache.flush();
+                rounds += 1;
+            }
+        });
+        let ended = writer.join();
+        is_done.store(true, SeqCst);
+        ended.expect("no panic");
+    });
+    validate(&common.cache);
+    assert_all_accounted(&common);
+}
+
+#[test]
+fn hostile_equalities_survive_threads() {
+    // A comparison may fail, or use the cache itself: at any place of a look-up something else happens.
+    let common = Arc::new(Common::new(Config::new(30, Kind::Lru)));
+    let failures = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (common, failures) = (&common, &failures);
+            scope.spawn(move || {
+                let mut random = Random::new(thread);
+                for _ in 0..3_000 {
+                    let id = random.below(20);
+                    let seed = random.next();
+                    let asked = Cell::new(0);
+                    let equals = |key: &Key| {
+                        // A user's code that puts new keys in the way for ever would never end.
+                        asked.set(asked.get() + 1);
+                        assert!(asked.get() < 1_000, "the call does not end");
+                        let mut random = Random::new(seed ^ mixed(asked.get()));
+                        match random.below(4) {
+                            0 => {
+                                let id = random.below(20);
+                                common.any_call(id, mixed(id % 2), &mut random);
+                            }
+                            1 if random.one_in(10) => return Err("boom"),
+                            _ => {}
+                        }
+                        Ok(key.id() == id)
+                    };
+                    let query = Asking { key: Key::new(id, &common.keys), hash: mixed(id % 2), equals };
+                    let cache = &common.cache;
+                    let result = match random.below(4) {
+                        0 => call(cache, |left| cache.get(&query, left)).0,
+                        1 => call(cache, |left| cache.remove(&query, left)).0,
+                        _ => {
+                            let stored = common.stored(id, &mut random);
+                            call(cache, |left| cache.set(&query, stored, left)).0.map(|()| None)
+                        }
+                    };
+                    match result {
+                        Ok(found) => found.iter().for_each(|value| assert_is_of(id, value)),
+                        Err(error) => {
+                            assert_eq!(error, "boom");
+                            failures.fetch_add(1, SeqCst);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    assert!(failures.load(SeqCst) > 0);
+    validate(&common.cache);
+    assert_all_accounted(&common);
+}
