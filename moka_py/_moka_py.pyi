@@ -1,0 +1,248 @@
+from collections.abc import Callable, Hashable, ItemsView, Iterable, Iterator, KeysView, MutableMapping, ValuesView
+from datetime import timedelta
+from typing import Any, Generic, Literal, Protocol, TypeAlias, overload, type_check_only
+
+from typing_extensions import Self, TypeVar, disjoint_base
+
+__all__ = ["VERSION", "Moka"]
+
+# Keys and values are `Any` where nothing tells their types, as in `Moka(100)`.
+_K = TypeVar("_K", bound=Hashable, default=Any)
+_V = TypeVar("_V", default=Any)
+_V_co = TypeVar("_V_co", covariant=True, default=Any)
+_D = TypeVar("_D")
+
+_Cause: TypeAlias = Literal["expired", "explicit", "replaced", "size"]
+_Duration: TypeAlias = float | timedelta
+_Policy: TypeAlias = Literal["tiny_lfu", "lru"]
+
+@type_check_only
+class _KeysAndGetItem(Protocol[_K, _V_co]):
+    def keys(self) -> Iterable[_K]: ...
+    def __getitem__(self, key: _K, /) -> _V_co: ...
+
+VERSION: str
+"""The version of the package, such as "0.1.0"."""
+
+@disjoint_base
+class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
+    """An in-process cache with a bound on what it holds and deadlines for it, which threads share.
+
+    It is a mutable mapping. Keys are hashable and compared as `dict` compares them; keys and values are held by
+    reference. Every method may be called from any thread. There is no background thread: what is due leaves during
+    some call, and no call returns an entry past its deadline.
+
+    An exception of a key's `__hash__` or `__eq__`, of the weigher or of an initializer comes out of the call that
+    met it, and the cache is as before. An unhashable key is a `TypeError` in every method that takes a key.
+
+    `Moka[str, int]` is `Moka` itself. A cache equals only itself, and can be hashed, weakly referenced and
+    subclassed, but neither copied nor pickled (`TypeError`).
+    """
+
+    def __new__(
+        cls,
+        capacity: int,
+        ttl: _Duration | None = None,
+        tti: _Duration | None = None,
+        eviction_listener: Callable[[_K, _V, _Cause], object] | None = None,
+        policy: _Policy = "tiny_lfu",
+        weigher: Callable[[_K, _V], int] | None = None,
+    ) -> Self:
+        """Make an empty cache.
+
+        capacity is the most that all entries may weigh together, at least 0. An entry weighs 1 unless there is a
+        weigher, so without one it is the number of entries. Memory is taken as entries come, not by the capacity.
+
+        ttl is how long an entry lives after it was set, tti how long after it was last set or got; the sooner
+        deadline counts. Both are seconds or a timedelta, positive, at most 1,000 years.
+
+        eviction_listener(key, value, cause) is called once for each entry that leaves, after the fact, on the
+        thread whose call removed it and with no lock held: it may use the cache. The causes are "expired" (past its
+        deadline), "explicit" (removed by `remove`, `pop`, `popitem`, `del` or `clear`), "replaced" (set again) and
+        "size" (evicted, or heavier than the whole capacity). What it returns is ignored, and what it raises goes to
+        `sys.unraisablehook`.
+
+        policy says which entry leaves when the cache is full: under "tiny_lfu" one that is used rarely, under "lru"
+        the one whose last use is longest ago.
+
+        weigher(key, value) is called once for each insert, on the calling thread, with no lock held, and returns
+        the entry's weight: an int of at least 0, where more than 2**32 - 1 counts as that. From `set` and its like
+        it may raise what it wants; other than an int is a `TypeError`, a negative one a `ValueError`, and the cache
+        is as before.
+
+        Raises TypeError for an argument of the wrong kind; ValueError for a duration that is not positive and
+        finite or is out of range, and for an unknown policy. A capacity below 0 or of 2**64 or more is an
+        OverflowError that is also a ValueError.
+        """
+
+    # What `__new__` reads; a subclass may pass its arguments on.
+    def __init__(
+        self,
+        capacity: int,
+        ttl: _Duration | None = None,
+        tti: _Duration | None = None,
+        eviction_listener: Callable[[_K, _V, _Cause], object] | None = None,
+        policy: _Policy = "tiny_lfu",
+        weigher: Callable[[_K, _V], int] | None = None,
+    ) -> None: ...
+    def __class_getitem__(cls, _parameters: Any) -> type[Moka[Any, Any]]:
+        """Return the class itself, so that `Moka[str, int](100)` makes a cache."""
+
+    @property
+    def capacity(self) -> int:
+        """The most that all entries may weigh together."""
+
+    @property
+    def policy(self) -> _Policy:
+        """The name of the eviction policy."""
+
+    @property
+    def ttl(self) -> float | None:
+        """Seconds that an entry lives after it was set, or None."""
+
+    @property
+    def tti(self) -> float | None:
+        """Seconds that an entry lives after its last use, or None."""
+
+    @overload
+    def get(self, key: _K, default: None = None) -> _V | None:
+        """Return the value of the key, or default if it has none. This is an access, which restarts the entry's
+        tti."""
+
+    @overload
+    def get(self, key: _K, default: _V) -> _V: ...
+    @overload
+    def get(self, key: _K, default: _D) -> _V | _D: ...
+    def set(self, key: _K, value: _V, ttl: _Duration | None = None, tti: _Duration | None = None) -> None:
+        """Put the value in, in place of one that the key may have.
+
+        ttl and tti are for this entry, in seconds or as a timedelta; they shorten those of the cache and never
+        lengthen them. Setting a key again restarts its deadlines and forgets what was given before.
+
+        The entry stays until its deadline, its removal, or its eviction by a later insert. Only one that alone
+        outweighs the capacity is not kept, and an older value of its key does not stay behind either.
+
+        Raises ValueError for a duration that is not positive or out of range, TypeError for one that is none; then,
+        as said in the class's docstring, what the key or the weigher raises. Every error leaves the cache as it
+        was.
+        """
+
+    def get_with(
+        self,
+        key: _K,
+        initializer: Callable[[], _V],
+        ttl: _Duration | None = None,
+        tti: _Duration | None = None,
+    ) -> _V:
+        """Return the value of the key; if it has none, call initializer(), put its result in and return it.
+
+        Of several threads that ask for a key at once, one calls its initializer and the others wait for the result.
+        If it raises, nothing is cached, and the same exception is raised in all of them. (After KeyboardInterrupt
+        and the like only in the one: another takes its place.) The waiting can be interrupted by a signal.
+
+        A `set`, a removal or a `clear` during the computation wins: the result goes to the callers, but is not
+        cached over it. ttl and tti are for the new entry, as in `set`; a hit ignores them.
+
+        Raises RuntimeError where waiting would never end: an initializer that asks for its own key, and threads
+        that wait for one another's keys in a circle. TypeError if initializer is not callable; else as `set`.
+        """
+
+    @overload
+    def remove(self, key: _K, default: None = None) -> _V | None:
+        """Take the entry of the key out and return its value, or default if it has none."""
+
+    @overload
+    def remove(self, key: _K, default: _V) -> _V: ...
+    @overload
+    def remove(self, key: _K, default: _D) -> _V | _D: ...
+    def clear(self) -> None:
+        """Take every entry out. The listener hears of each."""
+
+    def count(self) -> int:
+        """Return how many entries there are, which is exact: what is due is removed first."""
+
+    def weighted_size(self) -> int:
+        """Return what all entries weigh together, which is exact. Without a weigher it equals `count()`."""
+
+    def run_pending_tasks(self) -> None:
+        """Finish now what is due: expire entries, and let go of values that have left.
+
+        Other calls do this in small steps. It is of use before measuring memory or waiting for a destructor.
+        """
+
+    def expires_in(self, key: _K) -> float | None:
+        """Return the seconds that the entry of the key has left, or None if it has no deadline or there is no such
+        entry. This is no access."""
+
+    def __getitem__(self, key: _K, /) -> _V:
+        """Return the value of the key; raise KeyError if it has none. This is an access, as `get` is."""
+
+    def __setitem__(self, key: _K, value: _V, /) -> None:
+        """Put the value in, as `set(key, value)` does."""
+
+    def __delitem__(self, key: _K, /) -> None:
+        """Take the entry of the key out; raise KeyError if there is none."""
+
+    def __contains__(self, key: object, /) -> bool:
+        """Say whether the key has a value. This is no access: it restarts no tti and counts for no policy."""
+
+    def __len__(self) -> int:
+        """Return how many entries there are, as `count()` does. An empty cache is false."""
+
+    def __iter__(self) -> Iterator[_K]:
+        """Iterate over the keys, in no particular order.
+
+        The cache may change meanwhile, which never raises: each entry that stays throughout is yielded once, and
+        one that comes or goes may be or not. This is no access to any of them.
+        """
+
+    def keys(self) -> KeysView[_K]:
+        """Return a live view of the keys. Iterating over it and `in` are no accesses."""
+
+    def values(self) -> ValuesView[_V]:
+        """Return a live view of the values. Iterating over it and `in` are no accesses."""
+
+    def items(self) -> ItemsView[_K, _V]:
+        """Return a live view of the pairs of key and value. Iterating over it and `in` are no accesses."""
+
+    @overload
+    def pop(self, key: _K) -> _V:
+        """Take the entry of the key out and return its value; if there is none, return default, or raise KeyError
+        where none was given."""
+
+    @overload
+    def pop(self, key: _K, default: _V) -> _V: ...
+    @overload
+    def pop(self, key: _K, default: _D) -> _V | _D: ...
+    def popitem(self) -> tuple[_K, _V]:
+        """Take some entry out and return its key and value; raise KeyError if there is none."""
+
+    @overload
+    def setdefault(self: Moka[_K, _D | None], key: _K, default: None = None) -> _D | None:
+        """Return the value of the key; if it has none, put default in and return it. Of several threads at once,
+        all return the same value."""
+
+    @overload
+    def setdefault(self, key: _K, default: _V) -> _V: ...
+    @overload
+    def update(self, other: _KeysAndGetItem[_K, _V], /) -> None:
+        """Set each pair of a mapping or of an iterable of pairs, and each keyword argument."""
+
+    @overload
+    def update(self: Moka[str, _V], other: _KeysAndGetItem[str, _V], /, **pairs: _V) -> None: ...
+    @overload
+    def update(self, other: Iterable[tuple[_K, _V]], /) -> None: ...
+    @overload
+    def update(self: Moka[str, _V], other: Iterable[tuple[str, _V]], /, **pairs: _V) -> None: ...
+    @overload
+    def update(self: Moka[str, _V], **pairs: _V) -> None: ...
+    def __eq__(self, other: object, /) -> bool:
+        """Say whether it is the same cache."""
+
+    def __hash__(self) -> int:
+        """Return a hash of the identity."""
+
+    # For the views of `_views.py`: no accesses either.
+    def _items_iter(self) -> Iterator[tuple[_K, _V]]: ...
+    def _values_iter(self) -> Iterator[_V]: ...
+    def _peek(self, key: _K, default: _D) -> _V | _D: ...

@@ -1,0 +1,154 @@
+//! Arguments into plain numbers: each error names the argument, the rule, and what came.
+
+use pyo3::exceptions::{PyException, PyOverflowError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{IntoPyDict, PyDelta, PyDeltaAccess, PyFloat, PyInt, PyString, PyType};
+
+use crate::{Kind, LONGEST};
+
+const NANOS: f64 = 1e9;
+/// Longer durations than 1,000 years are taken for a mistake.
+const MOST_SECONDS: f64 = 1000.0 * 365.25 * 86_400.0;
+
+/// A duration as the core takes it and as the user gave it.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Duration {
+    /// Nanoseconds; 0 is none.
+    pub nanos: u64,
+    pub seconds: Option<f64>,
+}
+
+fn type_name(value: &Bound<'_, PyAny>) -> String {
+    value.get_type().name().map_or_else(|_| "another type".to_owned(), |name| name.to_string())
+}
+
+/// Reads a duration: a number of seconds or a `timedelta`, or `None`.
+pub(crate) fn duration(name: &str, value: Option<&Bound<'_, PyAny>>) -> PyResult<Duration> {
+    let Some(value) = value.filter(|value| !value.is_none()) else { return Ok(Duration::default()) };
+    let seconds = if let Ok(float) = value.cast::<PyFloat>() {
+        float.value()
+    } else if is_index(value)? {
+        match value.extract::<f64>() {
+            // An int too large for a float.
+            Err(error) if error.is_instance_of::<PyOverflowError>(value.py()) => {
+                if value.lt(0)? {
+                    f64::NEG_INFINITY
+                } else {
+                    f64::MAX
+                }
+            }
+            seconds => seconds?,
+        }
+    } else if let Ok(delta) = value.cast::<PyDelta>() {
+        let days = f64::from(delta.get_days());
+        days * 86_400.0 + f64::from(delta.get_seconds()) + f64::from(delta.get_microseconds()) / 1e6
+    } else {
+        let what = type_name(value);
+        return Err(PyTypeError::new_err(format!(
+            "{name} must be a number of seconds or a timedelta, got {what}"
+        )));
+    };
+    if !seconds.is_finite() || seconds <= 0.0 {
+        return Err(PyValueError::new_err(format!("{name} must be positive")));
+    }
+    if seconds > MOST_SECONDS {
+        return Err(PyValueError::new_err(format!("{name} is out of range")));
+    }
+    let nanos = (seconds * NANOS).round().max(1.0);
+    // What outlives the clock never ends.
+    let nanos = if nanos < LONGEST as f64 { nanos as u64 } else { 0 };
+    Ok(Duration { nanos, seconds: Some(seconds) })
+}
+
+/// Whether the object is an int, or of a type that stands for one.
+fn is_index(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    Ok(value.is_instance_of::<PyInt>() || value.get_type().hasattr("__index__")?)
+}
+
+/// Reads a capacity: an int from 0 on that fits 64 bits.
+pub(crate) fn capacity(value: &Bound<'_, PyAny>) -> PyResult<u64> {
+    let py = value.py();
+    if !is_index(value)? {
+        let what = type_name(value);
+        return Err(PyTypeError::new_err(format!("capacity must be an int, got {what}")));
+    }
+    value.extract::<u64>().map_err(|error| {
+        if !error.is_instance_of::<PyOverflowError>(py) {
+            return error;
+        }
+        let is_negative = value.lt(0).unwrap_or(false);
+        let rule = if is_negative { "at least 0" } else { "at most 2**64 - 1" };
+        let text = match value.repr() {
+            Ok(value) => format!("capacity must be {rule}, got {value}"),
+            Err(_) => format!("capacity must be {rule}"),
+        };
+        match capacity_error(py) {
+            Ok(kind) => PyErr::from_type(kind.clone(), text),
+            Err(error) => error,
+        }
+    })
+}
+
+/// The error for a capacity of the wrong value: a `ValueError`, and an `OverflowError`, as PyPI's moka-py
+/// raises, so that a program's `except` still works.
+fn capacity_error(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+    static KIND: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let make = || {
+        let bases = (py.get_type::<PyOverflowError>(), py.get_type::<PyValueError>());
+        let namespace = [("__module__", "moka_py")].into_py_dict(py)?;
+        let made = py.get_type::<PyType>().call1(("CapacityError", bases, namespace))?;
+        Ok::<_, PyErr>(made.cast_into::<PyType>()?.unbind())
+    };
+    KIND.get_or_try_init(py, make).map(|kind| kind.bind(py))
+}
+
+pub(crate) fn policy(value: &Bound<'_, PyAny>) -> PyResult<Kind> {
+    let Ok(name) = value.cast::<PyString>() else {
+        let what = type_name(value);
+        return Err(PyTypeError::new_err(format!("policy must be a str, got {what}")));
+    };
+    match name.to_str() {
+        Ok("tiny_lfu") => Ok(Kind::TinyLfu),
+        Ok("lru") => Ok(Kind::Lru),
+        _ => {
+            let what = name.repr()?;
+            Err(PyValueError::new_err(format!("policy must be \"tiny_lfu\" or \"lru\", got {what}")))
+        }
+    }
+}
+
+/// Checks that an argument can be called.
+pub(crate) fn callable(name: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
+    if value.is_callable() {
+        return Ok(());
+    }
+    let what = type_name(value);
+    Err(PyTypeError::new_err(format!("{name} must be callable, got {what}")))
+}
+
+/// Checks that an argument can be called, where it may be left out.
+pub(crate) fn callable_or_none(name: &str, value: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    value.map_or(Ok(()), |value| callable(name, value))
+}
+
+/// Reads what a weigher returned: an int from 0 on; more than 2**32 - 1 counts as that.
+pub(crate) fn weight(value: &Bound<'_, PyAny>) -> PyResult<u32> {
+    if !value.is_instance_of::<PyInt>() {
+        let what = type_name(value);
+        return Err(PyTypeError::new_err(format!("weigher must return an int, got {what}")));
+    }
+    match value.extract::<u32>() {
+        Ok(weight) => Ok(weight),
+        Err(_) if value.lt(0)? => {
+            let what = value.repr()?;
+            Err(PyValueError::new_err(format!("weigher must return at least 0, got {what}")))
+        }
+        Err(_) => Ok(u32::MAX),
+    }
+}
+
+/// Whether an exception is shared by those who wait: a failure is, an interrupted thread is not.
+pub(crate) fn is_failure(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PyException>(py)
+}

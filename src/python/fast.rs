@@ -1,0 +1,161 @@
+//! `Moka.get` and `Moka.set` as bare C functions: PyO3's way in and out of a method costs as much as the look-up
+//! itself.
+//!
+//! What needs no user's code is done here: exact `str` and `int` keys, no listener, no weigher, no deadline
+//! of the entry's own. All else goes to the method that PyO3 made, with the arguments as they came: in
+//! a bare C function PyO3 takes the thread for detached, so nothing of it that counts references or holds
+//! errors is touched.
+//!
+//! # Invariants
+//! - `called`: the interpreter calls [`get`] and [`set`] as methods of `Moka`: attached, with an instance
+//!   first, then `count` arguments and a value for each of `names`.
+//! - `whole`: the plain methods and the definitions are set before the first call, and stay.
+
+#![allow(unsafe_code)]
+
+use std::ffi::CStr;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use smallvec::SmallVec;
+
+use super::moka::Moka;
+
+const GET_DOC: &CStr = c"get($self, /, key, default=None)\n--\n\n\
+    Return the value of key, or default. Counts as a use.";
+
+const SET_DOC: &CStr = c"set($self, /, key, value, ttl=None, tti=None)\n--\n\n\
+    Store a value; ttl and tti are the entry's own, in seconds.";
+
+/// The methods that PyO3 made.
+static PLAIN_GET: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
+static PLAIN_SET: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
+
+/// Puts the bare functions into the class, and keeps the plain ones.
+pub(super) fn install(py: Python<'_>) -> PyResult<()> {
+    replace(py, c"get", GET_DOC, get, &PLAIN_GET)?;
+    replace(py, c"set", SET_DOC, set, &PLAIN_SET)
+}
+
+fn replace(
+    py: Python<'_>,
+    name: &'static CStr,
+    doc: &'static CStr,
+    function: ffi::PyCFunctionFastWithKeywords,
+    plain: &AtomicPtr<ffi::PyObject>,
+) -> PyResult<()> {
+    let class = py.get_type::<Moka>();
+    let python_name = name.to_str()?;
+    // Release: pairs with the Acquire in `call_plain`.
+    plain.store(class.getattr(python_name)?.into_ptr(), Ordering::Release);
+    // The interpreter keeps a pointer to it for as long as it runs.
+    let definition = Box::leak(Box::new(ffi::PyMethodDef {
+        ml_name: name.as_ptr(),
+        ml_meth: ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: function },
+        ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
+        ml_doc: doc.as_ptr(),
+    }));
+    // SAFETY: the class is a live type, and the definition lives for ever.
+    let method = unsafe { ffi::PyDescr_NewMethod(class.as_type_ptr(), definition) };
+    // SAFETY: a new reference, or null with an error set.
+    let method = unsafe { Bound::from_owned_ptr_or_err(py, method) }?;
+    class.setattr(python_name, method)
+}
+
+/// The cache and the arguments of a call without names.
+///
+/// # Safety
+/// - `called`; and the result does not outlive the call.
+#[inline]
+unsafe fn read_call<'a>(
+    py: Python<'a>,
+    slf: *mut ffi::PyObject,
+    arguments: *const *mut ffi::PyObject,
+    count: usize,
+) -> (Borrowed<'a, 'a, Moka>, &'a [*mut ffi::PyObject]) {
+    // SAFETY: `called`; borrowed for the call.
+    let slf = unsafe { Borrowed::from_ptr(py, slf) };
+    // SAFETY: `called`; an instance.
+    let cache = unsafe { slf.cast_unchecked::<Moka>() };
+    // SAFETY: `called`; so many arguments are there.
+    (cache, unsafe { std::slice::from_raw_parts(arguments, count) })
+}
+
+/// `Moka.get(key, default=None)`.
+unsafe extern "C" fn get(
+    slf: *mut ffi::PyObject,
+    arguments: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    if names.is_null() && (count == 1 || count == 2) {
+        // SAFETY: `called`.
+        let py = unsafe { Python::assume_attached() };
+        // SAFETY: `called`.
+        let (cache, given) = unsafe { read_call(py, slf, arguments, count as usize) };
+        // SAFETY: `called`; borrowed for the call.
+        let key = unsafe { Borrowed::from_ptr(py, given[0]) };
+        if let Some(found) = cache.get().glance(&key) {
+            return match (found, given.get(1)) {
+                (Some(value), _) => value.into_ptr(),
+                // SAFETY: a live object, and attached.
+                (None, Some(&default)) => unsafe { ffi::Py_NewRef(default) },
+                (None, None) => py.None().into_ptr(),
+            };
+        }
+    }
+    // SAFETY: `called`; the same arguments.
+    unsafe { call_plain(&PLAIN_GET, slf, arguments, count, names) }
+}
+
+/// `Moka.set(key, value, ttl=None, tti=None)`.
+unsafe extern "C" fn set(
+    slf: *mut ffi::PyObject,
+    arguments: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    if names.is_null() && count == 2 {
+        // SAFETY: `called`.
+        let py = unsafe { Python::assume_attached() };
+        // SAFETY: `called`.
+        let (cache, given) = unsafe { read_call(py, slf, arguments, 2) };
+        // SAFETY: `called`; borrowed for the call.
+        let key = unsafe { Borrowed::from_ptr(py, given[0]) };
+        // SAFETY: likewise.
+        let value = unsafe { Borrowed::from_ptr(py, given[1]) };
+        if cache.get().set_at_once(&key, &value) {
+            return py.None().into_ptr();
+        }
+    }
+    // SAFETY: `called`; the same arguments.
+    unsafe { call_plain(&PLAIN_SET, slf, arguments, count, names) }
+}
+
+/// # Safety
+/// - The arguments are those of a call of a method of `Moka` by the interpreter.
+#[cold]
+unsafe fn call_plain(
+    plain: &AtomicPtr<ffi::PyObject>,
+    slf: *mut ffi::PyObject,
+    arguments: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    let named = if names.is_null() {
+        0
+    } else {
+        // SAFETY: the caller's; names are a tuple.
+        unsafe { ffi::PyTuple_GET_SIZE(names) }
+    };
+    // SAFETY: the caller's; so many arguments are there.
+    let given = unsafe { std::slice::from_raw_parts(arguments, (count + named) as usize) };
+    let mut all = SmallVec::<[*mut ffi::PyObject; 6]>::from_slice(&[slf]);
+    all.extend_from_slice(given);
+    // Acquire: pairs with the Release in `replace`.
+    let plain = plain.load(Ordering::Acquire);
+    // SAFETY: `whole`; the instance and the arguments are alive for the call.
+    unsafe { ffi::PyObject_Vectorcall(plain, all.as_ptr(), count as usize + 1, names) }
+}

@@ -1,0 +1,131 @@
+//! How a Python object asks as a key: its `__hash__`, mixed and seeded, and its `__eq__`.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::OnceLock;
+
+use pyo3::prelude::*;
+
+use super::object::{self, Object};
+use crate::Lookup;
+
+/// An exception, which threads can share.
+#[derive(Clone)]
+pub(crate) struct Raised(Object);
+
+impl Raised {
+    pub fn new(py: Python<'_>, error: PyErr) -> Self {
+        Raised(Object::new(error.into_value(py).into_any()))
+    }
+
+    pub fn into_error(self, py: Python<'_>) -> PyErr {
+        PyErr::from_value(self.0.into_py().into_bound(py))
+    }
+}
+
+/// CPython hashes an int to itself, so hashes are mixed: one multiplication to 128 bits, folded, with a
+/// secret of the process, since a known mixing could be met with keys made to collide.
+#[derive(Clone, Copy)]
+pub(crate) struct Seed {
+    whiten: u64,
+    multiply: u64,
+}
+
+impl Seed {
+    pub fn of_process() -> Self {
+        static SEED: OnceLock<Seed> = OnceLock::new();
+        *SEED.get_or_init(|| {
+            let random = RandomState::new();
+            Seed { whiten: random.hash_one(1), multiply: random.hash_one(2) | 1 }
+        })
+    }
+
+    #[inline]
+    fn mix(self, hash: isize) -> u64 {
+        let product = u128::from(hash as u64 ^ self.whiten) * u128::from(self.multiply);
+        (product as u64) ^ (product >> 64) as u64
+    }
+}
+
+/// A key looked for.
+pub(crate) struct Key<'a, 'py> {
+    object: &'a Bound<'py, PyAny>,
+    hash: u64,
+}
+
+impl<'a, 'py> Key<'a, 'py> {
+    /// Hashes the key, which may run the user's code.
+    #[inline]
+    pub fn new(object: &'a Bound<'py, PyAny>, seed: Seed) -> PyResult<Self> {
+        match Key::known(object, seed) {
+            Some(key) => Ok(key),
+            None => Ok(Key { object, hash: seed.mix(object.hash()?) }),
+        }
+    }
+
+    /// A key whose hash can be looked up in it.
+    #[inline]
+    pub fn known(object: &'a Bound<'py, PyAny>, seed: Seed) -> Option<Self> {
+        object::known_hash(object).map(|hash| Key { object, hash: seed.mix(hash) })
+    }
+}
+
+impl Lookup<Object> for Key<'_, '_> {
+    type Error = Raised;
+
+    #[inline]
+    fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    fn key(&self) -> Object {
+        Object::of(self.object)
+    }
+
+    #[inline]
+    fn quick(&self, key: &Object) -> Option<bool> {
+        key.quick_eq(self.object)
+    }
+
+    /// The stored key is asked first, as `dict` does.
+    fn equals(&self, key: &Object) -> Result<bool, Raised> {
+        let py = self.object.py();
+        let equal = key.bind(py).rich_compare(self.object, pyo3::basic::CompareOp::Eq);
+        equal.and_then(|equal| equal.is_truthy()).map_err(|error| Raised::new(py, error))
+    }
+
+    fn same(a: &Object, b: &Object) -> bool {
+        a.is(b)
+    }
+}
+
+/// A key whose look-up gives up where it would need a user's code.
+pub(crate) struct Sure<'a, 'py>(pub Key<'a, 'py>);
+
+/// The look-up needs a user's code.
+pub(crate) struct Unsure;
+
+impl Lookup<Object> for Sure<'_, '_> {
+    type Error = Unsure;
+
+    #[inline]
+    fn hash(&self) -> u64 {
+        self.0.hash()
+    }
+
+    fn key(&self) -> Object {
+        self.0.key()
+    }
+
+    #[inline]
+    fn quick(&self, key: &Object) -> Option<bool> {
+        self.0.quick(key)
+    }
+
+    fn equals(&self, _key: &Object) -> Result<bool, Unsure> {
+        Err(Unsure)
+    }
+
+    fn same(a: &Object, b: &Object) -> bool {
+        a.is(b)
+    }
+}

@@ -1,0 +1,68 @@
+//! The Python face: the class `Moka`, and how its arguments, keys and user functions meet the core.
+//!
+//! A method reads its arguments, makes one call into the core, and settles: the listener is told and what
+//! left is dropped, with nothing held.
+
+mod convert;
+mod end;
+mod fast;
+mod key;
+mod listener;
+mod mapping;
+mod moka;
+mod object;
+
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyDict;
+
+#[pymodule(gil_used = false)]
+mod _moka_py {
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use super::moka::Moka;
+
+    #[pymodule_export]
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        super::prepare(module.py())
+    }
+}
+
+/// What is done once a process, also where the module is imported anew.
+fn prepare(py: Python<'_>) -> PyResult<()> {
+    static PREPARED: PyOnceLock<()> = PyOnceLock::new();
+    let prepare = || {
+        fast::install(py)?;
+        mapping::import_views(py)?;
+        register_hooks(py)
+    };
+    PREPARED.get_or_try_init(py, prepare).copied()
+}
+
+/// Tells the core of a fork, in the child, and of the interpreter's end.
+fn register_hooks(py: Python<'_>) -> PyResult<()> {
+    let hooks = PyDict::new(py);
+    hooks.set_item("after_in_child", wrap_pyfunction!(after_fork, py)?)?;
+    let os = py.import("os")?;
+    if os.hasattr("register_at_fork")? {
+        os.call_method("register_at_fork", (), Some(&hooks))?;
+    }
+    py.import("atexit")?.call_method1("register", (wrap_pyfunction!(at_exit, py)?,))?;
+    Ok(())
+}
+
+/// In a child after a fork nobody computes what other threads had under way.
+#[pyfunction]
+fn after_fork() {
+    crate::forget_all();
+    end::forget_others();
+}
+
+#[pyfunction]
+fn at_exit(py: Python<'_>) {
+    end::begin_end(py);
+}

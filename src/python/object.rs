@@ -1,0 +1,224 @@
+//! A reference to a Python object, as the core holds it: one word, counted without a look for the thread state.
+//!
+//! PyO3's `Py` looks at each clone and drop whether the thread is attached. Here it always is: law 2 keeps
+//! detached threads out of the cache and law 3 keeps drops out of the epoch's closures.
+//!
+//! # Invariants
+//! - `attached`: a clone, a drop or a comparison happens on a thread that is attached.
+//! - `owned`: an [`Object`] owns one reference.
+
+#![allow(unsafe_code)]
+
+use std::mem::ManuallyDrop;
+use std::sync::atomic::{AtomicIsize, Ordering};
+use std::{ptr, slice};
+
+use pyo3::ffi;
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+
+#[repr(transparent)]
+pub(crate) struct Object(ManuallyDrop<Py<PyAny>>);
+
+impl Object {
+    pub fn new(object: Py<PyAny>) -> Self {
+        Object(ManuallyDrop::new(object))
+    }
+
+    pub fn of(object: &Bound<'_, PyAny>) -> Self {
+        Object::new(object.clone().unbind())
+    }
+
+    pub fn bind<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
+        self.0.bind(py)
+    }
+
+    /// The reference itself, moved out.
+    pub fn into_py(self) -> Py<PyAny> {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: `owned`; the wrapper is never used again, and drops nothing.
+        unsafe { ManuallyDrop::take(&mut this.0) }
+    }
+
+    pub fn into_ptr(self) -> *mut ffi::PyObject {
+        ManuallyDrop::new(self).as_ptr()
+    }
+
+    pub fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&*self.0)
+    }
+
+    pub fn is(&self, other: &Object) -> bool {
+        self.as_ptr() == other.as_ptr()
+    }
+
+    fn as_ptr(&self) -> *mut ffi::PyObject {
+        self.0.as_ptr()
+    }
+
+    /// Whether this equals a key looked for, where that needs no code but the interpreter's own: for the same
+    /// object, and for exact `str`, `int` and `bytes`.
+    #[inline]
+    pub fn quick_eq(&self, key: &Bound<'_, PyAny>) -> Option<bool> {
+        if self.as_ptr() == key.as_ptr() {
+            return Some(true);
+        }
+        let mine = self.bind(key.py());
+        let kind = key.get_type_ptr();
+        if kind != mine.get_type_ptr() {
+            let both_known = Builtin::of(mine).and(Builtin::of(key));
+            return both_known.map(|_| false);
+        }
+        Some(match Builtin::of(key)? {
+            Builtin::Str => str_parts(mine) == str_parts(key),
+            Builtin::Int => int_eq(mine, key),
+            Builtin::Bytes => bytes_of(mine) == bytes_of(key),
+        })
+    }
+}
+
+impl Clone for Object {
+    #[inline]
+    fn clone(&self) -> Self {
+        // SAFETY: `attached`; the reference is live while `self` is.
+        unsafe { ffi::Py_INCREF(self.as_ptr()) };
+        // SAFETY: the copy owns the reference just made (`owned`).
+        Object(unsafe { ptr::read(&self.0) })
+    }
+}
+
+impl Drop for Object {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: `attached` and `owned`.
+        unsafe { ffi::Py_DECREF(self.as_ptr()) };
+    }
+}
+
+/// The hash of a key, where that is a look into an exact `str` or a small `int`.
+#[inline]
+pub(crate) fn known_hash(object: &Bound<'_, PyAny>) -> Option<isize> {
+    match Builtin::of(object)? {
+        Builtin::Str => str_hash(object),
+        Builtin::Int => int::small_hash(object),
+        Builtin::Bytes => None,
+    }
+}
+
+/// The key types whose equality runs no code of a user.
+enum Builtin {
+    Str,
+    Int,
+    Bytes,
+}
+
+impl Builtin {
+    #[inline]
+    fn of(object: &Bound<'_, PyAny>) -> Option<Self> {
+        let kind = object.get_type_ptr();
+        if kind == &raw mut ffi::PyUnicode_Type {
+            Some(Builtin::Str)
+        } else if kind == &raw mut ffi::PyLong_Type {
+            Some(Builtin::Int)
+        } else if kind == &raw mut ffi::PyBytes_Type {
+            Some(Builtin::Bytes)
+        } else {
+            None
+        }
+    }
+}
+
+/// The hash of an exact `str`, if it was asked for before: then the string keeps it.
+#[inline]
+fn str_hash(string: &Bound<'_, PyAny>) -> Option<isize> {
+    const UNKNOWN: isize = -1;
+    let string = string.as_ptr().cast::<ffi::PyASCIIObject>();
+    // SAFETY: an exact str begins with a `PyASCIIObject`, and the caller holds it.
+    let hash = unsafe { &raw mut (*string).hash };
+    // SAFETY: the field is aligned, and other threads touch it by atomics too.
+    let hash = unsafe { AtomicIsize::from_ptr(hash) }.load(Ordering::Relaxed);
+    (hash != UNKNOWN).then_some(hash)
+}
+
+/// The width of a string's characters and all of them: equal strings have equal ones, since CPython keeps
+/// each string in the narrowest width that holds it.
+#[inline]
+fn str_parts<'a>(string: &'a Bound<'_, PyAny>) -> (u32, &'a [u8]) {
+    let string = string.as_ptr();
+    // SAFETY: an exact str, which is ready from CPython 3.12 on, and made so by its hash before.
+    let width = unsafe { ffi::PyUnicode_KIND(string) };
+    // SAFETY: likewise.
+    let len = unsafe { ffi::PyUnicode_GET_LENGTH(string) } as usize;
+    // SAFETY: likewise.
+    let data = unsafe { ffi::PyUnicode_DATA(string) }.cast::<u8>();
+    // SAFETY: a string has `len` characters of `width` bytes, does not change, and is held by the caller.
+    (width, unsafe { slice::from_raw_parts(data, len * width as usize) })
+}
+
+fn bytes_of<'a>(bytes: &'a Bound<'_, PyAny>) -> &'a [u8] {
+    let bytes = bytes.as_ptr();
+    // SAFETY: an exact bytes.
+    let len = unsafe { ffi::PyBytes_Size(bytes) } as usize;
+    // SAFETY: likewise.
+    let data = unsafe { ffi::PyBytes_AsString(bytes) }.cast::<u8>();
+    // SAFETY: bytes have `len` bytes, do not change, and are held by the caller.
+    unsafe { slice::from_raw_parts(data, len) }
+}
+
+/// Whether two exact ints are equal.
+#[inline]
+fn int_eq(a: &Bound<'_, PyAny>, b: &Bound<'_, PyAny>) -> bool {
+    if let (Some(a), Some(b)) = (int::small(a), int::small(b)) {
+        return a == b;
+    }
+    // SAFETY: `attached`; two exact ints are compared by the interpreter, which can't fail.
+    unsafe { ffi::PyObject_RichCompareBool(a.as_ptr(), b.as_ptr(), ffi::Py_EQ) == 1 }
+}
+
+/// Ints of one digit, as CPython 3.12 and later lay them out.
+#[cfg(all(Py_3_12, target_pointer_width = "64"))]
+mod int {
+    use pyo3::ffi;
+    use pyo3::prelude::*;
+
+    #[repr(C)]
+    struct Layout {
+        head: ffi::PyObject,
+        /// The number of digits from bit 3 on, and in the lowest two bits 1 less the sign.
+        tag: usize,
+        digit: u32,
+    }
+
+    const ONE_DIGIT: usize = 2 << 3;
+    const SIGN: usize = 3;
+
+    /// The value of an exact int of one digit or none.
+    #[inline]
+    pub fn small(int: &Bound<'_, PyAny>) -> Option<isize> {
+        let int = int.as_ptr().cast::<Layout>();
+        // SAFETY: an exact int is laid out so and does not change; the caller holds it.
+        let tag = unsafe { (*int).tag };
+        // SAFETY: likewise; there is room for a digit in every int.
+        let digit = unsafe { (*int).digit };
+        (tag < ONE_DIGIT).then(|| (1 - (tag & SIGN) as isize) * digit as isize)
+    }
+
+    /// The hash of a small int: itself, but -1 is for errors.
+    #[inline]
+    pub fn small_hash(int: &Bound<'_, PyAny>) -> Option<isize> {
+        small(int).map(|value| if value == -1 { -2 } else { value })
+    }
+}
+
+#[cfg(not(all(Py_3_12, target_pointer_width = "64")))]
+mod int {
+    use pyo3::prelude::*;
+
+    pub fn small(_int: &Bound<'_, PyAny>) -> Option<isize> {
+        None
+    }
+
+    pub fn small_hash(_int: &Bound<'_, PyAny>) -> Option<isize> {
+        None
+    }
+}

@@ -1,0 +1,344 @@
+"""Bad input of every kind for every argument: the error, its text, and the cache as before."""
+
+import decimal
+import fractions
+import re
+from datetime import timedelta
+
+import pytest
+from helpers import MISSING, Events, state
+
+from moka_py import Moka
+
+NOT_POSITIVE = [
+    0,
+    -1,
+    0.0,
+    -0.0,
+    -0.5,
+    -5e-324,
+    float("nan"),
+    float("inf"),
+    float("-inf"),
+    timedelta(0),
+    timedelta(microseconds=-1),
+    timedelta.min,
+    -(10**400),
+    False,
+]
+OUT_OF_RANGE = [10**400, 2**64, 1e300, 1e11, 86400 * 366 * 1001, timedelta.max, timedelta(days=366 * 1001)]
+NO_DURATION = [
+    "1",
+    b"1",
+    [1],
+    (1,),
+    {},
+    1j,
+    object(),
+    int,
+    decimal.Decimal(1),
+    fractions.Fraction(1),
+    lambda: 1,
+    NotImplemented,
+]
+
+
+def exactly(text):
+    return f"^{re.escape(text)}$"
+
+
+@pytest.fixture
+def events():
+    return Events()
+
+
+@pytest.fixture
+def cache(events):
+    cache = Moka(10, eviction_listener=events)
+    cache.set("present", 1)
+    cache.set("with a deadline", 2, ttl=1000)
+    return cache
+
+
+def name_of(value):
+    return type(value).__name__
+
+
+# The constructor.
+@pytest.mark.parametrize("capacity", [-1, -2, -(2**63), -(2**64), -(10**400)])
+@pytest.mark.parametrize("error", [ValueError, OverflowError])
+def test_negative_capacity(capacity, error):
+    with pytest.raises(error, match=exactly(f"capacity must be at least 0, got {capacity}")):
+        Moka(capacity)
+
+
+def test_negative_capacity_of_any_length_has_a_text():
+    with pytest.raises(ValueError, match="capacity must be at least 0"):
+        Moka(-(1 << 20_000))
+
+
+@pytest.mark.parametrize("capacity", [2**64, 2**64 + 1, 2**100, 10**400, 1 << 20_000], ids=int.bit_length)
+@pytest.mark.parametrize("error", [ValueError, OverflowError])
+def test_capacity_beyond_64_bits(capacity, error):
+    with pytest.raises(error, match=r"^capacity must be at most"):
+        Moka(capacity)
+
+
+@pytest.mark.parametrize("capacity", [1.0, "1", None, [], b"1", 1j, object(), decimal.Decimal(1), float("nan"), int])
+def test_capacity_that_is_no_int(capacity):
+    with pytest.raises(TypeError, match=exactly(f"capacity must be an int, got {name_of(capacity)}")):
+        Moka(capacity)
+
+
+def test_capacity_is_needed():
+    with pytest.raises(TypeError, match="capacity"):
+        Moka()
+
+
+@pytest.mark.parametrize("kind", ["ttl", "tti"])
+@pytest.mark.parametrize("duration", NOT_POSITIVE, ids=repr)
+def test_duration_of_the_cache_that_is_not_positive(kind, duration):
+    with pytest.raises(ValueError, match=exactly(f"{kind} must be positive")):
+        Moka(10, **{kind: duration})
+
+
+@pytest.mark.parametrize("kind", ["ttl", "tti"])
+@pytest.mark.parametrize("duration", OUT_OF_RANGE, ids=lambda duration: repr(duration)[:30])
+def test_duration_of_the_cache_that_is_out_of_range(kind, duration):
+    with pytest.raises(ValueError, match=exactly(f"{kind} is out of range")):
+        Moka(10, **{kind: duration})
+
+
+@pytest.mark.parametrize("kind", ["ttl", "tti"])
+@pytest.mark.parametrize("duration", NO_DURATION, ids=name_of)
+def test_duration_of_the_cache_of_a_wrong_kind(kind, duration):
+    text = f"{kind} must be a number of seconds or a timedelta, got {name_of(duration)}"
+    with pytest.raises(TypeError, match=exactly(text)):
+        Moka(10, **{kind: duration})
+
+
+@pytest.mark.parametrize("name", ["eviction_listener", "weigher"])
+@pytest.mark.parametrize("thing", [1, "text", [], object(), 0, False, ""], ids=name_of)
+def test_callable_that_is_none(name, thing):
+    with pytest.raises(TypeError, match=exactly(f"{name} must be callable, got {name_of(thing)}")):
+        Moka(10, **{name: thing})
+
+
+@pytest.mark.parametrize("policy", ["x", "", "LRU", "lru ", "tiny-lfu", "tinylfu", "lfu", "lru\0", "é", "it's"])
+def test_unknown_policy(policy):
+    with pytest.raises(ValueError, match=exactly(f'policy must be "tiny_lfu" or "lru", got {policy!r}')):
+        Moka(10, policy=policy)
+
+
+def test_unknown_policy_that_is_no_unicode():
+    with pytest.raises(ValueError, match="policy must be"):
+        Moka(10, policy="\ud800")
+
+
+@pytest.mark.parametrize("policy", [None, 1, b"lru", ["lru"], object()], ids=name_of)
+def test_policy_of_a_wrong_kind(policy):
+    with pytest.raises(TypeError, match=f"policy must be .*got {name_of(policy)}"):
+        Moka(10, policy=policy)
+
+
+@pytest.mark.parametrize(
+    ("args", "options"),
+    [
+        ((1, 2, 3, None, "lru", None, 7), {}),
+        ((1,), {"capacity": 1}),
+        ((1,), {"maxsize": 1}),
+        ((1,), {"name": "x"}),
+        ((1, 2), {"ttl": 2}),
+    ],
+)
+def test_arguments_the_constructor_does_not_know(args, options):
+    with pytest.raises(TypeError):
+        Moka(*args, **options)
+
+
+def test_failing_repr_of_an_argument_does_no_harm():
+    class Odd:
+        def __repr__(self):
+            raise ZeroDivisionError
+
+    for options in ({"ttl": Odd()}, {"policy": Odd()}, {"weigher": Odd()}):
+        with pytest.raises(TypeError):
+            Moka(10, **options)
+    with pytest.raises(TypeError):
+        Moka(Odd())
+
+
+# Durations of an entry: checked before the key is hashed, the initializer run, or the weigher asked.
+class Untouchable:
+    def __hash__(self):
+        pytest.fail("hashed before the durations were checked")
+
+
+def _never(*_):
+    pytest.fail("called before the durations were checked")
+
+
+ENTRY_DURATIONS = (
+    [(duration, ValueError, "{} must be positive") for duration in NOT_POSITIVE]
+    + [(duration, ValueError, "{} is out of range") for duration in OUT_OF_RANGE]
+    + [
+        (duration, TypeError, "{} must be a number of seconds or a timedelta, got " + name_of(duration))
+        for duration in NO_DURATION
+    ]
+)
+
+
+@pytest.mark.parametrize("kind", ["ttl", "tti"])
+@pytest.mark.parametrize("key", ["present", "absent", Untouchable(), []], ids=["present", "absent", "odd", "list"])
+def test_durations_of_an_entry(kind, key, events):
+    guard = []
+    cache = Moka(10, eviction_listener=events, weigher=lambda *_: _never() if guard else 1)
+    cache.set("present", 1)
+    guard.append(True)
+    before = state(cache)
+    for duration, error, text in ENTRY_DURATIONS:
+        match = exactly(text.format(kind))
+        with pytest.raises(error, match=match):
+            cache.set(key, 2, **{kind: duration})
+        with pytest.raises(error, match=match):
+            cache.get_with(key, _never, **{kind: duration})
+        assert (state(cache), events) == (before, [])
+
+
+def test_first_wrong_duration_is_named(cache):
+    with pytest.raises(ValueError, match="ttl"):
+        cache.set("present", 2, ttl=0, tti=1)
+    with pytest.raises(ValueError, match="tti"):
+        cache.set("present", 2, ttl=1, tti=0)
+    with pytest.raises(ValueError, match="tti"):
+        cache.set("present", 2, 1, 0)
+
+
+# Keys.
+UNHASHABLE = {
+    "get": lambda cache, key: cache.get(key),
+    "get with default": lambda cache, key: cache.get(key, MISSING),
+    "subscript": lambda cache, key: cache[key],
+    "set": lambda cache, key: cache.set(key, 1),
+    "setitem": lambda cache, key: cache.__setitem__(key, 1),
+    "remove": lambda cache, key: cache.remove(key, MISSING),
+    "del": lambda cache, key: cache.__delitem__(key),
+    "in": lambda cache, key: key in cache,
+    "in keys": lambda cache, key: key in cache.keys(),
+    "in items": lambda cache, key: (key, 1) in cache.items(),
+    "pop": lambda cache, key: cache.pop(key, MISSING),
+    "setdefault": lambda cache, key: cache.setdefault(key, 1),
+    "update": lambda cache, key: cache.update([(key, 1)]),
+    "get_with": lambda cache, key: cache.get_with(key, _never),
+    "expires_in": lambda cache, key: cache.expires_in(key),
+}
+
+
+@pytest.mark.parametrize("call", UNHASHABLE.values(), ids=UNHASHABLE)
+@pytest.mark.parametrize(
+    "key", [[], {}, set(), bytearray(), ([],), slice(0) if slice.__hash__ is None else {}], ids=repr
+)
+def test_unhashable_key(call, key, cache, events):
+    before = state(cache)
+    with pytest.raises(TypeError, match="unhashable type"):
+        call(cache, key)
+    assert (state(cache), events) == (before, [])
+
+
+def test_unhashable_key_is_refused_before_the_weigher_is_asked():
+    cache = Moka(10, weigher=_never)
+    with pytest.raises(TypeError, match="unhashable"):
+        cache.set([], 1)
+
+
+def test_unhashable_key_is_refused_by_an_empty_cache_too():
+    for call in UNHASHABLE.values():
+        with pytest.raises(TypeError, match="unhashable"):
+            call(Moka(0), [])
+
+
+# The initializer.
+@pytest.mark.parametrize("key", ["present", "absent", [], Untouchable()], ids=["present", "absent", "list", "odd"])
+@pytest.mark.parametrize("initializer", [1, "text", None, [], object()], ids=name_of)
+def test_initializer_that_is_not_callable(key, initializer, cache, events):
+    before = state(cache)
+    with pytest.raises(TypeError, match=exactly(f"initializer must be callable, got {name_of(initializer)}")):
+        cache.get_with(key, initializer)
+    with pytest.raises(TypeError, match="initializer must be callable"):
+        cache.get_with(key, initializer, ttl=-1)
+    assert (state(cache), events) == (before, [])
+
+
+def test_initializer_with_the_wrong_arguments(cache, events):
+    before = state(cache)
+    with pytest.raises(TypeError, match="argument"):
+        cache.get_with("absent", lambda one: 1)
+    assert (state(cache), events) == (before, [])
+
+
+# Numbers and names of arguments.
+WRONG_ARGUMENTS = {
+    "get": [((), {}), ((1, 2, 3), {}), ((1,), {"other": 2}), ((), {"default": 1})],
+    "set": [((), {}), ((1,), {}), ((1, 2, 3, 4, 5), {}), ((1, 2), {"expire": 3}), ((1,), {"key": 1})],
+    "get_with": [((), {}), ((1,), {}), ((1, list, 3, 4, 5), {}), ((1, list), {"default": 3})],
+    "remove": [((), {}), ((1, 2, 3), {}), ((1,), {"other": 2})],
+    "pop": [((), {}), ((1, 2, 3), {}), ((1,), {"other": 2})],
+    "popitem": [((1,), {}), ((), {"last": True})],
+    "setdefault": [((), {}), ((1, 2, 3), {})],
+    "clear": [((1,), {})],
+    "count": [((1,), {})],
+    "weighted_size": [((1,), {})],
+    "run_pending_tasks": [((1,), {})],
+    "expires_in": [((), {}), ((1, 2), {})],
+    "keys": [((1,), {})],
+    "values": [((1,), {})],
+    "items": [((1,), {})],
+    "update": [(({}, {}), {})],
+    "__getitem__": [((), {}), ((1, 2), {})],
+    "__contains__": [((), {})],
+}
+
+
+@pytest.mark.parametrize("name", WRONG_ARGUMENTS)
+def test_arguments_a_method_does_not_know(name, cache, events):
+    before = state(cache)
+    for args, options in WRONG_ARGUMENTS[name]:
+        with pytest.raises(TypeError):
+            getattr(cache, name)(*args, **options)
+        assert (state(cache), events) == (before, [])
+
+
+@pytest.mark.parametrize("name", WRONG_ARGUMENTS)
+def test_method_of_something_that_is_no_cache(name):
+    for thing in ({}, None, 1, Moka):
+        with pytest.raises(TypeError):
+            getattr(Moka, name)(thing, "a", 1)
+
+
+@pytest.mark.parametrize("other", [1, None, object(), [1], [(1,)], [(1, 2, 3)], ["abc"], [None]])
+def test_update_from_nonsense(other, cache, events):
+    before = state(cache)
+    with pytest.raises((TypeError, ValueError)):
+        cache.update(other)
+    assert (state(cache), events) == (before, [])
+
+
+def test_unknown_attributes(cache):
+    with pytest.raises(AttributeError):
+        cache.nothing
+    with pytest.raises(AttributeError):
+        cache.nothing = 1
+
+
+def test_order_is_not_defined(cache):
+    with pytest.raises(TypeError):
+        cache < cache
+
+
+def test_cache_is_no_sequence(cache):
+    with pytest.raises(TypeError):
+        reversed(cache)
+    with pytest.raises(KeyError):
+        cache[0]
+    with pytest.raises(KeyError):
+        cache[-1]

@@ -1,0 +1,723 @@
+"""`cached` on plain functions: keys, counts, bounds, errors, threads. Coroutines are in test_cached_async.py."""
+
+import copy
+import datetime
+import functools
+import gc
+import inspect
+import pickle
+import threading
+import time
+import weakref
+
+import pytest
+
+from moka_py import Moka, cached
+
+WAIT = pytest.mark.parametrize("wait", [False, True], ids=["alone", "shared"])
+
+
+def recorded(**options):
+    """A cached function of any arguments that returns a new object a run, and the list of its runs."""
+    runs = []
+
+    @cached(**options)
+    def function(*args, **kwargs):
+        runs.append((args, kwargs))
+        return object()
+
+    return function, runs
+
+
+def at_once(count, call):
+    """Runs `call(number)` in threads that start together; their results or exceptions, in order of number."""
+    barrier = threading.Barrier(count)
+    outcomes = [None] * count
+
+    def run(number):
+        barrier.wait(30)
+        try:
+            outcomes[number] = call(number)
+        except BaseException as error:
+            outcomes[number] = error
+
+    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive(), "a call hangs"
+    return outcomes
+
+
+# What it is put on
+
+
+def test_bare_decorator_caches():
+    runs = []
+
+    @cached
+    def double(x):
+        runs.append(x)
+        return 2 * x
+
+    assert [double(1), double(1), double(2)] == [2, 2, 4]
+    assert runs == [1, 2]
+    assert double.cache_info().maxsize == 128
+
+
+def test_function_with_options_in_one_call():
+    double = cached(lambda x: 2 * x, typed=True, ttl=60)
+    assert double(2) == 4
+    assert double.cache_parameters()["typed"] is True
+    assert double.cache.ttl == 60.0
+
+
+def test_one_decorator_makes_a_cache_for_each_function():
+    decorator = cached(maxsize=4)
+    f, g = decorator(lambda x: ("f", x)), decorator(lambda x: ("g", x))
+    assert (f(1), g(1)) == (("f", 1), ("g", 1))
+    assert f.cache is not g.cache
+
+
+@WAIT
+def test_metadata_is_the_functions_own(wait):
+    def area(width: int, /, height: int = 1, *, unit: str = "m") -> str:
+        """The area."""
+        return f"{width * height} {unit}"
+
+    area.author = "somebody"
+    wrapper = cached(wait_concurrent=wait)(area)
+    assert wrapper.__wrapped__ is area
+    assert (wrapper.__name__, wrapper.__doc__, wrapper.__module__) == ("area", "The area.", __name__)
+    assert wrapper.__qualname__ == area.__qualname__
+    assert wrapper.__annotations__ == area.__annotations__
+    assert inspect.signature(wrapper) == inspect.signature(area)
+    assert wrapper.author == "somebody"
+    assert wrapper(2, 3, unit="km") == "6 km"
+
+
+def test_cached_over_cached_has_its_own_cache():
+    inner = cached(maxsize=1)(lambda x: object())
+    outer = cached(maxsize=2)(inner)
+    assert outer.cache is not inner.cache
+    assert outer(1) is outer(1) is inner(1)
+    assert outer.cache_info() == (1, 1, 2, 1)
+
+
+@WAIT
+def test_methods_static_methods_and_class_methods(wait):
+    class Place:
+        def __init__(self, number):
+            self.number = number
+
+        @cached(wait_concurrent=wait)
+        def plus(self, x):
+            """Adds."""
+            return [self.number + x]
+
+        @staticmethod
+        @cached(wait_concurrent=wait)
+        def static(x):
+            return [x]
+
+        @classmethod
+        @cached(wait_concurrent=wait)
+        def of_class(cls, x):
+            return [cls, x]
+
+        @property
+        @cached(wait_concurrent=wait)
+        def twice(self):
+            return [self.number * 2]
+
+    one, two = Place(1), Place(2)
+    assert one.plus(1) == [2] and two.plus(1) == [3]
+    assert one.plus(1) is one.plus(1) is Place.plus(one, 1)
+    assert one.plus(1) is not two.plus(1)
+    assert one.plus.__doc__ == "Adds."
+    assert one.plus.cache_info() == Place.plus.cache_info()
+    assert Place.static(1) is one.static(1) and one.static(1) == [1]
+    assert Place.of_class(1) is one.of_class(1) and one.of_class(1) == [Place, 1]
+    assert one.twice is one.twice and two.twice == [4]
+
+
+def test_builtins_partials_classes_and_callable_objects():
+    class Adder:
+        def __call__(self, x):
+            return [x + 1]
+
+    adder = cached(Adder())
+    assert adder(1) is adder(1) and adder(1) == [2]
+    assert cached(max)(1, 5, 3) == 5
+    partial = cached(functools.partial(lambda x, y: [x, y], 1))
+    assert partial(2) is partial(2) and partial(2) == [1, 2]
+    number = cached(complex)
+    assert number(1, 2) is number(1, 2) and number(1, 2) == 1 + 2j
+
+
+@cached
+def by_name(x):
+    return x
+
+
+def test_pickle_and_copy_give_the_function_itself():
+    assert pickle.loads(pickle.dumps(by_name)) is by_name
+    assert copy.copy(by_name) is by_name
+    assert copy.deepcopy(by_name) is by_name
+    assert weakref.ref(by_name)() is by_name
+
+
+# Keys
+
+
+def test_none_and_other_false_values_are_cached():
+    runs = []
+
+    @cached
+    def function(x):
+        runs.append(x)
+        return x
+
+    for value in (None, 0, "", False, ()):
+        assert function(value) is value
+        assert function(value) is value
+    assert runs == [None, 0, "", False, ()]
+
+
+def test_positional_and_keyword_calls_differ_and_order_counts():
+    function, runs = recorded()
+    for _ in range(2):
+        function(1, 2)
+        function(1, y=2)
+        function(x=1, y=2)
+        function(y=2, x=1)
+        function(("x", 1), ("y", 2))
+        function()
+    assert len(runs) == 6
+
+
+@pytest.mark.parametrize("typed", [False, True])
+def test_typed_tells_types_apart(typed):
+    function, runs = recorded(typed=typed)
+    for x in (1, 1.0, True):
+        function(x, x)
+        function(k=x)
+    assert len(runs) == (6 if typed else 2)
+
+
+def test_typed_does_not_look_into_containers():
+    function, runs = recorded(typed=True)
+    function((1,), "a")
+    function((1.0,), "a")
+    assert len(runs) == 1
+
+
+def test_lone_int_or_str_is_its_own_key():
+    function, _ = recorded()
+    function(7)
+    function("x")
+    assert function.cache.get(7) is function(7)
+    assert function.cache.get("x") is function("x")
+    # As in `lru_cache`: one exact int never meets a float.
+    assert function(1) is not function(1.0)
+
+
+def test_arguments_and_their_tuple_are_different_calls():
+    function, runs = recorded()
+    function(1, 2)
+    function((1, 2))
+    function(((1, 2),))
+    assert len(runs) == 3
+
+
+def test_identity_counts_as_equality():
+    function, runs = recorded()
+    nan = float("nan")
+    assert function(nan) is function(nan)
+    assert function(nan, 1) is function(nan, 1)
+    assert len(runs) == 2
+
+
+@WAIT
+def test_each_argument_is_hashed_once_a_call(wait):
+    hashed = []
+
+    class Argument:
+        def __hash__(self):
+            hashed.append(self)
+            return 1
+
+    function, runs = recorded(wait_concurrent=wait)
+    argument = Argument()
+    function(argument)
+    assert len(hashed) == 1
+    function(argument)
+    assert len(hashed) == 2
+    assert len(runs) == 1
+
+
+@WAIT
+def test_unhashable_argument_is_a_type_error_before_the_function_runs(wait):
+    function, runs = recorded(wait_concurrent=wait)
+    for call in (lambda: function([]), lambda: function(1, k={})):
+        with pytest.raises(TypeError, match="unhashable type"):
+            call()
+    assert runs == []
+    assert function.cache_info() == (0, 0, 128, 0)
+
+
+@WAIT
+def test_errors_of_hash_and_eq_come_out_unchanged(wait):
+    error = ZeroDivisionError("of the argument")
+    fails = {"hash": False, "eq": False}
+
+    class Argument:
+        def __hash__(self):
+            if fails["hash"]:
+                raise error
+            return 1
+
+        def __eq__(self, other):
+            if fails["eq"]:
+                raise error
+            return True
+
+    function, runs = recorded(wait_concurrent=wait)
+    value = function(Argument())
+    for name in fails:
+        fails[name] = True
+        with pytest.raises(ZeroDivisionError) as caught:
+            function(Argument())
+        fails[name] = False
+        assert caught.value is error
+        assert error.__context__ is None and error.__cause__ is None
+    assert function(Argument()) is value
+    assert len(runs) == 1
+
+
+# Bounds, deadlines, weights
+
+
+def test_lru_keeps_the_last_used():
+    function, runs = recorded(maxsize=2, policy="lru")
+    for x in (1, 2, 1, 3, 1, 2):
+        function(x)
+    assert [args[0] for args, _ in runs] == [1, 2, 3, 2]
+    assert function.cache_info() == (2, 4, 2, 2)
+
+
+@pytest.mark.parametrize("policy", ["tiny_lfu", "lru"])
+def test_size_stays_within_maxsize(policy):
+    function, _ = recorded(maxsize=10, policy=policy)
+    for x in range(100):
+        value = function(x)
+        assert function(x) is value
+        assert function.cache_info().currsize <= 10
+    assert function.cache_info().currsize == 10
+
+
+def test_maxsize_none_is_unbounded():
+    function, runs = recorded(maxsize=None)
+    for _ in range(2):
+        for x in range(5000):
+            function(x)
+    assert len(runs) == 5000
+    assert function.cache_info() == (5000, 5000, None, 5000)
+
+
+def test_huge_maxsize_is_taken():
+    function, _ = recorded(maxsize=10**30)
+    assert function(1) is function(1)
+    assert function.cache_info().maxsize == 10**30
+
+
+@WAIT
+@pytest.mark.parametrize("maxsize", [0, -1, -(10**30)])
+def test_maxsize_of_zero_or_less_never_caches(maxsize, wait):
+    function, runs = recorded(maxsize=maxsize, wait_concurrent=wait, weigher=lambda key, value: 0)
+    assert function(1) is not function(1)
+    assert len(runs) == 2
+    assert function.cache_info() == (0, 2, 0, 0)
+    assert function.cache_parameters()["maxsize"] == 0
+
+
+def test_maxsize_of_zero_takes_unhashable_arguments():
+    assert cached(maxsize=0)(lambda x: x)([1]) == [1]
+
+
+def test_result_is_computed_anew_after_ttl():
+    function, runs = recorded(ttl=0.5)
+    value = function(1)
+    assert function(1) is value
+    time.sleep(0.7)
+    assert function.cache_info().currsize == 0
+    assert function(1) is not value
+    assert len(runs) == 2
+
+
+def test_use_prolongs_tti():
+    function, _ = recorded(tti=datetime.timedelta(seconds=1))
+    value = function(1)
+    for _ in range(3):
+        time.sleep(0.4)
+        assert function(1) is value
+    time.sleep(1.3)
+    assert function(1) is not value
+
+
+@WAIT
+def test_weigher_gets_key_and_value_and_bounds_the_total(wait):
+    weighed = []
+
+    def weigh(key, value):
+        hash(key)
+        weighed.append(value)
+        return len(value)
+
+    function = cached(maxsize=10, weigher=weigh, policy="lru", wait_concurrent=wait)(lambda x, n: "x" * n)
+    for x in range(4):
+        function(x, 4)
+    assert weighed == ["xxxx"] * 4
+    assert function.cache_info().currsize == 8
+    assert len(function(9, 11)) == 11
+    assert function.cache_info().currsize <= 10
+
+
+@WAIT
+def test_weigher_error_comes_out_and_nothing_is_cached(wait):
+    error = LookupError("no scales")
+
+    def weigh(key, value):
+        raise error
+
+    function, runs = recorded(weigher=weigh, wait_concurrent=wait)
+    for _ in range(2):
+        with pytest.raises(LookupError) as caught:
+            function(1)
+        assert caught.value is error
+    assert len(runs) == 2
+    assert function.cache_info().currsize == 0
+
+
+# The attributes
+
+
+@WAIT
+def test_cache_info_counts_and_cache_clear_resets(wait):
+    function, runs = recorded(maxsize=8, wait_concurrent=wait)
+    assert function.cache_info() == (0, 0, 8, 0)
+    for x in (1, 1, 2, 1):
+        function(x)
+    info = function.cache_info()
+    assert (info.hits, info.misses, info.maxsize, info.currsize) == (2, 2, 8, 2)
+    assert function.cache_info() == info
+    assert repr(info) == "CacheInfo(hits=2, misses=2, maxsize=8, currsize=2)"
+    function.cache_clear()
+    assert function.cache_info() == (0, 0, 8, 0)
+    function(1)
+    assert function.cache_info() == (0, 1, 8, 1)
+    assert len(runs) == 3
+
+
+def test_cache_parameters_are_a_copy_of_what_was_given():
+    ttl = datetime.timedelta(seconds=5)
+    function, _ = recorded(maxsize=3, typed=True, ttl=ttl, tti=2, wait_concurrent=True, policy="lru")
+    expected = {"maxsize": 3, "typed": True, "ttl": ttl, "tti": 2, "wait_concurrent": True, "policy": "lru"}
+    assert function.cache_parameters() == expected
+    function.cache_parameters()["maxsize"] = 4
+    assert function.cache_parameters() == expected
+
+
+def test_cache_is_the_moka_beneath():
+    function, runs = recorded(maxsize=7, policy="lru")
+    assert isinstance(function.cache, Moka)
+    assert (function.cache.capacity, function.cache.policy) == (7, "lru")
+    function("x")
+    function.cache.remove("x")
+    function("x")
+    assert len(runs) == 2
+
+
+def test_values_are_released_by_cache_clear():
+    class Value:
+        pass
+
+    function = cached(lambda x: Value())
+    gone = weakref.ref(function(1))
+    assert gone() is not None
+    function.cache_clear()
+    function.cache.run_pending_tasks()
+    assert gone() is None
+
+
+@WAIT
+def test_cycle_through_the_cache_is_collected(wait):
+    class Owner:
+        def __init__(self):
+            self.own = cached(wait_concurrent=wait)(lambda x: self)
+            self.own(1)
+
+    gone = weakref.ref(Owner())
+    gc.collect()
+    assert gone() is None
+
+
+# Errors
+
+
+@WAIT
+def test_exception_is_not_cached_and_comes_out_as_it_is(wait):
+    errors = [KeyError("a"), StopIteration(), KeyboardInterrupt()]
+    left = list(errors)
+
+    @cached(wait_concurrent=wait)
+    def function(x):
+        if left:
+            raise left.pop(0)
+        return "fine"
+
+    for error in errors:
+        with pytest.raises(type(error)) as caught:
+            function(1)
+        assert caught.value is error
+        assert error.__context__ is None and error.__cause__ is None
+    assert function(1) == "fine"
+    assert function.cache_info() == (0, 4, 128, 1)
+
+
+WRONG = [
+    ({"maxsize": 1.5}, TypeError, "maxsize must be an int, None or the function to cache, got float"),
+    ({"maxsize": "8"}, TypeError, "maxsize must be an int, None or the function to cache, got str"),
+    ({"typed": 5.0}, TypeError, "typed must be a bool, got float"),
+    ({"wait_concurrent": None}, TypeError, "wait_concurrent must be a bool, got NoneType"),
+    ({"ttl": "1"}, TypeError, "ttl must be a number of seconds or a timedelta, got str"),
+    ({"tti": []}, TypeError, "tti must be a number of seconds or a timedelta, got list"),
+    ({"ttl": 0}, ValueError, "ttl must be positive"),
+    ({"tti": -1}, ValueError, "tti must be positive"),
+    ({"ttl": float("nan")}, ValueError, "ttl must be positive"),
+    ({"ttl": float("inf"), "maxsize": 0}, ValueError, "ttl must be positive"),
+    ({"policy": "fifo"}, ValueError, "policy must be"),
+    ({"policy": 1}, TypeError, "policy must be"),
+    ({"weigher": 3}, TypeError, "weigher must be callable, got int"),
+    ({"weigher": 3, "maxsize": 0}, TypeError, "weigher must be callable, got int"),
+    ({"size": 3}, TypeError, "size"),
+]
+
+
+@pytest.mark.parametrize(("options", "kind", "text"), WRONG, ids=[str(options) for options, _, _ in WRONG])
+def test_wrong_argument_is_told_at_decoration(options, kind, text):
+    with pytest.raises(kind, match=text):
+        cached(**options)
+    if "maxsize" not in options:
+        with pytest.raises(kind, match=text):
+            cached(lambda: None, **options)
+
+
+def test_what_cannot_be_cached_is_told_at_decoration():
+    def generator():
+        yield 1
+
+    async def async_generator():
+        yield 1
+
+    class Generator:
+        def __call__(self):
+            yield 1
+
+    for function in (generator, async_generator, functools.partial(generator), Generator()):
+        for decorate in (cached, cached(), cached(maxsize=0, wait_concurrent=True)):
+            with pytest.raises(TypeError, match="generator"):
+                decorate(function)
+    with pytest.raises(TypeError, match="callable, got int"):
+        cached()(3)
+    with pytest.raises(TypeError, match="got classmethod"):
+        cached(classmethod(lambda cls: cls))
+
+
+# Recursion and threads
+
+
+@WAIT
+def test_recursion_on_other_keys(wait):
+    @cached(maxsize=None, wait_concurrent=wait)
+    def fibonacci(n):
+        return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)
+
+    assert fibonacci(60) == 1548008755920
+    assert fibonacci.cache_info().misses == 61
+    assert fibonacci.cache_info().hits == 58
+
+
+@pytest.mark.parametrize("maxsize", [0, 8])
+def test_recursion_on_the_own_key_raises_when_shared(maxsize):
+    @cached(maxsize=maxsize, wait_concurrent=True)
+    def function(x):
+        return function(x)
+
+    for _ in range(2):
+        with pytest.raises(RuntimeError) as caught:
+            function(1)
+        assert not isinstance(caught.value, RecursionError)
+
+
+def test_circle_of_threads_raises_when_shared():
+    inside = threading.Barrier(2)
+
+    @cached(wait_concurrent=True)
+    def function(x):
+        inside.wait(30)
+        return function(1 - x)
+
+    outcomes = at_once(2, function)
+    assert all(isinstance(outcome, RuntimeError) for outcome in outcomes), outcomes
+
+
+def test_stampede_runs_once_when_shared():
+    runs = []
+
+    @cached(wait_concurrent=True)
+    def function(x):
+        runs.append(x)
+        time.sleep(0.2)  # for the others to arrive
+        return object()
+
+    values = at_once(32, lambda number: function(number % 2))
+    assert sorted(runs) == [0, 1]
+    assert {id(value) for value in values[::2]} == {id(function(0))}
+    assert {id(value) for value in values[1::2]} == {id(function(1))}
+    assert function.cache_info() == (32, 2, 128, 2)
+
+
+def test_stampede_shares_without_capacity_but_keeps_nothing():
+    runs = []
+
+    @cached(maxsize=0, wait_concurrent=True)
+    def function(x):
+        runs.append(x)
+        time.sleep(0.5)  # for the others to arrive
+        return object()
+
+    assert len(set(at_once(8, lambda _: function(1)))) == 1
+    function(1)
+    assert len(runs) == 2
+
+
+def test_failure_is_shared_and_not_cached():
+    runs = []
+
+    @cached(wait_concurrent=True)
+    def function(x):
+        runs.append(x)
+        time.sleep(0.5)  # for the others to arrive
+        if len(runs) == 1:
+            raise LookupError("first")
+        return "fine"
+
+    errors = at_once(8, lambda _: function(1))
+    assert isinstance(errors[0], LookupError)
+    assert all(error is errors[0] for error in errors)
+    assert errors[0].__cause__ is None and errors[0].__context__ is None
+    assert function(1) == "fine"
+    assert runs == [1, 1]
+    assert function.cache_info() == (0, 2, 128, 1)
+
+
+@WAIT
+def test_counts_are_exact_under_threads(wait):
+    function, runs = recorded(maxsize=None, wait_concurrent=wait)
+    calls = 20_000
+
+    def call(number):
+        for step in range(calls):
+            function(step % 50)
+
+    assert at_once(4, call) == [None] * 4
+    info = function.cache_info()
+    assert info.hits + info.misses == 4 * calls
+    assert info.misses == len(runs)
+    assert info.currsize == 50
+
+
+@WAIT
+def test_function_may_wait_for_a_call_of_itself_in_another_thread(wait):
+    @cached(wait_concurrent=wait)
+    def function(x):
+        if x == 0:
+            return at_once(1, lambda _: function(1))
+        return "inner"
+
+    assert function(0) == ["inner"]
+
+
+@WAIT
+def test_argument_may_use_the_function_in_its_eq(wait):
+    function, _ = recorded(wait_concurrent=wait)
+
+    class Argument:
+        def __hash__(self):
+            return 1
+
+        def __eq__(self, other):
+            function("inner")
+            function.cache_info()
+            return isinstance(other, Argument)
+
+    assert function(Argument()) is function(Argument())
+
+
+@WAIT
+def test_clear_during_the_computation_is_not_overwritten(wait):
+    runs = []
+
+    @cached(wait_concurrent=wait)
+    def function(x):
+        runs.append(x)
+        if len(runs) == 1:
+            function.cache_clear()
+        return len(runs)
+
+    assert function(1) == 1
+    assert function.cache_info().currsize == 0
+    assert function(1) == 2
+    assert function(1) == 2
+
+
+@WAIT
+def test_clear_while_the_value_is_weighed_is_not_overwritten(wait):
+    clears = [True]
+
+    def weigh(key, value):
+        if clears:
+            clears.pop()
+            function.cache_clear()
+        return 1
+
+    function, runs = recorded(weigher=weigh, wait_concurrent=wait)
+    value = function(1)
+    assert function.cache_info().currsize == 0
+    assert function(1) is not value
+    assert function(1) is function(1)
+    assert len(runs) == 2
+
+
+@WAIT
+def test_clear_beside_calls_leaves_nothing_older_behind(wait):
+    version = 0
+
+    @cached(wait_concurrent=wait)
+    def function(x):
+        seen = version
+        time.sleep(0)
+        return seen
+
+    def call(number):
+        nonlocal version
+        for step in range(2000):
+            if number == 0 and step % 20 == 0:
+                version += 1
+                function.cache_clear()
+            function(step % 3)
+
+    assert at_once(4, call) == [None] * 4
+    assert {function(x) for x in range(3)} == {version}

@@ -1,0 +1,207 @@
+"""Computations that would wait for themselves raise, instead of hanging for ever (law 10)."""
+
+import random
+import threading
+import time
+
+import pytest
+from helpers import Background, Gate, Key, contents, run_threads
+
+from moka_py import Moka
+
+
+def test_own_key_raises():
+    cache = Moka(10)
+    with pytest.raises(RuntimeError):
+        cache.get_with("a", lambda: cache.get_with("a", lambda: 1))
+    assert contents(cache) == {}
+    assert cache.get_with("a", lambda: 2) == 2
+
+
+def test_own_key_by_an_equal_object_raises():
+    cache = Moka(10)
+    with pytest.raises(RuntimeError):
+        cache.get_with(Key("a"), lambda: cache.get_with(Key("a"), lambda: 1))
+
+
+def test_own_key_some_levels_deep_raises():
+    cache = Moka(10)
+    with pytest.raises(RuntimeError):
+        cache.get_with(
+            "a",
+            lambda: cache.get_with("b", lambda: cache.get_with("c", lambda: cache.get_with("a", lambda: 1))),
+        )
+    assert contents(cache) == {}
+
+
+def test_own_key_can_be_caught_by_the_initializer():
+    cache = Moka(10)
+
+    def compute():
+        with pytest.raises(RuntimeError):
+            cache.get_with("a", lambda: 1)
+        return "instead"
+
+    assert cache.get_with("a", compute) == "instead"
+    assert cache.get("a") == "instead"
+
+
+def test_own_key_in_another_cache_is_another_key():
+    first, second = Moka(10), Moka(10)
+    assert first.get_with("a", lambda: second.get_with("a", lambda: 1)) == 1
+
+
+def test_own_key_across_two_caches_raises():
+    first, second = Moka(10), Moka(10)
+    with pytest.raises(RuntimeError):
+        first.get_with("a", lambda: second.get_with("a", lambda: first.get_with("a", lambda: 1)))
+
+
+def test_own_key_is_fine_once_it_was_set():
+    cache = Moka(10)
+
+    def compute():
+        cache.set("a", "set")
+        return cache.get_with("a", pytest.fail)
+
+    assert cache.get_with("a", compute) == "set"
+
+
+def circle(asks, catch):
+    """Threads that each compute one key and then ask for another's: `asks` is a list of (own, other) pairs,
+    each a cache and a key. What became of each thread: a value, or an error."""
+    barrier = threading.Barrier(len(asks))
+
+    def run(own, other):
+        cache, key = own
+
+        def compute():
+            barrier.wait(60)
+            wanted_cache, wanted = other
+            try:
+                return wanted_cache.get_with(wanted, lambda: "computed late")
+            except RuntimeError:
+                if not catch:
+                    raise
+                return "caught"
+
+        try:
+            return cache.get_with(key, compute)
+        except RuntimeError as error:
+            return error
+
+    return run_threads(*(lambda pair=pair: run(*pair) for pair in asks), timeout=30)
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_circle_of_threads_raises(size):
+    cache = Moka(10)
+    asks = [((cache, number), (cache, (number + 1) % size)) for number in range(size)]
+    for _ in range(10):
+        results = circle(asks, catch=False)
+        assert any(isinstance(result, RuntimeError) for result in results)
+        assert all(isinstance(result, RuntimeError) or result == "computed late" for result in results)
+        cache.clear()
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_circle_of_threads_can_be_caught(size):
+    cache = Moka(10)
+    asks = [((cache, number), (cache, (number + 1) % size)) for number in range(size)]
+    for _ in range(10):
+        results = circle(asks, catch=True)
+        assert "caught" in results
+        assert set(results) <= {"caught", "computed late"}
+        cache.clear()
+
+
+def test_circle_of_threads_across_two_caches_raises():
+    first, second = Moka(10), Moka(10)
+    asks = [((first, "a"), (second, "a")), ((second, "a"), (first, "a"))]
+    for _ in range(10):
+        results = circle(asks, catch=True)
+        assert "caught" in results
+        first.clear(), second.clear()
+
+
+def test_circle_with_nested_computations_raises():
+    cache = Moka(10)
+    barrier = threading.Barrier(2)
+
+    def run(outer, inner, other):
+        def compute_inner():
+            barrier.wait(60)
+            return cache.get_with(other, lambda: "late")
+
+        try:
+            return cache.get_with(outer, lambda: cache.get_with(inner, compute_inner))
+        except RuntimeError as error:
+            return error
+
+    results = run_threads(lambda: run("a", "b", "c"), lambda: run("c", "d", "a"), timeout=30)
+    assert any(isinstance(result, RuntimeError) for result in results)
+
+
+def test_no_circle_is_seen_where_there_is_none():
+    """One waits for two, two waits for three, and three ends."""
+    cache, gate = Moka(10), Gate()
+
+    def chain(key, other):
+        return cache.get_with(key, lambda: cache.get_with(other, lambda: "late") + 1)
+
+    def last():
+        gate.stop_here()
+        return 1
+
+    with Background(lambda: cache.get_with("c", last)):
+        gate.wait_until_reached()
+        with Background(lambda: chain("b", "c")) as second:
+            time.sleep(0.02)
+            with Background(lambda: chain("a", "b")) as first:
+                time.sleep(0.02)
+                gate.open()
+    assert (first.result, second.result) == (3, 2)
+
+
+def test_waiting_for_a_thread_that_waits_for_another_key_of_equal_hash_is_no_circle():
+    cache, gate = Moka(10), Gate()
+
+    def last():
+        gate.stop_here()
+        return 1
+
+    with Background(lambda: cache.get_with(Key("c", 1), last)):
+        gate.wait_until_reached()
+        with Background(lambda: cache.get_with(Key("b", 1), lambda: cache.get_with(Key("c", 1), list))) as second:
+            time.sleep(0.02)
+            with Background(lambda: cache.get_with(Key("b", 1), list)) as first:
+                time.sleep(0.02)
+                gate.open()
+    assert (first.result, second.result) == (1, 1)
+
+
+def test_random_webs_of_waiting_end(fast_switches):
+    """Threads that ask for each other's keys at random: each ends, with a value or with the error."""
+    cache = Moka(1000)
+
+    def work(seed):
+        dice, circles = random.Random(seed), 0
+
+        def compute(depth):
+            time.sleep(0)
+            return ask(depth - 1) if depth else "value"
+
+        def ask(depth):
+            return cache.get_with(dice.randrange(6), lambda: compute(depth))
+
+        for _ in range(300):
+            try:
+                assert ask(3) == "value"
+            except RuntimeError:
+                circles += 1
+            cache.remove(dice.randrange(6))
+        return circles
+
+    run_threads(*(lambda seed=seed: work(seed) for seed in range(4)), timeout=60)
+    cache.clear()
+    assert all(cache.get_with(key, lambda: "new") == "new" for key in range(6))

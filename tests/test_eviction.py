@@ -1,0 +1,261 @@
+"""Who leaves a full cache, and that the bound is exact."""
+
+import random
+
+import pytest
+from helpers import Events, Key, contents, run_threads
+
+from moka_py import Moka
+
+both_policies = pytest.mark.parametrize("policy", ["tiny_lfu", "lru"])
+
+
+def victims(events):
+    return [key for key, _, cause in events if cause == "size"]
+
+
+@both_policies
+def test_example_of_the_reference(policy):
+    events = Events()
+    cache = Moka(2, eviction_listener=events, policy=policy)
+    cache.set("hello", [1, 2, 3])
+    cache.set("hello", [3, 2, 1])
+    cache.set("foo", [4])
+    cache.set("baz", "size")
+    assert contents(cache) == {"foo": [4], "baz": "size"}
+    assert events == [("hello", [1, 2, 3], "replaced"), ("hello", [3, 2, 1], "size")]
+
+
+@pytest.mark.parametrize(("policy", "capacity"), [("lru", 1), ("lru", 3), ("lru", 100), ("tiny_lfu", 15)])
+def test_first_in_is_first_out_without_use(policy, capacity):
+    events = Events()
+    cache = Moka(capacity, eviction_listener=events, policy=policy)
+    for number in range(5 * capacity):
+        cache.set(number, None)
+    assert victims(events) == list(range(4 * capacity))
+
+
+@pytest.mark.parametrize(("policy", "capacity"), [("lru", 3), ("lru", 100), ("tiny_lfu", 15)])
+def test_order_of_use_is_the_order_of_leaving(policy, capacity):
+    events = Events()
+    cache = Moka(capacity, eviction_listener=events, policy=policy)
+    order = list(range(capacity))
+    for number in order:
+        cache.set(number, None)
+    random.Random(5).shuffle(order)
+    for number in order:
+        cache.get(number)
+    for number in range(capacity):
+        cache.set(-1 - number, None)
+    assert victims(events) == order
+
+
+def test_hot_entry_of_an_lru_stays_whatever_comes():
+    cache = Moka(10, policy="lru")
+    cache.set("hot", 1)
+    for number in range(1000):
+        cache.set(number, None)
+        assert cache.get("hot") == 1
+
+
+def test_popular_entries_survive_a_scan_under_tiny_lfu():
+    cache = Moka(100)
+    popular = [f"popular {number}" for number in range(50)]
+    for _ in range(10):
+        for key in popular:
+            cache.get_with(key, object)
+    for number in range(1000):
+        cache.set(number, None)
+    assert sum(key in cache for key in popular) > 40
+
+
+def test_newcomer_gets_in_once_it_is_asked_for_more_under_tiny_lfu():
+    cache = Moka(100)
+    for number in range(100):
+        cache.set(number, None)
+    for _ in range(50):
+        for name in ("x", "y", "z"):
+            cache.get_with(name, object)
+    for number in range(1000, 1050):
+        cache.set(number, None)
+    assert {"x", "y", "z"} <= set(cache)
+
+
+def test_removed_entries_are_no_victims():
+    events = Events()
+    cache = Moka(3, eviction_listener=events, policy="lru")
+    for name in "abc":
+        cache.set(name, None)
+    cache.remove("a")
+    cache.set("d", None)
+    cache.set("e", None)
+    assert victims(events) == ["b"]
+
+
+def test_entry_set_anew_after_its_removal_is_the_youngest():
+    cache = Moka(3, policy="lru")
+    for name in "abc":
+        cache.set(name, None)
+    cache.remove("a")
+    cache.set("a", None)
+    cache.set("d", None)
+    assert set(cache) == {"c", "a", "d"}
+
+
+# Law 6: the bound is exact.
+@both_policies
+@pytest.mark.parametrize("capacity", [0, 1, 2, 7, 100, 3000])
+def test_bound_holds_after_each_call(policy, capacity):
+    cache = Moka(capacity, policy=policy)
+    for number in range(2 * capacity + 20):
+        cache.set(number, None)
+        expected = min(number + 1, capacity)
+        assert (cache.count(), len(cache), cache.weighted_size()) == (expected,) * 3
+    assert len(list(cache)) == capacity
+
+
+KEYS = {
+    "counted": lambda number: number,
+    "strided": lambda number: number << 20,
+    "far strided": lambda number: number << 50,
+    "negative": lambda number: -number,
+    "strings": lambda number: f"key {number}",
+    "tuples": lambda number: (number, "x"),
+    "floats": lambda number: number / 7,
+    "eight hashes": lambda number: Key(number, number % 8 << 60) if number < 600 else Key(number),
+}
+
+
+# Law 6: a capacity of N holds N entries of weight 1, however the keys hash.
+@both_policies
+@pytest.mark.parametrize("make", KEYS.values(), ids=KEYS)
+@pytest.mark.parametrize("capacity", [500, 5000])
+def test_capacity_holds_as_many_however_the_keys_hash(policy, make, capacity):
+    cache = Moka(capacity, policy=policy)
+    keys = [make(number) for number in range(capacity)]
+    for key in keys:
+        cache.set(key, None)
+    assert len(cache) == capacity
+    assert all(key in cache for key in keys)
+    for number in range(capacity, capacity + 50):
+        cache.set(make(number), None)
+        assert len(cache) == capacity
+
+
+# Law 6: with threads, the excess is at most one entry a thread.
+@both_policies
+@pytest.mark.parametrize("capacity", [10, 100, 4096])
+def test_excess_is_at_most_one_entry_a_thread(policy, capacity, fast_switches):
+    cache = Moka(capacity, policy=policy)
+
+    def write(thread):
+        for number in range(6000):
+            cache.set((thread, number), None)
+
+    def watch():
+        most = 0
+        for _ in range(3000):
+            most = max(most, cache.count(), cache.weighted_size(), len(cache))
+        return most
+
+    results = run_threads(*(lambda thread=thread: write(thread) for thread in range(4)), watch)
+    assert results[-1] <= capacity + 4
+    assert cache.count() == len(cache) == cache.weighted_size() == len(list(cache)) == capacity
+
+
+@both_policies
+def test_weights_of_threads_exceed_the_bound_by_one_entry_a_thread(policy, fast_switches):
+    cache = Moka(5000, policy=policy, weigher=lambda key, value: value)
+
+    def write(thread):
+        for number in range(4000):
+            cache.set((thread, number), 1 + number % 10)
+
+    def watch():
+        return max(cache.weighted_size() for _ in range(3000))
+
+    results = run_threads(*(lambda thread=thread: write(thread) for thread in range(4)), watch)
+    assert results[-1] <= 5000 + 4 * 10
+    assert cache.weighted_size() == sum(cache.values()) <= 5000
+    assert cache.count() == len(list(cache))
+
+
+# Law 7: what was just set can be got.
+@both_policies
+@pytest.mark.parametrize("capacity", [1, 2, 3, 16, 100, 3000])
+def test_what_was_just_set_can_be_got(policy, capacity):
+    cache, dice = Moka(capacity, policy=policy), random.Random(7)
+    for number in range(3 * capacity + 1000):
+        cache.set(number, number)
+        assert cache.get(number) == number
+        cache.get(dice.randrange(number + 1))
+
+
+# Law 7: what was just set can be got, unless it alone outweighs the capacity.
+@both_policies
+@pytest.mark.parametrize("seed", range(5))
+def test_what_was_just_set_can_be_got_with_weights(policy, seed):
+    cache, dice = Moka(50, policy=policy, weigher=lambda key, value: value), random.Random(seed)
+    for number in range(2000):
+        weight = dice.randrange(60)
+        key = dice.randrange(200)
+        cache.set(key, weight)
+        assert (key in cache) == (weight <= 50), seed
+        assert cache.weighted_size() == sum(cache.values()) <= 50, seed
+
+
+@both_policies
+def test_what_get_with_computed_can_be_got(policy):
+    cache = Moka(20, policy=policy)
+    for number in range(1000):
+        cache.get_with(number, lambda: number)
+        assert number in cache
+
+
+@both_policies
+def test_one_entry_leaves_for_one_that_comes(policy):
+    events = Events()
+    cache = Moka(64, eviction_listener=events, policy=policy)
+    for number in range(64):
+        cache.set(number, None)
+    for number in range(64, 500):
+        before = len(events)
+        cache.set(number, None)
+        assert len(events) == before + 1
+
+
+@both_policies
+def test_replacing_in_a_full_cache_evicts_nobody(policy):
+    events = Events()
+    cache = Moka(64, eviction_listener=events, policy=policy)
+    for number in range(64):
+        cache.set(number, None)
+    for number in range(64):
+        cache.set(number, number)
+    assert set(events.causes()) == {"replaced"}
+    assert contents(cache) == {number: number for number in range(64)}
+
+
+@both_policies
+def test_room_made_by_removal_is_room(policy):
+    events = Events()
+    cache = Moka(64, eviction_listener=events, policy=policy)
+    for number in range(64):
+        cache.set(number, None)
+    for number in range(32):
+        cache.remove(number)
+    for number in range(100, 132):
+        cache.set(number, None)
+    assert victims(events) == []
+    assert len(cache) == 64
+
+
+@both_policies
+def test_room_made_in_other_shards_is_room(policy):
+    events = Events()
+    cache = Moka(4000, eviction_listener=events, policy=policy)
+    for _ in range(5):
+        for number in range(4000):
+            cache.set(number, None)
+        cache.clear()
+    assert victims(events) == []

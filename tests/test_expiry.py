@@ -1,0 +1,372 @@
+"""Time to live and time to idle, of the cache and of an entry. `AT_ONCE` is due as soon as a later call looks."""
+
+import time
+from datetime import timedelta
+
+import pytest
+from helpers import AT_ONCE, CLOCKS_DIFFER, MISSING, Events, contents
+
+from moka_py import Moka
+
+SHORT = 0.05
+
+
+class Stopwatch:
+    """The least and the most that has passed since a call, whatever the machine was busy with."""
+
+    def __init__(self, call):
+        self._before = time.monotonic()
+        call()
+        self._after = time.monotonic()
+
+    def least(self):
+        return time.monotonic() - self._after - CLOCKS_DIFFER
+
+    def most(self):
+        return time.monotonic() - self._before + CLOCKS_DIFFER
+
+
+def assert_left(cache, key, duration, since):
+    """The key has what is left of `duration` after the call that `since` watched."""
+    least = since.least()
+    left = cache.expires_in(key)
+    assert duration - since.most() <= left <= duration - least
+
+
+LOOKS = {
+    "in": lambda cache: "a" in cache,
+    "len": lambda cache: len(cache) == 1,
+    "expires_in": lambda cache: cache.expires_in("a") is not None,
+    "items": lambda cache: list(cache.items()) == [("a", 1)],
+    "get": lambda cache: cache.get("a", MISSING) is not MISSING,
+}
+
+
+# Law 8: time is exact. (A get moves the deadline of idleness, so it can't watch that one.)
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(kind, name) for kind in ("ttl", "tti") for name in LOOKS if (kind, name) != ("tti", "get")],
+)
+def test_entry_is_there_until_its_deadline_and_not_longer(kind, name):
+    cache = Moka(10)
+    watch = Stopwatch(lambda: cache.set("a", 1, **{kind: SHORT}))
+    present = True
+    while present:
+        least = watch.least()
+        present = LOOKS[name](cache)
+        most = watch.most()
+        assert not present or least < SHORT
+    assert most >= SHORT
+
+
+def _with(key, **durations):
+    cache = Moka(10)
+    cache.set(key, 1, **durations)
+    return cache
+
+
+@pytest.mark.parametrize("kind", ["ttl", "tti"])
+@pytest.mark.parametrize("place", ["cache", "entry"])
+class TestPastItsDeadline:
+    """An entry past its deadline is absent for each member, whether maintenance has run or not (law 8)."""
+
+    @pytest.fixture
+    def events(self):
+        return Events()
+
+    @pytest.fixture
+    def cache(self, kind, place, events):
+        if place == "cache":
+            cache = Moka(10, eviction_listener=events, **{kind: AT_ONCE})
+            cache.set("a", 1)
+        else:
+            cache = Moka(10, eviction_listener=events)
+            cache.set("a", 1, **{kind: AT_ONCE})
+        return cache
+
+    def test_get_is_a_miss(self, cache):
+        assert cache.get("a", MISSING) is MISSING
+
+    def test_subscript_raises(self, cache):
+        with pytest.raises(KeyError):
+            cache["a"]
+
+    def test_in_is_false(self, cache):
+        assert "a" not in cache
+
+    def test_expires_in_is_none(self, cache):
+        assert cache.expires_in("a") is None
+
+    def test_remove_is_the_default_and_the_cause_expired(self, cache, events):
+        assert cache.remove("a", MISSING) is MISSING
+        assert events == [("a", 1, "expired")]
+
+    def test_pop_is_the_default_and_the_cause_expired(self, cache, events):
+        assert cache.pop("a", MISSING) is MISSING
+        assert events == [("a", 1, "expired")]
+
+    def test_pop_without_a_default_raises(self, cache):
+        with pytest.raises(KeyError):
+            cache.pop("a")
+
+    def test_del_raises_and_the_cause_is_expired(self, cache, events):
+        with pytest.raises(KeyError):
+            del cache["a"]
+        assert events == [("a", 1, "expired")]
+
+    def test_popitem_raises(self, cache, events):
+        with pytest.raises(KeyError):
+            cache.popitem()
+        assert events == [("a", 1, "expired")]
+
+    def test_clear_tells_expired(self, cache, events):
+        cache.clear()
+        assert events == [("a", 1, "expired")]
+
+    def test_set_is_an_insert_and_the_cause_expired(self, cache, events):
+        cache.set("a", 2)
+        assert events[0] == ("a", 1, "expired")
+        assert "replaced" not in events.causes()
+
+    def test_setdefault_sets(self, cache):
+        assert cache.setdefault("a", 2) == 2
+
+    def test_get_with_computes(self, cache):
+        assert cache.get_with("a", lambda: 2) == 2
+
+    def test_counts_do_not_count_it(self, cache):
+        assert (cache.count(), len(cache), cache.weighted_size(), bool(cache)) == (0, 0, 0, False)
+
+    def test_iteration_does_not_yield_it(self, cache):
+        assert (list(cache), list(cache.keys()), list(cache.values()), list(cache.items())) == ([],) * 4
+
+    def test_views_do_not_have_it(self, cache):
+        assert "a" not in cache.keys() and 1 not in cache.values() and ("a", 1) not in cache.items()
+
+    def test_run_pending_tasks_tells_it(self, cache, events):
+        cache.run_pending_tasks()
+        assert events == [("a", 1, "expired")]
+
+
+def test_replacing_an_expired_entry_takes_the_new_key():
+    cache = Moka(10)
+    cache.set(1, "old", ttl=AT_ONCE)
+    cache.set(1.0, "new")
+    assert [type(key) for key in cache] == [float]
+
+
+def test_without_durations_nothing_expires():
+    cache = _with("a")
+    assert cache.expires_in("a") is None
+
+
+def test_expires_in_of_absent_is_none():
+    assert Moka(10, ttl=5).expires_in("a") is None
+
+
+@pytest.mark.parametrize("kind", ["ttl", "tti"])
+@pytest.mark.parametrize("duration", [100, 100.5, timedelta(minutes=2), 0.75e9])
+def test_expires_in_is_what_is_left(kind, duration):
+    seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
+    of_cache = Moka(10, **{kind: duration})
+    assert_left_of_cache = Stopwatch(lambda: of_cache.set("a", 1))
+    assert_left(of_cache, "a", seconds, assert_left_of_cache)
+    of_entry = Moka(10)
+    watch = Stopwatch(lambda: of_entry.set("a", 1, **{kind: duration}))
+    assert_left(of_entry, "a", seconds, watch)
+    assert type(of_entry.expires_in("a")) is float
+
+
+@pytest.mark.parametrize(
+    ("of_cache", "of_entry", "seconds"),
+    [
+        ({"ttl": 100}, {"ttl": 200}, 100),
+        ({"ttl": 200}, {"ttl": 100}, 100),
+        ({"tti": 100}, {"tti": 200}, 100),
+        ({"tti": 200}, {"tti": 100}, 100),
+        ({"ttl": 100}, {"tti": 200}, 100),
+        ({"ttl": 200}, {"tti": 100}, 100),
+        ({"tti": 100}, {"ttl": 200}, 100),
+        ({"tti": 200}, {"ttl": 100}, 100),
+        ({"ttl": 400, "tti": 300}, {"ttl": 200, "tti": 100}, 100),
+        ({}, {"ttl": 100, "tti": 200}, 100),
+    ],
+)
+def test_earliest_deadline_wins(of_cache, of_entry, seconds):
+    cache = Moka(10, **of_cache)
+    watch = Stopwatch(lambda: cache.set("a", 1, **of_entry))
+    assert_left(cache, "a", seconds, watch)
+
+
+def test_setting_again_restarts_the_deadline():
+    cache = Moka(10, ttl=100)
+    cache.set("a", 1)
+    time.sleep(SHORT)
+    watch = Stopwatch(lambda: cache.set("a", 2))
+    assert_left(cache, "a", 100, watch)
+
+
+@pytest.mark.parametrize(
+    "replace",
+    [
+        lambda cache: cache.set("a", 2),
+        lambda cache: cache.__setitem__("a", 2),
+        lambda cache: cache.update(a=2),
+        lambda cache: (cache.remove("a"), cache.set("a", 2)),
+    ],
+    ids=["set", "setitem", "update", "remove"],
+)
+@pytest.mark.parametrize("kind", ["ttl", "tti"])
+def test_setting_again_forgets_the_deadlines_of_the_entry(replace, kind):
+    cache = _with("a", **{kind: 100})
+    replace(cache)
+    assert cache.expires_in("a") is None
+
+
+def test_setting_again_can_shorten_and_lengthen():
+    cache = Moka(10)
+    for seconds in (100, 50, 200):
+        watch = Stopwatch(lambda: cache.set("a", 1, ttl=seconds))
+        assert_left(cache, "a", seconds, watch)
+
+
+def test_shortened_entry_expires_at_its_new_deadline():
+    cache = _with("a", ttl=1000)
+    cache.set("a", 2, ttl=AT_ONCE)
+    assert len(cache) == 0
+
+
+def test_lengthened_entry_outlives_its_old_deadline():
+    cache = Moka(10)
+    cache.set("a", 1, ttl=SHORT)
+    cache.set("a", 2, ttl=1000)
+    time.sleep(2 * SHORT)
+    cache.run_pending_tasks()
+    assert contents(cache) == {"a": 2}
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda cache: cache.get("a"),
+        lambda cache: cache["a"],
+        lambda cache: cache.get_with("a", list),
+        lambda cache: cache.setdefault("a", 5),
+        lambda cache: cache.set("a", 1),
+    ],
+    ids=["get", "subscript", "get_with", "setdefault", "set"],
+)
+def test_use_restarts_the_time_to_idle(use):
+    cache = Moka(10, tti=100)
+    cache.set("a", 1)
+    time.sleep(SHORT)
+    watch = Stopwatch(lambda: use(cache))
+    assert_left(cache, "a", 100, watch)
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda cache: "a" in cache,
+        lambda cache: cache.expires_in("a"),
+        list,
+        lambda cache: list(cache.items()),
+        lambda cache: list(cache.values()),
+        lambda cache: 1 in cache.values(),
+        lambda cache: ("a", 1) in cache.items(),
+        repr,
+        len,
+        lambda cache: cache.run_pending_tasks(),
+    ],
+    ids=["in", "expires_in", "iter", "items", "values", "in values", "in items", "repr", "len", "run"],
+)
+def test_looking_leaves_the_time_to_idle(look):
+    cache = Moka(10, tti=100)
+    watch = Stopwatch(lambda: cache.set("a", 1))
+    time.sleep(SHORT)
+    look(cache)
+    assert_left(cache, "a", 100, watch)
+
+
+def test_use_restarts_the_time_to_idle_of_an_entry():
+    cache = _with("a", tti=100)
+    time.sleep(SHORT)
+    watch = Stopwatch(lambda: cache.get("a"))
+    assert_left(cache, "a", 100, watch)
+
+
+def test_use_leaves_the_time_to_live():
+    cache = Moka(10, tti=200, ttl=100)
+    watch = Stopwatch(lambda: cache.set("a", 1))
+    time.sleep(SHORT)
+    cache.get("a")
+    assert_left(cache, "a", 100, watch)
+
+
+def test_used_entry_outlives_the_time_to_idle():
+    cache = _with("a", tti=SHORT * 4)
+    start = time.monotonic()
+    last = start
+    while time.monotonic() < start + SHORT * 12:
+        if cache.get("a") is None:
+            assert time.monotonic() - last >= SHORT * 4 - CLOCKS_DIFFER, "it was used before"
+            return  # The machine was too busy to use it in time.
+        last = time.monotonic()
+    time.sleep(SHORT * 5)
+    assert cache.get("a") is None
+
+
+def test_idle_entry_leaves_while_another_is_used():
+    cache = Moka(10, tti=SHORT)
+    cache.set("idle", 1)
+    deadline = time.monotonic() + 30
+    while "idle" in contents(cache):
+        cache.setdefault("used", 2)
+        assert time.monotonic() < deadline
+    assert cache.get("idle") is None
+
+
+@pytest.mark.parametrize("tiny", [1e-9, 1e-10, 1e-300, 5e-324, timedelta(microseconds=1)])
+def test_tiny_duration_is_a_duration(tiny):
+    cache = _with("a", ttl=tiny)
+    time.sleep(0.001)
+    assert cache.get("a") is None
+
+
+@pytest.mark.parametrize("long", [86400 * 365 * 999, timedelta(days=365 * 999), 86400.0 * 365 * 999])
+def test_long_duration_is_a_duration(long):
+    cache = _with("a", ttl=long, tti=long)
+    assert cache.get("a") == 1
+    assert cache.expires_in("a") is None, "it outlives the clock"
+
+
+def test_get_with_of_a_miss_takes_durations():
+    cache = Moka(10)
+    watch = Stopwatch(lambda: cache.get_with("a", lambda: 1, ttl=100))
+    assert_left(cache, "a", 100, watch)
+    watch = Stopwatch(lambda: cache.get_with("b", lambda: 1, tti=100))
+    assert_left(cache, "b", 100, watch)
+
+
+def test_get_with_of_a_hit_leaves_the_deadline():
+    cache = Moka(10)
+    watch = Stopwatch(lambda: cache.set("a", 1, ttl=100))
+    cache.get_with("a", list, ttl=5)
+    assert_left(cache, "a", 100, watch)
+
+
+def test_time_to_live_starts_after_the_computation():
+    cache, done = Moka(10, ttl=100), []
+
+    def compute():
+        time.sleep(SHORT)
+        done.append(time.monotonic())
+
+    cache.get_with("a", compute)
+    assert cache.expires_in("a") >= 100 - (time.monotonic() - done[0]) - CLOCKS_DIFFER
+
+
+def test_setdefault_of_absent_gets_the_time_of_the_cache():
+    cache = Moka(10, ttl=100)
+    watch = Stopwatch(lambda: cache.setdefault("a", 1))
+    assert_left(cache, "a", 100, watch)

@@ -1,0 +1,286 @@
+"""`fork()` beside running threads: the child has a cache that works, and computes anew what was in flight."""
+
+import os
+
+import pytest
+from helpers import run_script
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+
+# A child that does not end is killed and is an error.
+FORK = """
+import faulthandler, gc, os, random, signal, sys, threading, time, weakref
+from moka_py import Moka
+
+# The watchdog of `dump_traceback_later` is a thread, so the child has none.
+faulthandler.register(signal.SIGALRM, chain=True)
+
+def in_child(work, seconds=30):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(seconds)
+        try:
+            work()
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert status == 0, f"the child ended with {status}"
+
+def thread(target):
+    it = threading.Thread(target=target, daemon=True)
+    it.start()
+    return it
+"""
+
+
+def test_child_has_the_contents():
+    run_script(
+        FORK
+        + """
+cache = Moka(10)
+cache.set("a", 1)
+def work():
+    assert cache.get("a") == 1
+    cache.set("b", 2)
+    cache.remove("a")
+    assert dict(cache.items()) == {"b": 2} and len(cache) == 1
+in_child(work)
+assert dict(cache.items()) == {"a": 1}
+"""
+    )
+
+
+@pytest.mark.parametrize("policy", ["tiny_lfu", "lru"])
+def test_fork_under_load(policy):
+    run_script(
+        FORK
+        + f"cache = Moka(3000, tti=1000, policy={policy!r}, eviction_listener=lambda *event: None)"
+        + """
+done = []
+class Key:
+    def __init__(self, name): self.name = name
+    def __hash__(self): return self.name % 500
+    def __eq__(self, other): return isinstance(other, Key) and self.name == other.name
+def load(seed):
+    dice = random.Random(seed)
+    while not done:
+        number = dice.randrange(5000)
+        key = Key(number) if number % 3 == 0 else number
+        cache.set(key, [number])
+        cache.get(key)
+        cache.get_with(number + 1, lambda: number)
+        if number % 5 == 0:
+            cache.remove(key)
+        if number % 1000 == 0:
+            cache.clear()
+            list(cache.items())
+threads = [thread(lambda seed=seed: load(seed)) for seed in range(3)]
+
+class Value:
+    pass
+
+def work():
+    for number in range(300):
+        cache.set(number, number)
+        assert cache.get(number) == number
+        cache.get_with(Key(number), lambda: number)
+    references = []
+    for number in range(300):
+        value = Value()
+        references.append(weakref.ref(value))
+        cache.set("same", value)
+    del value
+    cache.run_pending_tasks()
+    assert sum(reference() is not None for reference in references) == 1
+    list(cache.items()), gc.collect()
+    assert len(cache) == len(list(cache)) <= 3000
+    cache.clear()
+    assert len(cache) == 0
+    other = thread(lambda: [cache.set(number, 1) for number in range(4000)])
+    other.join()
+    assert len(cache) == 3000
+
+for _ in range(25):
+    in_child(work)
+done.append(True)
+for it in threads:
+    it.join()
+""",
+        timeout=100,
+    )
+
+
+IN_FLIGHT = (
+    FORK
+    + """
+cache = Moka(10)
+inside, go_on = threading.Event(), threading.Event()
+def compute():
+    inside.set()
+    go_on.wait(60)
+    return "parent"
+results = []
+leader = thread(lambda: results.append(cache.get_with("a", compute)))
+inside.wait(60)
+"""
+)
+
+
+def test_child_computes_anew_what_was_in_flight():
+    run_script(
+        IN_FLIGHT
+        + """
+def work():
+    assert cache.get_with("a", lambda: "child") == "child"
+    assert cache.get("a") == "child"
+in_child(work)
+go_on.set()
+leader.join()
+assert results == ["parent"] and cache.get("a") == "parent"
+"""
+    )
+
+
+def test_child_forgets_who_waited():
+    run_script(
+        IN_FLIGHT
+        + """
+waiters = [thread(lambda: results.append(cache.get_with("a", lambda: "late"))) for _ in range(3)]
+time.sleep(0.2)
+def work():
+    assert cache.get_with("a", lambda: "child") == "child"
+    cache.remove("a")
+    results = []
+    def ask():
+        results.append(cache.get_with("a", lambda: time.sleep(0.05) or "again"))
+    threads = [thread(ask) for _ in range(3)]
+    for it in threads:
+        it.join()
+    assert results == ["again"] * 3
+in_child(work)
+go_on.set()
+for it in [leader, *waiters]:
+    it.join()
+assert results == ["parent"] * 4
+"""
+    )
+
+
+def test_initializer_may_fork():
+    run_script(
+        FORK
+        + """
+cache = Moka(10)
+def compute():
+    def work():
+        assert cache.get_with("b", lambda: 2) == 2
+    in_child(work)
+    return 1
+assert cache.get_with("a", compute) == 1
+assert cache.get("a") == 1
+"""
+    )
+
+
+def test_child_of_a_forking_initializer_goes_on_with_it():
+    run_script(
+        FORK
+        + """
+cache = Moka(10)
+children = []
+def compute():
+    children.append(os.fork())
+    if children[0] == 0:
+        signal.alarm(30)
+    return "value"
+assert cache.get_with("a", compute) == "value"
+cache.get_with("a", lambda: "anew")
+assert cache.get_with("b", lambda: 2) == 2
+cache.clear()
+assert cache.get_with("a", lambda: 3) == 3
+if children[0] == 0:
+    os._exit(0)
+_, status = os.waitpid(children[0], 0)
+assert status == 0
+"""
+    )
+
+
+def test_circles_are_seen_in_the_child():
+    run_script(
+        IN_FLIGHT
+        + """
+def work():
+    try:
+        cache.get_with("a", lambda: cache.get_with("b", lambda: cache.get_with("a", list)))
+    except RuntimeError:
+        pass
+    else:
+        raise AssertionError
+    # The child's thread may have the number of one that waited in the parent: that is no circle.
+    assert cache.get_with("c", lambda: cache.get_with("a", lambda: 1)) == 1
+in_child(work)
+go_on.set()
+leader.join()
+"""
+    )
+
+
+def test_fork_of_a_fork():
+    run_script(
+        IN_FLIGHT
+        + """
+def work():
+    assert cache.get_with("a", lambda: "child") == "child"
+    def deeper():
+        assert cache.get_with("a", lambda: "grandchild") == "child"
+        assert cache.get_with("b", lambda: "grandchild") == "grandchild"
+    in_child(deeper)
+in_child(work)
+go_on.set()
+leader.join()
+"""
+    )
+
+
+def test_caches_made_before_and_after_are_collected_in_the_child():
+    run_script(
+        FORK
+        + """
+cache = Moka(10)
+cache.set("me", cache)
+reference = weakref.ref(cache)
+def work():
+    global cache
+    del cache
+    gc.collect()
+    assert reference() is None
+    other = Moka(10)
+    other.set("me", other)
+    another = weakref.ref(other)
+    del other
+    gc.collect()
+    assert another() is None
+in_child(work)
+"""
+    )
+
+
+def test_multiprocessing_by_fork():
+    run_script(
+        """
+import multiprocessing
+from moka_py import Moka
+cache = Moka(100)
+cache.set("a", 1)
+def work(number):
+    return cache.get("a") + cache.get_with(number, lambda: number)
+if __name__ == "__main__":
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert pool.map(work, range(10)) == list(range(1, 11))
+"""
+    )

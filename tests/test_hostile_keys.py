@@ -1,0 +1,190 @@
+"""Keys that raise or answer nonsense: the error is the user's, and the cache is as before (law 10)."""
+
+import time
+
+import pytest
+from helpers import AT_ONCE, CALLS_WITH_A_KEY, MISSING, MOMENT, ActingKey, Events, Key, contents, state
+
+from moka_py import Moka
+
+every_call = pytest.mark.parametrize("call", CALLS_WITH_A_KEY.values(), ids=CALLS_WITH_A_KEY)
+
+
+class Unusual(BaseException):
+    pass
+
+
+ERRORS = [
+    ZeroDivisionError("mine"),
+    KeyError("a"),
+    AttributeError("x"),
+    KeyboardInterrupt(),
+    StopIteration(),
+    Unusual(),
+]
+
+
+def raiser(error):
+    def act():
+        raise error
+
+    return act
+
+
+@every_call
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_error_of_eq_comes_out_and_changes_nothing(call, error):
+    events = Events()
+    cache = Moka(10, eviction_listener=events)
+    cache.set(Key("a", 1), "old")
+    cache.set("other", 1)
+    before = state(cache)
+    key = ActingKey("a", 1)
+    key.act = raiser(error)
+    with pytest.raises(type(error)) as caught:
+        call(cache, key)
+    assert caught.value is error
+    assert (state(cache), events) == (before, [])
+    key.act = None
+    call(cache, key)
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_error_of_eq_with_a_key_in_flight_comes_out(error):
+    cache, asking = Moka(10), ActingKey("b", 1)
+    asking.act = raiser(error)
+
+    def compute():
+        with pytest.raises(type(error)) as caught:
+            cache.get_with(asking, list)
+        assert caught.value is error
+        return "computed"
+
+    assert cache.get_with(Key("a", 1), compute) == "computed"
+    assert contents(cache) == {Key("a", 1): "computed"}
+
+
+def test_error_of_eq_after_the_computation_comes_out_and_leaves_nobody_waiting():
+    cache, key = Moka(10), ActingKey("b", 1)
+    error = ZeroDivisionError("mine")
+
+    def compute():
+        cache.set(Key("a", 1), "old")
+        key.act = raiser(error)
+        return "computed"
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        cache.get_with(key, compute)
+    assert caught.value is error
+    key.act = None
+    assert cache.get_with(key, lambda: "anew") == "anew"
+
+
+class BadHash:
+    def __init__(self, error):
+        self.error = error
+
+    def __hash__(self):
+        raise self.error
+
+
+@every_call
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_error_of_hash_comes_out_and_changes_nothing(call, error):
+    events = Events()
+    cache = Moka(10, eviction_listener=events)
+    cache.set("a", "old")
+    before = state(cache)
+    with pytest.raises(type(error)) as caught:
+        call(cache, BadHash(error))
+    assert caught.value is error
+    assert (state(cache), events) == (before, [])
+
+
+@every_call
+def test_hash_that_is_no_int_is_a_type_error(call):
+    class Odd:
+        def __hash__(self):
+            return "hash"
+
+    cache = Moka(10)
+    with pytest.raises(TypeError):
+        call(cache, Odd())
+
+
+class Answer(Key):
+    """Compares as it is told."""
+
+    __hash__ = Key.__hash__
+
+    def __init__(self, answer):
+        super().__init__("a", 1)
+        self.answer = answer
+
+    def __eq__(self, other):
+        return self.answer
+
+
+@pytest.mark.parametrize("truth", ["yes", 2, [0], object(), True])
+def test_eq_that_answers_something_true_means_equal(truth):
+    cache = Moka(10)
+    cache.set(Answer(truth), 1)
+    assert cache.get(Answer(truth)) == 1
+    cache.set(Answer(truth), 2)
+    assert len(cache) == 1
+
+
+@pytest.mark.parametrize("falsehood", ["", 0, [], None, False, NotImplemented])
+def test_eq_that_answers_something_false_means_unequal(falsehood):
+    cache = Moka(10)
+    cache.set(Answer(falsehood), 1)
+    assert cache.get(Answer(falsehood), MISSING) is MISSING
+    cache.set(Answer(falsehood), 2)
+    assert len(cache) == 2
+
+
+@every_call
+def test_error_of_the_truth_of_an_answer_comes_out(call):
+    class NoTruth:
+        def __bool__(self):
+            raise ZeroDivisionError("no truth")
+
+    cache = Moka(10)
+    cache.set(Answer(NoTruth()), "old")
+    before = state(cache)[2:]
+    with pytest.raises(ZeroDivisionError, match="no truth"):
+        call(cache, Answer(NoTruth()))
+    assert state(cache)[2:] == before
+
+
+@pytest.mark.parametrize("name", ["get", "set", "remove"])
+def test_error_of_the_call_survives_the_end_of_values(name, unraisable):
+    """What a failing call lets go may run Python code of its own, even such that fails."""
+
+    class Failing:
+        def __del__(self):
+            try:
+                raise KeyError
+            except KeyError:
+                pass
+            raise ValueError("of the value")
+
+    class Raising(Key):
+        __hash__ = Key.__hash__
+
+        def __eq__(self, other):
+            raise ZeroDivisionError("of the key")
+
+    cache = Moka(10)
+    cache.set("due", Failing(), ttl=AT_ONCE)
+    cache.set(Raising("a", 1), 1)
+    time.sleep(MOMENT)
+    call = {
+        "get": lambda: cache.get(Raising("b", 1)),
+        "set": lambda: cache.set(Raising("b", 1), 1),
+        "remove": lambda: cache.remove(Raising("b", 1)),
+    }[name]
+    with pytest.raises(ZeroDivisionError, match="of the key"):
+        call()
+    cache.run_pending_tasks()
+    assert [type(error) for error in unraisable] == [ValueError]

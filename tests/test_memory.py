@@ -1,0 +1,169 @@
+"""What a cache weighs in memory, roughly, seen from outside the process's own books."""
+
+import sys
+
+import pytest
+from helpers import run_script
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+MEASURE = """
+import ctypes, os
+from moka_py import Moka
+
+def resident():
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # What the allocator keeps for itself is not ours.
+    except AttributeError:
+        pass
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+"""
+
+
+def test_empty_cache_of_huge_capacity_costs_kilobytes():
+    run_script(
+        MEASURE
+        + """
+Moka(10**9).set(1, 1)
+before = resident()
+caches = [Moka(10**9, policy=policy) for policy in ("lru", "tiny_lfu") for _ in range(100)]
+for cache in caches:
+    cache.set(1, 1)
+grown = resident() - before
+assert grown < 200 * 100_000, grown
+"""
+    )
+
+
+def test_small_caches_are_small():
+    run_script(
+        MEASURE
+        + """
+Moka(10).set(1, 1)
+before = resident()
+caches = [Moka(10, ttl=5) for _ in range(2000)]
+grown = resident() - before
+assert grown < 2000 * 20_000, grown
+"""
+    )
+
+
+@pytest.mark.parametrize("policy", ["lru", "tiny_lfu"])
+def test_cache_that_fills_and_empties_does_not_grow(policy):
+    run_script(
+        MEASURE
+        + f"cache = Moka(10**9, ttl=1000, policy={policy!r})"
+        + """
+sizes = []
+for round_ in range(8):
+    for number in range(50_000):
+        cache.set((round_, number), None)
+    if round_ % 2:
+        cache.clear()
+    else:
+        for number in range(50_000):
+            cache.remove((round_, number))
+    cache.run_pending_tasks()
+    sizes.append(resident())
+assert sizes[-1] - sizes[1] < 10_000_000, sizes
+"""
+    )
+
+
+def test_table_shrinks_with_what_it_holds():
+    run_script(
+        MEASURE
+        + """
+cache = Moka(10**9)
+before = resident()
+for number in range(300_000):
+    cache.set(number, None)
+full = resident()
+for number in range(300_000):
+    cache.remove(number)
+for number in range(1000):
+    cache.set(number % 10, None)
+cache.run_pending_tasks()
+left = resident()
+assert left - before < (full - before) / 2, (before, full, left)
+"""
+    )
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "cache.set('same', number)",
+        "cache.set('same', number, ttl=1000 + number % 7)",
+        "cache.set(number, None, ttl=1000, tti=500)",
+        "cache.set(number % 50, None, ttl=1000); cache.remove(number % 50)",
+        "cache.set('same', number, tti=1000); cache.get('same')",
+        "cache.get_with(number, int, ttl=1000)",
+        "cache.get(number)",
+        "list(cache); cache.items(); len(cache)",
+        "Moka(100, ttl=5).set(1, 1)",
+    ],
+)
+@pytest.mark.parametrize("policy", ["lru", "tiny_lfu"])
+def test_memory_does_not_leak_in_a_loop(step, policy):
+    run_script(
+        MEASURE
+        + f"""
+cache = Moka(100, policy={policy!r})
+def loop():
+    for number in range(20_000):
+        {step}
+loop()
+before = resident()
+for _ in range(5):
+    loop()
+grown = resident() - before
+assert grown < 4_000_000, grown
+"""
+    )
+
+
+def test_memory_of_threads_that_ended_is_given_back():
+    run_script(
+        MEASURE
+        + """
+import threading
+cache = Moka(100)
+def work():
+    for number in range(100):
+        cache.set(number, None)
+def loop():
+    for _ in range(300):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+loop()
+before = resident()
+for _ in range(4):
+    loop()
+grown = resident() - before
+assert grown < 8_000_000, grown
+"""
+    )
+
+
+def test_deeply_nested_caches_end_well():
+    """Each is the value of the next; their end must not run out of stack."""
+    run_script(
+        """
+from moka_py import Moka
+cache = Moka(1)
+for number in range(20_000):
+    outer = Moka(1)
+    outer.set(0, cache)
+    cache = outer
+del outer, cache
+cache = Moka(1)
+for number in range(20_000):
+    outer = Moka(1)
+    outer.set(0, [cache])
+    cache = outer
+cache.clear()
+"""
+    )

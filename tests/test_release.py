@@ -1,0 +1,356 @@
+"""Prompt release (law 11): what left the cache is let go. On the GIL build before the call returns; on the
+free-threaded one at most 64 a thread wait, and none after `run_pending_tasks()`, `clear()` or the cache's end."""
+
+import gc
+import threading
+import time
+import weakref
+
+import pytest
+from helpers import AT_ONCE, FREE_THREADED, MAY_WAIT, MOMENT, Background, Key, alive, run_threads, watched
+
+from moka_py import Moka
+
+
+@pytest.fixture(autouse=True)
+def without_the_collector():
+    """So that what is released was released by us."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+LEAVE = {
+    "remove": lambda cache: cache.remove("a"),
+    "pop": lambda cache: cache.pop("a"),
+    "popitem": lambda cache: cache.popitem(),
+    "del": lambda cache: cache.__delitem__("a"),
+    "set": lambda cache: cache.set("a", 1),
+    "setitem": lambda cache: cache.__setitem__("a", 1),
+    "update": lambda cache: cache.update(a=1),
+    "clear": lambda cache: cache.clear(),
+    "eviction": lambda cache: [cache.set(number, 1) for number in range(10)],
+    "too heavy": lambda cache: cache.set("a", 1000),
+}
+EXPIRE = {
+    "get": lambda cache: (time.sleep(MOMENT), cache.get("a")),
+    "get of another": lambda cache: (time.sleep(MOMENT), cache.get("b")),
+    "set": lambda cache: (time.sleep(MOMENT), cache.set("b", 1)),
+    "in": lambda cache: (time.sleep(MOMENT), "a" in cache),
+    "len": len,
+    "iter": list,
+    "run_pending_tasks": lambda cache: cache.run_pending_tasks(),
+}
+
+
+def weigh(key, value):
+    return value if isinstance(value, int) else 1
+
+
+@pytest.mark.parametrize("leave", LEAVE.values(), ids=LEAVE)
+@pytest.mark.parametrize("policy", ["tiny_lfu", "lru"])
+def test_value_that_left_is_released(leave, policy):
+    cache = Moka(5, policy=policy, weigher=weigh)
+    (value,), (reference,) = watched(1)
+    cache.set("a", value)
+    del value
+    assert reference() is not None
+    leave(cache)
+    if FREE_THREADED:
+        cache.run_pending_tasks()
+    assert reference() is None
+
+
+@pytest.mark.parametrize("call", EXPIRE.values(), ids=EXPIRE)
+def test_value_that_expired_is_released(call):
+    cache = Moka(5)
+    (value,), (reference,) = watched(1)
+    cache.set("a", value, ttl=AT_ONCE)
+    del value
+    call(cache)
+    if FREE_THREADED:
+        cache.run_pending_tasks()
+    assert reference() is None
+
+
+def test_key_that_left_is_released():
+    class Mortal(Key):
+        __hash__, __eq__ = Key.__hash__, Key.__eq__
+
+    cache = Moka(5)
+    key = Mortal("a")
+    reference = weakref.ref(key)
+    cache.set(key, 1)
+    del key
+    assert reference() is not None
+    cache.remove(Key("a"))
+    cache.run_pending_tasks()
+    assert reference() is None
+
+
+def test_second_key_object_is_not_kept():
+    class Mortal(Key):
+        __hash__, __eq__ = Key.__hash__, Key.__eq__
+
+    cache, second = Moka(5), Mortal("a")
+    reference = weakref.ref(second)
+    cache.set(Key("a"), 1)
+    cache.set(second, 2)
+    del second
+    cache.run_pending_tasks()
+    assert reference() is None
+
+
+def test_values_are_released_when_the_cache_ends():
+    cache = Moka(1000)
+    values, references = watched(1000)
+    cache.update(enumerate(values))
+    del values
+    assert alive(references) == 1000
+    del cache
+    assert alive(references) == 0
+
+
+def test_removed_values_are_released_when_the_cache_ends():
+    cache = Moka(1000)
+    values, references = watched(1000)
+    cache.update(enumerate(values))
+    del values
+    for number in range(0, 1000, 2):
+        cache.remove(number)
+    del cache
+    assert alive(references) == 0
+
+
+@pytest.mark.parametrize("end", [Moka.clear, lambda cache: (cache.clear(), cache.run_pending_tasks())])
+def test_values_are_released_by_clear(end):
+    cache = Moka(5000)
+    values, references = watched(5000)
+    cache.update(enumerate(values))
+    del values
+    end(cache)
+    assert alive(references) == 0
+
+
+def test_clear_releases_what_had_left_before():
+    cache = Moka(1000)
+    values, references = watched(50)
+    cache.update(enumerate(values))
+    del values
+    for number in range(50):
+        cache.remove(number)
+    cache.clear()
+    assert alive(references) == 0
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda cache, number, value: cache.set("same", value),
+        lambda cache, number, value: cache.set(number, value),
+        lambda cache, number, value: (cache.set("x", value), cache.remove("x")),
+        lambda cache, number, value: cache.set(number, value, ttl=AT_ONCE),
+        lambda cache, number, value: (cache.get_with(number, lambda: value), cache.pop(number)),
+    ],
+    ids=["replace", "evict", "remove", "expire", "compute and pop"],
+)
+def test_few_wait_for_their_release(step):
+    cache, references = Moka(10), []
+    for number in range(3000):
+        (value,), (reference,) = watched(1)
+        references.append(reference)
+        step(cache, number, value)
+        del value
+        if number % 50 == 0:
+            assert alive(references[-500:]) <= 10 + 1 + MAY_WAIT
+    assert alive(references) <= 10 + 1 + MAY_WAIT
+    cache.run_pending_tasks()
+    assert alive(references) == len(cache)
+
+
+def test_few_of_each_thread_wait_for_their_release():
+    cache, references = Moka(10), [[] for _ in range(4)]
+
+    def work(mine):
+        for number in range(3000):
+            (value,), (reference,) = watched(1)
+            mine.append(reference)
+            cache.set(number % 37, value)
+            del value
+
+    run_threads(*(lambda mine=mine: work(mine) for mine in references))
+    everything = [reference for mine in references for reference in mine]
+    assert alive(everything) <= 10 + 4 * MAY_WAIT
+    cache.run_pending_tasks()
+    assert alive(everything) == len(cache) == 10
+    cache.clear()
+    assert alive(everything) == 0
+
+
+def test_what_dead_threads_left_behind_is_released():
+    holder, references = [Moka(10)], []
+
+    def work():
+        values, mine = watched(20)
+        references.extend(mine)
+        for value in values:
+            holder[0].set("same", value)
+
+    for _ in range(50):
+        with Background(work):
+            pass
+    holder[0].run_pending_tasks()
+    assert alive(references) == 1
+    holder.clear()
+    assert alive(references) == 0
+
+
+def test_reading_thread_does_not_stop_the_release(fast_switches):
+    cache, done, references = Moka(100), [], []
+
+    def read():
+        while not done:
+            for number in range(50):
+                cache.get(number)
+
+    with Background(read):
+        try:
+            for number in range(5000):
+                (value,), (reference,) = watched(1)
+                references.append(reference)
+                cache.set(number % 50, value)
+                del value
+            assert alive(references) <= 50 + 1 + 2 * MAY_WAIT
+        finally:
+            done.append(True)
+    cache.run_pending_tasks()
+    assert alive(references) == 50
+
+
+@pytest.mark.parametrize("kind", ["listener", "weigher"])
+def test_callables_are_released_with_the_cache(kind):
+    class Callable:
+        def __call__(self, *args):
+            return 1
+
+    function = Callable()
+    reference = weakref.ref(function)
+    cache = Moka(10, **{"eviction_listener" if kind == "listener" else kind: function})
+    del function
+    assert reference() is not None
+    del cache
+    assert reference() is None
+
+
+def test_value_is_released_although_the_listener_raised(unraisable):
+    def listener(key, value, cause):
+        raise ZeroDivisionError
+
+    cache = Moka(10, eviction_listener=listener)
+    (value,), (reference,) = watched(1)
+    cache.set("a", value)
+    del value
+    cache.clear()
+    for error in unraisable:
+        error.__traceback__ = None
+    assert reference() is None
+
+
+def test_value_whose_insert_failed_is_released():
+    def refuse(key, value):
+        raise ZeroDivisionError
+
+    cache = Moka(10, weigher=refuse)
+    (value,), (reference,) = watched(1)
+    try:
+        cache.set("a", value)
+    except ZeroDivisionError:
+        pass
+    del value
+    assert reference() is None
+
+
+def test_computed_value_that_was_not_cached_is_released():
+    cache, references = Moka(10), []
+
+    def compute():
+        (value,), (reference,) = watched(1)
+        references.append(reference)
+        cache.set("a", "by hand")
+        return value
+
+    cache.get_with("a", compute)
+    cache.run_pending_tasks()
+    assert references[0]() is None
+
+
+def test_shared_value_is_released_by_its_waiters():
+    cache = Moka(10)
+    started, references = threading.Semaphore(0), []
+
+    def compute():
+        for _ in range(3):
+            started.acquire()
+        (value,), (reference,) = watched(1)
+        references.append(reference)
+        return value
+
+    def ask():
+        started.release()
+        cache.get_with("a", compute)
+
+    run_threads(ask, ask, ask)
+    cache.remove("a")
+    cache.run_pending_tasks()
+    assert [reference() for reference in references] == [None]
+
+
+def test_iterators_keep_no_value_that_left():
+    cache = Moka(1000)
+    values, references = watched(1000)
+    cache.update(enumerate(values))
+    del values
+    iterator = iter(cache.values())
+    next(iterator)
+    cache.clear()
+    cache.run_pending_tasks()
+    assert alive(references) == 0
+    assert list(iterator) == []
+
+
+def test_nothing_waits_in_a_cache_that_is_not_used_again():
+    """What one cache let go is not kept by the next call on another cache."""
+    first, second = Moka(10), Moka(10)
+    values, references = watched(100)
+    for value in values:
+        first.set("same", value)
+    del values, value
+    first.run_pending_tasks()
+    second.set("a", 1)
+    assert alive(references) == 1
+
+
+def test_values_die_in_the_thread_that_let_them_go():
+    """On the GIL build; and nowhere does one die in a thread that Python does not know (law 3)."""
+    died, known = [], set()
+
+    class Mortal:
+        def __del__(self):
+            died.append(threading.get_ident())
+
+    cache = Moka(10)
+
+    def work():
+        known.add(threading.get_ident())
+        for number in range(200):
+            cache.set(number % 20, Mortal())
+
+    for _ in range(20):
+        with Background(work), Background(work):
+            pass
+    known.add(threading.get_ident())
+    cache.clear()
+    cache.run_pending_tasks()
+    assert len(died) == 20 * 2 * 200
+    assert set(died) <= known

@@ -1,0 +1,319 @@
+"""Many threads on one cache."""
+
+import gc
+import random
+import threading
+import time
+from collections import Counter
+
+import pytest
+from helpers import AT_ONCE, MISSING, Background, Key, run_threads
+
+from moka_py import Moka
+
+pytestmark = pytest.mark.usefixtures("fast_switches")
+
+
+def run_copies(work, count=4):
+    return run_threads(*(lambda thread=thread: work(thread) for thread in range(count)))
+
+
+@pytest.mark.parametrize("make", [lambda n: n, str, lambda n: Key(n, n % 50)], ids=["int", "str", "equal hashes"])
+def test_each_thread_reads_its_own_writes(make):
+    cache = Moka(100_000)
+
+    def work(thread):
+        dice, mine = random.Random(thread), {}
+        for number in range(4000):
+            key = make(4 * dice.randrange(300) + thread)
+            if dice.random() < 0.6:
+                cache.set(key, (thread, number))
+                mine[key] = (thread, number)
+            elif dice.random() < 0.5:
+                assert cache.remove(key, MISSING) == mine.pop(key, MISSING)
+            assert cache.get(key, MISSING) == mine.get(key, MISSING)
+        return mine
+
+    everything = {}
+    for mine in run_copies(work):
+        everything.update(mine)
+    assert dict(cache.items()) == everything
+    assert len(cache) == len(everything)
+
+
+def test_reader_sees_the_writes_of_one_key_in_order():
+    cache, done = Moka(10), []
+    cache.set("a", 0)
+
+    def write():
+        for number in range(30_000):
+            cache.set("a", number)
+        done.append(True)
+
+    def read():
+        last = 0
+        while not done:
+            value = cache.get("a")
+            assert value >= last
+            last = value
+
+    run_threads(write, read, read)
+
+
+def test_present_key_is_never_missed_while_it_is_replaced():
+    cache, done = Moka(10), []
+    cache.set("a", 0)
+
+    def write():
+        for number in range(20_000):
+            cache.set("a", number)
+        done.append(True)
+
+    def read():
+        while not done:
+            assert cache.get("a", MISSING) is not MISSING
+            assert "a" in cache
+
+    run_threads(write, read, read)
+
+
+def test_present_keys_are_never_missed_while_the_map_grows_and_shrinks():
+    cache, done = Moka(1_000_000), []
+    for number in range(100):
+        cache.set(("stays", number), number)
+
+    def write():
+        try:
+            for round_ in range(4):
+                for number in range(10_000):
+                    cache.set(number, round_)
+                for number in range(10_000):
+                    cache.remove(number)
+        finally:
+            done.append(True)
+
+    def read():
+        while not done:
+            for number in range(100):
+                assert cache.get(("stays", number)) == number
+
+    run_threads(write, read, read)
+    assert len(cache) == 100
+
+
+def test_thread_that_is_told_of_a_write_sees_it():
+    cache, told, done = Moka(10**6), [], []
+
+    def write():
+        for number in range(15_000):
+            cache.set(number, number)
+            if number % 3 == 0:
+                cache.remove(number)
+            told.append((number, None if number % 3 == 0 else number))
+        done.append(True)
+
+    def read():
+        seen = 0
+        while not done:
+            last = len(told)
+            for number, value in told[max(seen, last - 20) : last]:
+                assert cache.get(number) == value
+            seen = last
+
+    run_threads(write, read, read)
+
+
+def test_removed_value_goes_to_one_thread():
+    cache = Moka(10_000)
+    cache.update({number: number for number in range(5000)})
+    taken = run_copies(lambda thread: [cache.remove(number, MISSING) for number in range(5000)])
+    for number in range(5000):
+        assert sorted((list_[number] is not MISSING) for list_ in taken) == [False, False, False, True]
+
+
+def test_popped_item_goes_to_one_thread():
+    cache = Moka(10_000)
+    cache.update({number: -number for number in range(3000)})
+
+    def work(thread):
+        mine = []
+        while True:
+            try:
+                mine.append(cache.popitem())
+            except KeyError:
+                return mine
+
+    taken = [item for mine in run_copies(work) for item in mine]
+    assert sorted(taken) == [(number, -number) for number in range(3000)]
+
+
+def test_setdefault_has_one_winner():
+    cache = Moka(10_000)
+    results = run_copies(lambda thread: [cache.setdefault(number, (thread, number)) for number in range(3000)])
+    for number in range(3000):
+        assert len({list_[number] for list_ in results}) == 1
+        assert results[0][number] == cache.get(number)
+
+
+def test_two_equal_new_keys_become_one_entry():
+    cache = Moka(10_000)
+    run_copies(lambda thread: [cache.set(Key(number, number % 7), thread) for number in range(400)])
+    assert len(cache) == len(list(cache)) == 400
+
+
+@pytest.mark.parametrize("policy", ["tiny_lfu", "lru"])
+def test_everything_at_once(policy):
+    """All calls on few keys, with expiry, weights and a listener; counts are exact in the end."""
+    told = Counter()
+    cache = Moka(
+        60,
+        policy=policy,
+        tti=1000,
+        weigher=lambda key, value: value % 4,
+        eviction_listener=lambda key, value, cause: told.update([cause]),
+    )
+
+    def work(thread):
+        dice = random.Random(thread)
+        for number in range(4000):
+            key, call = dice.randrange(150), dice.randrange(14)
+            if call < 4:
+                cache.set(key, number, ttl=AT_ONCE if dice.random() < 0.1 else None)
+            elif call < 8:
+                cache.get(key)
+            elif call == 8:
+                cache.remove(key)
+            elif call == 9:
+                cache.get_with(key, lambda: number)
+            elif call == 10:
+                cache.setdefault(key, number)
+            elif call == 11:
+                cache.pop(key, None)
+            elif number % 50 == 0:
+                dice.choice([list, len, Moka.clear, Moka.run_pending_tasks])(cache)
+            else:
+                key in cache, cache.expires_in(key)
+
+    run_copies(work)
+    values = list(cache.values())
+    assert cache.count() == len(cache) == len(values)
+    assert cache.weighted_size() == sum(value % 4 for value in values) <= 60
+    assert set(told) <= {"expired", "explicit", "replaced", "size"}
+
+
+@pytest.mark.parametrize("policy", ["tiny_lfu", "lru"])
+def test_collector_in_a_loop_beside_it_all(policy):
+    cache, done = Moka(500, policy=policy, eviction_listener=lambda *event: None), []
+
+    class Cyclic:
+        def __init__(self):
+            self.me = self
+            self.cache = cache
+
+    def work(thread):
+        for number in range(2500):
+            key = Key(number % 700, number % 90)
+            cache.set(key, Cyclic())
+            cache.get(key)
+            cache.get_with(Key(-number, number % 90), Cyclic)
+            if number % 5 == 0:
+                cache.remove(key)
+
+    def collect():
+        while not done:
+            gc.collect()
+
+    with Background(collect):
+        try:
+            run_copies(work, 3)
+        finally:
+            done.append(True)
+    assert len(cache) == len(list(cache)) <= 500
+
+
+# Law 3: what dying threads leave behind is dropped by threads that live.
+def test_thousands_of_short_lived_threads():
+    cache, died = Moka(100, eviction_listener=lambda *event: None), []
+
+    class Mortal:
+        def __del__(self):
+            died.append(threading.get_ident())
+
+    def work(thread):
+        cache.set(thread % 150, Mortal())
+        cache.get((thread + 1) % 150)
+        cache.remove((thread + 2) % 150)
+        cache.get_with(thread % 7, Mortal)
+
+    for start in range(0, 3000, 20):
+        threads = [threading.Thread(target=work, args=(start + number,)) for number in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(cache) <= 100
+    cache.clear()
+    cache.run_pending_tasks()
+    assert len(died) >= 3000
+    assert all(died)
+
+
+def test_threads_that_end_while_others_read():
+    """A thread that dies takes its bookkeeping with it, and what it had retired is not lost."""
+    cache, done = Moka(50), []
+
+    def read():
+        while not done:
+            for number in range(60):
+                cache.get(number)
+
+    def write():
+        for number in range(60):
+            cache.set(number, [number])
+
+    with Background(read):
+        try:
+            for _ in range(200):
+                with Background(write), Background(write):
+                    pass
+        finally:
+            done.append(True)
+    assert len(cache) == 50
+
+
+def test_caches_come_and_go_in_many_threads():
+    def work(thread):
+        for number in range(400):
+            cache = Moka(10, ttl=1000, eviction_listener=lambda *event: None)
+            for key in range(20):
+                cache.set(key, [cache])
+            assert len(cache) == 10
+
+    run_copies(work)
+
+
+def test_cache_may_die_in_another_thread():
+    for _ in range(200):
+        holder = [Moka(10)]
+        holder[0].update({number: [number] for number in range(10)})
+        with Background(holder.clear):
+            pass
+
+
+def test_expiring_entries_among_threads():
+    cache, told = Moka(5000, eviction_listener=lambda *event: told.append(event)), []
+
+    def work(thread):
+        end = time.monotonic() + 0.5
+        number = 0
+        while time.monotonic() < end:
+            cache.set((thread, number), number, ttl=0.001 * (number % 5 + 1))
+            cache.get((thread, number - 3))
+            number += 1
+        return number
+
+    written = sum(run_copies(work))
+    time.sleep(0.02)
+    cache.run_pending_tasks()
+    assert len(cache) == 0
+    assert len(told) == len({key for key, _, _ in told}) == written

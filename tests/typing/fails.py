@@ -1,0 +1,50 @@
+"""What a type checker must reject. A line that it comes to accept is an unused ignore, which is an error."""
+
+from moka_py import Moka, cached
+
+cache: Moka[str, int] = Moka(100)
+
+
+def two_arguments(key: str, value: int) -> None: ...
+
+
+def other_key(key: bytes, value: int, cause: str) -> None: ...
+
+
+Moka()  # type: ignore[call-arg]
+Moka("100")  # type: ignore[arg-type]
+Moka(100, ttl="1")  # type: ignore[arg-type]
+Moka(100, policy="fifo")  # type: ignore[arg-type]
+Moka(100, maxsize=1)  # type: ignore[call-arg]
+Moka[str, int](100, eviction_listener=two_arguments)  # type: ignore[arg-type]
+Moka[str, int](100, eviction_listener=other_key)  # type: ignore[arg-type]
+Moka[str, int](100, weigher=lambda key, value: key)  # type: ignore[arg-type,return-value]
+unhashable: Moka[list[int], int]  # type: ignore[type-var]
+
+cache.set(1, 1)  # type: ignore[arg-type]
+cache.set("a", "b")  # type: ignore[arg-type]
+cache.set("a", 1, ttl="1")  # type: ignore[arg-type]
+cache.get(1)  # type: ignore[call-overload]
+cache.get()  # type: ignore[call-overload]
+cache.get_with("a", lambda: "b")  # type: ignore[arg-type,return-value]
+cache.get_with("a", 1)  # type: ignore[arg-type]
+cache[1]  # type: ignore[index]
+cache["a"] = "b"  # type: ignore[assignment]
+cache.setdefault("a")  # type: ignore[call-arg]
+cache.update({1: 1})  # type: ignore[dict-item]
+cache.capacity = 1  # type: ignore[misc]
+cache.policy = "lru"  # type: ignore[misc]
+cache.no_such_method()  # type: ignore[attr-defined]
+narrow: int = cache.get("a")  # type: ignore[assignment]
+
+
+@cached(maxsize=10)
+def function(x: int) -> str:
+    return str(x)
+
+
+function("a")  # type: ignore[arg-type]
+function()  # type: ignore[call-arg]
+wrong: int = function(1)  # type: ignore[assignment]
+cached(ttl="1")  # type: ignore[call-overload]
+cached(policy="fifo")  # type: ignore[call-overload]

@@ -1,0 +1,141 @@
+"""What a type checker must accept, and the types that it must find. Checked, never run."""
+
+from collections.abc import Hashable, ItemsView, Iterator, KeysView, MutableMapping, ValuesView
+from datetime import timedelta
+from typing import Any, Literal
+
+from typing_extensions import assert_type
+
+import moka_py
+from moka_py import VERSION, Moka, cached
+
+assert_type(VERSION, str)
+assert_type(moka_py.VERSION, str)
+
+
+def listener(key: str, value: int, cause: Literal["expired", "explicit", "replaced", "size"]) -> None: ...
+
+
+def careless_listener(key: object, value: object, cause: str) -> int:
+    return 1
+
+
+# The types of keys and values come from a declaration, from the listener or the weigher, or are Any.
+cache: Moka[str, int] = Moka(100)
+assert_type(Moka(100), Moka[Any, Any])
+assert_type(Moka(100, eviction_listener=listener), Moka[str, int])
+assert_type(Moka[str, bytes](100, weigher=lambda key, value: len(key) + len(value)), Moka[str, bytes])
+full: Moka[str, int] = Moka(
+    capacity=100,
+    ttl=1.5,
+    tti=timedelta(minutes=1),
+    eviction_listener=careless_listener,
+    policy="lru",
+    weigher=lambda key, value: value,
+)
+
+assert_type(cache.get("a"), int | None)
+assert_type(cache.get("a", None), int | None)
+assert_type(cache.get("a", 1), int)
+assert_type(cache.get("a", default="none"), int | str)
+assert_type(cache.remove("a"), int | None)
+assert_type(cache.remove("a", 1), int)
+assert_type(cache.remove("a", default="none"), int | str)
+assert_type(cache.pop("a"), int)
+assert_type(cache.pop("a", None), int | None)
+assert_type(cache.popitem(), tuple[str, int])
+assert_type(cache.setdefault("a", 1), int)
+assert_type(cache.get_with("a", lambda: 1), int)
+assert_type(cache.get_with(key="a", initializer=lambda: 1, ttl=1, tti=timedelta(1)), int)
+assert_type(cache["a"], int)
+assert_type(cache.expires_in("a"), float | None)
+assert_type(cache.count(), int)
+assert_type(cache.weighted_size(), int)
+assert_type(cache.capacity, int)
+assert_type(cache.policy, Literal["tiny_lfu", "lru"])
+assert_type(cache.ttl, float | None)
+assert_type(cache.tti, float | None)
+cache.set("a", 1, ttl=1, tti=0.5)
+cache.set(key="a", value=1)
+cache["a"] = 1
+del cache["a"]
+cache.clear()
+cache.run_pending_tasks()
+
+# It is a mapping, and goes where one is asked for.
+assert_type(iter(cache), Iterator[str])
+assert_type(cache.keys(), KeysView[str])
+assert_type(cache.values(), ValuesView[int])
+assert_type(cache.items(), ItemsView[str, int])
+assert_type(list(cache), list[str])
+assert_type(dict(cache), dict[str, int])
+assert_type(len(cache), int)
+assert_type("a" in cache, bool)
+assert_type(bool(cache), bool)
+assert_type(hash(cache), int)
+mapping: MutableMapping[str, int] = cache
+key: Hashable = cache
+cache.update({"a": 1})
+cache.update([("a", 1)], b=2)
+cache.update(b=2)
+cache.update(full)
+optional: Moka[str, int | None] = Moka(1)
+assert_type(optional.setdefault("a"), int | None)
+
+
+class Sub(Moka[str, int]):
+    def double(self, key: str) -> int:
+        return 2 * self[key]
+
+
+assert_type(Sub(10), Sub)
+assert_type(Sub(10).get("a"), int | None)
+
+
+# A cached function keeps its signature.
+@cached
+def plain(x: int, y: str = "") -> list[int]:
+    return [x]
+
+
+@cached(
+    maxsize=None,
+    typed=True,
+    ttl=1.0,
+    tti=timedelta(seconds=1),
+    wait_concurrent=True,
+    policy="lru",
+    weigher=None,
+)
+def full_signature(x: int, *, y: str = "") -> list[int]:
+    return [x]
+
+
+@cached(ttl=1)
+async def coroutine(x: int) -> str:
+    return str(x)
+
+
+class Service:
+    @cached(maxsize=10)
+    def method(self, x: int) -> str:
+        return str(x)
+
+
+assert_type(plain(1, "a"), list[int])
+assert_type(full_signature(1, y="a"), list[int])
+assert_type(Service().method(1), str)
+plain.cache_clear()
+
+
+async def awaits() -> None:
+    assert_type(await coroutine(1), str)
+
+
+class Counting(Moka[str, int]):
+    def __init__(self, capacity: int, *, ttl: float | None = None) -> None:
+        super().__init__(capacity, ttl=ttl)
+        self.misses = 0
+
+
+assert_type(Counting(10, ttl=5).misses, int)
