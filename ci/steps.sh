@@ -1,0 +1,96 @@
+# shellcheck shell=bash disable=SC2034
+# The steps of ci/check and ci/test: how one is run and counted, and those that need no wheel. Sourced after ci/lib.sh.
+
+# No step needs so much memory, in KiB: one that runs away fails by itself and leaves the machine alone.
+ulimit -v 12000000
+LOGS=$ROOT/target/ci-logs
+mkdir -p "$LOGS"
+passed=0 failed=0 skipped=0
+failures=()
+
+# Prints "passed failed skipped" of a step: the tests that cargo and pytest counted in its log, else the step as one.
+count() {
+  awk -v code="$2" '
+    function add(number, word) {
+      seen = 1
+      if (word ~ /^passed|^xfailed/) passed += number
+      else if (word ~ /^failed|^error|^xpassed/) failed += number
+      else if (word ~ /^skipped|^ignored/) skipped += number
+    }
+    # cargo: "test result: ok. 12 passed; 0 failed; 1 ignored; ..."; pytest: "12 passed, 1 skipped in 3.45s".
+    /^test result: / || /^=* ?[0-9]+ [a-z]+.* in [0-9.]+s/ { for (i = 1; i < NF; i++) if ($i ~ /^[0-9]+$/) add($i, $(i + 1)) }
+    END {
+      if (code && !failed) failed = 1
+      if (!code && !seen) passed = 1
+      print passed + 0, failed + 0, skipped + 0
+    }' "$1"
+}
+
+# step NAME COMMAND...: runs it, with its output in a log of its own, and goes on whatever comes of it.
+step() {
+  local name=$1 log code=0 began=$SECONDS counts
+  shift
+  log=$LOGS/$(printf '%s' "$name" | tr -cs 'A-Za-z0-9.' '-').log
+  "$@" >"$log" 2>&1 </dev/null || code=$?
+  read -ra counts < <(count "$log" "$code")
+  passed=$((passed + counts[0])) failed=$((failed + counts[1])) skipped=$((skipped + counts[2]))
+  if [ "$code" = 0 ] && [ "${counts[1]}" = 0 ]; then
+    printf 'ok      %4d s  %s%s\n' $((SECONDS - began)) "$name" "$([ "${counts[0]}" = 1 ] || echo ", ${counts[0]} tests")"
+  else
+    failures+=("$name")
+    printf 'FAILED  %4d s  %s (exit code %s); the end of %s:\n' $((SECONDS - began)) "$name" "$code" "${log#"$ROOT"/}"
+    tail -n 100 "$log" | sed 's/^/    /'
+  fi
+}
+
+# Lists what failed, then the closing line; the exit code says whether anything did.
+finish() {
+  local name
+  for name in "${failures[@]}"; do printf 'failed: %s\n' "$name"; done
+  if [ "$skipped" = 0 ]; then
+    echo "$passed passed, $failed failed"
+  else
+    echo "$passed passed, $failed failed, $skipped skipped"
+  fi
+  [ "$failed" = 0 ]
+}
+
+shell_scripts() {
+  local scripts=()
+  mapfile -t scripts < <(grep -lE '^#!/usr/bin/env bash|^# shellcheck shell=bash' ci/* .ci/run)
+  "$lint/bin/shellcheck" -x -P ci "${scripts[@]}"
+}
+
+clippy_core() { with_target core cargo clippy --locked --all-targets -- -D warnings; }
+
+clippy_python() {
+  local python
+  python=$("$ROOT/ci/python" "$1") || return
+  PYO3_PYTHON=$python with_target "clippy-$1" cargo clippy --locked --features python -- -D warnings
+}
+
+test_core() { with_target core timeout --foreground -k 10 900 cargo test --locked --no-fail-fast; }
+
+# The core as the GIL build has it, where the lock is the GIL's.
+test_core_gil() {
+  RUSTFLAGS="--cfg moka_gil" with_target core-gil timeout --foreground -k 10 900 cargo test --locked --no-fail-fast
+}
+
+check_types() { "$lint/bin/python" -m mypy --strict moka_py tests/typing; }
+
+# What needs neither a wheel nor an interpreter with the package.
+quick_steps() {
+  need_rust
+  have cargo-fmt && have cargo-clippy || rustup component add rustfmt clippy >&2 || true
+  lint=$(tool_venv 3.13 "${LINT_TOOLS[@]}")
+  cd "$ROOT" || return
+  step "shell scripts" shell_scripts
+  step "rustfmt" cargo fmt --check -- --color never
+  step "clippy, core" clippy_core
+  for version in "${MUST[@]}"; do step "clippy, python feature, $version" clippy_python "$version"; done
+  step "ruff check" "$lint/bin/ruff" check --output-format concise .
+  step "ruff format" "$lint/bin/ruff" format --check .
+  step "mypy --strict" check_types
+  step "cargo test, core" test_core
+  step "cargo test, core as on the GIL build" test_core_gil
+}
