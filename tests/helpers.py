@@ -159,6 +159,31 @@ class Background:
                 raise self.error
 
 
+class Collector(Background):
+    """A collector beside working threads, one full collection for each `step` they report.
+
+    It does not simply loop: on the free-threaded build that starves every other thread of the process
+    for minutes, whatever they work with, because each collection stops the world anew.
+    """
+
+    def __init__(self):
+        super().__init__(self._collect)
+        self._steps = threading.Semaphore(0)
+        self._ended = False
+
+    def step(self):
+        self._steps.release()
+
+    def _collect(self):
+        while self._steps.acquire(timeout=60) and not self._ended:
+            gc.collect()
+
+    def __exit__(self, *failure):
+        self._ended = True
+        self._steps.release()
+        super().__exit__(*failure)
+
+
 def run_threads(*targets, timeout=90.0):
     """Run each target in a thread of its own, all let go at once; return what they returned."""
     barrier = threading.Barrier(len(targets))

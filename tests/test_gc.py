@@ -1,11 +1,10 @@
 """The collector sees it all (law 12): cycles through a cache are collected, and no pass disturbs it."""
 
 import gc
-import threading
 import weakref
 
 import pytest
-from helpers import AT_ONCE, Key, Value, collect
+from helpers import AT_ONCE, Collector, Key, Value, collect, run_threads
 
 from moka_py import Moka
 
@@ -346,21 +345,17 @@ def test_collector_inside_each_callback():
 
 
 def test_caches_in_cycles_are_collected_while_threads_make_more(fast_switches):
-    references, done = [], threading.Event()
+    references, collector = [], Collector()
 
     def work():
-        for _ in range(500):
+        for number in range(500):
             cache = Moka(10, eviction_listener=lambda *event: None)
             cache.set("me", cache)
             references.append(weakref.ref(cache))
+            if number % 10 == 0:
+                collector.step()
 
-    threads = [threading.Thread(target=work) for _ in range(3)]
-    collector = threading.Thread(target=lambda: [gc.collect() for _ in iter(done.is_set, True)])
-    for thread in [*threads, collector]:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    done.set()
-    collector.join()
+    with collector:
+        run_threads(work, work, work)
     collect()
     assert not any(reference() for reference in references)

@@ -1,13 +1,12 @@
 """Many threads on one cache."""
 
-import gc
 import random
 import threading
 import time
 from collections import Counter
 
 import pytest
-from helpers import AT_ONCE, MISSING, Background, Key, run_threads
+from helpers import AT_ONCE, MISSING, Background, Collector, Key, run_threads
 
 from moka_py import Moka
 
@@ -202,8 +201,8 @@ def test_everything_at_once(policy):
 
 
 @pytest.mark.parametrize("policy", ["tiny_lfu", "lru"])
-def test_collector_in_a_loop_beside_it_all(policy):
-    cache, done = Moka(500, policy=policy, eviction_listener=lambda *event: None), []
+def test_collector_beside_it_all(policy):
+    cache, collector = Moka(500, policy=policy, eviction_listener=lambda *event: None), Collector()
 
     class Cyclic:
         def __init__(self):
@@ -218,16 +217,11 @@ def test_collector_in_a_loop_beside_it_all(policy):
             cache.get_with(Key(-number, number % 90), Cyclic)
             if number % 5 == 0:
                 cache.remove(key)
+            if number % 25 == 0:
+                collector.step()
 
-    def collect():
-        while not done:
-            gc.collect()
-
-    with Background(collect):
-        try:
-            run_copies(work, 3)
-        finally:
-            done.append(True)
+    with collector:
+        run_copies(work, 3)
     assert len(cache) == len(list(cache)) <= 500
 
 
