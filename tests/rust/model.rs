@@ -109,7 +109,9 @@ impl Model {
                 Cause::Size => {
                     assert!(is_over, "{one:?}: there was room");
                     assert_ne!(one.key, keep, "an entry is not the victim of its own write");
-                    let oldest = self.items.iter().find(|item| Some(item.key) != keep);
+                    assert_ne!(self.items[at].weight, 0, "that it leaves makes no room");
+                    let mut others = self.items.iter().filter(|item| Some(item.key) != keep);
+                    let oldest = others.find(|item| item.weight != 0);
                     if self.is_exact {
                         assert_eq!(oldest.map(|item| item.key), one.key, "the oldest leaves");
                     }
@@ -347,7 +349,7 @@ fn run(name: &str, seed: u64, steps: u64, every: u64, keys: u64, hashes: Hashes,
     let config = Config { listened: true, ..config };
     println!("{name}: seed {seed}, {keys} keys, {hashes:?}, {config:?}");
     // A cache of several shards has an order for each.
-    let is_exact = config.capacity < 2048 && (config.policy == Kind::Lru || config.capacity < 16);
+    let is_exact = config.capacity < 2048 && (config.policy == Kind::Lru || config.capacity < 8);
     let model = Model { items: Vec::new(), config, is_exact, now: 1 };
     let random = Random::new(seed);
     let mut run = Run { subject: Subject::new(config), model, random, hashes, keys, word: 0 };
@@ -386,7 +388,7 @@ fn lru_is_as_the_model_after_every_step() {
 
 #[test]
 fn tiny_lfu_is_as_the_model_after_every_step() {
-    runs("tiny_lfu", Kind::TinyLfu, &[0, 1, 2, 8, 15, 16, 17, 60], 1_000, 1);
+    runs("tiny_lfu", Kind::TinyLfu, &[0, 1, 2, 7, 8, 9, 16, 60], 1_000, 1);
 }
 
 #[test]

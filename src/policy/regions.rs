@@ -1,0 +1,664 @@
+//! The regions of W-TinyLFU, and who leaves them: a window for the new, a main region for what has proved
+//! itself.
+//!
+//! # How it works
+//! A new entry enters the window. When the cache is full and the window over its share, the window's oldest is
+//! the candidate and the oldest of probation the victim; the more frequent of the two, by the sketch, stays,
+//! and the victim on a tie. An entry used in probation moves to protected, up to 80 % of the main
+//! region; what falls out of protected has another chance in probation. Einziger, Friedman, Manes,
+//! "TinyLFU: A Highly Efficient Cache Admission Policy" (2017).
+//!
+//! Hits only write the stamps of their entries; the order is mended when a victim is sought. The window is in the
+//! order of last use, to the tick: a list for each of the last few ticks, and an entry that comes up with a later
+//! tick in its stamp moves on to its list. Probation and protected are queues with a second
+//! chance: who was used goes to the tail. A call looks at a bounded number of entries.
+//!
+//! A candidate that weighs more than its victim must be more frequent than all those that it would push
+//! out together. Einziger, Eytan, Friedman, Manes, "Lightweight Robust Size Aware Cache Management" (2022).
+//! An entry of weight 0 stands in a list apart: it is in nobody's way and nobody's victim.
+//!
+//! # Invariants
+//! - `one-region`: a known entry is in a list of its region and no other.
+//! - `sums`: a region's weight is that of its entries.
+//! - `low`: no entry is in a list of the window for a tick before `low`.
+
+use crate::lists::Lists;
+
+use super::View;
+use super::sketch::Sketch;
+use super::uses::{self, Uses};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(super) enum Region {
+    Window,
+    Probation,
+    Protected,
+    Weightless,
+}
+
+use Region::{Probation, Protected, Weightless, Window};
+
+/// The window's lists come after those of the other regions, whose lists are their numbers.
+const WINDOW_LISTS: usize = 4;
+/// The ticks that the window can tell apart.
+const WINDOW_TICKS: u64 = 8;
+/// The ticks in which a window's worth of entries comes. With more the order is no better.
+const TICKS_A_WINDOW: u64 = 4;
+/// Entries that a call looks at. With 16 the hit ratio is 0.1 points lower, with 200 as much higher.
+const STEPS: usize = 32;
+/// A candidate of this frequency that lost is let in all the same once in [`LUCK`] times: else whoever knows the
+/// victim could keep everybody out with keys that share its counters.
+const WARM: u32 = 6;
+const LUCK: u64 = 1024;
+
+pub(super) struct Regions {
+    lists: Lists,
+    regions: Vec<Region>,
+    weights: [u64; 4],
+    sketch: Sketch,
+    /// The weight that there is room for.
+    share: u64,
+    /// The window's part of that, from 0 to 1, and the weight that it comes to: set with each tick.
+    window: f64,
+    window_share: u64,
+    /// Uses counted since the owner last set this to 0: of entries in the window, and in the main region.
+    pub hits: [u64; 2],
+    /// Warm candidates that lost.
+    warm_losses: u64,
+    /// The tick of now, the entries that are still to come in it, and the lowest tick that the window has.
+    now: u64,
+    births_left: u64,
+    low: u64,
+}
+
+impl Regions {
+    pub fn new(share: u64, window: f64) -> Self {
+        Regions {
+            lists: Lists::new(WINDOW_LISTS + WINDOW_TICKS as usize),
+            regions: Vec::new(),
+            weights: [0; 4],
+            sketch: Sketch::default(),
+            share,
+            window,
+            window_share: 1,
+            hits: [0; 2],
+            warm_losses: 0,
+            now: 0,
+            births_left: 0,
+            low: 0,
+        }
+    }
+
+    /// Takes in a new entry, one of `live` with it.
+    pub fn insert(&mut self, number: u32, live: usize, is_followed: bool, view: &impl View, uses: &Uses) {
+        let hash = view.hash(number);
+        self.sketch.maintain(live);
+        let (times, waiting) = uses.take_misses(hash);
+        self.sketch.add(hash, times);
+        if let Some((missed, times)) = waiting {
+            self.sketch.add(missed, times);
+        }
+        if self.births_left == 0 {
+            self.tick(live, uses);
+        }
+        self.births_left -= 1;
+        uses.begin(view.stamp(number), number, is_followed);
+        if self.regions.len() <= number as usize {
+            self.regions.resize(number as usize + 1, Window);
+        }
+        self.enter(Window, number, view);
+    }
+
+    #[cold]
+    fn tick(&mut self, live: usize, uses: &Uses) {
+        self.now += 1;
+        uses.advance(self.now);
+        let entries = (live as f64 * self.window) as u64;
+        self.births_left = (entries / TICKS_A_WINDOW).max(1);
+        self.set_window(self.window);
+    }
+
+    /// Makes the window this part of the whole.
+    pub fn set_window(&mut self, window: f64) {
+        self.window = window;
+        // Where keys of one shard hold more than its share, the regions grow with them.
+        let held = (self.weights[Window as usize] + self.main()).max(self.share);
+        self.window_share = ((held as f64 * window) as u64).max(1);
+    }
+
+    pub fn window(&self) -> f64 {
+        self.window
+    }
+
+    pub fn remove(&mut self, number: u32, view: &impl View) {
+        self.leave(number, view.weight(number));
+    }
+
+    /// Learns that an entry's weight was `before`.
+    pub fn reweigh(&mut self, number: u32, before: u64, view: &impl View) {
+        if before == 0 || view.weight(number) == 0 {
+            self.leave(number, before);
+            self.enter(Window, number, view);
+        } else {
+            let weight = &mut self.weights[self.region(number) as usize];
+            *weight = *weight - before + view.weight(number);
+        }
+    }
+
+    /// Takes out the entry that should leave next; never `keep`. `None` if no other has a weight.
+    pub fn victim(&mut self, keep: Option<u32>, view: &impl View) -> Option<u32> {
+        let is_over = self.weights[Window as usize] > self.window_share;
+        let candidate = if is_over { self.oldest_of_window(keep, view) } else { None };
+        let victim = self.oldest_of_main(keep, view);
+        let leaves = match (candidate, victim) {
+            (Some(candidate), Some(victim)) if self.admits(candidate, victim, keep, view) => {
+                self.move_to(Probation, candidate, view);
+                victim
+            }
+            (Some(candidate), _) => candidate,
+            (None, Some(victim)) => victim,
+            (None, None) => self.oldest_of_window(keep, view)?,
+        };
+        self.remove(leaves, view);
+        Some(leaves)
+    }
+
+    /// Lets the window overflow into probation: while there is room, nobody is turned away.
+    pub fn settle(&mut self, view: &impl View) {
+        for _ in 0..STEPS {
+            if self.weights[Window as usize] <= self.window_share {
+                break;
+            }
+            match self.oldest_of_window(None, view) {
+                Some(oldest) => self.move_to(Probation, oldest, view),
+                None => break,
+            }
+        }
+    }
+
+    /// Some entry, the colder the better; `None` if there is none.
+    pub fn any(&mut self) -> Option<u32> {
+        let lists = [Probation as usize, Protected as usize, Weightless as usize].into_iter();
+        let window = (self.low..self.low + WINDOW_TICKS).map(window_list);
+        lists.chain(window).find_map(|list| self.lists.front(list))
+    }
+
+    /// Gives back the memory of numbers from `limit` up, which are not in use; and what is remembered of
+    /// former entries, if few are `live`.
+    pub fn trim(&mut self, limit: u32, live: usize) {
+        self.sketch.trim(live);
+        self.lists.trim(limit);
+        self.regions.truncate(limit as usize);
+        self.regions.shrink_to_fit();
+    }
+
+    pub fn knows(&self, number: u32) -> bool {
+        self.lists.contains(number)
+    }
+
+    /// The weights of the window and of the main region.
+    pub fn sizes(&self) -> [u64; 2] {
+        [self.weights[Window as usize], self.main()]
+    }
+
+    /// Counts the uses of an entry since they were counted last.
+    pub fn count_uses(&mut self, number: u32, view: &impl View) {
+        self.note(uses::count(view.stamp(number)), number, view);
+    }
+
+    fn note(&mut self, times: u32, number: u32, view: &impl View) {
+        if times > 0 {
+            self.sketch.add(view.hash(number), times);
+            match self.region(number) {
+                Window => self.hits[0] += u64::from(times),
+                Probation | Protected => self.hits[1] += u64::from(times),
+                Weightless => {}
+            }
+        }
+    }
+
+    fn main(&self) -> u64 {
+        self.weights[Probation as usize] + self.weights[Protected as usize]
+    }
+
+    fn protected_share(&self) -> u64 {
+        self.main() / 5 * 4
+    }
+
+    /// Whether a candidate is worth more than those whose place it would take: the victim, and who comes
+    /// after it where one is not enough.
+    fn admits(&mut self, candidate: u32, victim: u32, keep: Option<u32>, view: &impl View) -> bool {
+        let frequency = self.frequency(candidate, view);
+        if frequency > self.frequency(victim, view) {
+            let lacks = view.weight(candidate).saturating_sub(view.weight(victim));
+            return lacks == 0 || self.outweighs(frequency, candidate, victim, keep, view);
+        }
+        frequency >= WARM && self.is_lucky(candidate, view)
+    }
+
+    /// Whether a candidate of this frequency is worth more than its victim and all after it that must make room too.
+    #[cold]
+    fn outweighs(
+        &self,
+        frequency: u32,
+        candidate: u32,
+        victim: u32,
+        keep: Option<u32>,
+        view: &impl View,
+    ) -> bool {
+        let mut against = 0;
+        let mut lacks = view.weight(candidate);
+        let is_in_probation = self.region(victim) == Probation;
+        let after = |&at: &u32| self.lists.after(at);
+        let protected = is_in_probation.then(|| self.lists.front(Protected as usize)).flatten();
+        let after_it =
+            std::iter::successors(Some(victim), after).chain(std::iter::successors(protected, after));
+        for another in after_it.take(STEPS) {
+            if Some(another) != keep {
+                against += self.frequency(another, view);
+                lacks = lacks.saturating_sub(view.weight(another));
+            }
+            if lacks == 0 || against >= frequency {
+                break;
+            }
+        }
+        lacks == 0 && frequency > against
+    }
+
+    #[cold]
+    fn is_lucky(&mut self, candidate: u32, view: &impl View) -> bool {
+        self.warm_losses += 1;
+        let number = (view.hash(candidate) >> 8).wrapping_add(self.warm_losses);
+        number.is_multiple_of(LUCK)
+    }
+
+    /// The entry of the window that was used longest ago.
+    fn oldest_of_window(&mut self, keep: Option<u32>, view: &impl View) -> Option<u32> {
+        let mut steps = STEPS;
+        while self.low <= self.now {
+            let Some(head) = self.lists.front(window_list(self.low)) else {
+                self.low += 1;
+                continue;
+            };
+            let age = uses::age(view.stamp(head), self.now);
+            if age < self.now - self.low && (steps > 0 || Some(head) == keep) {
+                steps = steps.saturating_sub(1);
+                self.lists.unlink(head);
+                self.lists.push_back(self.window_list_of(self.now - age), head);
+                continue;
+            }
+            // The entry to keep is of now, so there is nobody in a later list.
+            let oldest = if Some(head) == keep { self.lists.after(head)? } else { head };
+            // What it did in the window is no reason to protect it in the main region.
+            self.take_used(oldest, view);
+            return Some(oldest);
+        }
+        self.low = self.now;
+        None
+    }
+
+    /// The head of probation, after its used heads moved to protected; where probation is empty, the
+    /// head of protected.
+    fn oldest_of_main(&mut self, keep: Option<u32>, view: &impl View) -> Option<u32> {
+        let mut steps = STEPS;
+        while steps > 0 {
+            let Some(head) = self.lists.front(Probation as usize) else { break };
+            if Some(head) != keep && !self.take_used(head, view) {
+                return Some(head);
+            }
+            steps -= 1;
+            self.move_to(Protected, head, view);
+            while steps > 0 && self.weights[Protected as usize] > self.protected_share() {
+                steps -= 1;
+                match self.oldest(Protected, keep, view, &mut steps) {
+                    Some(oldest) => self.move_to(Probation, oldest, view),
+                    None => break,
+                }
+            }
+        }
+        let probation = self.oldest(Probation, keep, view, &mut 0);
+        probation.or_else(|| self.oldest(Protected, keep, view, &mut steps))
+    }
+
+    /// The head of a queue, after its used heads had their second chance at the tail.
+    fn oldest(
+        &mut self,
+        region: Region,
+        keep: Option<u32>,
+        view: &impl View,
+        steps: &mut usize,
+    ) -> Option<u32> {
+        loop {
+            let head = self.lists.front(region as usize)?;
+            let is_kept = Some(head) == keep;
+            if !is_kept && (*steps == 0 || !self.take_used(head, view)) {
+                return Some(head);
+            }
+            *steps = steps.saturating_sub(1);
+            self.move_to(region, head, view);
+            if is_kept && self.lists.front(region as usize) == keep {
+                return None;
+            }
+        }
+    }
+
+    /// Whether the entry was used since this was last asked.
+    fn take_used(&mut self, number: u32, view: &impl View) -> bool {
+        let Some(times) = uses::take(view.stamp(number)) else { return false };
+        self.note(times, number, view);
+        true
+    }
+
+    fn frequency(&self, number: u32, view: &impl View) -> u32 {
+        self.sketch.frequency(view.hash(number)) + uses::uncounted(view.stamp(number))
+    }
+
+    fn region(&self, number: u32) -> Region {
+        self.regions[number as usize]
+    }
+
+    fn enter(&mut self, region: Region, number: u32, view: &impl View) {
+        let weight = view.weight(number);
+        let region = if weight == 0 { Weightless } else { region };
+        let list = if region == Window { self.window_list_of(self.now) } else { region as usize };
+        self.regions[number as usize] = region;
+        self.lists.push_back(list, number);
+        self.weights[region as usize] += weight;
+    }
+
+    fn leave(&mut self, number: u32, weight: u64) {
+        if self.lists.unlink(number) {
+            self.weights[self.region(number) as usize] -= weight;
+        }
+    }
+
+    fn move_to(&mut self, region: Region, number: u32, view: &impl View) {
+        self.remove(number, view);
+        self.enter(region, number, view);
+    }
+
+    /// The list for a tick from `low` to now. Ticks too far above `low` share the last list.
+    fn window_list_of(&self, tick: u64) -> usize {
+        window_list(tick.min(self.low + WINDOW_TICKS - 1))
+    }
+
+    /// Checks the invariants, and tells which numbers it knows.
+    #[cfg(any(test, debug_assertions))]
+    pub fn validate(&self, view: &impl View) -> Vec<u32> {
+        let mut known = Vec::new();
+        let window: Vec<usize> = (0..WINDOW_TICKS).map(window_list).collect();
+        let others = [Probation, Protected, Weightless].map(|region| (region, vec![region as usize]));
+        for (region, lists) in others.into_iter().chain([(Window, window)]) {
+            let numbers: Vec<u32> = lists.iter().flat_map(|&list| self.lists.iter(list)).collect();
+            assert!(numbers.iter().all(|&number| self.region(number) == region), "`one-region`");
+            let weight: u64 = numbers.iter().map(|&number| view.weight(number)).sum();
+            assert_eq!(weight, self.weights[region as usize], "`sums`");
+            known.extend(numbers);
+        }
+        known
+    }
+}
+
+fn window_list(tick: u64) -> usize {
+    WINDOW_LISTS + (tick % WINDOW_TICKS) as usize
+}
+
+#[cfg(test)]
+impl Regions {
+    pub fn heap_bytes(&self) -> usize {
+        self.lists.heap_bytes() + self.regions.capacity() + self.sketch.heap_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::tests::Entries;
+    use crate::sync::Ordering::Relaxed;
+
+    /// Regions with a window of a hundredth, and their entries.
+    struct Subject {
+        regions: Regions,
+        entries: Entries,
+        uses: Uses,
+        live: usize,
+    }
+
+    impl Subject {
+        fn new(share: u64, entries: Entries) -> Self {
+            Subject { regions: Regions::new(share, 0.01), entries, uses: Uses::new(false), live: 0 }
+        }
+
+        /// One that knows all of these entries.
+        fn full(share: u64, entries: Entries) -> Self {
+            let mut subject = Subject::new(share, entries);
+            for number in 0..subject.entries.0.len() as u32 {
+                subject.insert(number);
+                subject.regions.settle(&subject.entries);
+            }
+            subject
+        }
+
+        fn insert(&mut self, number: u32) {
+            self.live += 1;
+            self.regions.insert(number, self.live, false, &self.entries, &self.uses);
+        }
+
+        fn come(&mut self, weight: u64) -> u32 {
+            let number = self.entries.0.len() as u32;
+            let hash = (u64::from(number) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            self.entries.0.push((hash, weight, Default::default()));
+            self.insert(number);
+            number
+        }
+
+        fn make_use(&self, number: u32, times: usize) {
+            (0..times).for_each(|_| self.uses.record(self.entries.stamp(number)));
+        }
+
+        fn victim(&mut self, keep: Option<u32>) -> Option<u32> {
+            let victim = self.regions.victim(keep, &self.entries)?;
+            self.live -= 1;
+            Some(victim)
+        }
+
+        fn region(&self, number: u32) -> Region {
+            self.regions.region(number)
+        }
+
+        fn validate(&self) -> usize {
+            self.regions.validate(&self.entries).len()
+        }
+    }
+
+    #[test]
+    fn a_newcomer_passes_through_the_window_while_there_is_room() {
+        let mut subject = Subject::new(100, Entries::plain(5));
+        for number in 0..5 {
+            subject.insert(number);
+            assert_eq!(subject.region(number), Window);
+            subject.regions.settle(&subject.entries);
+        }
+        assert_eq!(
+            (subject.regions.sizes(), subject.region(4), subject.region(0)),
+            ([1, 4], Window, Probation)
+        );
+        subject.validate();
+    }
+
+    #[test]
+    fn the_more_frequent_of_candidate_and_victim_stays() {
+        let mut subject = Subject::full(20, Entries::plain(20));
+        // Entry 19 is the window's; it becomes the candidate when the next one comes.
+        let next = subject.come(1);
+        assert_eq!(subject.victim(Some(next)), Some(19), "the victim stays on a tie");
+        subject.make_use(next, 3);
+        let last = subject.come(1);
+        assert_eq!((subject.victim(Some(last)), subject.region(next)), (Some(0), Probation));
+        subject.validate();
+    }
+
+    #[test]
+    fn what_was_used_in_probation_is_protected() {
+        let mut subject = Subject::full(20, Entries::plain(20));
+        (0..3).for_each(|number| subject.make_use(number, 1));
+        subject.victim(None).expect("there are entries");
+        let regions = [0, 1, 2, 4].map(|number| subject.region(number));
+        assert_eq!(regions, [Protected, Protected, Protected, Probation]);
+        subject.validate();
+    }
+
+    #[test]
+    fn what_was_used_in_the_window_is_not_protected_for_it() {
+        let mut subject = Subject::full(20, Entries::plain(20));
+        subject.make_use(19, 3);
+        let next = subject.come(1);
+        assert_eq!(subject.victim(Some(next)), Some(0));
+        assert_eq!(subject.region(19), Probation);
+        for _ in 1..19 {
+            let next = subject.come(1);
+            subject.victim(Some(next)).expect("there are others");
+        }
+        assert_eq!(subject.region(19), Probation);
+        subject.validate();
+    }
+
+    #[test]
+    fn the_window_goes_by_the_last_use() {
+        let mut subject = Subject::full(40, Entries::plain(40));
+        subject.regions.set_window(0.5);
+        let ages = |subject: &Subject| {
+            let tick = |number: u32| subject.entries.stamp(number).load(Relaxed);
+            (tick(40), tick(47))
+        };
+        // The window is half of the whole, so eight ticks pass; the uses of 40 to 43 are the last of all.
+        let numbers: Vec<u32> = (0..20)
+            .map(|_| {
+                let next = subject.come(1);
+                subject.victim(Some(next));
+                next
+            })
+            .collect();
+        assert_ne!(ages(&subject).0, ages(&subject).1);
+        numbers[..4].iter().for_each(|&number| subject.make_use(number, 1));
+        // All is as frequent, so whoever comes up as a candidate leaves.
+        let mut left = Vec::new();
+        for _ in 0..20 {
+            let next = subject.come(1);
+            left.extend(subject.victim(Some(next)));
+        }
+        let place = |number: u32| left.iter().position(|&other| other == number).unwrap_or(usize::MAX);
+        assert!(
+            numbers[..4].iter().all(|&used| numbers[4..16].iter().all(|&other| place(used) > place(other))),
+            "{left:?}"
+        );
+        subject.validate();
+    }
+
+    #[test]
+    fn the_protected_are_four_of_five_of_the_main_region() {
+        let mut subject = Subject::full(100, Entries::plain(100));
+        for _ in 0..20 {
+            (0..100).for_each(|number| subject.make_use(number, 1));
+            subject.victim(None).expect("there are entries");
+            // Those who leave leave from probation; the main region had 99 at first.
+            let protected = subject.regions.weights[Protected as usize];
+            assert!(protected <= 99 / 5 * 4 + 1, "{protected}");
+            subject.validate();
+        }
+        assert!(subject.regions.weights[Protected as usize] > 40);
+    }
+
+    #[test]
+    fn weights_follow_their_entries() {
+        let mut subject = Subject::full(100, Entries::weighing(&[5, 1, 7, 2]));
+        subject.entries.0[2].1 = 3;
+        subject.regions.reweigh(2, 7, &subject.entries);
+        subject.validate();
+        subject.regions.remove(0, &subject.entries);
+        subject.regions.remove(0, &subject.entries);
+        assert_eq!(subject.regions.sizes().iter().sum::<u64>(), 6);
+        assert_eq!(subject.validate(), 3);
+    }
+
+    #[test]
+    fn an_entry_of_no_weight_is_nobodys_victim() {
+        let mut subject = Subject::full(10, Entries::weighing(&[0, 5, 0, 5]));
+        assert_eq!(subject.region(2), Weightless);
+        subject.entries.0[3].1 = 0;
+        subject.regions.reweigh(3, 5, &subject.entries);
+        assert_eq!((subject.victim(None), subject.victim(None)), (Some(1), None));
+        subject.entries.0[0].1 = 4;
+        subject.regions.reweigh(0, 0, &subject.entries);
+        assert_eq!(subject.region(0), Window);
+        subject.validate();
+        assert_eq!((subject.victim(None), subject.regions.any()), (Some(0), Some(2)));
+        assert_eq!(subject.validate(), 2);
+    }
+
+    #[test]
+    fn a_heavy_candidate_must_be_worth_all_that_it_pushes_out() {
+        for (uses, is_admitted) in [(3, false), (4, true)] {
+            let mut subject = Subject::full(40, Entries::weighing(&[1; 36]));
+            let heavy = subject.come(4);
+            subject.make_use(heavy, uses);
+            let next = subject.come(1);
+            assert_eq!(subject.victim(Some(next)), Some(35), "it was in the window before the heavy one");
+            let victim = subject.victim(Some(next)).expect("there are others");
+            assert_eq!(victim != heavy, is_admitted, "{uses} uses and a birth, against four births");
+            subject.validate();
+        }
+    }
+
+    #[test]
+    fn a_warm_candidate_that_lost_is_let_in_now_and_then() {
+        let mut subject = Subject::full(100, Entries::plain(100));
+        (0..99).for_each(|number| subject.make_use(number, 15));
+        let mut admitted = 0;
+        for _ in 0..20 * LUCK {
+            let candidate = subject.come(1);
+            subject.make_use(candidate, 6);
+            let next = subject.come(1);
+            admitted += u64::from(subject.victim(Some(next)) != Some(candidate));
+            let entries = &subject.entries;
+            for number in [candidate, next] {
+                subject.regions.remove(number, entries);
+            }
+            // All stay warm, and there are always 100 of them.
+            (0..99).for_each(|number| subject.make_use(number, 15));
+            subject.entries.0.truncate(100);
+            subject.live = 99;
+        }
+        assert!((5..100).contains(&admitted), "{admitted} of {}", 20 * LUCK);
+    }
+
+    #[test]
+    fn a_victim_is_found_even_where_all_were_used() {
+        let mut subject = Subject::full(200, Entries::plain(200));
+        for left in (0..200).rev() {
+            (0..200).for_each(|number| subject.make_use(number, 15));
+            subject.victim(None).expect("there are entries");
+            assert_eq!(subject.validate(), left);
+        }
+        assert_eq!((subject.victim(None), subject.regions.any()), (None, None));
+    }
+
+    #[test]
+    fn the_entry_to_keep_stays_in_a_window_of_any_size() {
+        for window in [0.0, 0.3, 0.99] {
+            let mut subject = Subject::new(50, Entries::plain(0));
+            subject.regions.set_window(window);
+            for _ in 0..400 {
+                let next = subject.come(1);
+                (0..next).step_by(7).for_each(|number| subject.make_use(number, 1));
+                if subject.live > 50 {
+                    let victim = subject.victim(Some(next)).expect("there are others");
+                    assert_ne!(victim, next);
+                }
+                subject.regions.settle(&subject.entries);
+                assert_eq!(subject.validate(), subject.live);
+            }
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! What readers tell `tiny_lfu` without a lock: the uses of entries, and misses.
+//!
+//! # How it works
+//! A hit writes to the stamp of its entry, and only what changes it: a count that ends where the sketch does, and
+//! the [tick](Uses::advance) of the last use, of which there are a few in the time that an entry spends in
+//! the window. So a hot entry is read without a write (law 5). The policy takes the count
+//! when it comes upon the entry.
+//!
+//! A few entries, chosen by hash, are followed: their stamps carry a mark and their number, and a use that
+//! changes the stamp also puts the number into a ring, in the order of the uses, which the policy empties.
+//!
+//! A miss leaves its hash and a count in one of a few words. The `set` that mostly follows finds it there, and the
+//! two are one access; misses that no `set` follows go to the sketch with a later newcomer.
+//!
+//! | bits of a stamp | meaning |
+//! |---|---|
+//! | 0-3 | uses since they were counted last |
+//! | 4 | there were uses that are counted, and its place in the order is not yet put right for them |
+//! | 5 | it is followed |
+//! | 8-31 | the tick of its last use |
+//! | 32-63 | the number of a followed entry |
+//!
+//! # Orderings
+//! All are Relaxed: an access that is lost or doubled between threads costs accuracy, never correctness.
+
+use crate::sync::Ordering::Relaxed;
+use crate::sync::{AtomicU64, Padded};
+
+use super::sketch::MOST;
+
+const COUNT: u64 = MOST as u64;
+const USED: u64 = 1 << 4;
+const FOLLOWED: u64 = 1 << 5;
+const TICK_SHIFT: u32 = 8;
+const TICKS: u64 = 0xff_ffff;
+const TICK: u64 = TICKS << TICK_SHIFT;
+const NUMBER_SHIFT: u32 = 32;
+
+/// The uses of followed entries that can wait.
+const RING: u64 = 64;
+/// The misses that can wait for their `set`.
+const MISSES: usize = 16;
+
+pub(crate) struct Uses {
+    /// The tick of now in its place in a stamp, and a full count.
+    tick: Padded<AtomicU64>,
+    /// In each word the upper bits of a hash and, in its lowest four, how often it was missed. 0 is for a
+    /// miss that the sketch knows already.
+    missed: Box<Padded<[AtomicU64; MISSES]>>,
+    ring: Option<Box<Ring>>,
+}
+
+/// The numbers of followed entries that were used, oldest first, while there is room.
+struct Ring {
+    pushed: AtomicU64,
+    taken: AtomicU64,
+    numbers: [AtomicU64; RING as usize],
+}
+
+fn zeros<const COUNT: usize>() -> [AtomicU64; COUNT] {
+    std::array::from_fn(|_| AtomicU64::new(0))
+}
+
+impl Uses {
+    /// `can_follow` says whether there can be followed entries.
+    pub fn new(can_follow: bool) -> Self {
+        let ring = || Ring { pushed: AtomicU64::new(0), taken: AtomicU64::new(0), numbers: zeros() };
+        Uses {
+            tick: Padded(AtomicU64::new(COUNT)),
+            missed: Box::new(Padded(zeros())),
+            ring: can_follow.then(|| Box::new(ring())),
+        }
+    }
+
+    /// Notes a use of an entry: a hit, or another value.
+    #[inline]
+    pub fn record(&self, stamp: &AtomicU64) {
+        let old = stamp.load(Relaxed);
+        // What of the tick is another, and how far the count is from its end.
+        let differs = (old ^ self.tick.0.load(Relaxed)) & (TICK | COUNT);
+        if differs != 0 {
+            let more = u64::from(differs & COUNT != 0);
+            stamp.store((old ^ differs & TICK) + more, Relaxed);
+            if old & FOLLOWED != 0 {
+                self.push((old >> NUMBER_SHIFT) as u32);
+            }
+        }
+    }
+
+    #[cold]
+    fn push(&self, number: u32) {
+        let Some(ring) = &self.ring else { return };
+        let pushed = ring.pushed.load(Relaxed);
+        if pushed.wrapping_sub(ring.taken.load(Relaxed)) < RING {
+            ring.numbers[(pushed % RING) as usize].store(u64::from(number), Relaxed);
+            ring.pushed.store(pushed.wrapping_add(1), Relaxed);
+        }
+    }
+
+    /// Notes a look-up that found nothing.
+    #[inline]
+    pub fn record_miss(&self, hash: u64) {
+        let missed = self.missed(hash);
+        let old = missed.load(Relaxed);
+        let new = if old ^ hash > COUNT { hash & !COUNT | 1 } else { old + u64::from(old & COUNT != COUNT) };
+        missed.store(new, Relaxed);
+    }
+
+    /// What to count for a newcomer: each of its misses, or the `set` itself; and then another hash that
+    /// waited where it would have, with its misses.
+    pub fn take_misses(&self, hash: u64) -> (u32, Option<(u64, u32)>) {
+        let missed = self.missed(hash);
+        let old = missed.load(Relaxed);
+        let (waiting, count) = (old & !COUNT, (old & COUNT) as u32);
+        if old ^ hash <= COUNT {
+            missed.store(0, Relaxed);
+            (count, None)
+        } else if count == 0 {
+            (1, None)
+        } else {
+            missed.store(waiting, Relaxed);
+            (1, Some((waiting, count)))
+        }
+    }
+
+    fn missed(&self, hash: u64) -> &AtomicU64 {
+        &self.missed.0[(hash >> 16) as usize % MISSES]
+    }
+
+    /// Begins another tick.
+    pub fn advance(&self, now: u64) {
+        self.tick.0.store((now & TICKS) << TICK_SHIFT | COUNT, Relaxed);
+    }
+
+    /// Stamps an entry that is new to the policy.
+    pub fn begin(&self, stamp: &AtomicU64, number: u32, is_followed: bool) {
+        let mark = if is_followed { u64::from(number) << NUMBER_SHIFT | FOLLOWED } else { 0 };
+        stamp.store(self.tick.0.load(Relaxed) & TICK | mark, Relaxed);
+    }
+
+    /// The next use of a followed entry.
+    pub fn next_followed(&self) -> Option<u32> {
+        let ring = self.ring.as_ref()?;
+        let taken = ring.taken.load(Relaxed);
+        if taken == ring.pushed.load(Relaxed) {
+            return None;
+        }
+        ring.taken.store(taken.wrapping_add(1), Relaxed);
+        Some(ring.numbers[(taken % RING) as usize].load(Relaxed) as u32)
+    }
+}
+
+/// The uses since they were counted last, which are counted with this.
+pub(super) fn count(stamp: &AtomicU64) -> u32 {
+    let old = stamp.load(Relaxed);
+    if old & COUNT != 0 {
+        stamp.store(old & !COUNT | USED, Relaxed);
+    }
+    (old & COUNT) as u32
+}
+
+/// Whether there were uses since the entry's place was put right last, which it is with this; and those that
+/// were not counted, which are with this.
+pub(super) fn take(stamp: &AtomicU64) -> Option<u32> {
+    let old = stamp.load(Relaxed);
+    if old & (COUNT | USED) == 0 {
+        return None;
+    }
+    stamp.store(old & !(COUNT | USED), Relaxed);
+    Some((old & COUNT) as u32)
+}
+
+/// The uses since they were counted last, without counting them.
+pub(super) fn uncounted(stamp: &AtomicU64) -> u32 {
+    (stamp.load(Relaxed) & COUNT) as u32
+}
+
+/// How many ticks ago the entry was used last.
+pub(super) fn age(stamp: &AtomicU64, now: u64) -> u64 {
+    now.wrapping_sub(stamp.load(Relaxed) >> TICK_SHIFT) & TICKS
+}
+
+pub(super) fn is_followed(stamp: &AtomicU64) -> bool {
+    stamp.load(Relaxed) & FOLLOWED != 0
+}
+
+pub(super) fn unfollow(stamp: &AtomicU64) {
+    stamp.store(stamp.load(Relaxed) & (COUNT | USED | TICK), Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stamp_of(uses: &Uses, number: u32, is_followed: bool) -> AtomicU64 {
+        let stamp = AtomicU64::new(u64::MAX);
+        uses.begin(&stamp, number, is_followed);
+        stamp
+    }
+
+    #[test]
+    fn a_count_ends_where_the_sketch_does_and_then_nothing_is_written() {
+        let uses = Uses::new(false);
+        let stamp = stamp_of(&uses, 7, false);
+        (0..100).for_each(|_| uses.record(&stamp));
+        assert_eq!(uncounted(&stamp), MOST);
+        let before = stamp.load(Relaxed);
+        uses.record(&stamp);
+        assert_eq!(stamp.load(Relaxed), before);
+        assert_eq!((count(&stamp), count(&stamp), uncounted(&stamp)), (MOST, 0, 0));
+    }
+
+    #[test]
+    fn counted_uses_are_remembered_until_the_order_is_put_right() {
+        let uses = Uses::new(false);
+        let stamp = stamp_of(&uses, 7, false);
+        assert_eq!(take(&stamp), None);
+        (0..3).for_each(|_| uses.record(&stamp));
+        assert_eq!(count(&stamp), 3);
+        assert_eq!(take(&stamp), Some(0));
+        assert_eq!(take(&stamp), None);
+        (0..2).for_each(|_| uses.record(&stamp));
+        assert_eq!((take(&stamp), uncounted(&stamp)), (Some(2), 0));
+    }
+
+    #[test]
+    fn the_tick_of_the_last_use_is_kept() {
+        let uses = Uses::new(false);
+        let first = (1 << 24) - 2;
+        uses.advance(first);
+        let stamp = stamp_of(&uses, 7, false);
+        for now in first..first + 5 {
+            uses.advance(now);
+            assert_eq!(age(&stamp, now), now - first, "also where the ticks of a stamp begin anew");
+        }
+        uses.record(&stamp);
+        assert_eq!(age(&stamp, first + 5), 1);
+    }
+
+    #[test]
+    fn uses_of_followed_entries_come_in_their_order_while_there_is_room() {
+        let uses = Uses::new(true);
+        let stamps: Vec<_> = (0..10).map(|number| stamp_of(&uses, number, number != 3)).collect();
+        [5, 3, 1, 5].into_iter().for_each(|number: usize| uses.record(&stamps[number]));
+        let taken = || std::iter::from_fn(|| uses.next_followed()).collect::<Vec<_>>();
+        assert_eq!(taken(), [5, 1, 5]);
+        for _ in 0..12 {
+            stamps.iter().for_each(|stamp| uses.record(stamp));
+        }
+        assert_eq!(taken().len() as u64, RING);
+        uses.record(&stamps[9]);
+        assert_eq!(taken(), [9]);
+        assert!(is_followed(&stamps[9]) && !is_followed(&stamps[3]));
+    }
+
+    #[test]
+    fn misses_count_once_with_the_set_that_follows() {
+        let uses = Uses::new(false);
+        let (hash, other) = (0xabc0_1234_5678_9abc, 0xdef0_1234_5678_9abc);
+        assert_eq!(uses.take_misses(hash), (1, None), "a set without a miss");
+        uses.record_miss(hash);
+        assert_eq!(uses.take_misses(hash), (1, None), "a miss and its set");
+        (0..3).for_each(|_| uses.record_miss(hash));
+        assert_eq!(uses.take_misses(other), (1, Some((hash & !COUNT, 3))), "misses without a set");
+        assert_eq!(uses.take_misses(other), (1, None));
+        assert_eq!(uses.take_misses(hash), (0, None), "they were counted before");
+        (0..100).for_each(|_| uses.record_miss(hash));
+        assert_eq!(uses.take_misses(hash), (MOST, None));
+    }
+}
