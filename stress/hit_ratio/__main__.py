@@ -1,0 +1,127 @@
+"""Hit ratios of the policies and their peers on traces of real systems, as a table and, if asked, a chart.
+
+A trace is a name in tests/data/traces.json or a file of little-endian 32-bit ids, compressed with xz. Each access is a
+get, and a set where it misses, in one thread, from an empty cache on. Subjects that are not installed are left out.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from replay import SUBJECTS
+
+HERE = Path(__file__).resolve().parent
+DATA = HERE.parent.parent / "tests" / "data"
+# The sizes of a file that has none of its own, and those of a chart: parts of its different ids.
+PARTS = (0.01, 0.05, 0.2)
+CHARTED = (0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.45, 0.6)
+
+
+def traces_of(names):
+    """Name, files (with the accesses taken of each) and sizes of each trace asked for."""
+    carried = {trace["name"]: trace for trace in json.loads((DATA / "traces.json").read_text())}
+    for name in names or carried:
+        if name not in carried:
+            yield Path(name).name.partition(".")[0], [name], None
+            continue
+        trace = carried[name]
+        parts = trace.get("parts", [{"name": name, "accesses": trace["accesses"], "repeats": 1}])
+        files = [
+            f"{DATA / carried[part['name']]['file']}:{part['accesses']}"
+            for part in parts
+            for _ in range(part["repeats"])
+        ]
+        yield name, files, trace["sizes"]
+
+
+def replay(python, subject, capacities, files):
+    """The hits at each capacity, with the trace's length; `None` where the interpreter does not have the subject."""
+    run = [python, HERE / "replay.py", subject, json.dumps(capacities), *files]
+    result = json.loads(subprocess.run(run, check=True, stdout=subprocess.PIPE).stdout)
+    return result if result["hits"] is not None else None
+
+
+def ratios_of(pythons, capacities, files):
+    """For each subject that is there its ratios in percent, one a capacity."""
+
+    def ratios(subject):
+        for python in pythons:
+            if result := replay(python, subject, capacities, files):
+                return [100 * hits / result["accesses"] for hits in result["hits"]]
+        return None
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = dict(zip(SUBJECTS, pool.map(ratios, SUBJECTS), strict=True))
+    return {subject: ratios for subject, ratios in found.items() if ratios is not None}
+
+
+def sizes_for(parts, files):
+    unique = replay(sys.executable, "exact LRU", [1], files)["unique"]
+    return sorted({max(1, round(part * unique)) for part in parts})
+
+
+def print_table(rows):
+    """Rows of trace, capacity and ratio by subject, as Markdown."""
+    subjects = [subject for subject in SUBJECTS if all(subject in ratios for _, _, ratios in rows)]
+    print(f"| trace | capacity | {' | '.join(subjects)} |")
+    print(f"|---|--:|{'--:|' * len(subjects)}")
+    for name, capacity, ratios in rows:
+        print(f"| {name} | {capacity:,} | {' | '.join(f'{ratios[subject]:.2f}' for subject in subjects)} |")
+    means = [sum(ratios[subject] for _, _, ratios in rows) / len(rows) for subject in subjects]
+    print(f"| mean | | {' | '.join(f'{mean:.2f}' for mean in means)} |")
+
+
+def draw(path, curves):
+    """One plot a trace: hit ratio over capacity, a line for each subject."""
+    import matplotlib
+    from matplotlib import pyplot
+
+    matplotlib.use("agg")
+    matplotlib.rcParams["svg.hashsalt"] = "the same file for the same figures"
+    figure, plots = pyplot.subplots(1, len(curves), figsize=(5 * len(curves), 4.2), squeeze=False)
+    for plot, (name, sizes, ratios) in zip(plots[0], curves, strict=True):
+        for color, subject in enumerate(SUBJECTS):
+            # An LRU is an LRU: one line is enough.
+            if subject not in ratios or subject == "cachebox LRU":
+                continue
+            is_ours = subject.startswith("moka_py")
+            style = "--" if subject in ("offline optimum", "exact LRU") else "-"
+            width = 2.4 if is_ours else 1.2
+            plot.plot(sizes, ratios[subject], style, label=subject, color=f"C{color}", linewidth=width)
+        plot.set(title=name, xlabel="capacity, entries", xscale="log")
+        plot.grid(alpha=0.3)
+    plots[0][0].set_ylabel("hit ratio, percent")
+    plots[0][-1].legend(fontsize="small", loc="lower right")
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None} if path.endswith("svg") else None)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("traces", nargs="*", metavar="TRACE", help="a name or a file (default: all that are carried)")
+    parser.add_argument("--sizes", help="capacities, with commas between (default: the trace's own)")
+    parser.add_argument("--chart", metavar="FILE", help="draw a chart of these traces, as SVG or PNG; needs matplotlib")
+    parser.add_argument("--peers", metavar="PYTHON", help="an interpreter that has PyPI's moka-py")
+    options = parser.parse_args()
+    pythons = [sys.executable, *filter(None, [options.peers])]
+    rows, curves = [], []
+    for name, files, sizes in traces_of(options.traces):
+        if options.sizes:
+            sizes = [int(size) for size in options.sizes.split(",")]
+        sizes = sizes or sizes_for(PARTS, files)
+        ratios = ratios_of(pythons, sizes, files)
+        rows += [(name, size, {subject: row[at] for subject, row in ratios.items()}) for at, size in enumerate(sizes)]
+        if options.chart:
+            sizes = sizes_for(CHARTED, files)
+            curves.append((name, sizes, ratios_of(pythons, sizes, files)))
+    print_table(rows)
+    if options.chart:
+        draw(options.chart, curves)
+
+
+if __name__ == "__main__":
+    main()

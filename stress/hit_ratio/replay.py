@@ -1,0 +1,138 @@
+"""Replays accesses through one subject: get, and set after a miss. Run as a program, it prints the hits as JSON.
+
+It is a program of its own because PyPI's moka-py has the name of this package, so the two need an environment each.
+"""
+
+import array
+import heapq
+import json
+import lzma
+import sys
+from collections import OrderedDict
+
+
+def ids_of(paths):
+    """The accesses of trace files, one after the other; the ids of different files are kept apart."""
+    names = sorted(set(paths))
+    accesses = []
+    for path in paths:
+        file, _, count = path.partition(":")
+        with open(file, "rb") as source:
+            ids = array.array("I", lzma.decompress(source.read()))
+        if sys.byteorder == "big":
+            ids.byteswap()
+        files = sorted({name.partition(":")[0] for name in names})
+        apart = files.index(file) << 32
+        accesses += [key + apart for key in ids[: int(count) if count else None]]
+    return accesses
+
+
+def hits_of(get, put, keys):
+    hits = 0
+    for key in keys:
+        if get(key) is None:
+            put(key, key)
+        else:
+            hits += 1
+    return hits
+
+
+def ours(policy):
+    def replay(capacity, keys):
+        from moka_py import Moka
+
+        if not hasattr(Moka, "expires_in"):
+            raise ImportError("this is PyPI's moka-py")
+        cache = Moka(capacity, policy=policy)
+        return hits_of(cache.get, cache.set, [key + 1 for key in keys])
+
+    return replay
+
+
+def moka_py(capacity, keys):
+    """PyPI's moka-py; its maintenance runs after each set, since it holds more than its capacity otherwise."""
+    from moka_py import Moka
+
+    if hasattr(Moka, "expires_in"):
+        raise ImportError("this is not PyPI's moka-py")
+    cache = Moka(capacity)
+
+    def put(key, value):
+        cache.set(key, value)
+        cache.run_pending_tasks()
+
+    return hits_of(cache.get, put, [key + 1 for key in keys])
+
+
+def theine(capacity, keys):
+    from theine import Cache
+
+    cache = Cache(capacity)
+    return hits_of(lambda key: cache.get(key)[0], cache.set, [key + 1 for key in keys])
+
+
+def cachebox(capacity, keys):
+    from cachebox import LRUCache
+
+    cache = LRUCache(capacity)
+    return hits_of(cache.get, cache.insert, [key + 1 for key in keys])
+
+
+def exact_lru(capacity, keys):
+    order, hits = OrderedDict(), 0
+    for key in keys:
+        if key in order:
+            order.move_to_end(key)
+            hits += 1
+        else:
+            order[key] = None
+            if len(order) > capacity:
+                order.popitem(last=False)
+    return hits
+
+
+def optimum(capacity, keys):
+    """What knowing the future would give: who is needed last leaves, or does not enter.
+
+    Belady, "A study of replacement algorithms for a virtual-storage computer" (1966).
+    """
+    never = len(keys)
+    needed_next, upcoming = [never] * len(keys), {}
+    for at in range(len(keys) - 1, -1, -1):
+        needed_next[at] = upcoming.get(keys[at], never)
+        upcoming[keys[at]] = at
+    held, heap, hits = {}, [], 0
+    for at, key in enumerate(keys):
+        hits += key in held
+        held[key] = needed_next[at]
+        heapq.heappush(heap, (-needed_next[at], key))
+        while len(held) > capacity:
+            needed, key = heapq.heappop(heap)
+            if held.get(key) == -needed:
+                del held[key]
+    return hits
+
+
+SUBJECTS = {
+    "offline optimum": optimum,
+    "moka_py tiny_lfu": ours("tiny_lfu"),
+    "theine": theine,
+    "moka-py 0.5.0": moka_py,
+    "moka_py lru": ours("lru"),
+    "cachebox LRU": cachebox,
+    "exact LRU": exact_lru,
+}
+
+
+def main():
+    subject, capacities, *paths = sys.argv[1:]
+    keys = ids_of(paths)
+    try:
+        hits = [SUBJECTS[subject](capacity, keys) for capacity in json.loads(capacities)]
+    except ImportError:
+        hits = None
+    json.dump({"accesses": len(keys), "unique": len(set(keys)), "hits": hits}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
