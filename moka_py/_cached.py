@@ -1,6 +1,8 @@
 """`cached` keeps a function's results in a `Moka`, as `functools.lru_cache` keeps them in a dict.
 
-How it works: the arguments of a call become a key. A hit is one `get`; a miss runs the function and sets its result.
+How it works: a function becomes a native callable, which looks its arguments up where they lie. A coroutine function
+gets a wrapper: the arguments of a call become a key; a hit is one look-up, a miss runs the function and keeps what it
+returns.
 `wait_concurrent` lets calls of one key share one run: threads through `Moka.get_with`, coroutines through a `_Flight`.
 
 Invariants:
@@ -15,14 +17,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import itertools
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from datetime import timedelta
-from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, Protocol, TypeVar, overload
 
-from moka_py._moka_py import Moka
+from moka_py._moka_py import Moka, _cached_function, _Made, _Memo
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -30,8 +31,6 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 S = TypeVar("S")
 
-# What `get` answers where there is nothing: None is a value like any other.
-_ABSENT: Any = object()
 # Parts the positional arguments of a key from the keyword arguments.
 _KEYWORDS = object()
 
@@ -68,138 +67,20 @@ class CachedFunction(Protocol[P, R_co]):
     def cache_info(self) -> CacheInfo: ...
     def cache_clear(self) -> None: ...
     def cache_parameters(self) -> dict[str, Any]: ...
+    def cache_invalidate(self, *args: Any, **kwargs: Any) -> bool: ...
+    def cache_contains(self, *args: Any, **kwargs: Any) -> bool: ...
 
 
-class _Key(tuple[Any, ...]):
-    """The arguments of a call, after the hash of them all: each is hashed once, however often the key is."""
-
-    __slots__ = ()
-
-    def __hash__(self) -> int:
-        return cast(int, self[0])
-
-
-def _key(typed: bool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The key of a call. As in `lru_cache`, keyword order counts, and a lone exact int or str is its own key."""
-    match args:
-        case [only] if not kwargs and not typed and (type(only) is int or type(only) is str):
-            return only
-    parts = args
-    if kwargs:
-        parts += (_KEYWORDS, *kwargs.items())
-    if typed:
-        parts += (*map(type, args), *map(type, kwargs.values()))
-    return _Key((hash(parts), *parts))
-
-
-class _Counter:
-    """Counts calls without a lock: the step of `itertools.count` is atomic on both builds of CPython."""
-
-    def __init__(self) -> None:
-        self._steps = itertools.count()
-        self._base = 0
-        self.add = self._steps.__next__
-
-    def _total(self) -> int:
-        # Only its text tells where a count stands: "count(5)".
-        return int(repr(self._steps)[6:-1])
-
-    def value(self) -> int:
-        return self._total() - self._base
-
-    def reset(self) -> None:
-        self._base = self._total()
-
-
-class _Memo:
-    """What one cached function has besides its code: the cache, the counts, and the era, which `clear` ends."""
-
-    def __init__(self, cache: Moka[Any, Any], maxsize: int | None) -> None:
-        self.cache = cache
-        self.hits = _Counter()
-        self.misses = _Counter()
-        self.era = object()
-        self._maxsize = maxsize
-
-    def keep(self, key: Any, value: Any, era: object) -> None:
-        """Sets a value whose computation began in `era`, unless that has ended."""
-        if era is not self.era:
-            return
-        self.cache.set(key, value)
-        # A clear may have come in between and missed the value.
-        if era is not self.era:
-            self.cache.remove(key)
-
-    def info(self) -> CacheInfo:
-        return CacheInfo(self.hits.value(), self.misses.value(), self._maxsize, self.cache.weighted_size())
-
-    def clear(self) -> None:
-        # The era ends first, so that whoever still finds the old one sets before the cache is emptied.
-        self.era = object()
-        self.cache.clear()
-        self.hits.reset()
-        self.misses.reset()
-
-
-_MakeKey = Callable[[tuple[Any, ...], dict[str, Any]], Any]
-
-
-def _wrap(function: Callable[..., Any], make_key: _MakeKey, memo: _Memo) -> Callable[..., Any]:
-    get, hit, miss = memo.cache.get, memo.hits.add, memo.misses.add
-
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        key = make_key(args, kwargs)
-        value = get(key, _ABSENT)
-        if value is not _ABSENT:
-            hit()
-            return value
-        miss()
-        era = memo.era
-        value = function(*args, **kwargs)
-        memo.keep(key, value, era)
-        return value
-
-    return wrapper
-
-
-def _wrap_shared(function: Callable[..., Any], make_key: _MakeKey, memo: _Memo) -> Callable[..., Any]:
-    get, get_with, hit, miss = memo.cache.get, memo.cache.get_with, memo.hits.add, memo.misses.add
-
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        key = make_key(args, kwargs)
-        value = get(key, _ABSENT)
-        if value is not _ABSENT:
-            hit()
-            return value
-        leads = False
-
-        def compute() -> Any:
-            nonlocal leads
-            leads = True
-            miss()
-            return function(*args, **kwargs)
-
-        value = get_with(key, compute)
-        if not leads:
-            hit()
-        return value
-
-    return wrapper
-
-
-def _wrap_async(function: Callable[..., Any], make_key: _MakeKey, memo: _Memo) -> Callable[..., Any]:
-    get, hit, miss = memo.cache.get, memo.hits.add, memo.misses.add
+def _wrap_async(function: Callable[..., Any], memo: _Memo) -> Callable[..., Any]:
+    find, miss, keep = memo._find, memo._miss, memo._keep
 
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        key = make_key(args, kwargs)
-        value = get(key, _ABSENT)
-        if value is not _ABSENT:
-            hit()
-            return value
-        miss()
-        era = memo.era
+        made = find(args, kwargs)
+        if type(made) is not _Made:
+            return made
+        era = miss()
         value = await function(*args, **kwargs)
-        memo.keep(key, value, era)
+        keep(made, value, era)
         return value
 
     return wrapper
@@ -208,7 +89,7 @@ def _wrap_async(function: Callable[..., Any], make_key: _MakeKey, memo: _Memo) -
 class _Flight(asyncio.Task[Any]):
     """The one computation of a key in one event loop. It is a task of its own, so no waiter's end is its end."""
 
-    def __init__(self, computation: Any, loop: asyncio.AbstractEventLoop, era: object) -> None:
+    def __init__(self, computation: Any, loop: asyncio.AbstractEventLoop, era: int) -> None:
         # Not by the loop's task factory: an eager one would run the function before others can find the flight.
         super().__init__(computation, loop=loop)
         self._era = era
@@ -218,8 +99,8 @@ class _Flight(asyncio.Task[Any]):
         # Where no waiter is left to see a failure, nobody misses it.
         self.add_done_callback(lambda flight: flight.cancelled() or flight.exception())
 
-    def is_open(self, era: object) -> bool:
-        return self._era is era and not self._is_cancelled and not self.done()
+    def is_open(self, era: int) -> bool:
+        return self._era == era and not self._is_cancelled and not self.done()
 
     def cancel(self, msg: Any = None) -> bool:
         self._is_cancelled = True
@@ -253,29 +134,27 @@ class _Flight(asyncio.Task[Any]):
             del self, caller
 
 
-def _wrap_async_shared(function: Callable[..., Any], make_key: _MakeKey, memo: _Memo) -> Callable[..., Any]:
-    get, hit, miss = memo.cache.get, memo.hits.add, memo.misses.add
+def _wrap_async_shared(function: Callable[..., Any], memo: _Memo) -> Callable[..., Any]:
+    find, hit, miss, keep = memo._find, memo._hit, memo._miss, memo._keep
     # A flight holds its loop, so while it is here no other loop has that id.
-    flights: weakref.WeakValueDictionary[tuple[int, Any], _Flight] = weakref.WeakValueDictionary()
+    flights: weakref.WeakValueDictionary[tuple[int, _Made], _Flight] = weakref.WeakValueDictionary()
 
-    async def compute(key: Any, era: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    async def compute(made: _Made, era: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         value = await function(*args, **kwargs)
-        memo.keep(key, value, era)
+        keep(made, value, era)
         return value
 
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        key = make_key(args, kwargs)
-        era = memo.era
-        value = get(key, _ABSENT)
-        if value is not _ABSENT:
-            hit()
-            return value
+        era = memo._era
+        made = find(args, kwargs)
+        if type(made) is not _Made:
+            return made
         loop = asyncio.get_running_loop()
-        place = (id(loop), key)
+        place = (id(loop), made)
         flight = flights.get(place)
         leads = flight is None or not flight.is_open(era)
         if flight is None or leads:
-            flight = _Flight(compute(key, era, args, kwargs), loop, era)
+            flight = _Flight(compute(made, era, args, kwargs), loop, era)
             try:
                 flights[place] = flight
             except BaseException:  # of an `__eq__`
@@ -310,6 +189,7 @@ def cached(
     wait_concurrent: bool = False,
     policy: Literal["tiny_lfu", "lru"] = "tiny_lfu",
     weigher: Callable[[Any, Any], int] | None = None,
+    key: Callable[..., Hashable] | None = None,
 ) -> Callable[[Callable[P, R]], CachedFunction[P, R]]: ...
 @overload
 def cached(
@@ -321,6 +201,7 @@ def cached(
     wait_concurrent: bool = False,
     policy: Literal["tiny_lfu", "lru"] = "tiny_lfu",
     weigher: Callable[[Any, Any], int] | None = None,
+    key: Callable[..., Hashable] | None = None,
 ) -> CachedFunction[P, R]: ...
 def cached(
     maxsize: Any = 128,
@@ -331,6 +212,7 @@ def cached(
     wait_concurrent: bool = False,
     policy: Literal["tiny_lfu", "lru"] = "tiny_lfu",
     weigher: Callable[[Any, Any], int] | None = None,
+    key: Callable[..., Hashable] | None = None,
 ) -> Any:
     """Keeps the results of a function or coroutine function, like `functools.lru_cache`; also as plain `@cached`.
 
@@ -343,10 +225,11 @@ def cached(
       raises RuntimeError, and so does a circle of runs (in coroutines: of such as await each other directly).
     - `policy`: `"tiny_lfu"` or `"lru"`, what leaves when the cache is full.
     - `weigher`: a function of a key, which is opaque, and a result, that returns what it counts toward `maxsize`.
+    - `key`: a function of the call's arguments that returns its key, in place of the arguments themselves.
 
     Arguments must be hashable. Exceptions and cancellations are not kept, and neither is what began before a
-    `cache_clear`. The result has `cache_info`, `cache_clear`, `cache_parameters`, `cache` (the `Moka`) and
-    `__wrapped__`, as attributes.
+    `cache_clear`. The result has `cache_info`, `cache_clear`, `cache_parameters`, `cache` (the `Moka`), `__wrapped__`,
+    and, for a call with the arguments given, `cache_invalidate` and `cache_contains`, as attributes.
     """
     function, maxsize = (maxsize, 128) if callable(maxsize) else (None, maxsize)
     if maxsize is not None and not isinstance(maxsize, int):
@@ -354,6 +237,8 @@ def cached(
     for name, flag in (("typed", typed), ("wait_concurrent", wait_concurrent)):
         if not isinstance(flag, bool):
             raise TypeError(f"{name} must be a bool, got {type(flag).__name__}")
+    if key is not None and not callable(key):
+        raise TypeError(f"key must be callable or None, got {type(key).__name__}")
     maxsize = maxsize if maxsize is None else max(maxsize, 0)
     capacity = sys.maxsize if maxsize is None else min(maxsize, sys.maxsize)
     # Complains of a wrong argument here already, before there is a function.
@@ -374,18 +259,19 @@ def cached(
             raise TypeError("cached cannot keep what a generator function returns, since it serves only once")
         # Without capacity nothing is kept, not even what weighs nothing.
         cache: Moka[Any, Any] = Moka(capacity, ttl=ttl, tti=tti, policy=policy, weigher=weigher if capacity else None)
-        memo = _Memo(cache, maxsize)
-        # Where nothing is shared either, calls need no key, so their arguments need not be hashable.
-        make_key = functools.partial(_key, typed) if capacity or wait_concurrent else lambda args, kwargs: None
+        memo = _Memo(function, cache, typed, capacity > 0, wait_concurrent, key, _KEYWORDS, CacheInfo, maxsize)
         if _is(function, inspect.iscoroutinefunction):
             wrap = _wrap_async_shared if wait_concurrent else _wrap_async
+            wrapper: Any = wrap(function, memo)
         else:
-            wrap = _wrap_shared if wait_concurrent else _wrap
-        wrapper: Any = functools.update_wrapper(wrap(function, make_key, memo), function)
+            wrapper = _cached_function(memo)
+        functools.update_wrapper(wrapper, function)
         wrapper.cache = cache
-        wrapper.cache_info = memo.info
-        wrapper.cache_clear = memo.clear
+        wrapper.cache_info = memo.cache_info
+        wrapper.cache_clear = memo.cache_clear
         wrapper.cache_parameters = parameters.copy
+        wrapper.cache_invalidate = memo.cache_invalidate
+        wrapper.cache_contains = memo.cache_contains
         return wrapper
 
     return decorate if function is None else decorate(function)

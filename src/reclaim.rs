@@ -185,13 +185,12 @@ impl<T> Drop for Shared<T> {
 
 #[cfg(not(moka_gil))]
 mod threads {
-    use std::cell::Cell;
     use std::collections::VecDeque;
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::Retired;
-    use crate::sync::{Lock, Padded, cores};
+    use crate::sync::{Lock, Padded, cores, stripe};
 
     /// A bin asks for a grace when this many wait in it.
     const LOT: usize = 16;
@@ -400,21 +399,6 @@ mod threads {
                 }
             }
         }
-    }
-
-    /// A small number of the thread's own.
-    fn stripe() -> usize {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        thread_local! {
-            static STRIPE: Cell<usize> = const { Cell::new(usize::MAX) };
-        }
-        STRIPE.with(|stripe| {
-            if stripe.get() == usize::MAX {
-                // Relaxed: any number will do.
-                stripe.set(NEXT.fetch_add(1, Ordering::Relaxed));
-            }
-            stripe.get()
-        })
     }
 }
 

@@ -16,6 +16,8 @@ pub(crate) use std::sync::atomic::Ordering;
 
 #[cfg(not(moka_gil))]
 mod threads {
+    use std::cell::Cell;
+    use std::sync::atomic::Ordering;
     use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 
     pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize};
@@ -57,6 +59,21 @@ mod threads {
     pub(crate) fn cores() -> usize {
         static CORES: OnceLock<usize> = OnceLock::new();
         *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
+    }
+
+    /// A small number of the thread's own.
+    pub(crate) fn stripe() -> usize {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static STRIPE: Cell<usize> = const { Cell::new(usize::MAX) };
+        }
+        STRIPE.with(|stripe| {
+            if stripe.get() == usize::MAX {
+                // Relaxed: any number will do.
+                stripe.set(NEXT.fetch_add(1, Ordering::Relaxed));
+            }
+            stripe.get()
+        })
     }
 
     /// How many shards a cache of this capacity has.
@@ -163,6 +180,16 @@ mod gil {
     atomic!(AtomicU64, AtomicU64, u64);
     atomic!(AtomicUsize, AtomicUsize, usize);
 
+    /// Nobody else counts at the same time.
+    pub(crate) fn stripe() -> usize {
+        0
+    }
+
+    /// There is one stripe.
+    pub(crate) fn cores() -> usize {
+        1
+    }
+
     /// There is nobody to be ordered against.
     pub(crate) fn full_fence() {}
 
@@ -173,6 +200,8 @@ mod gil {
 }
 
 #[cfg(moka_gil)]
-pub(crate) use gil::{AtomicU64, AtomicUsize, Lock, Locked, Padded, full_fence, shard_count};
+pub(crate) use gil::{AtomicU64, AtomicUsize, Lock, Locked, Padded, cores, full_fence, shard_count, stripe};
 #[cfg(not(moka_gil))]
-pub(crate) use threads::{AtomicU64, AtomicUsize, Lock, Locked, Padded, cores, full_fence, shard_count};
+pub(crate) use threads::{
+    AtomicU64, AtomicUsize, Lock, Locked, Padded, cores, full_fence, shard_count, stripe,
+};

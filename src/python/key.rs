@@ -40,7 +40,7 @@ impl Seed {
     }
 
     #[inline]
-    fn mix(self, hash: isize) -> u64 {
+    pub fn mix(self, hash: isize) -> u64 {
         let product = u128::from(hash as u64 ^ self.whiten) * u128::from(self.multiply);
         (product as u64) ^ (product >> 64) as u64
     }
@@ -60,6 +60,11 @@ impl<'a, 'py> Key<'a, 'py> {
             Some(key) => Ok(key),
             None => Ok(Key { object, hash: seed.mix(object.hash()?) }),
         }
+    }
+
+    /// A key whose hash, mixed, is known.
+    pub fn hashed(object: &'a Bound<'py, PyAny>, hash: u64) -> Self {
+        Key { object, hash }
     }
 
     /// A key whose hash can be looked up in it.

@@ -3,12 +3,15 @@
 //! A method reads its arguments, makes one call into the core, and settles: the listener is told and what
 //! left is dropped, with nothing held.
 
+mod arguments;
+mod cached;
 mod convert;
 mod end;
 mod fast;
 mod key;
 mod listener;
 mod mapping;
+mod memo;
 mod moka;
 mod object;
 
@@ -22,6 +25,12 @@ mod _moka_py {
 
     #[pymodule_export]
     use super::moka::Moka;
+
+    #[pymodule_export]
+    use super::memo::{Made, Memo};
+
+    #[pymodule_export]
+    use super::cached::new;
 
     #[pymodule_export]
     const VERSION: &str = env!("CARGO_PKG_VERSION");

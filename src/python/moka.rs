@@ -13,7 +13,7 @@ use super::key::{Key, Raised, Seed, Sure};
 use super::listener::{self, Hook};
 use super::mapping::{self, EntryIterator, Fallback, Part};
 use super::object::Object;
-use crate::{Cache, Clock, Config, Cursor, Departures, Failure, Kind, Lifetime, LoadError, Stored};
+use crate::{Cache, Clock, Config, Cursor, Departures, Failure, Kind, Lifetime, LoadError, Lookup, Stored};
 
 type Core = Cache<Object, Object, Raised>;
 type Left = Departures<Object, Object>;
@@ -37,21 +37,63 @@ impl Moka {
         &self.core
     }
 
+    pub fn seed(&self) -> Seed {
+        self.seed
+    }
+
     /// What `get` finds, where that needs neither a user's code nor maintenance; else `None`.
     #[inline]
     pub fn glance(&self, key: &Bound<'_, PyAny>) -> Option<Option<Object>> {
         self.core.glance(&Key::known(key, self.seed)?)
     }
 
+    /// A key whose hash can be looked up in it.
+    #[inline]
+    pub fn known<'a, 'py>(&self, key: &'a Bound<'py, PyAny>) -> Option<Key<'a, 'py>> {
+        Key::known(key, self.seed)
+    }
+
+    /// What `get` finds.
+    pub fn look_up(
+        &self,
+        py: Python<'_>,
+        query: &impl Lookup<Object, Error = Raised>,
+    ) -> PyResult<Option<Object>> {
+        self.call(py, |left| self.core.get(query, left))
+    }
+
+    /// What `get` finds in a cache without a listener, with nothing asked of PyO3.
+    pub fn look_up_unheard<Q: Lookup<Object>>(&self, query: &Q) -> Result<Option<Object>, Q::Error> {
+        let mut left = Departures::new();
+        let found = self.core.get(query, &mut left);
+        self.core.release(left);
+        found
+    }
+
+    /// Whether a key is there; it is no use.
+    pub fn holds(&self, py: Python<'_>, query: &impl Lookup<Object, Error = Raised>) -> PyResult<bool> {
+        Ok(self.call(py, |left| self.core.peek(query, left))?.is_some())
+    }
+
+    /// Removes a key; whether it was there.
+    pub fn discard(&self, py: Python<'_>, query: &impl Lookup<Object, Error = Raised>) -> PyResult<bool> {
+        Ok(self.call(py, |left| self.core.remove(query, left))?.is_some())
+    }
+
     /// Sets without a call of any user's code but what the drop of an old value runs. False, with nothing
     /// done, where that does not go.
     #[inline]
     pub fn set_at_once(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> bool {
+        Key::known(key, self.seed).is_some_and(|key| self.set_known_at_once(key, value))
+    }
+
+    /// The same, for a key that is hashed already.
+    #[inline]
+    pub fn set_known_at_once(&self, key: Key<'_, '_>, value: &Bound<'_, PyAny>) -> bool {
         let config = self.core.config();
         if config.listened || config.weighted {
             return false;
         }
-        let Some(key) = Key::known(key, self.seed) else { return false };
         let mut left = Departures::new();
         let is_set = self.core.set(&Sure(key), Stored::plain(Object::of(value)), &mut left).is_ok();
         self.core.release(left);
@@ -60,9 +102,49 @@ impl Moka {
 
     /// Sets without deadlines of its own.
     pub fn store(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        let query = self.key(key)?;
+        self.store_as(&self.key(key)?, key, value)
+    }
+
+    /// Sets a key that is hashed already.
+    pub fn store_as(
+        &self,
+        query: &Key<'_, '_>,
+        key: &Bound<'_, PyAny>,
+        value: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
         let stored = self.stored(key, value, Lifetime::default())?;
-        self.call(key.py(), |left| self.core.set(&query, stored, left))
+        self.call(key.py(), |left| self.core.set(query, stored, left))
+    }
+
+    /// The value of a key, computed if absent, once for all threads that ask.
+    pub fn load<'py>(
+        &self,
+        query: &Key<'_, 'py>,
+        key: &Bound<'py, PyAny>,
+        lifetime: Lifetime,
+        compute: impl FnOnce() -> PyResult<Bound<'py, PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
+        let py = key.py();
+        let compute = || {
+            let weighed = compute().and_then(|value| Ok((self.weigh(key, &value)?, value)));
+            weighed.map(|(weight, value)| (Object::new(value.unbind()), weight)).map_err(|error| {
+                let is_shared = convert::is_failure(py, &error);
+                Failure { error: Raised::new(py, error), is_shared }
+            })
+        };
+        // Law 2: only the park itself runs detached.
+        let mut pause = |park: &(dyn Fn() + Sync)| {
+            end::wait_detached(py, park);
+            py.check_signals().map_err(|error| Raised::new(py, error))
+        };
+        let loaded = self.run(py, |left| self.core.get_with(query, lifetime, compute, &mut pause, left));
+        loaded.map(Object::into_py).map_err(|error| match error {
+            LoadError::User(raised) => raised.into_error(py),
+            LoadError::OwnKey => PyRuntimeError::new_err("the initializer of a key asked for that very key"),
+            LoadError::Circle => {
+                PyRuntimeError::new_err("threads would wait for each other's initializers in a circle")
+            }
+        })
     }
 
     #[inline]
@@ -221,38 +303,16 @@ impl Moka {
 
     /// Return the value of key, computed by initializer() if absent, once for all threads that ask.
     #[pyo3(signature = (key, initializer, ttl=None, tti=None))]
-    fn get_with(
+    fn get_with<'py>(
         &self,
-        py: Python<'_>,
-        key: &Bound<'_, PyAny>,
-        initializer: &Bound<'_, PyAny>,
+        key: &Bound<'py, PyAny>,
+        initializer: &Bound<'py, PyAny>,
         ttl: Option<&Bound<'_, PyAny>>,
         tti: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
         convert::callable("initializer", initializer)?;
         let lifetime = Self::lifetime(ttl, tti)?;
-        let query = self.key(key)?;
-        let compute = || {
-            let computed = initializer.call0();
-            let weighed = computed.and_then(|value| Ok((self.weigh(key, &value)?, value)));
-            weighed.map(|(weight, value)| (Object::new(value.unbind()), weight)).map_err(|error| {
-                let is_shared = convert::is_failure(py, &error);
-                Failure { error: Raised::new(py, error), is_shared }
-            })
-        };
-        // Law 2: only the park itself runs detached.
-        let mut pause = |park: &(dyn Fn() + Sync)| {
-            end::wait_detached(py, park);
-            py.check_signals().map_err(|error| Raised::new(py, error))
-        };
-        let loaded = self.run(py, |left| self.core.get_with(&query, lifetime, compute, &mut pause, left));
-        loaded.map(Object::into_py).map_err(|error| match error {
-            LoadError::User(raised) => raised.into_error(py),
-            LoadError::OwnKey => PyRuntimeError::new_err("the initializer of a key asked for that very key"),
-            LoadError::Circle => {
-                PyRuntimeError::new_err("threads would wait for each other's initializers in a circle")
-            }
-        })
+        self.load(&self.key(key)?, key, lifetime, || initializer.call0())
     }
 
     /// Remove key and return its value, or default.

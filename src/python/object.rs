@@ -52,29 +52,34 @@ impl Object {
         self.as_ptr() == other.as_ptr()
     }
 
-    fn as_ptr(&self) -> *mut ffi::PyObject {
+    pub fn as_ptr(&self) -> *mut ffi::PyObject {
         self.0.as_ptr()
     }
 
-    /// Whether this equals a key looked for, where that needs no code but the interpreter's own: for the same
-    /// object, and for exact `str`, `int` and `bytes`.
+    /// Whether this equals a key looked for, where [`quick_eq`] can tell.
     #[inline]
     pub fn quick_eq(&self, key: &Bound<'_, PyAny>) -> Option<bool> {
-        if self.as_ptr() == key.as_ptr() {
-            return Some(true);
-        }
-        let mine = self.bind(key.py());
-        let kind = key.get_type_ptr();
-        if kind != mine.get_type_ptr() {
-            let both_known = Builtin::of(mine).and(Builtin::of(key));
-            return both_known.map(|_| false);
-        }
-        Some(match Builtin::of(key)? {
-            Builtin::Str => str_parts(mine) == str_parts(key),
-            Builtin::Int => int_eq(mine, key),
-            Builtin::Bytes => bytes_of(mine) == bytes_of(key),
-        })
+        quick_eq(self.bind(key.py()), key)
     }
+}
+
+/// Whether two objects are equal, where that needs no code but the interpreter's own: for the same object, and
+/// for exact `str`, `int` and `bytes`.
+#[inline]
+pub(crate) fn quick_eq(stored: &Bound<'_, PyAny>, key: &Bound<'_, PyAny>) -> Option<bool> {
+    if stored.as_ptr() == key.as_ptr() {
+        return Some(true);
+    }
+    let kind = key.get_type_ptr();
+    if kind != stored.get_type_ptr() {
+        let both_known = Builtin::of(stored).and(Builtin::of(key));
+        return both_known.map(|_| false);
+    }
+    Some(match Builtin::of(key)? {
+        Builtin::Str => str_parts(stored) == str_parts(key),
+        Builtin::Int => int_eq(stored, key),
+        Builtin::Bytes => bytes_of(stored) == bytes_of(key),
+    })
 }
 
 impl Clone for Object {

@@ -1,0 +1,258 @@
+//! The arguments of a call as a key, hashed and compared where they lie.
+//!
+//! The key is that of `functools.lru_cache`: a lone exact `str` or `int` is its own; else a tuple of the positional
+//! arguments, then, if there are any, a mark and each keyword with its argument, then, if types count, the types
+//! of all arguments. The tuple is made only for what is to be stored; a look-up compares these parts
+//! with the stored tuple's items, and its hash is the tuple's.
+//!
+//! None of it asks PyO3 whether the thread is attached, and an exception stays where the interpreter has it
+//! ([`ErrorSet`]): in the slots of a type of our own, and late in the interpreter's end, PyO3 would say no.
+//!
+//! # Invariants
+//! - `held`: the parts are objects that the caller of the function holds for the length of the call.
+//! - `attached`: all of this happens on an attached thread.
+
+#![allow(unsafe_code)]
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use smallvec::SmallVec;
+
+use super::key::Seed;
+use super::object::{self, Object};
+use crate::Lookup;
+
+pub(crate) type Parts = SmallVec<[*mut ffi::PyObject; 16]>;
+
+/// Puts the parts of a call with keywords, or whose types count, together.
+///
+/// # Safety
+/// - `held`: `count` positional arguments, and one for each of `names`, which is a tuple or null.
+pub(crate) unsafe fn gather(
+    arguments: *const *mut ffi::PyObject,
+    count: usize,
+    names: *mut ffi::PyObject,
+    mark: *mut ffi::PyObject,
+    is_typed: bool,
+) -> Parts {
+    let named = if names.is_null() {
+        0
+    } else {
+        // SAFETY: the caller's; names are a tuple.
+        unsafe { ffi::PyTuple_GET_SIZE(names) as usize }
+    };
+    let given = if arguments.is_null() {
+        &[]
+    } else {
+        // SAFETY: the caller's; so many arguments are there.
+        unsafe { std::slice::from_raw_parts(arguments, count + named) }
+    };
+    let mut parts = Parts::from_slice(&given[..count]);
+    if named > 0 {
+        parts.push(mark);
+        for (index, &value) in given[count..].iter().enumerate() {
+            // SAFETY: there are so many names.
+            parts.push(unsafe { ffi::PyTuple_GET_ITEM(names, index as ffi::Py_ssize_t) });
+            parts.push(value);
+        }
+    }
+    if is_typed {
+        for &value in given {
+            // SAFETY: `held`; the object holds its type.
+            parts.push(unsafe { ffi::Py_TYPE(value) }.cast());
+        }
+    }
+    parts
+}
+
+/// The user's code raised, and the interpreter has the exception.
+pub(crate) struct ErrorSet;
+
+/// The hash of an object, which may run the user's code. `None` is with an exception set.
+#[inline]
+fn hash_of(object: &Bound<'_, PyAny>) -> Option<isize> {
+    let known = object::known_hash(object);
+    known.or_else(|| {
+        // SAFETY: `attached`; a live object.
+        let hash = unsafe { ffi::PyObject_Hash(object.as_ptr()) };
+        (hash != -1).then_some(hash)
+    })
+}
+
+/// Whether two objects are equal, as containers compare: the same is equal to itself.
+fn are_equal(stored: &Bound<'_, PyAny>, key: &Bound<'_, PyAny>) -> Result<bool, ErrorSet> {
+    // SAFETY: `attached`; both are live.
+    match unsafe { ffi::PyObject_RichCompareBool(stored.as_ptr(), key.as_ptr(), ffi::Py_EQ) } {
+        -1 => Err(ErrorSet),
+        equal => Ok(equal == 1),
+    }
+}
+
+/// An object that is a key by itself, hashed.
+pub(crate) struct Lone<'a, 'py> {
+    object: &'a Bound<'py, PyAny>,
+    hash: u64,
+}
+
+impl<'a, 'py> Lone<'a, 'py> {
+    /// `None` is with an exception set.
+    pub fn new(object: &'a Bound<'py, PyAny>, seed: Seed) -> Option<Self> {
+        hash_of(object).map(|hash| Lone { object, hash: seed.mix(hash) })
+    }
+}
+
+impl Lookup<Object> for Lone<'_, '_> {
+    type Error = ErrorSet;
+
+    fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    fn key(&self) -> Object {
+        Object::of(self.object)
+    }
+
+    fn quick(&self, key: &Object) -> Option<bool> {
+        key.quick_eq(self.object)
+    }
+
+    fn equals(&self, key: &Object) -> Result<bool, ErrorSet> {
+        are_equal(key.bind(self.object.py()), self.object)
+    }
+
+    fn same(a: &Object, b: &Object) -> bool {
+        a.is(b)
+    }
+}
+
+/// The parts of a call, hashed.
+pub(crate) struct Arguments<'a, 'py> {
+    py: Python<'py>,
+    parts: &'a [*mut ffi::PyObject],
+    hash: u64,
+}
+
+impl<'a, 'py> Arguments<'a, 'py> {
+    /// Hashes each part once, which may run the user's code. `None` is with an exception set.
+    ///
+    /// # Safety
+    /// - `held`.
+    #[inline]
+    pub unsafe fn new(py: Python<'py>, parts: &'a [*mut ffi::PyObject], seed: Seed) -> Option<Self> {
+        let mut sum = TupleHash::default();
+        for &part in parts {
+            // SAFETY: `held`.
+            let part = unsafe { Borrowed::from_ptr(py, part) };
+            let hash = hash_of(&part)?;
+            sum.add(hash);
+        }
+        Some(Arguments { py, parts, hash: seed.mix(sum.end(parts.len())) })
+    }
+
+    /// The tuple; `None` is with an exception set.
+    pub fn tuple(&self) -> Option<Object> {
+        // SAFETY: `attached`.
+        let tuple = unsafe { ffi::PyTuple_New(self.parts.len() as ffi::Py_ssize_t) };
+        if tuple.is_null() {
+            return None;
+        }
+        for (index, &part) in self.parts.iter().enumerate() {
+            // SAFETY: `held`; a new reference for the tuple.
+            let item = unsafe { ffi::Py_NewRef(part) };
+            // SAFETY: the tuple is new, and this item is empty.
+            unsafe { ffi::PyTuple_SET_ITEM(tuple, index as ffi::Py_ssize_t, item) };
+        }
+        // SAFETY: a new reference.
+        let tuple = unsafe { Bound::from_owned_ptr(self.py, tuple) };
+        Some(Object::new(tuple.unbind()))
+    }
+
+    /// Each item of a stored tuple beside its part; `None` where the key is no tuple of as many.
+    #[inline]
+    fn beside<'b>(
+        &'b self,
+        key: &'b Object,
+    ) -> Option<impl Iterator<Item = (Borrowed<'b, 'py, PyAny>, Borrowed<'b, 'py, PyAny>)>> {
+        let tuple = key.as_ptr();
+        // SAFETY: a live object.
+        let is_tuple = unsafe { ffi::PyTuple_CheckExact(tuple) } != 0;
+        // SAFETY: an exact tuple.
+        if !is_tuple || unsafe { ffi::PyTuple_GET_SIZE(tuple) } as usize != self.parts.len() {
+            return None;
+        }
+        Some(self.parts.iter().enumerate().map(move |(index, &part)| {
+            // SAFETY: the tuple has so many items.
+            let item = unsafe { ffi::PyTuple_GET_ITEM(tuple, index as ffi::Py_ssize_t) };
+            // SAFETY: the tuple, which `key` holds, holds it.
+            let item = unsafe { Borrowed::from_ptr(self.py, item) };
+            // SAFETY: `held`.
+            (item, unsafe { Borrowed::from_ptr(self.py, part) })
+        }))
+    }
+}
+
+impl Lookup<Object> for Arguments<'_, '_> {
+    type Error = ErrorSet;
+
+    #[inline]
+    fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// What is stored is stored under the tuple.
+    fn key(&self) -> Object {
+        Object::new(self.py.None())
+    }
+
+    #[inline]
+    fn quick(&self, key: &Object) -> Option<bool> {
+        let Some(mut pairs) = self.beside(key) else { return Some(false) };
+        // Up to the first that differs; none after it would be compared.
+        let decided = pairs.find_map(|(item, part)| match object::quick_eq(&item, &part) {
+            Some(true) => None,
+            other => Some(other),
+        });
+        decided.unwrap_or(Some(true))
+    }
+
+    fn equals(&self, key: &Object) -> Result<bool, ErrorSet> {
+        let Some(pairs) = self.beside(key) else { return Ok(false) };
+        for (item, part) in pairs {
+            if !are_equal(&item, &part)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn same(a: &Object, b: &Object) -> bool {
+        a.is(b)
+    }
+}
+
+/// The hash of a tuple, from those of its items: xxHash, as CPython has it in `tuplehash`.
+struct TupleHash(u64);
+
+impl Default for TupleHash {
+    fn default() -> Self {
+        TupleHash(Self::PRIME_5)
+    }
+}
+
+impl TupleHash {
+    const PRIME_1: u64 = 11_400_714_785_074_694_791;
+    const PRIME_2: u64 = 14_029_467_366_897_019_727;
+    const PRIME_5: u64 = 2_870_177_450_012_600_261;
+
+    #[inline]
+    fn add(&mut self, item: isize) {
+        let sum = self.0.wrapping_add((item as u64).wrapping_mul(Self::PRIME_2));
+        self.0 = sum.rotate_left(31).wrapping_mul(Self::PRIME_1);
+    }
+
+    #[inline]
+    fn end(self, items: usize) -> isize {
+        let hash = self.0.wrapping_add(items as u64 ^ Self::PRIME_5 ^ 3_527_539) as isize;
+        if hash == -1 { 1_546_275_796 } else { hash }
+    }
+}

@@ -1,0 +1,330 @@
+//! What a cached function has besides its code: the cache, the counts, and the era, which a clear ends.
+
+use std::ffi::c_int;
+
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use super::arguments::Parts;
+use super::cached;
+use super::key::Key;
+use super::moka::Moka;
+use super::object::Object;
+use crate::sync::{AtomicU64, Ordering, Padded, cores, stripe};
+use crate::{Lifetime, Lookup};
+
+/// A count that threads add to without meeting.
+pub(crate) struct Tally(Box<[Padded<AtomicU64>]>);
+
+impl Tally {
+    fn new() -> Self {
+        let stripes = cores().next_power_of_two().min(32);
+        Tally((0..stripes).map(|_| Padded(AtomicU64::new(0))).collect())
+    }
+
+    // Relaxed: a count orders nothing.
+    #[inline]
+    pub fn add(&self) {
+        self.0[stripe() & (self.0.len() - 1)].0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.iter().map(|count| count.0.load(Ordering::Relaxed)).sum()
+    }
+
+    fn reset(&self) {
+        self.0.iter().for_each(|count| count.0.store(0, Ordering::Relaxed));
+    }
+}
+
+/// Which call a key is wanted for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Nothing is kept or shared, so there are no keys.
+    Keyless,
+    /// A result is kept by whoever computed it.
+    Alone,
+    /// Calls of one key share a run.
+    Shared,
+}
+
+#[pyclass(module = "moka_py", name = "_Memo", frozen, weakref)]
+pub(crate) struct Memo {
+    pub function: Py<PyAny>,
+    cache: Py<Moka>,
+    pub typed: bool,
+    pub mode: Mode,
+    /// Makes the key from the arguments, in place of the arguments themselves.
+    pub make_key: Option<Py<PyAny>>,
+    /// The key of a call without arguments.
+    pub no_arguments: Made,
+    /// Parts the positional arguments of a key from the keywords.
+    pub mark: Py<PyAny>,
+    pub hits: Tally,
+    pub misses: Tally,
+    era: AtomicU64,
+    info: Py<PyAny>,
+    maxsize: Py<PyAny>,
+}
+
+/// A key, ready to be stored: its parts are hashed, and not again.
+#[pyclass(module = "moka_py", name = "_Made", frozen)]
+pub(crate) struct Made {
+    pub object: Object,
+    pub hash: u64,
+}
+
+impl Made {
+    pub fn query<'a, 'py>(&'a self, py: Python<'py>) -> Key<'a, 'py> {
+        Key::hashed(self.object.bind(py), self.hash)
+    }
+}
+
+#[pymethods]
+impl Made {
+    fn __hash__(&self) -> u64 {
+        self.hash
+    }
+
+    fn __eq__(&self, py: Python<'_>, other: &Bound<'_, Made>) -> PyResult<bool> {
+        let other = other.get();
+        Ok(self.hash == other.hash && self.object.bind(py).eq(other.object.bind(py))?)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.object.visit(&visit)
+    }
+}
+
+impl Memo {
+    pub fn moka(&self) -> &Moka {
+        self.cache.get()
+    }
+
+    /// Which era it is. What a computation began in one is not kept in another.
+    pub fn era(&self) -> u64 {
+        // Acquire: pairs with the Release in `cache_clear`.
+        self.era.load(Ordering::Acquire)
+    }
+
+    pub fn store(&self, made: &Made, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.moka().store_as(&made.query(value.py()), made.object.bind(value.py()), value)
+    }
+
+    /// Takes back what was stored, if the era in which its computation began has ended: a clear may have come
+    /// before the value, and missed it.
+    pub fn check(&self, py: Python<'_>, made: &Made, era: u64) -> PyResult<()> {
+        if era != self.era() {
+            self.moka().discard(py, &made.query(py))?;
+        }
+        Ok(())
+    }
+
+    /// The key of a call whose arguments came as a tuple and a dict.
+    fn make(&self, args: &Bound<'_, PyTuple>, keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Made> {
+        let py = args.py();
+        let own = if let Some(make_key) = &self.make_key {
+            Some(make_key.bind(py).call(args, keywords)?)
+        } else if keywords.is_none_or(|keywords| keywords.is_empty()) && !self.typed && args.len() == 1 {
+            Some(args.get_item(0)?).filter(is_own_key)
+        } else {
+            None
+        };
+        if let Some(own) = own {
+            let hash = Key::new(&own, self.moka().seed())?.hash();
+            return Ok(Made { object: Object::of(&own), hash });
+        }
+        let named: Vec<_> = keywords.map(|keywords| keywords.iter().collect()).unwrap_or_default();
+        let names = PyTuple::new(py, named.iter().map(|(name, _)| name))?;
+        let given: Vec<_> = args.iter().chain(named.into_iter().map(|(_, value)| value)).collect();
+        let parts: Parts = given.iter().map(Bound::as_ptr).collect();
+        cached::key_of(self, py, &parts, args.len(), &names)
+    }
+}
+
+/// Whether a lone argument is its own key, as in `lru_cache`.
+#[inline]
+pub(crate) fn is_own_key(only: &Bound<'_, PyAny>) -> bool {
+    use pyo3::types::{PyInt, PyString};
+    only.is_exact_instance_of::<PyInt>() || only.is_exact_instance_of::<PyString>()
+}
+
+#[pymethods]
+impl Memo {
+    #[new]
+    #[pyo3(signature = (function, cache, typed, keeps, shares, make_key, mark, info, maxsize))]
+    #[expect(clippy::too_many_arguments, reason = "all that a cached function is made of")]
+    fn new(
+        py: Python<'_>,
+        function: Py<PyAny>,
+        cache: Py<Moka>,
+        typed: bool,
+        keeps: bool,
+        shares: bool,
+        make_key: Option<Py<PyAny>>,
+        mark: Py<PyAny>,
+        info: Py<PyAny>,
+        maxsize: Py<PyAny>,
+    ) -> PyResult<Self> {
+        let mode = match (shares, keeps) {
+            (true, _) => Mode::Shared,
+            (false, true) => Mode::Alone,
+            (false, false) => Mode::Keyless,
+        };
+        let none = PyTuple::empty(py).into_any();
+        let hash = Key::new(&none, cache.get().seed())?.hash();
+        let no_arguments = Made { object: Object::of(&none), hash };
+        let (hits, misses) = (Tally::new(), Tally::new());
+        let era = AtomicU64::new(0);
+        Ok(Memo {
+            function,
+            cache,
+            typed,
+            mode,
+            make_key,
+            no_arguments,
+            mark,
+            hits,
+            misses,
+            era,
+            info,
+            maxsize,
+        })
+    }
+
+    /// Report hits, misses, maxsize and currsize.
+    fn cache_info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let size = self.cache.bind(py).call_method0("weighted_size")?;
+        self.info.bind(py).call1((self.hits.get(), self.misses.get(), &self.maxsize, size))
+    }
+
+    /// Forget all results, and count anew.
+    fn cache_clear(&self, py: Python<'_>) -> PyResult<()> {
+        // Release: pairs with the Acquire in `era`. The era ends first, so that whoever still finds the old one
+        // sets before the cache is emptied.
+        self.era.fetch_add(1, Ordering::AcqRel);
+        self.cache.bind(py).call_method0("clear")?;
+        self.hits.reset();
+        self.misses.reset();
+        Ok(())
+    }
+
+    /// Forget the result of a call with these arguments; return whether there was one.
+    #[pyo3(signature = (*args, **keywords))]
+    fn cache_invalidate(
+        &self,
+        args: &Bound<'_, PyTuple>,
+        keywords: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<bool> {
+        if self.mode == Mode::Keyless {
+            return Ok(false);
+        }
+        let made = self.make(args, keywords)?;
+        self.moka().discard(args.py(), &made.query(args.py()))
+    }
+
+    /// Return whether the result of a call with these arguments is kept. It is no use of it.
+    #[pyo3(signature = (*args, **keywords))]
+    fn cache_contains(
+        &self,
+        args: &Bound<'_, PyTuple>,
+        keywords: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<bool> {
+        if self.mode == Mode::Keyless {
+            return Ok(false);
+        }
+        let made = self.make(args, keywords)?;
+        self.moka().holds(args.py(), &made.query(args.py()))
+    }
+
+    /// The result of a call, which is a hit then; or its key, to be stored.
+    fn _find<'py>(
+        &self,
+        py: Python<'py>,
+        args: &Bound<'py, PyTuple>,
+        keywords: &Bound<'py, PyDict>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        if self.mode == Mode::Keyless {
+            let none = Made { object: Object::new(py.None()), hash: 0 };
+            return Ok(Bound::new(py, none)?.into_any());
+        }
+        let made = self.make(args, Some(keywords))?;
+        match self.moka().look_up(py, &made.query(py))? {
+            Some(value) => {
+                self.hits.add();
+                Ok(value.into_py().into_bound(py))
+            }
+            None => Ok(Bound::new(py, made)?.into_any()),
+        }
+    }
+
+    fn _hit(&self) {
+        self.hits.add();
+    }
+
+    /// Counts a run, and returns the era in which it begins.
+    fn _miss(&self) -> u64 {
+        self.misses.add();
+        self.era()
+    }
+
+    #[getter]
+    fn _era(&self) -> u64 {
+        self.era()
+    }
+
+    /// Keeps a result whose computation began in an era, unless that has ended.
+    fn _keep(&self, made: &Bound<'_, Made>, value: &Bound<'_, PyAny>, era: u64) -> PyResult<()> {
+        if self.mode == Mode::Keyless || era != self.era() {
+            return Ok(());
+        }
+        self.store(made.get(), value)?;
+        self.check(value.py(), made.get(), era)
+    }
+
+    /// Stores a result, unless it is stored already, and takes it back if its era has ended.
+    fn _keep_hashed(
+        &self,
+        key: &Bound<'_, PyAny>,
+        hash: u64,
+        value: &Bound<'_, PyAny>,
+        era: u64,
+        is_set: c_int,
+    ) -> PyResult<()> {
+        let made = Made { object: Object::of(key), hash };
+        if is_set == 0 {
+            self.store(&made, value)?;
+        }
+        self.check(key.py(), &made, era)
+    }
+
+    /// The result of a call, computed once for all threads that ask for it.
+    fn _share<'py>(
+        &self,
+        key: &Bound<'py, PyAny>,
+        hash: u64,
+        args: &Bound<'py, PyTuple>,
+        keywords: &Bound<'py, PyDict>,
+    ) -> PyResult<Py<PyAny>> {
+        let mut leads = false;
+        let compute = || {
+            leads = true;
+            self.misses.add();
+            self.function.bind(key.py()).call(args, Some(keywords))
+        };
+        let value = self.moka().load(&Key::hashed(key, hash), key, Lifetime::default(), compute)?;
+        if !leads {
+            self.hits.add();
+        }
+        Ok(value)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        for object in [&self.function, &self.mark, &self.info, &self.maxsize] {
+            visit.call(object)?;
+        }
+        visit.call(&self.make_key)?;
+        visit.call(&self.cache)
+    }
+}
