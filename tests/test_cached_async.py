@@ -1,9 +1,7 @@
-"""`cached` on coroutine functions: single flight, cancellation, event loops. What it shares with plain functions is in
-test_cached.py."""
+"""`cached` on coroutine functions: failures, recursion, event loops. Single flight is in test_cached_async_shared.py,
+what it shares with plain functions in test_cached.py."""
 
 import asyncio
-import contextlib
-import contextvars
 import functools
 import gc
 import inspect
@@ -13,57 +11,9 @@ import threading
 import weakref
 
 import pytest
+from cached_helpers import WAIT, Gate, run, settle
 
 from moka_py import cached
-
-WAIT = pytest.mark.parametrize("wait", [False, True], ids=["alone", "shared"])
-
-
-def run(main):
-    """Runs a coroutine function in a fresh loop and fails if the loop's exception handler was told anything."""
-    told = []
-
-    async def watched():
-        asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
-        result = await asyncio.wait_for(main(), 60)
-        gc.collect()  # what was never awaited or retrieved is told here
-        await asyncio.sleep(0)
-        return result
-
-    result = asyncio.run(watched())
-    assert told == []
-    return result
-
-
-async def settle():
-    """Lets all that can go on without the clock go on."""
-    for _ in range(20):
-        await asyncio.sleep(0)
-
-
-class Gate:
-    """A cached function whose runs wait until `open` is set; it counts what became of them."""
-
-    def __init__(self, **options):
-        self.open = asyncio.Event()
-        self.started = self.cancelled = 0
-        self.cached = cached(**{"wait_concurrent": True, **options})(self.function)
-
-    async def function(self, x):
-        self.started += 1
-        try:
-            await self.open.wait()
-        except asyncio.CancelledError:
-            await asyncio.sleep(0)
-            self.cancelled += 1
-            raise
-        return object()
-
-    async def waiters(self, count, x=1):
-        tasks = [asyncio.create_task(self.cached(x)) for _ in range(count)]
-        await settle()
-        return tasks
-
 
 # What it is put on
 
@@ -127,12 +77,11 @@ def test_wrappers_of_asyncio_take_the_call(wait):
         assert await asyncio.gather(function(1), function(1)) == [value, value]
         assert await asyncio.wait_for(function(1), 10) is value
         assert await asyncio.shield(function(1)) is value
-        if sys.version_info >= (3, 11):
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(function(x)) for x in (1, 2, 2)]
-            assert [task.result() for task in tasks] == [[1], [2], [2]]
-            async with asyncio.timeout(10):
-                assert await function(1) is value
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(function(x)) for x in (1, 2, 2)]
+        assert [task.result() for task in tasks] == [[1], [2], [2]]
+        async with asyncio.timeout(10):
+            assert await function(1) is value
 
     run(main)
 
@@ -279,335 +228,6 @@ def test_cancellation_is_not_cached(wait):
     run(main)
 
 
-# Single flight
-
-
-def test_alone_each_call_runs():
-    async def main():
-        gate = Gate(wait_concurrent=False)
-        tasks = await gate.waiters(3)
-        assert gate.started == 3
-        gate.open.set()
-        await asyncio.gather(*tasks)
-        assert gate.cached.cache_info() == (0, 3, 128, 1)
-
-    run(main)
-
-
-@pytest.mark.parametrize("maxsize", [128, None, 0])
-def test_stampede_runs_once(maxsize):
-    async def main():
-        gate = Gate(maxsize=maxsize)
-        tasks = await gate.waiters(1000)
-        other = await gate.waiters(1000, x=2)
-        gate.open.set()
-        values = await asyncio.gather(*tasks, *other)
-        assert gate.started == 2
-        assert len(set(values[:1000])) == len(set(values[1000:])) == 1
-        assert gate.cached.cache_info()[:2] == (1998, 2)
-        assert (await gate.cached(1) is values[0]) == (maxsize != 0)
-
-    run(main)
-
-
-def test_failure_is_shared_and_not_cached():
-    error = LookupError("first")
-    left = [error]
-
-    @cached(wait_concurrent=True)
-    async def function(x):
-        await asyncio.sleep(0.01)
-        if left:
-            raise left.pop()
-        return "fine"
-
-    async def main():
-        outcomes = await asyncio.gather(*(function(1) for _ in range(1000)), return_exceptions=True)
-        assert all(outcome is error for outcome in outcomes)
-        assert error.__context__ is None and error.__cause__ is None
-        assert await function(1) == "fine"
-
-    run(main)
-    assert function.cache_info() == (0, 2, 128, 1)
-
-
-@pytest.mark.parametrize("kind", [KeyError, ZeroDivisionError])
-def test_error_of_eq_beside_a_computation_comes_out(kind):
-    fails = []
-
-    class Argument:
-        def __hash__(self):
-            return 1
-
-        def __eq__(self, other):
-            if fails:
-                raise kind("of the argument")
-            return True
-
-    async def main():
-        gate = Gate()
-        (task,) = await gate.waiters(1, Argument())
-        fails.append(True)
-        with pytest.raises(kind, match="of the argument"):
-            await gate.cached(Argument())
-        await settle()
-        fails.clear()
-        gate.open.set()
-        assert await gate.cached(Argument()) is await task
-        assert gate.started == 1
-        assert gate.cached.cache_info().misses == 1
-
-    run(main)
-
-
-def test_a_cancellation_inside_the_function_is_its_own_affair():
-    @cached(wait_concurrent=True)
-    async def function(x):
-        await asyncio.sleep(0)
-        raise asyncio.CancelledError
-
-    async def main():
-        tasks = [asyncio.create_task(function(1)) for _ in range(3)]
-        await asyncio.wait(tasks)
-        assert all(task.cancelled() for task in tasks)
-        with pytest.raises(asyncio.CancelledError):
-            await function(1)
-
-    run(main)
-    assert function.cache_info() == (0, 2, 128, 0)
-
-
-@pytest.mark.parametrize("spared", [0, 1, 2, 500, 999])
-def test_cancelled_waiters_do_not_touch_the_others(spared):
-    async def main():
-        gate = Gate()
-        tasks = await gate.waiters(1000)
-        for number, task in enumerate(tasks):
-            if number != spared:
-                task.cancel()
-        await settle()
-        assert [task.done() for task in tasks] == [number != spared for number in range(1000)]
-        gate.open.set()
-        assert await tasks[spared] is await gate.cached(1)
-        assert (gate.started, gate.cancelled) == (1, 0)
-
-    run(main)
-
-
-@pytest.mark.parametrize("together", [False, True])
-@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
-def test_the_last_cancelled_waiter_cancels_the_computation(order, together):
-    async def main():
-        gate = Gate()
-        tasks = await gate.waiters(3)
-        for number in order:
-            assert gate.cancelled == 0
-            tasks[number].cancel()
-            if not together:
-                with contextlib.suppress(asyncio.CancelledError):
-                    await tasks[number]
-        # The last waiter is over only when the computation is: its cleanup was awaited.
-        await asyncio.wait(tasks)
-        assert all(task.cancelled() for task in tasks)
-        assert (gate.started, gate.cancelled) == (1, 1)
-        gate.open.set()
-        await gate.cached(1)
-        assert gate.started == 2
-        assert gate.cached.cache_info() == (0, 2, 128, 1)
-
-    run(main)
-
-
-def test_cancelled_before_it_began():
-    async def main():
-        gate = Gate()
-        tasks = [asyncio.create_task(gate.cached(1)) for _ in range(2)]
-        await asyncio.sleep(0)
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-        assert all(task.cancelled() for task in tasks)
-        gate.open.set()
-        await gate.cached(1)
-
-    run(main)
-
-
-def test_call_during_the_cleanup_of_a_cancelled_computation_runs_anew():
-    began, cleanup = [], []
-
-    @cached(wait_concurrent=True)
-    async def function(x):
-        began.append(x)
-        if len(began) > 1:
-            return "second"
-        try:
-            await asyncio.sleep(60)
-        finally:
-            await asyncio.sleep(0.05)
-            cleanup.append(x)
-
-    async def main():
-        first = asyncio.create_task(function(1))
-        await settle()
-        first.cancel()
-        await settle()
-        assert not first.done()
-        assert await function(1) == "second"
-        assert cleanup == []
-        with pytest.raises(asyncio.CancelledError):
-            await first
-        assert cleanup == [1]
-
-    run(main)
-
-
-def test_computation_that_survives_its_cancellation_gives_its_value():
-    @cached(wait_concurrent=True)
-    async def function(x):
-        try:
-            await asyncio.sleep(60)
-        except asyncio.CancelledError:
-            return "at last"
-
-    async def main():
-        task = asyncio.create_task(function(1))
-        await settle()
-        task.cancel()
-        assert await task == "at last"
-
-    run(main)
-
-
-def test_exception_out_of_a_cancelled_computation_reaches_the_last_waiter():
-    @cached(wait_concurrent=True)
-    async def function(x):
-        try:
-            await asyncio.sleep(60)
-        except asyncio.CancelledError:
-            raise LookupError("on the way out") from None
-
-    async def main():
-        tasks = [asyncio.create_task(function(1)) for _ in range(2)]
-        await settle()
-        for task in tasks:
-            task.cancel()
-        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-        assert isinstance(outcomes[0], asyncio.CancelledError)
-        assert isinstance(outcomes[1], LookupError)
-
-    run(main)
-
-
-def test_timeout_of_one_waiter_leaves_the_other():
-    async def main():
-        gate = Gate()
-        patient = asyncio.create_task(gate.cached(1))
-        with pytest.raises(asyncio.TimeoutError):
-            await asyncio.wait_for(gate.cached(1), 0.05)
-        gate.open.set()
-        await patient
-        assert (gate.started, gate.cancelled) == (1, 0)
-        # The only waiter: its timeout ends the computation.
-        gate.open.clear()
-        with pytest.raises(asyncio.TimeoutError):
-            await asyncio.wait_for(gate.cached(2), 0.05)
-        assert (gate.started, gate.cancelled) == (2, 1)
-
-    run(main)
-
-
-def test_waiter_cancelled_as_the_computation_ends():
-    async def main():
-        for fails in (False, True):
-            done = asyncio.Event()
-
-            @cached(wait_concurrent=True)
-            async def function(x, fails=fails, done=done):
-                await done.wait()
-                if fails:
-                    raise LookupError("seen by nobody")
-                return object()
-
-            task = asyncio.create_task(function(1))
-            await settle()
-            done.set()
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            task.cancel()
-            await asyncio.wait([task])
-            assert task.cancelled() or not fails
-
-    run(main)
-
-
-def test_closed_waiter_leaves_the_others():
-    async def main():
-        gate = Gate()
-        (task,) = await gate.waiters(1)
-        call = gate.cached(1)
-        call.send(None)
-        call.close()
-        await settle()
-        gate.open.set()
-        await task
-        assert gate.started == 1
-
-    run(main)
-
-
-def test_contextvars_are_those_of_the_first_caller():
-    name = contextvars.ContextVar("name", default="nobody")
-
-    @cached(wait_concurrent=True)
-    async def function(x):
-        await asyncio.sleep(0)
-        return name.get()
-
-    async def call(caller):
-        name.set(caller)
-        return await function(1)
-
-    async def main():
-        assert await asyncio.gather(*(call(caller) for caller in ("first", "second"))) == ["first", "first"]
-
-    run(main)
-
-
-@WAIT
-def test_clear_during_the_computation_is_not_overwritten(wait):
-    async def main():
-        gate = Gate(wait_concurrent=wait)
-        (old,) = await gate.waiters(1)
-        gate.cached.cache_clear()
-        # Who calls after the clear gets nothing from before it.
-        (new,) = await gate.waiters(1)
-        assert gate.started == 2
-        gate.open.set()
-        assert await old is not await new
-        assert await gate.cached(1) is await new
-
-    run(main)
-
-
-@WAIT
-def test_clear_inside_the_computation(wait):
-    runs = []
-
-    @cached(wait_concurrent=wait)
-    async def function(x):
-        runs.append(x)
-        await asyncio.sleep(0)
-        if len(runs) == 1:
-            function.cache_clear()
-        return len(runs)
-
-    async def main():
-        assert [await function(1) for _ in range(3)] == [1, 2, 2]
-
-    run(main)
-
-
 # Recursion
 
 
@@ -676,7 +296,6 @@ def test_background_call_of_the_own_key_is_no_circle():
     run(main)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with 3.12")
 def test_eager_tasks_share_too():
     async def main():
         asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
@@ -753,7 +372,7 @@ def test_loops_in_threads_under_load():
     async def call(x):
         try:
             return await asyncio.wait_for(function(x), 0.0005 if x % 5 == 0 else 30)
-        except (LookupError, asyncio.TimeoutError):
+        except (TimeoutError, LookupError):
             return x
 
     async def main():

@@ -1,0 +1,194 @@
+"""`cached` on plain functions that call themselves, and in threads: single flight, counts, clears."""
+
+import threading
+import time
+
+import pytest
+from cached_helpers import WAIT, at_once, recorded
+
+from moka_py import cached
+
+
+@WAIT
+def test_recursion_on_other_keys(wait):
+    @cached(maxsize=None, wait_concurrent=wait)
+    def fibonacci(n):
+        return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)
+
+    assert fibonacci(60) == 1548008755920
+    assert fibonacci.cache_info().misses == 61
+    assert fibonacci.cache_info().hits == 58
+
+
+@pytest.mark.parametrize("maxsize", [0, 8])
+def test_recursion_on_the_own_key_raises_when_shared(maxsize):
+    @cached(maxsize=maxsize, wait_concurrent=True)
+    def function(x):
+        return function(x)
+
+    for _ in range(2):
+        with pytest.raises(RuntimeError) as caught:
+            function(1)
+        assert not isinstance(caught.value, RecursionError)
+
+
+def test_circle_of_threads_raises_when_shared():
+    inside = threading.Barrier(2)
+
+    @cached(wait_concurrent=True)
+    def function(x):
+        inside.wait(30)
+        return function(1 - x)
+
+    outcomes = at_once(2, function)
+    assert all(isinstance(outcome, RuntimeError) for outcome in outcomes), outcomes
+
+
+def test_stampede_runs_once_when_shared():
+    runs = []
+
+    @cached(wait_concurrent=True)
+    def function(x):
+        runs.append(x)
+        time.sleep(0.2)  # for the others to arrive
+        return object()
+
+    values = at_once(32, lambda number: function(number % 2))
+    assert sorted(runs) == [0, 1]
+    assert {id(value) for value in values[::2]} == {id(function(0))}
+    assert {id(value) for value in values[1::2]} == {id(function(1))}
+    assert function.cache_info() == (32, 2, 128, 2)
+
+
+def test_stampede_shares_without_capacity_but_keeps_nothing():
+    runs = []
+
+    @cached(maxsize=0, wait_concurrent=True)
+    def function(x):
+        runs.append(x)
+        time.sleep(0.5)  # for the others to arrive
+        return object()
+
+    assert len(set(at_once(8, lambda _: function(1)))) == 1
+    function(1)
+    assert len(runs) == 2
+
+
+def test_failure_is_shared_and_not_cached():
+    runs = []
+
+    @cached(wait_concurrent=True)
+    def function(x):
+        runs.append(x)
+        time.sleep(0.5)  # for the others to arrive
+        if len(runs) == 1:
+            raise LookupError("first")
+        return "fine"
+
+    errors = at_once(8, lambda _: function(1))
+    assert isinstance(errors[0], LookupError)
+    assert all(error is errors[0] for error in errors)
+    assert errors[0].__cause__ is None and errors[0].__context__ is None
+    assert function(1) == "fine"
+    assert runs == [1, 1]
+    assert function.cache_info() == (0, 2, 128, 1)
+
+
+@WAIT
+def test_counts_are_exact_under_threads(wait):
+    function, runs = recorded(maxsize=None, wait_concurrent=wait)
+    calls = 20_000
+
+    def call(number):
+        for step in range(calls):
+            function(step % 50)
+
+    assert at_once(4, call) == [None] * 4
+    info = function.cache_info()
+    assert info.hits + info.misses == 4 * calls
+    assert info.misses == len(runs)
+    assert info.currsize == 50
+
+
+@WAIT
+def test_function_may_wait_for_a_call_of_itself_in_another_thread(wait):
+    @cached(wait_concurrent=wait)
+    def function(x):
+        if x == 0:
+            return at_once(1, lambda _: function(1))
+        return "inner"
+
+    assert function(0) == ["inner"]
+
+
+@WAIT
+def test_argument_may_use_the_function_in_its_eq(wait):
+    function, _ = recorded(wait_concurrent=wait)
+
+    class Argument:
+        def __hash__(self):
+            return 1
+
+        def __eq__(self, other):
+            function("inner")
+            function.cache_info()
+            return isinstance(other, Argument)
+
+    assert function(Argument()) is function(Argument())
+
+
+@WAIT
+def test_clear_during_the_computation_is_not_overwritten(wait):
+    runs = []
+
+    @cached(wait_concurrent=wait)
+    def function(x):
+        runs.append(x)
+        if len(runs) == 1:
+            function.cache_clear()
+        return len(runs)
+
+    assert function(1) == 1
+    assert function.cache_info().currsize == 0
+    assert function(1) == 2
+    assert function(1) == 2
+
+
+@WAIT
+def test_clear_while_the_value_is_weighed_is_not_overwritten(wait):
+    clears = [True]
+
+    def weigh(key, value):
+        if clears:
+            clears.pop()
+            function.cache_clear()
+        return 1
+
+    function, runs = recorded(weigher=weigh, wait_concurrent=wait)
+    value = function(1)
+    assert function.cache_info().currsize == 0
+    assert function(1) is not value
+    assert function(1) is function(1)
+    assert len(runs) == 2
+
+
+@WAIT
+def test_clear_beside_calls_leaves_nothing_older_behind(wait):
+    version = 0
+
+    @cached(wait_concurrent=wait)
+    def function(x):
+        seen = version
+        time.sleep(0)
+        return seen
+
+    def call(number):
+        nonlocal version
+        for step in range(2000):
+            if number == 0 and step % 20 == 0:
+                version += 1
+                function.cache_clear()
+            function(step % 3)
+
+    assert at_once(4, call) == [None] * 4
+    assert {function(x) for x in range(3)} == {version}
