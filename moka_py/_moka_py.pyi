@@ -1,10 +1,10 @@
 from collections.abc import Callable, Hashable, ItemsView, Iterable, Iterator, KeysView, MutableMapping, ValuesView
 from datetime import timedelta
-from typing import Any, Generic, Literal, Protocol, TypeAlias, final, overload, type_check_only
+from typing import Any, Generic, Literal, Protocol, Self, final, overload, type_check_only
 
-from typing_extensions import Self, TypeVar, disjoint_base
+from typing_extensions import TypeVar, disjoint_base
 
-__all__ = ["VERSION", "Moka", "_Made", "_Memo", "_cached_function"]
+__all__ = ["VERSION", "Moka", "_Made", "_Memo", "_Owner", "_cached_function"]
 
 # Keys and values are `Any` where nothing tells their types, as in `Moka(100)`.
 _K = TypeVar("_K", bound=Hashable, default=Any)
@@ -12,9 +12,9 @@ _V = TypeVar("_V", default=Any)
 _V_co = TypeVar("_V_co", covariant=True, default=Any)
 _D = TypeVar("_D")
 
-_Cause: TypeAlias = Literal["expired", "explicit", "replaced", "size"]
-_Duration: TypeAlias = float | timedelta
-_Policy: TypeAlias = Literal["tiny_lfu", "lru"]
+type _Cause = Literal["expired", "explicit", "replaced", "size"]
+type _Duration = float | timedelta
+type _Policy = Literal["tiny_lfu", "lru"]
 
 @type_check_only
 class _KeysAndGetItem(Protocol[_K, _V_co]):
@@ -262,19 +262,20 @@ class _Memo:
         cls,
         function: Callable[..., Any],
         cache: Moka[Any, Any],
+        info: Callable[[int, int, int], Any],
+        *,
         typed: bool,
-        keeps: bool,
-        shares: bool,
+        shared: bool,
         make_key: Callable[..., Any] | None,
-        mark: object,
-        info: Callable[..., Any],
-        maxsize: int | None,
+        owners: dict[int, _Owner] | None,
+        adopt: Callable[[object], _Owner] | None,
+        awaited: Callable[[Any], Any] | None,
+        share: Callable[..., Any] | None,
     ) -> Self: ...
     def cache_info(self) -> Any: ...
     def cache_clear(self) -> None: ...
     def cache_invalidate(self, *args: Any, **keywords: Any) -> bool: ...
     def cache_contains(self, *args: Any, **keywords: Any) -> bool: ...
-    def _find(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any: ...
     def _hit(self) -> None: ...
     def _miss(self) -> int: ...
     @property
@@ -282,5 +283,13 @@ class _Memo:
     def _keep(self, made: _Made, value: Any, era: int) -> None: ...
     def _keep_hashed(self, key: Any, hash: int, value: Any, era: int, is_set: int) -> None: ...
     def _share(self, key: Any, hash: int, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any: ...
+    def _share_later(self, key: Any, hash: int, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any: ...
+
+@final
+class _Owner:
+    """What stands for an instance in the keys of a method that does not keep it alive; equal only to itself."""
+
+    def __new__(cls, reference: Any) -> Self: ...
+    def _forget(self, cache: Moka[Any, Any]) -> None: ...
 
 def _cached_function(memo: _Memo) -> Any: ...

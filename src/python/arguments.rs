@@ -24,45 +24,119 @@ use crate::Lookup;
 
 pub(crate) type Parts = SmallVec<[*mut ffi::PyObject; 16]>;
 
-/// Puts the parts of a call with keywords, or whose types count, together.
-///
-/// # Safety
-/// - `held`: `count` positional arguments, and one for each of `names`, which is a tuple or null.
-pub(crate) unsafe fn gather(
-    arguments: *const *mut ffi::PyObject,
+/// The arguments of a call, where they lie: the positional ones, then one for each of `names`, a tuple or null.
+#[derive(Clone, Copy)]
+pub(crate) struct Given<'a> {
+    all: &'a [*mut ffi::PyObject],
     count: usize,
     names: *mut ffi::PyObject,
-    mark: *mut ffi::PyObject,
-    is_typed: bool,
-) -> Parts {
-    let named = if names.is_null() {
-        0
-    } else {
-        // SAFETY: the caller's; names are a tuple.
-        unsafe { ffi::PyTuple_GET_SIZE(names) as usize }
-    };
-    let given = if arguments.is_null() {
-        &[]
-    } else {
-        // SAFETY: the caller's; so many arguments are there.
-        unsafe { std::slice::from_raw_parts(arguments, count + named) }
-    };
-    let mut parts = Parts::from_slice(&given[..count]);
-    if named > 0 {
-        parts.push(mark);
-        for (index, &value) in given[count..].iter().enumerate() {
-            // SAFETY: there are so many names.
-            parts.push(unsafe { ffi::PyTuple_GET_ITEM(names, index as ffi::Py_ssize_t) });
-            parts.push(value);
-        }
+}
+
+impl<'a> Given<'a> {
+    /// # Safety
+    /// - `held`: `count` positional arguments, and one for each name.
+    #[inline(always)]
+    pub unsafe fn new(arguments: *const *mut ffi::PyObject, count: usize, names: *mut ffi::PyObject) -> Self {
+        let named = if names.is_null() {
+            0
+        } else {
+            // SAFETY: the caller's; names are a tuple.
+            unsafe { ffi::PyTuple_GET_SIZE(names) as usize }
+        };
+        let all = if arguments.is_null() {
+            &[]
+        } else {
+            // SAFETY: the caller's; so many arguments are there.
+            unsafe { std::slice::from_raw_parts(arguments, count + named) }
+        };
+        Given { all, count, names }
     }
-    if is_typed {
-        for &value in given {
-            // SAFETY: `held`; the object holds its type.
-            parts.push(unsafe { ffi::Py_TYPE(value) }.cast());
-        }
+
+    pub fn all(&self) -> &'a [*mut ffi::PyObject] {
+        self.all
     }
-    parts
+
+    pub fn positional(&self) -> &'a [*mut ffi::PyObject] {
+        &self.all[..self.count]
+    }
+
+    /// A tuple, or null.
+    pub fn names(&self) -> *mut ffi::PyObject {
+        self.names
+    }
+
+    pub fn has_names(&self) -> bool {
+        !self.names.is_null()
+    }
+
+    /// Each name with its argument.
+    fn named(&self) -> impl Iterator<Item = (*mut ffi::PyObject, *mut ffi::PyObject)> {
+        let names = self.names;
+        self.all[self.count..].iter().enumerate().map(move |(index, &value)| {
+            // SAFETY: `held`; there are so many names.
+            (unsafe { ffi::PyTuple_GET_ITEM(names, index as ffi::Py_ssize_t) }, value)
+        })
+    }
+
+    /// Calls a function with them. The result is a new reference, or null with an exception set.
+    #[inline]
+    pub fn call(&self, function: &Py<PyAny>) -> *mut ffi::PyObject {
+        // SAFETY: `attached` and `held`.
+        unsafe { ffi::PyObject_Vectorcall(function.as_ptr(), self.all.as_ptr(), self.count, self.names) }
+    }
+
+    /// Them as a tuple and a dict; `None` is with an exception set.
+    pub fn packed(&self, py: Python<'_>) -> Option<(Object, Object)> {
+        let args = tuple_of(py, self.positional())?;
+        // SAFETY: `attached`.
+        let keywords = unsafe { ffi::PyDict_New() };
+        // SAFETY: a new reference, or null with an exception set.
+        let keywords = Object::new(unsafe { Bound::from_owned_ptr_or_opt(py, keywords) }?.unbind());
+        for (name, value) in self.named() {
+            // SAFETY: `attached`; all are live.
+            if unsafe { ffi::PyDict_SetItem(keywords.as_ptr(), name, value) } != 0 {
+                return None;
+            }
+        }
+        Some((args, keywords))
+    }
+
+    /// The parts of its key.
+    pub fn parts(&self, mark: &Py<PyAny>, is_typed: bool) -> Parts {
+        let mut parts = Parts::from_slice(self.positional());
+        if self.count < self.all.len() {
+            parts.push(mark.as_ptr());
+            for (name, value) in self.named() {
+                parts.push(name);
+                parts.push(value);
+            }
+        }
+        if is_typed {
+            for &value in self.all {
+                // SAFETY: `held`; the object holds its type.
+                parts.push(unsafe { ffi::Py_TYPE(value) }.cast());
+            }
+        }
+        parts
+    }
+}
+
+/// A tuple of objects that are held; `None` is with an exception set.
+fn tuple_of(py: Python<'_>, items: &[*mut ffi::PyObject]) -> Option<Object> {
+    // SAFETY: `attached`.
+    let tuple = unsafe { ffi::PyTuple_New(items.len() as ffi::Py_ssize_t) };
+    if tuple.is_null() {
+        return None;
+    }
+    for (index, &item) in items.iter().enumerate() {
+        // SAFETY: the caller holds it; a new reference for the tuple.
+        let item = unsafe { ffi::Py_NewRef(item) };
+        // SAFETY: the tuple is new, and this item is empty.
+        unsafe { ffi::PyTuple_SET_ITEM(tuple, index as ffi::Py_ssize_t, item) };
+    }
+    // SAFETY: a new reference.
+    let tuple = unsafe { Bound::from_owned_ptr(py, tuple) };
+    Some(Object::new(tuple.unbind()))
 }
 
 /// The user's code raised, and the interpreter has the exception.
@@ -151,20 +225,7 @@ impl<'a, 'py> Arguments<'a, 'py> {
 
     /// The tuple; `None` is with an exception set.
     pub fn tuple(&self) -> Option<Object> {
-        // SAFETY: `attached`.
-        let tuple = unsafe { ffi::PyTuple_New(self.parts.len() as ffi::Py_ssize_t) };
-        if tuple.is_null() {
-            return None;
-        }
-        for (index, &part) in self.parts.iter().enumerate() {
-            // SAFETY: `held`; a new reference for the tuple.
-            let item = unsafe { ffi::Py_NewRef(part) };
-            // SAFETY: the tuple is new, and this item is empty.
-            unsafe { ffi::PyTuple_SET_ITEM(tuple, index as ffi::Py_ssize_t, item) };
-        }
-        // SAFETY: a new reference.
-        let tuple = unsafe { Bound::from_owned_ptr(self.py, tuple) };
-        Some(Object::new(tuple.unbind()))
+        tuple_of(self.py, self.parts)
     }
 
     /// Each item of a stored tuple beside its part; `None` where the key is no tuple of as many.

@@ -4,13 +4,14 @@ use std::ffi::c_int;
 
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 
-use super::arguments::Parts;
-use super::cached;
+use super::call;
 use super::key::Key;
 use super::moka::Moka;
 use super::object::Object;
+use super::owner::Owner;
 use crate::sync::{AtomicU64, Ordering, Padded, cores, stripe};
 use crate::{Lifetime, Lookup};
 
@@ -55,8 +56,12 @@ pub(crate) struct Memo {
     cache: Py<Moka>,
     pub typed: bool,
     pub mode: Mode,
+    /// Whether a call without keywords has its positional arguments for a key.
+    pub is_plain: bool,
     /// Makes the key from the arguments, in place of the arguments themselves.
     pub make_key: Option<Py<PyAny>>,
+    pub weakly: Option<Weakly>,
+    pub later: Option<Later>,
     /// The key of a call without arguments.
     pub no_arguments: Made,
     /// Parts the positional arguments of a key from the keywords.
@@ -65,7 +70,22 @@ pub(crate) struct Memo {
     pub misses: Tally,
     era: AtomicU64,
     info: Py<PyAny>,
-    maxsize: Py<PyAny>,
+}
+
+/// For a method that does not keep its instances alive.
+pub(crate) struct Weakly {
+    /// The [`Owner`] of each instance, by address.
+    pub owners: Py<PyDict>,
+    /// Makes the owner of an instance.
+    pub adopt: Py<PyAny>,
+}
+
+/// For a coroutine function.
+pub(crate) struct Later {
+    /// Makes a coroutine of an awaitable.
+    pub awaited: Py<PyAny>,
+    /// Makes a coroutine that shares the run of a key.
+    pub share: Py<PyAny>,
 }
 
 /// A key, ready to be stored: its parts are hashed, and not again.
@@ -109,7 +129,17 @@ impl Memo {
     }
 
     pub fn store(&self, made: &Made, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.moka().store_as(&made.query(value.py()), made.object.bind(value.py()), value)
+        let key = made.object.bind(value.py());
+        self.moka().store_as(&made.query(value.py()), key, value)?;
+        self.note(key, made.hash);
+        Ok(())
+    }
+
+    /// Has the owner of a key know of its entry.
+    fn note(&self, key: &Bound<'_, PyAny>, hash: u64) {
+        if self.weakly.is_some() {
+            Owner::note(key, hash, self.moka());
+        }
     }
 
     /// Takes back what was stored, if the era in which its computation began has ended: a clear may have come
@@ -124,23 +154,17 @@ impl Memo {
     /// The key of a call whose arguments came as a tuple and a dict.
     fn make(&self, args: &Bound<'_, PyTuple>, keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Made> {
         let py = args.py();
-        let own = if let Some(make_key) = &self.make_key {
-            Some(make_key.bind(py).call(args, keywords)?)
-        } else if keywords.is_none_or(|keywords| keywords.is_empty()) && !self.typed && args.len() == 1 {
-            Some(args.get_item(0)?).filter(is_own_key)
-        } else {
-            None
-        };
-        if let Some(own) = own {
-            let hash = Key::new(&own, self.moka().seed())?.hash();
-            return Ok(Made { object: Object::of(&own), hash });
-        }
         let named: Vec<_> = keywords.map(|keywords| keywords.iter().collect()).unwrap_or_default();
         let names = PyTuple::new(py, named.iter().map(|(name, _)| name))?;
-        let given: Vec<_> = args.iter().chain(named.into_iter().map(|(_, value)| value)).collect();
-        let parts: Parts = given.iter().map(Bound::as_ptr).collect();
-        cached::key_of(self, py, &parts, args.len(), &names)
+        let all: Vec<_> = args.iter().chain(named.into_iter().map(|(_, value)| value)).collect();
+        call::made_of(self, py, &all, &names)
     }
+}
+
+/// The one mark of the process.
+fn mark(py: Python<'_>) -> PyResult<&Py<PyAny>> {
+    static MARK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    MARK.get_or_try_init(py, || Ok(py.get_type::<PyAny>().call0()?.unbind()))
 }
 
 /// Whether a lone argument is its own key, as in `lru_cache`.
@@ -153,50 +177,50 @@ pub(crate) fn is_own_key(only: &Bound<'_, PyAny>) -> bool {
 #[pymethods]
 impl Memo {
     #[new]
-    #[pyo3(signature = (function, cache, typed, keeps, shares, make_key, mark, info, maxsize))]
+    #[pyo3(signature = (function, cache, info, *, typed, shared, make_key, owners, adopt, awaited, share))]
     #[expect(clippy::too_many_arguments, reason = "all that a cached function is made of")]
     fn new(
         py: Python<'_>,
         function: Py<PyAny>,
         cache: Py<Moka>,
-        typed: bool,
-        keeps: bool,
-        shares: bool,
-        make_key: Option<Py<PyAny>>,
-        mark: Py<PyAny>,
         info: Py<PyAny>,
-        maxsize: Py<PyAny>,
+        typed: bool,
+        shared: bool,
+        make_key: Option<Py<PyAny>>,
+        owners: Option<Py<PyDict>>,
+        adopt: Option<Py<PyAny>>,
+        awaited: Option<Py<PyAny>>,
+        share: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
-        let mode = match (shares, keeps) {
-            (true, _) => Mode::Shared,
-            (false, true) => Mode::Alone,
-            (false, false) => Mode::Keyless,
-        };
+        let keeps = cache.get().core().config().capacity > 0;
         let none = PyTuple::empty(py).into_any();
         let hash = Key::new(&none, cache.get().seed())?.hash();
-        let no_arguments = Made { object: Object::of(&none), hash };
-        let (hits, misses) = (Tally::new(), Tally::new());
-        let era = AtomicU64::new(0);
         Ok(Memo {
+            mode: match (shared, keeps) {
+                (true, _) => Mode::Shared,
+                (false, true) => Mode::Alone,
+                (false, false) => Mode::Keyless,
+            },
+            is_plain: !typed && make_key.is_none() && owners.is_none(),
+            weakly: owners.zip(adopt).map(|(owners, adopt)| Weakly { owners, adopt }),
+            later: awaited.zip(share).map(|(awaited, share)| Later { awaited, share }),
+            no_arguments: Made { object: Object::of(&none), hash },
+            mark: mark(py)?.clone_ref(py),
+            hits: Tally::new(),
+            misses: Tally::new(),
+            era: AtomicU64::new(0),
             function,
             cache,
             typed,
-            mode,
             make_key,
-            no_arguments,
-            mark,
-            hits,
-            misses,
-            era,
             info,
-            maxsize,
         })
     }
 
     /// Report hits, misses, maxsize and currsize.
     fn cache_info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let size = self.cache.bind(py).call_method0("weighted_size")?;
-        self.info.bind(py).call1((self.hits.get(), self.misses.get(), &self.maxsize, size))
+        self.info.bind(py).call1((self.hits.get(), self.misses.get(), size))
     }
 
     /// Forget all results, and count anew.
@@ -236,27 +260,6 @@ impl Memo {
         }
         let made = self.make(args, keywords)?;
         self.moka().holds(args.py(), &made.query(args.py()))
-    }
-
-    /// The result of a call, which is a hit then; or its key, to be stored.
-    fn _find<'py>(
-        &self,
-        py: Python<'py>,
-        args: &Bound<'py, PyTuple>,
-        keywords: &Bound<'py, PyDict>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        if self.mode == Mode::Keyless {
-            let none = Made { object: Object::new(py.None()), hash: 0 };
-            return Ok(Bound::new(py, none)?.into_any());
-        }
-        let made = self.make(args, Some(keywords))?;
-        match self.moka().look_up(py, &made.query(py))? {
-            Some(value) => {
-                self.hits.add();
-                Ok(value.into_py().into_bound(py))
-            }
-            None => Ok(Bound::new(py, made)?.into_any()),
-        }
     }
 
     fn _hit(&self) {
@@ -314,17 +317,40 @@ impl Memo {
             self.function.bind(key.py()).call(args, Some(keywords))
         };
         let value = self.moka().load(&Key::hashed(key, hash), key, Lifetime::default(), compute)?;
-        if !leads {
+        if leads {
+            self.note(key, hash);
+        } else {
             self.hits.add();
         }
         Ok(value)
     }
 
+    /// A coroutine of the result of a call, computed once for all that await it in one event loop.
+    fn _share_later<'py>(
+        slf: &Bound<'py, Self>,
+        key: &Bound<'py, PyAny>,
+        hash: u64,
+        args: &Bound<'py, PyTuple>,
+        keywords: &Bound<'py, PyDict>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let later = slf.get().later.as_ref().expect("a coroutine function's memo has it");
+        let made = Made { object: Object::of(key), hash };
+        later.share.bind(slf.py()).call1((slf, made, args, keywords))
+    }
+
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        for object in [&self.function, &self.mark, &self.info, &self.maxsize] {
+        for object in [&self.function, &self.mark, &self.info] {
             visit.call(object)?;
         }
         visit.call(&self.make_key)?;
+        if let Some(Weakly { owners, adopt }) = &self.weakly {
+            visit.call(owners)?;
+            visit.call(adopt)?;
+        }
+        if let Some(Later { awaited, share }) = &self.later {
+            visit.call(awaited)?;
+            visit.call(share)?;
+        }
         visit.call(&self.cache)
     }
 }

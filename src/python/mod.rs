@@ -5,15 +5,20 @@
 
 mod arguments;
 mod cached;
+mod call;
 mod convert;
+mod coroutine;
+mod coroutine_type;
 mod end;
 mod fast;
+mod heap_type;
 mod key;
 mod listener;
 mod mapping;
 mod memo;
 mod moka;
 mod object;
+mod owner;
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -28,6 +33,9 @@ mod _moka_py {
 
     #[pymodule_export]
     use super::memo::{Made, Memo};
+
+    #[pymodule_export]
+    use super::owner::Owner;
 
     #[pymodule_export]
     use super::cached::new;

@@ -1,5 +1,6 @@
 //! The class `Moka`. Its full documentation, with types, is in `_moka_py.pyi`.
 
+use std::convert::Infallible;
 use std::mem::ManuallyDrop;
 
 use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyTypeError};
@@ -53,21 +54,28 @@ impl Moka {
         Key::known(key, self.seed)
     }
 
-    /// What `get` finds.
-    pub fn look_up(
-        &self,
-        py: Python<'_>,
-        query: &impl Lookup<Object, Error = Raised>,
-    ) -> PyResult<Option<Object>> {
-        self.call(py, |left| self.core.get(query, left))
-    }
-
     /// What `get` finds in a cache without a listener, with nothing asked of PyO3.
     pub fn look_up_unheard<Q: Lookup<Object>>(&self, query: &Q) -> Result<Option<Object>, Q::Error> {
         let mut left = Departures::new();
         let found = self.core.get(query, &mut left);
         self.core.release(left);
         found
+    }
+
+    /// Whether there is a key that needs no code of a user; it is no use. For a cache without a listener.
+    pub fn has(&self, query: &impl Lookup<Object, Error = Infallible>) -> bool {
+        let mut left = Departures::new();
+        let Ok(value) = self.core.peek(query, &mut left);
+        self.core.release(left);
+        value.is_some()
+    }
+
+    /// Removes such a key; whether it was there.
+    pub fn take_out(&self, query: &impl Lookup<Object, Error = Infallible>) -> bool {
+        let mut left = Departures::new();
+        let Ok(value) = self.core.remove(query, &mut left);
+        self.core.release(left);
+        value.is_some()
     }
 
     /// Whether a key is there; it is no use.

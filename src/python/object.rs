@@ -56,6 +56,16 @@ impl Object {
         self.0.as_ptr()
     }
 
+    /// The first item of an exact tuple.
+    pub fn first_item(&self) -> Option<*mut ffi::PyObject> {
+        // SAFETY: a live object.
+        let is_tuple = unsafe { ffi::PyTuple_CheckExact(self.as_ptr()) } != 0;
+        // SAFETY: an exact tuple.
+        let has_items = is_tuple && unsafe { ffi::PyTuple_GET_SIZE(self.as_ptr()) } > 0;
+        // SAFETY: it has a first item.
+        has_items.then(|| unsafe { ffi::PyTuple_GET_ITEM(self.as_ptr(), 0) })
+    }
+
     /// Whether this equals a key looked for, where [`quick_eq`] can tell.
     #[inline]
     pub fn quick_eq(&self, key: &Bound<'_, PyAny>) -> Option<bool> {

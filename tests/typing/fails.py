@@ -1,5 +1,7 @@
 """What a type checker must reject. A line that it comes to accept is an unused ignore, which is an error."""
 
+# pyright: reportUnnecessaryTypeIgnoreComment=true
+
 from moka_py import Moka, cached
 
 cache: Moka[str, int] = Moka(100)
@@ -48,3 +50,30 @@ function()  # type: ignore[call-arg]
 wrong: int = function(1)  # type: ignore[assignment]
 cached(ttl="1")  # type: ignore[call-overload]
 cached(policy="fifo")  # type: ignore[call-overload]
+cached(weak_self=1)  # type: ignore[call-overload]
+cached(key=1)  # type: ignore[call-overload]
+function.cache_invalidate("a")  # type: ignore[arg-type]
+function.cache_contains()  # type: ignore[call-arg]
+function.cache_info().no_such_count  # type: ignore[attr-defined]
+
+
+class Service:
+    @cached
+    def method(self, x: int) -> str:
+        return str(x)
+
+    @cached(weak_self=True)
+    async def later(self, x: int) -> str:
+        return str(x)
+
+
+Service().method("a")  # type: ignore[arg-type]
+Service().method()  # type: ignore[call-arg]
+Service.method(1)  # type: ignore[arg-type,call-arg]
+Service().method.cache_invalidate(Service(), "a")  # type: ignore[arg-type]
+
+
+async def awaits() -> None:
+    one: str = Service().later(1)  # type: ignore[assignment]
+    two: int = await Service().later(1)  # type: ignore[assignment]
+    print(one, two)

@@ -1,10 +1,9 @@
 """What a type checker must accept, and the types that it must find. Checked, never run."""
 
+import asyncio
 from collections.abc import Hashable, ItemsView, Iterator, KeysView, MutableMapping, ValuesView
 from datetime import timedelta
-from typing import Any, Literal
-
-from typing_extensions import assert_type
+from typing import Any, Literal, assert_type
 
 import moka_py
 from moka_py import VERSION, Moka, cached
@@ -104,6 +103,7 @@ def plain(x: int, y: str = "") -> list[int]:
     ttl=1.0,
     tti=timedelta(seconds=1),
     wait_concurrent=True,
+    weak_self=False,
     policy="lru",
     weigher=None,
 )
@@ -116,20 +116,48 @@ async def coroutine(x: int) -> str:
     return str(x)
 
 
+@cached(key=lambda text: text.lower())
+def folded(text: str) -> str:
+    return text.lower()
+
+
 class Service:
     @cached(maxsize=10)
     def method(self, x: int) -> str:
         return str(x)
 
+    @cached(weak_self=True)
+    async def later(self, x: int) -> str:
+        return str(x)
+
+    @staticmethod
+    @cached
+    def of_no_instance(x: int) -> str:
+        return str(x)
+
 
 assert_type(plain(1, "a"), list[int])
 assert_type(full_signature(1, y="a"), list[int])
+assert_type(folded("A"), str)
 assert_type(Service().method(1), str)
+assert_type(Service.method(Service(), 1), str)
+assert_type(Service.of_no_instance(1), str)
+assert_type(plain.__wrapped__(1), list[int])
+assert_type(plain.cache_info().hits, int)
+assert_type(plain.cache_invalidate(1, y="a"), bool)
+assert_type(plain.cache_contains(1), bool)
+assert_type(Service.method.cache_invalidate(Service(), 1), bool)
+assert_type(Service().method.cache_invalidate(Service(), 1), bool)
+assert_type(plain.cache_parameters(), dict[str, Any])
+assert_type(plain.cache, Moka[Any, Any])
 plain.cache_clear()
 
 
 async def awaits() -> None:
     assert_type(await coroutine(1), str)
+    assert_type(await asyncio.create_task(coroutine(1)), str)
+    assert_type(await asyncio.gather(coroutine(1), coroutine(2)), tuple[str, str])
+    assert_type(await Service().later(1), str)
 
 
 class Counting(Moka[str, int]):

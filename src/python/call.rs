@@ -1,0 +1,289 @@
+//! A call of a cached function: its look-up, and the keeping of its result.
+//!
+//! # How it works
+//! The arguments are looked up where they lie. Where they are no key by themselves the key is made of parts:
+//! with keywords, where types count, where a user's function makes it, and where the cache knows its
+//! instance by an [`Owner`] in its place.
+//!
+//! It runs in slots of types beside PyO3's ([`heap_type`](super::heap_type)), where PyO3 takes the thread for detached;
+//! and to tell it otherwise fails late in the interpreter's end. So what needs PyO3's errors and references is a
+//! method of the memo, called through the interpreter; the rest goes without.
+//!
+//! # Invariants
+//! - `attached`: all of this happens on an attached thread.
+
+#![allow(unsafe_code)]
+
+use std::ffi::c_int;
+use std::ptr;
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use super::arguments::{Arguments, ErrorSet, Given, Lone, Parts};
+use super::key::Key;
+use super::memo::{Made, Memo, Mode, Weakly, is_own_key};
+use super::object::Object;
+use crate::Lookup;
+
+/// How the look-up of a call ended.
+pub(super) enum Found {
+    /// A new reference.
+    Hit(*mut ffi::PyObject),
+    Miss(Made),
+    /// With an exception set.
+    Failed,
+}
+
+/// Looks a call up; `None` where calls have no keys.
+#[inline(always)]
+pub(super) fn find(memo: &Memo, given: &Given<'_>) -> Option<Found> {
+    // SAFETY: `attached`.
+    let py = unsafe { Python::assume_attached() };
+    if memo.mode == Mode::Keyless {
+        return None;
+    }
+    if !memo.is_plain || given.has_names() {
+        return Some(find_composed(memo, given));
+    }
+    let parts = given.positional();
+    if parts.is_empty() {
+        let none = &memo.no_arguments;
+        return Some(find_known(memo, &none.query(py), none.object.bind(py)));
+    }
+    if let [only] = parts {
+        // SAFETY: the caller's; held for the call.
+        let only = unsafe { Borrowed::from_ptr(py, *only) };
+        if is_own_key(&only) {
+            return Some(match memo.moka().known(&only) {
+                Some(query) => find_known(memo, &query, &only),
+                None => find_lone(memo, &only),
+            });
+        }
+    }
+    Some(find_parts(memo, parts))
+}
+
+/// A look-up of an object that is a key by itself, and hashed.
+#[inline(always)]
+fn find_known(memo: &Memo, query: &Key<'_, '_>, key: &Bound<'_, PyAny>) -> Found {
+    match memo.moka().core().glance(query) {
+        Some(Some(value)) => {
+            memo.hits.add();
+            Found::Hit(value.into_ptr())
+        }
+        Some(None) => Found::Miss(Made { object: Object::of(key), hash: query.hash() }),
+        None => find_lone(memo, key),
+    }
+}
+
+/// A look-up of parts that the caller holds.
+#[inline(always)]
+fn find_parts(memo: &Memo, parts: &[*mut ffi::PyObject]) -> Found {
+    // SAFETY: `attached`.
+    let py = unsafe { Python::assume_attached() };
+    // SAFETY: the caller's.
+    let Some(query) = (unsafe { Arguments::new(py, parts, memo.moka().seed()) }) else {
+        return Found::Failed;
+    };
+    match memo.moka().core().glance(&query) {
+        Some(Some(value)) => {
+            memo.hits.add();
+            Found::Hit(value.into_ptr())
+        }
+        Some(None) => missed(&query),
+        None => find_slow(memo, &query),
+    }
+}
+
+#[cold]
+fn missed(query: &Arguments<'_, '_>) -> Found {
+    match query.tuple() {
+        Some(object) => Found::Miss(Made { object, hash: query.hash() }),
+        None => Found::Failed,
+    }
+}
+
+/// A look-up that needs a user's code, or maintenance.
+#[cold]
+fn find_slow(memo: &Memo, query: &Arguments<'_, '_>) -> Found {
+    match memo.moka().look_up_unheard(query) {
+        Err(ErrorSet) => Found::Failed,
+        Ok(None) => missed(query),
+        Ok(Some(value)) => {
+            memo.hits.add();
+            Found::Hit(value.into_ptr())
+        }
+    }
+}
+
+/// A look-up of an object that is a key by itself.
+#[cold]
+fn find_lone(memo: &Memo, key: &Bound<'_, PyAny>) -> Found {
+    let Some(query) = Lone::new(key, memo.moka().seed()) else { return Found::Failed };
+    match memo.moka().look_up_unheard(&query) {
+        Err(ErrorSet) => Found::Failed,
+        Ok(None) => Found::Miss(Made { object: Object::of(key), hash: query.hash() }),
+        Ok(Some(value)) => {
+            memo.hits.add();
+            Found::Hit(value.into_ptr())
+        }
+    }
+}
+
+/// A look-up of a call whose key is more than its positional arguments.
+#[inline(never)]
+fn find_composed(memo: &Memo, given: &Given<'_>) -> Found {
+    let Ok(owner) = owner_of(memo, given) else { return Found::Failed };
+    if let Some(make_key) = &memo.make_key {
+        return find_made(memo, make_key, owner, given);
+    }
+    let mut parts = given.parts(&memo.mark, memo.typed);
+    if let Some(owner) = owner {
+        parts[0] = owner;
+    }
+    find_parts(memo, &parts)
+}
+
+/// A look-up of what the user's function makes of the arguments.
+fn find_made(
+    memo: &Memo,
+    make_key: &Py<PyAny>,
+    owner: Option<*mut ffi::PyObject>,
+    given: &Given<'_>,
+) -> Found {
+    // SAFETY: `attached`.
+    let py = unsafe { Python::assume_attached() };
+    // SAFETY: a new reference, or null with an exception set.
+    let Some(key) = (unsafe { Bound::from_owned_ptr_or_opt(py, given.call(make_key)) }) else {
+        return Found::Failed;
+    };
+    let key = Object::new(key.unbind());
+    match owner {
+        Some(owner) => find_parts(memo, &[owner, key.as_ptr()]),
+        None => find_lone(memo, key.bind(py)),
+    }
+}
+
+/// What stands for the instance in the keys of a method that does not keep it alive. It is held while the
+/// instance is.
+fn owner_of(memo: &Memo, given: &Given<'_>) -> Result<Option<*mut ffi::PyObject>, ErrorSet> {
+    let Some(Weakly { owners, adopt }) = &memo.weakly else { return Ok(None) };
+    let Some(&instance) = given.positional().first() else {
+        let text = c"weak_self needs the instance as the first positional argument";
+        // SAFETY: `attached`.
+        let kind = unsafe { ffi::PyExc_TypeError };
+        // SAFETY: `attached`.
+        unsafe { ffi::PyErr_SetString(kind, text.as_ptr()) };
+        return Err(ErrorSet);
+    };
+    // SAFETY: `attached`.
+    let place = unsafe { ffi::PyLong_FromVoidPtr(instance.cast()) };
+    if place.is_null() {
+        return Err(ErrorSet);
+    }
+    let mut owner = ptr::null_mut();
+    // SAFETY: `attached`; all are live.
+    unsafe { ffi::compat::PyDict_GetItemRef(owners.as_ptr(), place, &mut owner) };
+    // SAFETY: the reference made above.
+    unsafe { ffi::Py_DECREF(place) };
+    if owner.is_null() {
+        // SAFETY: `attached`; both are live.
+        owner = unsafe { ffi::PyObject_CallOneArg(adopt.as_ptr(), instance) };
+    }
+    if owner.is_null() {
+        return Err(ErrorSet);
+    }
+    // SAFETY: a new reference; the dict has its own until the instance is gone.
+    unsafe { ffi::Py_DECREF(owner) };
+    Ok(Some(owner))
+}
+
+/// The key of a call with these arguments: the positional ones, then one for each name.
+pub(super) fn made_of(
+    memo: &Memo,
+    py: Python<'_>,
+    all: &[Bound<'_, PyAny>],
+    names: &Bound<'_, PyTuple>,
+) -> PyResult<Made> {
+    let all: Parts = all.iter().map(Bound::as_ptr).collect();
+    // SAFETY: the caller holds them; so many are there.
+    let given = unsafe { Given::new(all.as_ptr(), all.len() - names.len(), names.as_ptr()) };
+    let made = |object: Object| {
+        let hash = Key::new(object.bind(py), memo.moka().seed())?.hash();
+        Ok(Made { object, hash })
+    };
+    let owner = owner_of(memo, &given).map_err(|ErrorSet| PyErr::fetch(py))?;
+    let mut parts = given.parts(&memo.mark, memo.typed);
+    let own;
+    if let Some(make_key) = &memo.make_key {
+        // SAFETY: a new reference, or null with an exception set.
+        own = unsafe { Bound::from_owned_ptr_or_err(py, given.call(make_key)) }?;
+        if owner.is_none() {
+            return made(Object::of(&own));
+        }
+        parts.truncate(1);
+        parts.push(own.as_ptr());
+    }
+    if let Some(owner) = owner {
+        parts[0] = owner;
+    } else if let [only] = parts[..] {
+        // SAFETY: the caller holds it.
+        let only = unsafe { Borrowed::from_ptr(py, only) };
+        if is_own_key(&only) {
+            return made(Object::of(&only));
+        }
+    }
+    // SAFETY: the caller holds them, or `own` or the owners do.
+    let query = unsafe { Arguments::new(py, &parts, memo.moka().seed()) };
+    let query = query.ok_or_else(|| PyErr::fetch(py))?;
+    let object = query.tuple().ok_or_else(|| PyErr::fetch(py))?;
+    Ok(Made { object, hash: query.hash() })
+}
+
+/// Keeps a result, and returns it; or null with what the weigher or an `__eq__` raised.
+///
+/// # Safety
+/// - `memo` is live, and `value` a new reference.
+#[inline(never)]
+pub(super) unsafe fn keep(
+    memo: &Borrowed<'_, '_, Memo>,
+    made: &Made,
+    value: *mut ffi::PyObject,
+    era: u64,
+) -> *mut ffi::PyObject {
+    let py = memo.py();
+    let this = memo.get();
+    if era != this.era() {
+        return value;
+    }
+    // SAFETY: the caller's.
+    let lent = unsafe { Borrowed::from_ptr(py, value) };
+    let is_set = this.weakly.is_none() && this.moka().set_known_at_once(made.query(py), &lent);
+    if is_set && era == this.era() {
+        return value;
+    }
+    let key = made.object.as_ptr();
+    // SAFETY: `attached`; the arguments are those of the format.
+    let kept = unsafe {
+        ffi::PyObject_CallMethod(
+            memo.as_ptr(),
+            c"_keep_hashed".as_ptr(),
+            c"OKOKi".as_ptr(),
+            key,
+            made.hash,
+            value,
+            era,
+            c_int::from(is_set),
+        )
+    };
+    if kept.is_null() {
+        // SAFETY: the caller's reference.
+        unsafe { ffi::Py_DECREF(value) };
+        return kept;
+    }
+    // SAFETY: a new reference.
+    unsafe { ffi::Py_DECREF(kept) };
+    value
+}

@@ -1,0 +1,99 @@
+"""`cached` coroutine functions on the event loops of others."""
+
+import asyncio
+
+import pytest
+
+from moka_py import cached
+
+anyio = pytest.importorskip("anyio")
+trio = pytest.importorskip("trio")
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_anyio_runs_calls_on_both_backends(backend):
+    runs = []
+
+    @cached
+    async def function(x):
+        runs.append(x)
+        await anyio.sleep(0)
+        return x
+
+    async def main():
+        for _ in range(2):
+            async with anyio.create_task_group() as group:
+                for x in range(3):
+                    group.start_soon(function, x)
+        assert [await function(x) for x in range(3)] == [0, 1, 2]
+
+    anyio.run(main, backend=backend)
+    assert anyio.run(function, 1, backend=backend) == 1
+    assert sorted(runs) == [0, 1, 2]
+
+
+def test_anyio_on_asyncio_shares_runs():
+    @cached(wait_concurrent=True)
+    async def function(x):
+        await anyio.sleep(0)
+        return x
+
+    async def main():
+        async with anyio.create_task_group() as group:
+            for _ in range(10):
+                group.start_soon(function, 1)
+
+    anyio.run(main, backend="asyncio")
+    assert function.cache_info() == (9, 1, 128, 1)
+
+
+def test_trio_cancels_a_run():
+    @cached
+    async def function(x):
+        await trio.sleep_forever()
+
+    async def main():
+        with trio.move_on_after(0.001):
+            await function(1)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(function, 2)
+            await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+    assert function.cache_info() == (0, 2, 128, 0)
+
+
+def test_sharing_under_trio_is_told():
+    @cached(wait_concurrent=True)
+    async def function(x):
+        return x
+
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        trio.run(function, 1)
+
+
+def test_uvloop_shares_runs_and_cancels_the_last_waiter():
+    uvloop = pytest.importorskip("uvloop")
+    opened = []
+
+    @cached(wait_concurrent=True)
+    async def function(x):
+        await opened[0].wait()
+        return x
+
+    async def main():
+        opened.append(asyncio.Event())
+        waiters = [asyncio.create_task(function(1)) for _ in range(10)]
+        await asyncio.sleep(0)
+        for waiter in waiters:
+            waiter.cancel()
+        outcomes = await asyncio.gather(*waiters, return_exceptions=True)
+        assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
+        waiters = [asyncio.create_task(function(1)) for _ in range(10)]
+        await asyncio.sleep(0)
+        opened[0].set()
+        assert await asyncio.gather(*waiters) == [1] * 10
+
+    uvloop.run(main())
+    assert function.cache_info() == (9, 2, 128, 1)

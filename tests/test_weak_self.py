@@ -1,0 +1,314 @@
+"""`cached(weak_self=True)`: methods that do not keep their instances alive."""
+
+import asyncio
+import functools
+import gc
+import inspect
+import sys
+import weakref
+
+import pytest
+from cached_helpers import WAIT
+from helpers import alive, collect, run_threads
+
+from moka_py import cached
+
+
+def made(**options):
+    """A class with a cached method, which returns a new object a run."""
+
+    class Made:
+        @cached(weak_self=True, **options)
+        def method(self, *args, **kwargs):
+            return object()
+
+    return Made
+
+
+@WAIT
+def test_results_of_an_instance_leave_with_it(wait):
+    kind = made(wait_concurrent=wait)
+    one, two = kind(), kind()
+    results = [one.method(1), one.method(2), two.method(1)]
+    assert [one.method(1), one.method(2), two.method(1)] == results
+    assert kind.method.cache_info() == (3, 3, 128, 3)
+    watched = weakref.ref(one)
+    del one
+    collect()
+    assert watched() is None
+    assert kind.method.cache_info().currsize == 1
+    assert two.method(1) is results[2]
+
+
+def test_result_leaves_before_the_deletion_returns():
+    kind = made()
+    one = kind()
+    one.method(1)
+    del one
+    assert kind.method.cache_info().currsize == 0
+
+
+def test_without_it_the_cache_keeps_the_instance():
+    class Kept:
+        @cached
+        def method(self):
+            return 1
+
+    one = Kept()
+    one.method()
+    watched = weakref.ref(one)
+    del one
+    collect()
+    assert watched() is not None
+
+
+def test_instance_in_a_cycle_is_collected_with_its_results():
+    kind = made()
+    one = kind()
+    one.itself = one
+    one.method(1)
+    watched = weakref.ref(one)
+    del one
+    collect()
+    assert watched() is None
+    assert kind.method.cache_info().currsize == 0
+
+
+def test_equal_instances_are_different_calls():
+    class Equal:
+        def __eq__(self, other):
+            return True
+
+        def __hash__(self):
+            return 1
+
+        @cached(weak_self=True)
+        def method(self):
+            return object()
+
+    one, two = Equal(), Equal()
+    assert one.method() is not two.method()
+    assert one.method() is one.method()
+
+
+def test_instances_need_not_be_hashable():
+    class Plain(list):
+        @cached(weak_self=True)
+        def method(self, x):
+            return object()
+
+    one = Plain()
+    assert one.method(1) is one.method(1)
+
+
+def test_arguments_count_as_without_it():
+    kind = made(typed=True)
+    one = kind()
+    calls = [lambda: one.method(1), lambda: one.method(1.0), lambda: one.method(x=1), lambda: one.method(1, x=1)]
+    results = [call() for call in calls]
+    assert [call() for call in calls] == results
+    assert len(set(results)) == 4
+    assert one.method() is one.method()
+
+
+def test_key_of_an_instance_is_its_own():
+    class Keyed:
+        @cached(weak_self=True, key=lambda self, text: text.lower())
+        def method(self, text):
+            return object()
+
+    one, two = Keyed(), Keyed()
+    assert one.method("A") is one.method("a")
+    assert one.method("a") is not two.method("a")
+    del one
+    assert Keyed.method.cache_info().currsize == 1
+
+
+def test_invalidate_and_contains_take_the_instance():
+    kind = made()
+    one = kind()
+    one.method(1)
+    assert kind.method.cache_contains(one, 1)
+    assert not kind.method.cache_contains(kind(), 1)
+    assert kind.method.cache_invalidate(one, 1)
+    assert not kind.method.cache_contains(one, 1)
+
+
+@WAIT
+def test_coroutine_methods_too(wait):
+    class Later:
+        @cached(weak_self=True, wait_concurrent=wait)
+        async def method(self, x):
+            await asyncio.sleep(0)
+            return object()
+
+    async def main():
+        one = Later()
+        assert await one.method(1) is await one.method(1)
+        results = await asyncio.gather(*(one.method(2) for _ in range(10)))
+        assert len(set(results)) == (1 if wait else 10)
+        assert Later.method.cache_info().currsize == 2
+
+    asyncio.run(main())
+    collect()
+    assert Later.method.cache_info().currsize == 0
+
+
+def test_pending_call_keeps_the_instance_until_its_result_is_kept():
+    class Later:
+        @cached(weak_self=True)
+        async def method(self):
+            await asyncio.sleep(0)
+            return object()
+
+    async def main():
+        watched = []
+        task = asyncio.create_task((lambda one: watched.append(weakref.ref(one)) or one.method())(Later()))
+        await task
+        del task
+        collect()
+        assert alive(watched) == 0
+        assert Later.method.cache_info() == (0, 1, 128, 0)
+
+    asyncio.run(main())
+
+
+def test_class_methods_and_functions_have_a_first_argument():
+    class Kind:
+        @classmethod
+        @cached(weak_self=True)
+        def method(cls, x):
+            return object()
+
+    assert Kind.method(1) is Kind.method(1)
+
+
+def test_instance_that_cannot_be_weakly_referenced_is_told():
+    class Slotted:
+        __slots__ = ()
+
+        @cached(weak_self=True)
+        def method(self):
+            return 1
+
+    with pytest.raises(
+        TypeError, match="weak_self needs an instance that can be weakly referenced, got Slotted"
+    ) as caught:
+        Slotted().method()
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
+    assert Slotted.method.cache_info()[:2] == (0, 0)
+
+
+def test_call_without_an_instance_is_told():
+    kind = made()
+    for call in (kind.method, functools.partial(kind.method, self=kind())):
+        with pytest.raises(TypeError, match="weak_self needs the instance as the first positional argument"):
+            call()
+
+
+@pytest.mark.parametrize("wrong", [None, 1, "yes"], ids=repr)
+def test_weak_self_must_be_a_bool(wrong):
+    with pytest.raises(TypeError, match=f"weak_self must be a bool, got {type(wrong).__name__}"):
+        cached(weak_self=wrong)
+
+
+def test_use_in_del_of_the_instance():
+    results = []
+
+    class Last:
+        @cached(weak_self=True)
+        def method(self):
+            return object()
+
+        def __del__(self):
+            results.append(self.method())
+
+    one = Last()
+    result = one.method()
+    del one
+    assert results == [result]
+    assert Last.method.cache_info().currsize == 0
+    looped = Last()
+    looped.itself = looped
+    looped.method()
+    del looped
+    collect()
+    assert len(results) == 2
+    assert Last.method.cache_info().currsize == 0
+
+
+def test_result_that_refers_to_the_instance_keeps_it():
+    class Itself:
+        @cached(weak_self=True)
+        def method(self):
+            return self
+
+    one = Itself()
+    one.method()
+    watched = weakref.ref(one)
+    del one
+    collect()
+    assert watched() is not None
+    Itself.method.cache_clear()
+    collect()
+    assert watched() is None
+
+
+def test_instance_forgets_entries_that_left():
+    kind = made(maxsize=10)
+    one = kind()
+    for x in range(5000):
+        one.method(x)
+    assert kind.method.cache_info().currsize == 10
+    owner = next(iter(kind.method.cache))[0]
+    assert sys.getsizeof(owner) <= 1000
+    del owner, one
+    collect()
+    assert kind.method.cache_info().currsize == 0
+
+
+def test_signature_and_attributes_are_the_methods_own():
+    class Documented:
+        @cached(weak_self=True)
+        def method(self, x: int) -> str:
+            "What it does."
+            return str(x)
+
+    assert str(inspect.signature(Documented.method)) == "(self, x: int) -> str"
+    assert str(inspect.signature(Documented().method)) == "(x: int) -> str"
+    assert Documented.method.__doc__ == "What it does."
+
+
+def test_function_and_instances_go_in_any_order():
+    kind = made()
+    one = kind()
+    one.method(1)
+    watched = weakref.ref(kind.method.cache)
+    del kind.method
+    collect()
+    assert watched() is None
+    del one
+
+
+@WAIT
+def test_threads_that_make_and_drop_instances(wait):
+    kind = made(maxsize=64, wait_concurrent=wait)
+    shared = kind()
+
+    def work():
+        for x in range(400):
+            one = kind()
+            one.method(x % 3)
+            assert one.method(1) is one.method(1)
+            shared.method(x % 5)
+
+    def hammer():
+        for _ in range(20):
+            gc.collect()
+
+    run_threads(*[work] * 4, hammer)
+    collect()
+    assert kind.method.cache_info().currsize <= 5
+    shared = None
+    collect()
+    assert kind.method.cache_info().currsize == 0
