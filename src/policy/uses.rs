@@ -73,7 +73,7 @@ impl Uses {
     }
 
     /// Notes a use of an entry: a hit, or another value.
-    #[inline]
+    #[inline(always)]
     pub fn record(&self, stamp: &AtomicU64) {
         let old = stamp.load(Relaxed);
         // What of the tick is another, and how far the count is from its end.
@@ -138,8 +138,13 @@ impl Uses {
         stamp.store(self.tick.0.load(Relaxed) & TICK | mark, Relaxed);
     }
 
-    /// The next use of a followed entry.
-    pub fn next_followed(&self) -> Option<u32> {
+    /// The uses of followed entries that wait, taken in order. Threads that use such entries all the while do not
+    /// keep the caller: no more come than can wait.
+    pub fn take_followed(&self) -> impl Iterator<Item = u32> {
+        std::iter::from_fn(|| self.next_followed()).take(RING as usize)
+    }
+
+    fn next_followed(&self) -> Option<u32> {
         let ring = self.ring.as_ref()?;
         let taken = ring.taken.load(Relaxed);
         if taken == ring.pushed.load(Relaxed) {
@@ -242,7 +247,7 @@ mod tests {
         let uses = Uses::new(true);
         let stamps: Vec<_> = (0..10).map(|number| stamp_of(&uses, number, number != 3)).collect();
         [5, 3, 1, 5].into_iter().for_each(|number: usize| uses.record(&stamps[number]));
-        let taken = || std::iter::from_fn(|| uses.next_followed()).collect::<Vec<_>>();
+        let taken = || uses.take_followed().collect::<Vec<_>>();
         assert_eq!(taken(), [5, 1, 5]);
         for _ in 0..12 {
             stamps.iter().for_each(|stamp| uses.record(stamp));
@@ -251,6 +256,20 @@ mod tests {
         uses.record(&stamps[9]);
         assert_eq!(taken(), [9]);
         assert!(is_followed(&stamps[9]) && !is_followed(&stamps[3]));
+    }
+
+    #[test]
+    fn uses_that_come_while_others_are_taken_do_not_keep_the_taker() {
+        let uses = Uses::new(true);
+        let stamps: Vec<_> = (0..10).map(|number| stamp_of(&uses, number, true)).collect();
+        let use_all = || {
+            uses.advance(0);
+            stamps.iter().for_each(|stamp| stamp.store(stamp.load(Relaxed) & !COUNT, Relaxed));
+            stamps.iter().for_each(|stamp| uses.record(stamp));
+        };
+        use_all();
+        let taken = uses.take_followed().inspect(|_| use_all()).take(1_000).count();
+        assert_eq!(taken as u64, RING);
     }
 
     #[test]

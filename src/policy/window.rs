@@ -87,7 +87,7 @@ struct Miniatures {
 impl Steering {
     /// Learns of the uses of followed entries, in their order.
     pub fn learn_uses(&mut self, regions: &mut Regions, view: &impl View, uses: &Uses) {
-        while let Some(number) = uses.next_followed() {
+        for number in uses.take_followed() {
             // It may have left since, and another may have its number.
             if !regions.knows(number) {
                 continue;
