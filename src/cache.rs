@@ -109,7 +109,7 @@ where
 
     /// The value of a key as a use, where that needs neither a user's code nor maintenance; else `None`, and
     /// [`Cache::get`] answers.
-    #[inline]
+    #[inline(always)]
     pub fn glance<Q: Lookup<K>>(&self, query: &Q) -> Option<Option<V>> {
         let earliest = self.earliest.0.load(Ordering::Relaxed);
         let now = if earliest == NEVER { 0 } else { self.clock.now() };

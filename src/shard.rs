@@ -127,6 +127,9 @@ pub(crate) enum Written<V> {
     Kept(Option<V>),
 }
 
+/// The place of a key's entry, if there is one, and the lock that keeps it there.
+type LockedAt<'a, K, V> = (Option<Place>, MapLock<'a, K, V, State>);
+
 impl<K: Reference, V: Reference> Shard<K, V> {
     /// All the shards of a cache.
     pub fn all(config: &Config, shards: usize) -> Box<[Self]> {
@@ -168,7 +171,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
     }
 
     /// The value of a key as a use, or `None` where the answer needs a user's code.
-    #[inline]
+    #[inline(always)]
     pub fn glance<Q: Lookup<K>>(&self, query: &Q, now: u64, clock: &Clock) -> Option<Option<V>> {
         let guard = pin();
         match self.map.glance(query, &guard) {
@@ -187,7 +190,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         None
     }
 
-    #[inline]
+    #[inline(always)]
     fn value_of(
         &self,
         found: Found<'_, K, V>,
@@ -247,52 +250,45 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         left: &mut Departures<K, V>,
     ) -> Result<(Written<V>, u64), Q::Error> {
         let mut guard = pin();
-        let since = left.mark();
-        loop {
-            let place = self.map.find(query, &mut guard, left, since)?;
-            let mut locked = self.map.lock();
-            if !Self::is_still(&place, query, &locked, left.unequal(since), &guard) {
-                continue;
+        let (place, mut locked) = self.lock_at(query, &mut guard, left)?;
+        let now = now();
+        let found = place.as_ref().map(Place::number);
+        let is_live = |number| self.map.deadline(number, &guard) > now;
+        if let Some(number) = found
+            && write.if_absent
+            && is_live(number)
+        {
+            let entry = self.map.entry(number, &guard);
+            self.recorder.record(&entry.stamp);
+            if let Some(life) = self.map.life(number, &guard) {
+                life.touch(now);
             }
-            let now = now();
-            let found = place.as_ref().map(Place::number);
-            let is_live = |number| self.map.deadline(number, &guard) > now;
-            if let Some(number) = found
-                && write.if_absent
-                && is_live(number)
-            {
-                let entry = self.map.entry(number, &guard);
-                self.recorder.record(&entry.stamp);
-                if let Some(life) = self.map.life(number, &guard) {
-                    life.touch(now);
-                }
-                return Ok((Written::Kept(entry.value.read(&guard).clone()), now));
-            }
-            if !at_lock() {
-                return Ok((Written::Kept(None), now));
-            }
-            let mut change = self.change(&mut locked, budget, now, left);
-            if u64::from(write.weight) > budget.capacity {
-                change.refuse(found, query.key(), write.value, &mut guard);
-                change.tell();
-                return Ok((Written::Done, now));
-            }
-            let number = match found {
-                Some(number) if is_live(number) => {
-                    change.replace(number, write, &guard);
-                    number
-                }
-                found => {
-                    // What is due is as good as gone, with its key.
-                    if let Some(due) = found {
-                        change.take_out(due, Cause::Expired, &mut guard);
-                    }
-                    change.insert(query, write, &mut guard)
-                }
-            };
-            change.make_room(Some(number), &mut guard);
+            return Ok((Written::Kept(entry.value.read(&guard).clone()), now));
+        }
+        if !at_lock() {
+            return Ok((Written::Kept(None), now));
+        }
+        let mut change = self.change(&mut locked, budget, now, left);
+        if u64::from(write.weight) > budget.capacity {
+            change.refuse(found, query.key(), write.value, &mut guard);
+            change.tell();
             return Ok((Written::Done, now));
         }
+        let number = match found {
+            Some(number) if is_live(number) => {
+                change.replace(number, write, &guard);
+                number
+            }
+            found => {
+                // What is due is as good as gone, with its key.
+                if let Some(due) = found {
+                    change.take_out(due, Cause::Expired, &mut guard);
+                }
+                change.insert(query, write, &mut guard)
+            }
+        };
+        change.make_room(Some(number), &mut guard);
+        Ok((Written::Done, now))
     }
 
     /// Takes an entry out. `at_lock` and `now` are asked under the lock, at the moment of the removal; where
@@ -307,23 +303,56 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         left: &mut Departures<K, V>,
     ) -> Result<Option<V>, Q::Error> {
         let mut guard = pin();
+        let (place, mut locked) = self.lock_at(query, &mut guard, left)?;
+        if place.is_some() || always {
+            at_lock();
+        }
+        let Some(place) = place else { return Ok(None) };
+        let mut change = self.change(&mut locked, budget, now(), left);
+        let was_due = change.take_out(place.number(), Cause::Explicit, &mut guard);
+        change.tell();
+        let removed = left.list.last().filter(|_| !was_due);
+        Ok(removed.map(|departure| departure.value().clone()))
+    }
+
+    /// Takes the lock, and tells where the key's entry is.
+    ///
+    /// A key that is compared in place is looked up under the lock. For another the user's code may run, so that is
+    /// looked up first, and what was found must still be so once the lock is taken.
+    #[inline]
+    fn lock_at<'a, Q: Lookup<K>>(
+        &'a self,
+        query: &Q,
+        guard: &mut Guard,
+        left: &mut Departures<K, V>,
+    ) -> Result<LockedAt<'a, K, V>, Q::Error> {
+        let locked = self.map.lock();
+        match self.map.glance(query, guard) {
+            Glance::Found(_, place) => return Ok((Some(place), locked)),
+            Glance::Absent => return Ok((None, locked)),
+            Glance::Unclear => drop(locked),
+        }
+        self.lock_at_slow(query, guard, left)
+    }
+
+    #[cold]
+    fn lock_at_slow<'a, Q: Lookup<K>>(
+        &'a self,
+        query: &Q,
+        guard: &mut Guard,
+        left: &mut Departures<K, V>,
+    ) -> Result<LockedAt<'a, K, V>, Q::Error> {
         let since = left.mark();
         loop {
-            let place = self.map.find(query, &mut guard, left, since)?;
-            if place.is_none() && !always {
-                return Ok(None);
+            let place = self.map.find_slow(query, guard, left, since)?;
+            let locked = self.map.lock();
+            let is_still = match &place {
+                Some(place) => locked.holds(place, guard),
+                None => locked.is_absent(query, left.unequal(since), guard),
+            };
+            if is_still {
+                return Ok((place, locked));
             }
-            let mut locked = self.map.lock();
-            if !Self::is_still(&place, query, &locked, left.unequal(since), &guard) {
-                continue;
-            }
-            at_lock();
-            let Some(place) = place else { return Ok(None) };
-            let mut change = self.change(&mut locked, budget, now(), left);
-            let was_due = change.take_out(place.number(), Cause::Explicit, &mut guard);
-            change.tell();
-            let removed = left.list.last().filter(|_| !was_due);
-            return Ok(removed.map(|departure| departure.value().clone()));
         }
     }
 
@@ -481,19 +510,6 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         left: &'a mut Departures<K, V>,
     ) -> Change<'a, 'm, K, V> {
         Change { shard: self, locked, budget, now, weight: 0, left }
-    }
-
-    fn is_still<Q: Lookup<K>>(
-        place: &Option<Place>,
-        query: &Q,
-        locked: &MapLock<'_, K, V, State>,
-        unequal: &[K],
-        guard: &Guard,
-    ) -> bool {
-        match place {
-            Some(place) => locked.holds(place, guard),
-            None => locked.is_absent(query, unequal, guard),
-        }
     }
 
     /// Checks the invariants of the shard and everything in it, and returns its weight.

@@ -4,9 +4,9 @@
 //! A [`Table`](table::Table) maps hashes to entry numbers, a [`Slab`](slab::Slab) holds the entries. A look-up
 //! pins, probes, and asks the key whether it is equal; for keys that need a user's `__eq__` it lets go
 //! of everything in between and checks afterwards that the slot still holds what it compared. A writer
-//! looks up first, in the same way, then locks, and under the lock checks only identities: the place that it
-//! found still [holds](MapLock::holds) its entry, or [nobody of the same hash](MapLock::is_absent)
-//! has come since.
+//! looks keys that compare in place up under the lock, at a glance. For others it looks up first, then locks, and
+//! under the lock checks only identities: the place that it found still [holds](MapLock::holds) its entry, or
+//! [nobody of the same hash](MapLock::is_absent) has come since.
 //!
 //! The lock also guards the shard's own state, of type `S`, which the map does not know.
 //!
@@ -75,7 +75,7 @@ impl<K: Reference, V: Reference, S> Map<K, V, S> {
     }
 
     /// Looks a key up, as far as that goes without a user's code.
-    #[inline]
+    #[inline(always)]
     pub fn glance<'g, Q: Lookup<K>>(&self, query: &Q, guard: &'g Guard) -> Glance<'g, K, V> {
         let hash = query.hash();
         let Some(table) = self.table.get(guard) else { return Glance::Absent };

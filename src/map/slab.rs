@@ -46,7 +46,7 @@ pub(crate) struct Found<'g, K, V> {
 
 impl<'g, K, V> Found<'g, K, V> {
     /// When it expires, where any entry of its chunk ever could.
-    #[inline]
+    #[inline(always)]
     pub fn life(&self) -> Option<&'g Life> {
         self.chunk.lives.get().map(|lives| &lives[self.offset])
     }
@@ -111,7 +111,7 @@ impl<K: Reference, V: Reference> Slab<K, V> {
         Slab { chunks: [const { Shared::empty() }; CHUNKS] }
     }
 
-    #[inline]
+    #[inline(always)]
     fn chunk<'g>(&self, number: u32, guard: &'g Guard) -> (&'g Chunk<K, V>, usize) {
         let chunk = chunk_of(number);
         let found = self.chunks[chunk].get(guard);
@@ -119,7 +119,7 @@ impl<K: Reference, V: Reference> Slab<K, V> {
     }
 
     /// An entry with what belongs to it.
-    #[inline]
+    #[inline(always)]
     pub fn find<'g>(&self, number: u32, guard: &'g Guard) -> Found<'g, K, V> {
         let (chunk, offset) = self.chunk(number, guard);
         Found { entry: &chunk.entries[offset], chunk, offset }

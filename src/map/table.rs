@@ -85,7 +85,7 @@ impl Table {
     }
 
     /// The next slot with the tag of the hash, from `index` on in probe order.
-    #[inline]
+    #[inline(always)]
     pub fn next(&self, hash: u64, mut index: usize) -> Option<(usize, Slot)> {
         let mask = self.slots.len() - 1;
         loop {

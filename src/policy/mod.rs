@@ -74,7 +74,7 @@ pub(crate) fn for_shards(
 
 impl Recorder {
     /// Notes a use of an entry: a hit, or another value.
-    #[inline]
+    #[inline(always)]
     pub fn record(&self, stamp: &AtomicU64) {
         match self {
             Recorder::TinyLfu(uses) => uses.record(stamp),
