@@ -18,6 +18,7 @@ import asyncio
 import functools
 import inspect
 import sys
+import types
 import weakref
 from collections.abc import Awaitable, Callable, Hashable
 from datetime import timedelta
@@ -310,7 +311,9 @@ def cached(
             awaited=_awaited if is_async else None,
             share=_sharer(function) if is_async else None,
         )
-        wrapper: Any = _cached_function(memo)
+        # As CPython 3.13t has it with its own functions: those inside others come and go.
+        is_at_top = isinstance(function, types.FunctionType) and not function.__code__.co_flags & inspect.CO_NESTED
+        wrapper: Any = _cached_function(memo, is_at_top)
         functools.update_wrapper(wrapper, function)
         if is_async:
             inspect.markcoroutinefunction(wrapper)

@@ -5,8 +5,8 @@
 //! # Flows
 //! ```text
 //! get       python/moka > cache (shard by hash) > shard, no lock: map (pin, probe, match), entry (due? stamp), sketch
-//! set       python/moka > cache > shard, no lock: map (find the key: its `__eq__` runs here)
-//!                                 locked: same entry still there? publish, policy, deadline, evict to the budget
+//! set       python/moka > cache > shard, no lock: map (find a key that has an `__eq__` of a user, which runs here)
+//!                                 locked: find the key, or same entry still there? publish, policy, deadline, evict to the budget
 //!           then, unlocked: listener, drops
 //! get_with  a hit is get; a miss goes cache > single_flight: the leader computes with nothing held, then sets;
 //!           waiters detach and wait, wake to check signals; a wait that would close a circle raises
@@ -20,8 +20,9 @@
 //! cache | single_flight     all shards, the budget, the earliest deadline | one computation a key
 //! shard                     one lock: the write path, maintenance
 //! map | policy | expiry     keys to entries | who leaves | what is due
-//! entry | departure | lookup | lists, lazy_queue | config
+//! entry | departure | lookup, seed | lists, lazy_queue | config
 //! reclaim                   who frees what, when
+//! tally                     counts without a shared line
 //! sync                      threads or the GIL
 //! ```
 //!
@@ -52,9 +53,13 @@ mod policy;
 #[cfg(feature = "python")]
 mod python;
 mod reclaim;
+#[cfg(any(feature = "python", test))]
+mod seed;
 mod shard;
 mod single_flight;
 mod sync;
+#[cfg(any(feature = "python", test))]
+mod tally;
 
 pub use cache::{Cache, Cursor, Failure, Stored};
 pub use config::{Config, LONGEST};

@@ -61,19 +61,70 @@ mod threads {
         *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
     }
 
-    /// A small number of the thread's own.
+    /// Numbers below this one are a thread's alone.
+    pub(crate) const ALONE: usize = 64;
+
+    /// How many threads at a time have a number of their own.
+    pub(crate) fn lone_stripes() -> usize {
+        (4 * cores()).min(ALONE)
+    }
+
+    /// How many more there are for the others.
+    #[cfg_attr(not(feature = "python"), allow(dead_code))]
+    pub(crate) fn shared_stripes() -> usize {
+        cores().min(ALONE)
+    }
+
+    /// A small number of the thread's own; or, once those are taken, one from [`ALONE`] on that others have too. A
+    /// thread that ends leaves its number to another, which sees what was stored under it.
+    #[inline]
     pub(crate) fn stripe() -> usize {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        thread_local! {
-            static STRIPE: Cell<usize> = const { Cell::new(usize::MAX) };
-        }
-        STRIPE.with(|stripe| {
-            if stripe.get() == usize::MAX {
-                // Relaxed: any number will do.
-                stripe.set(NEXT.fetch_add(1, Ordering::Relaxed));
+        let stripe = STRIPE.get();
+        if stripe == UNKNOWN { choose_stripe() } else { stripe }
+    }
+
+    const UNKNOWN: usize = usize::MAX;
+
+    /// A bit for each number that a thread has.
+    static TAKEN: AtomicU64 = AtomicU64::new(0);
+
+    thread_local! {
+        static STRIPE: Cell<usize> = const { Cell::new(UNKNOWN) };
+        // Apart, so that to ask for the number is not to ask whether the thread is ending.
+        static GIVEN_BACK: GiveBack = const { GiveBack };
+    }
+
+    /// Frees the thread's number at its end.
+    struct GiveBack;
+
+    impl Drop for GiveBack {
+        fn drop(&mut self) {
+            let stripe = STRIPE.replace(ALONE);
+            if stripe < ALONE {
+                // Release: pairs with the Acquire in `choose_stripe`.
+                TAKEN.fetch_and(!(1 << stripe), Ordering::Release);
             }
-            stripe.get()
-        })
+        }
+    }
+
+    #[cold]
+    fn choose_stripe() -> usize {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let take_free = |taken: u64| {
+            let free = taken.trailing_ones() as usize;
+            (free < lone_stripes()).then(|| taken | 1 << free)
+        };
+        // A thread that is ending already gives nothing back.
+        let is_whole = GIVEN_BACK.try_with(|_| ()).is_ok();
+        // Acquire: pairs with the Release at the end of the thread that had the number before.
+        let taken = TAKEN.fetch_update(Ordering::Acquire, Ordering::Relaxed, |taken| {
+            take_free(taken).filter(|_| is_whole)
+        });
+        let free = taken.ok().map(|taken| taken.trailing_ones() as usize);
+        // Relaxed: any number will do.
+        let stripe = free.unwrap_or_else(|| ALONE + NEXT.fetch_add(1, Ordering::Relaxed) % ALONE);
+        STRIPE.set(stripe);
+        stripe
     }
 
     /// How many shards a cache of this capacity has.
@@ -180,14 +231,25 @@ mod gil {
     atomic!(AtomicU64, AtomicU64, u64);
     atomic!(AtomicUsize, AtomicUsize, usize);
 
-    /// Nobody else counts at the same time.
+    /// Numbers below this one are a thread's alone.
+    #[cfg_attr(not(feature = "python"), allow(dead_code))]
+    pub(crate) const ALONE: usize = 1;
+
+    /// Whoever holds the GIL is alone.
+    #[cfg_attr(not(feature = "python"), allow(dead_code))]
+    #[inline]
     pub(crate) fn stripe() -> usize {
         0
     }
 
-    /// There is one stripe.
-    pub(crate) fn cores() -> usize {
+    #[cfg_attr(not(feature = "python"), allow(dead_code))]
+    pub(crate) fn lone_stripes() -> usize {
         1
+    }
+
+    #[cfg_attr(not(feature = "python"), allow(dead_code))]
+    pub(crate) fn shared_stripes() -> usize {
+        0
     }
 
     /// There is nobody to be ordered against.
@@ -200,8 +262,6 @@ mod gil {
 }
 
 #[cfg(moka_gil)]
-pub(crate) use gil::{AtomicU64, AtomicUsize, Lock, Locked, Padded, cores, full_fence, shard_count, stripe};
+pub(crate) use gil::*;
 #[cfg(not(moka_gil))]
-pub(crate) use threads::{
-    AtomicU64, AtomicUsize, Lock, Locked, Padded, cores, full_fence, shard_count, stripe,
-};
+pub(crate) use threads::*;

@@ -8,6 +8,7 @@ import itertools
 import pickle
 import random
 import sys
+import sysconfig
 import weakref
 
 import pytest
@@ -278,6 +279,28 @@ def test_any_callable_can_be_cached(function):
     argument = "7" if function in (len, int, str.upper) else 7
     assert wrapped(argument) == wrapped(argument) == function(argument)
     assert wrapped.cache_info()[:2] == (1, 1)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="CPython 3.14 counts the references of frames by itself")
+def test_at_the_top_of_a_module_threads_do_not_count_its_references_when_there_is_no_gil():
+    @cached
+    def nested():
+        pass
+
+    is_counted = not sysconfig.get_config_var("Py_GIL_DISABLED")
+    for function, expected in ((documented, is_counted), (nested, True), (cached(len), True)):
+        before = sys.getrefcount(function)
+        more = [function] * 10
+        assert (sys.getrefcount(function) == before + len(more)) is expected
+
+
+def test_what_a_function_at_the_top_of_a_module_holds_goes_with_a_clear():
+    value = weakref.ref(kept := Value())
+    assert documented(kept)[0] is kept
+    del kept
+    documented.cache_clear()
+    gc.collect()
+    assert value() is None
 
 
 def test_cycles_through_it_are_collected():

@@ -18,9 +18,9 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use smallvec::SmallVec;
 
-use super::key::Seed;
 use super::object::{self, Object};
 use crate::Lookup;
+use crate::seed::Seed;
 
 pub(crate) type Parts = SmallVec<[*mut ffi::PyObject; 16]>;
 
@@ -54,6 +54,14 @@ impl<'a> Given<'a> {
 
     pub fn all(&self) -> &'a [*mut ffi::PyObject] {
         self.all
+    }
+
+    /// The one argument, where there is one.
+    #[inline(always)]
+    pub fn only(&self, py: Python<'a>) -> Option<Borrowed<'a, 'a, PyAny>> {
+        let &[only] = self.all else { return None };
+        // SAFETY: `held`.
+        Some(unsafe { Borrowed::from_ptr(py, only) })
     }
 
     pub fn positional(&self) -> &'a [*mut ffi::PyObject] {
@@ -171,7 +179,7 @@ pub(crate) struct Lone<'a, 'py> {
 impl<'a, 'py> Lone<'a, 'py> {
     /// `None` is with an exception set.
     pub fn new(object: &'a Bound<'py, PyAny>, seed: Seed) -> Option<Self> {
-        hash_of(object).map(|hash| Lone { object, hash: seed.mix(hash) })
+        hash_of(object).map(|hash| Lone { object, hash: seed.mix(hash as u64) })
     }
 }
 
@@ -220,7 +228,7 @@ impl<'a, 'py> Arguments<'a, 'py> {
             let hash = hash_of(&part)?;
             sum.add(hash);
         }
-        Some(Arguments { py, parts, hash: seed.mix(sum.end(parts.len())) })
+        Some(Arguments { py, parts, hash: seed.mix(sum.end(parts.len()) as u64) })
     }
 
     /// The tuple; `None` is with an exception set.

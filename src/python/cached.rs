@@ -26,7 +26,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
 use super::arguments::Given;
-use super::call::{self, Found};
+use super::call::{self, Lost};
 use super::coroutine_type;
 use super::heap_type::{Spec, getter, member, method, slot};
 use super::memo::{Made, Memo, Mode};
@@ -74,28 +74,30 @@ unsafe extern "C" fn call(
     let count = unsafe { ffi::PyVectorcall_NARGS(flags) } as usize;
     // SAFETY: `called`; the caller holds its arguments.
     let given = unsafe { Given::new(arguments, count, names) };
-    match call::find(memo, &given) {
-        Some(Found::Hit(value)) => value,
-        Some(Found::Failed) => ptr::null_mut(),
-        Some(Found::Miss(made)) if memo.mode == Mode::Shared => share(&lent, &made, &given),
-        miss => {
-            memo.misses.add();
-            let era = memo.era();
-            // SAFETY: `called`; the arguments as they came, and the memo holds the function.
-            let value = unsafe { ffi::PyObject_Vectorcall(memo.function.as_ptr(), arguments, flags, names) };
-            match miss {
-                // SAFETY: a new reference.
-                Some(Found::Miss(made)) if !value.is_null() => unsafe {
-                    call::keep(&lent, &made, value, era)
-                },
-                _ => value,
-            }
-        }
+    call::find(memo, &given, |value| value, |why| compute(&lent, why, &given))
+}
+
+/// The result of a call that is not kept, which it then is.
+#[inline(never)]
+fn compute(memo: &Borrowed<'_, '_, Memo>, why: Lost, given: &Given<'_>) -> *mut ffi::PyObject {
+    let this = memo.get();
+    let made = match why {
+        Lost::Failed => return ptr::null_mut(),
+        Lost::Miss(made) if this.mode == Mode::Shared => return share(memo, &made, given),
+        Lost::Miss(made) => Some(made),
+        Lost::Keyless => None,
+    };
+    this.miss();
+    let era = this.era();
+    let value = given.call(&this.function);
+    match made {
+        // SAFETY: a new reference.
+        Some(made) if !value.is_null() => unsafe { call::keep(memo, &made, value, era) },
+        _ => value,
     }
 }
 
 /// Computes a result, once for all threads that ask for it.
-#[inline(never)]
 fn share(memo: &Borrowed<'_, '_, Memo>, made: &Made, given: &Given<'_>) -> *mut ffi::PyObject {
     let Some((args, keywords)) = given.packed(memo.py()) else { return ptr::null_mut() };
     let key = made.object.as_ptr();
@@ -247,10 +249,10 @@ fn spec() -> Spec {
     }
 }
 
-/// A callable over a memo.
+/// A callable over a memo. With `for_ever` it lives as long as the program, where that makes threads faster.
 #[pyfunction]
 #[pyo3(name = "_cached_function")]
-pub(super) fn new(memo: Bound<'_, Memo>) -> PyResult<Bound<'_, PyAny>> {
+pub(super) fn new(memo: Bound<'_, Memo>, for_ever: bool) -> PyResult<Bound<'_, PyAny>> {
     let py = memo.py();
     let vectorcall: ffi::vectorcallfunc = match memo.get().later {
         Some(_) => {
@@ -268,5 +270,28 @@ pub(super) fn new(memo: Bound<'_, Memo>) -> PyResult<Bound<'_, PyAny>> {
     unsafe { (*this).memo = memo.into_any().into_ptr() };
     // SAFETY: likewise.
     unsafe { (*this).vectorcall = Some(vectorcall) };
+    if for_ever {
+        keep_for_ever(&made);
+    }
     Ok(made)
 }
+
+/// Frees threads from counting the references to one object, which costs them more than the look-up: CPython 3.13
+/// does so with its own functions, and counts immortal objects not at all.
+#[cfg(all(Py_GIL_DISABLED, not(Py_3_14)))]
+fn keep_for_ever(object: &Bound<'_, PyAny>) {
+    use std::sync::atomic::Ordering::Relaxed;
+    let object = object.as_ptr();
+    // SAFETY: `called`; an object that the collector tracks.
+    unsafe { ffi::PyObject_GC_UnTrack(object.cast()) };
+    // SAFETY: a new object, which nobody else has.
+    let head = unsafe { &mut *object };
+    head.ob_tid = 0;
+    // Relaxed: whoever passes it to other threads orders that.
+    head.ob_ref_local.store(u32::MAX, Relaxed);
+    head.ob_ref_shared.store(0, Relaxed);
+}
+
+/// With a GIL counting costs nothing more, and CPython 3.14 counts the references of frames by itself.
+#[cfg(not(all(Py_GIL_DISABLED, not(Py_3_14))))]
+fn keep_for_ever(_object: &Bound<'_, PyAny>) {}

@@ -27,93 +27,92 @@ use super::memo::{Made, Memo, Mode, Weakly, is_own_key};
 use super::object::Object;
 use crate::Lookup;
 
-/// How the look-up of a call ended.
-pub(super) enum Found {
-    /// A new reference.
-    Hit(*mut ffi::PyObject),
+/// Why the look-up of a call found no result.
+pub(super) enum Lost {
     Miss(Made),
+    /// Calls have no keys.
+    Keyless,
     /// With an exception set.
     Failed,
 }
 
-/// Looks a call up; `None` where calls have no keys.
+/// A new reference, or none.
+type Found = Result<*mut ffi::PyObject, Lost>;
+
+/// Looks a call up, and ends with what is made of the answer. A hit ends at once: to hand its value on in a
+/// [`Found`] took as long as the probe.
 #[inline(always)]
-pub(super) fn find(memo: &Memo, given: &Given<'_>) -> Option<Found> {
+pub(super) fn find<R>(
+    memo: &Memo,
+    given: &Given<'_>,
+    hit: impl FnOnce(*mut ffi::PyObject) -> R,
+    lost: impl FnOnce(Lost) -> R,
+) -> R {
     // SAFETY: `attached`.
     let py = unsafe { Python::assume_attached() };
-    if memo.mode == Mode::Keyless {
-        return None;
-    }
-    if !memo.is_plain || given.has_names() {
-        return Some(find_composed(memo, given));
-    }
-    let parts = given.positional();
-    if parts.is_empty() {
+    let cache = memo.moka().core();
+    let found = if memo.mode == Mode::Keyless {
+        Err(Lost::Keyless)
+    } else if !memo.is_plain || given.has_names() {
+        find_composed(memo, given)
+    } else if let Some(only) = given.only(py).filter(|only| is_own_key(only)) {
+        match memo.moka().known(&only) {
+            Some(query) => match cache.glance(&query) {
+                Some(Some(value)) => return hit(counted(memo, value)),
+                rest => find_known(memo, rest.is_some(), &query, &only),
+            },
+            None => find_lone(memo, &only),
+        }
+    } else if given.positional().is_empty() {
         let none = &memo.no_arguments;
-        return Some(find_known(memo, &none.query(py), none.object.bind(py)));
-    }
-    if let [only] = parts {
-        // SAFETY: the caller's; held for the call.
-        let only = unsafe { Borrowed::from_ptr(py, *only) };
-        if is_own_key(&only) {
-            return Some(match memo.moka().known(&only) {
-                Some(query) => find_known(memo, &query, &only),
-                None => find_lone(memo, &only),
-            });
+        let query = none.query(py);
+        match cache.glance(&query) {
+            Some(Some(value)) => return hit(counted(memo, value)),
+            rest => find_known(memo, rest.is_some(), &query, none.object.bind(py)),
         }
-    }
-    Some(find_parts(memo, parts))
-}
-
-/// A look-up of an object that is a key by itself, and hashed.
-#[inline(always)]
-fn find_known(memo: &Memo, query: &Key<'_, '_>, key: &Bound<'_, PyAny>) -> Found {
-    match memo.moka().core().glance(query) {
-        Some(Some(value)) => {
-            memo.hits.add();
-            Found::Hit(value.into_ptr())
+    } else {
+        // SAFETY: the caller's.
+        match unsafe { Arguments::new(py, given.positional(), memo.moka().seed()) } {
+            Some(query) => match cache.glance(&query) {
+                Some(Some(value)) => return hit(counted(memo, value)),
+                rest => find_arguments(memo, rest.is_some(), &query),
+            },
+            None => Err(Lost::Failed),
         }
-        Some(None) => Found::Miss(Made { object: Object::of(key), hash: query.hash() }),
-        None => find_lone(memo, key),
-    }
-}
-
-/// A look-up of parts that the caller holds.
-#[inline(always)]
-fn find_parts(memo: &Memo, parts: &[*mut ffi::PyObject]) -> Found {
-    // SAFETY: `attached`.
-    let py = unsafe { Python::assume_attached() };
-    // SAFETY: the caller's.
-    let Some(query) = (unsafe { Arguments::new(py, parts, memo.moka().seed()) }) else {
-        return Found::Failed;
     };
-    match memo.moka().core().glance(&query) {
-        Some(Some(value)) => {
-            memo.hits.add();
-            Found::Hit(value.into_ptr())
-        }
-        Some(None) => missed(&query),
-        None => find_slow(memo, &query),
+    match found {
+        Ok(value) => hit(value),
+        Err(why) => lost(why),
     }
 }
 
-#[cold]
-fn missed(query: &Arguments<'_, '_>) -> Found {
-    match query.tuple() {
-        Some(object) => Found::Miss(Made { object, hash: query.hash() }),
-        None => Found::Failed,
-    }
+/// The reference of a value that was found, with the hit counted.
+#[inline]
+fn counted(memo: &Memo, value: Object) -> *mut ffi::PyObject {
+    memo.hit();
+    value.into_ptr()
 }
 
-/// A look-up that needs a user's code, or maintenance.
-#[cold]
-fn find_slow(memo: &Memo, query: &Arguments<'_, '_>) -> Found {
-    match memo.moka().look_up_unheard(query) {
-        Err(ErrorSet) => Found::Failed,
-        Ok(None) => missed(query),
-        Ok(Some(value)) => {
-            memo.hits.add();
-            Found::Hit(value.into_ptr())
+/// Goes on with an object that is a key by itself, after a glance.
+#[inline(never)]
+fn find_known(memo: &Memo, is_absent: bool, query: &Key<'_, '_>, key: &Bound<'_, PyAny>) -> Found {
+    if is_absent {
+        return Err(Lost::Miss(Made { object: Object::of(key), hash: query.hash() }));
+    }
+    find_lone(memo, key)
+}
+
+/// Goes on with parts that the caller holds, after a glance.
+#[inline(never)]
+fn find_arguments(memo: &Memo, is_absent: bool, query: &Arguments<'_, '_>) -> Found {
+    // A glance could not tell where a user's code or maintenance is needed.
+    let value = if is_absent { Ok(None) } else { memo.moka().look_up_unheard(query) };
+    match value {
+        Err(ErrorSet) => Err(Lost::Failed),
+        Ok(Some(value)) => Ok(counted(memo, value)),
+        Ok(None) => {
+            let object = query.tuple().ok_or(Lost::Failed)?;
+            Err(Lost::Miss(Made { object, hash: query.hash() }))
         }
     }
 }
@@ -121,21 +120,30 @@ fn find_slow(memo: &Memo, query: &Arguments<'_, '_>) -> Found {
 /// A look-up of an object that is a key by itself.
 #[cold]
 fn find_lone(memo: &Memo, key: &Bound<'_, PyAny>) -> Found {
-    let Some(query) = Lone::new(key, memo.moka().seed()) else { return Found::Failed };
+    let query = Lone::new(key, memo.moka().seed()).ok_or(Lost::Failed)?;
     match memo.moka().look_up_unheard(&query) {
-        Err(ErrorSet) => Found::Failed,
-        Ok(None) => Found::Miss(Made { object: Object::of(key), hash: query.hash() }),
-        Ok(Some(value)) => {
-            memo.hits.add();
-            Found::Hit(value.into_ptr())
-        }
+        Err(ErrorSet) => Err(Lost::Failed),
+        Ok(None) => Err(Lost::Miss(Made { object: Object::of(key), hash: query.hash() })),
+        Ok(Some(value)) => Ok(counted(memo, value)),
+    }
+}
+
+/// A look-up of parts that the caller holds.
+fn find_parts(memo: &Memo, parts: &[*mut ffi::PyObject]) -> Found {
+    // SAFETY: `attached`.
+    let py = unsafe { Python::assume_attached() };
+    // SAFETY: the caller's.
+    let query = unsafe { Arguments::new(py, parts, memo.moka().seed()) }.ok_or(Lost::Failed)?;
+    match memo.moka().core().glance(&query) {
+        Some(Some(value)) => Ok(counted(memo, value)),
+        rest => find_arguments(memo, rest.is_some(), &query),
     }
 }
 
 /// A look-up of a call whose key is more than its positional arguments.
 #[inline(never)]
 fn find_composed(memo: &Memo, given: &Given<'_>) -> Found {
-    let Ok(owner) = owner_of(memo, given) else { return Found::Failed };
+    let owner = owner_of(memo, given).map_err(|ErrorSet| Lost::Failed)?;
     if let Some(make_key) = &memo.make_key {
         return find_made(memo, make_key, owner, given);
     }
@@ -156,9 +164,7 @@ fn find_made(
     // SAFETY: `attached`.
     let py = unsafe { Python::assume_attached() };
     // SAFETY: a new reference, or null with an exception set.
-    let Some(key) = (unsafe { Bound::from_owned_ptr_or_opt(py, given.call(make_key)) }) else {
-        return Found::Failed;
-    };
+    let key = unsafe { Bound::from_owned_ptr_or_opt(py, given.call(make_key)) }.ok_or(Lost::Failed)?;
     let key = Object::new(key.unbind());
     match owner {
         Some(owner) => find_parts(memo, &[owner, key.as_ptr()]),

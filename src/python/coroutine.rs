@@ -31,7 +31,7 @@ use pyo3::prelude::*;
 use smallvec::SmallVec;
 
 use super::arguments::Given;
-use super::call::{self, Found};
+use super::call::{self, Lost};
 use super::memo::{Made, Memo, Mode};
 use super::object::Object;
 use crate::sync::{AtomicUsize, Ordering};
@@ -254,16 +254,16 @@ impl Body {
         let memo = lent.get();
         // SAFETY: `turn`; what is written while this is read is another field.
         let given = unsafe { &*self.turn.get() }.given();
-        let made = match call::find(memo, &given) {
-            Some(Found::Hit(value)) => return Outcome::Returns(value),
-            Some(Found::Failed) => return Outcome::Raises,
-            Some(Found::Miss(made)) => Some(made),
-            None => None,
+        let made = match call::find(memo, &given, Ok, Err) {
+            Ok(value) => return Outcome::Returns(value),
+            Err(Lost::Failed) => return Outcome::Raises,
+            Err(Lost::Miss(made)) => Some(made),
+            Err(Lost::Keyless) => None,
         };
         let coroutine = match made {
             Some(made) if memo.mode == Mode::Shared => self.share(made, &given),
             made => {
-                memo.misses.add();
+                memo.miss();
                 let era = memo.era();
                 let awaitable = given.call(&memo.function);
                 // SAFETY: `turn`; `given` is not used any more.

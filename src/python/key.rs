@@ -1,12 +1,10 @@
 //! How a Python object asks as a key: its `__hash__`, mixed and seeded, and its `__eq__`.
 
-use std::hash::{BuildHasher, RandomState};
-use std::sync::OnceLock;
-
 use pyo3::prelude::*;
 
 use super::object::{self, Object};
 use crate::Lookup;
+use crate::seed::Seed;
 
 /// An exception, which threads can share.
 #[derive(Clone)]
@@ -22,30 +20,6 @@ impl Raised {
     }
 }
 
-/// CPython hashes an int to itself, so hashes are mixed: one multiplication to 128 bits, folded, with a
-/// secret of the process, since a known mixing could be met with keys made to collide.
-#[derive(Clone, Copy)]
-pub(crate) struct Seed {
-    whiten: u64,
-    multiply: u64,
-}
-
-impl Seed {
-    pub fn of_process() -> Self {
-        static SEED: OnceLock<Seed> = OnceLock::new();
-        *SEED.get_or_init(|| {
-            let random = RandomState::new();
-            Seed { whiten: random.hash_one(1), multiply: random.hash_one(2) | 1 }
-        })
-    }
-
-    #[inline]
-    pub fn mix(self, hash: isize) -> u64 {
-        let product = u128::from(hash as u64 ^ self.whiten) * u128::from(self.multiply);
-        (product as u64) ^ (product >> 64) as u64
-    }
-}
-
 /// A key looked for.
 pub(crate) struct Key<'a, 'py> {
     object: &'a Bound<'py, PyAny>,
@@ -58,7 +32,7 @@ impl<'a, 'py> Key<'a, 'py> {
     pub fn new(object: &'a Bound<'py, PyAny>, seed: Seed) -> PyResult<Self> {
         match Key::known(object, seed) {
             Some(key) => Ok(key),
-            None => Ok(Key { object, hash: seed.mix(object.hash()?) }),
+            None => Ok(Key { object, hash: seed.mix(object.hash()? as u64) }),
         }
     }
 
@@ -70,7 +44,7 @@ impl<'a, 'py> Key<'a, 'py> {
     /// A key whose hash can be looked up in it.
     #[inline]
     pub fn known(object: &'a Bound<'py, PyAny>, seed: Seed) -> Option<Self> {
-        object::known_hash(object).map(|hash| Key { object, hash: seed.mix(hash) })
+        object::known_hash(object).map(|hash| Key { object, hash: seed.mix(hash as u64) })
     }
 }
 

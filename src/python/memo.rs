@@ -12,32 +12,9 @@ use super::key::Key;
 use super::moka::Moka;
 use super::object::Object;
 use super::owner::Owner;
-use crate::sync::{AtomicU64, Ordering, Padded, cores, stripe};
+use crate::sync::{AtomicU64, Ordering};
+use crate::tally::Tally;
 use crate::{Lifetime, Lookup};
-
-/// A count that threads add to without meeting.
-pub(crate) struct Tally(Box<[Padded<AtomicU64>]>);
-
-impl Tally {
-    fn new() -> Self {
-        let stripes = cores().next_power_of_two().min(32);
-        Tally((0..stripes).map(|_| Padded(AtomicU64::new(0))).collect())
-    }
-
-    // Relaxed: a count orders nothing.
-    #[inline]
-    pub fn add(&self) {
-        self.0[stripe() & (self.0.len() - 1)].0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn get(&self) -> u64 {
-        self.0.iter().map(|count| count.0.load(Ordering::Relaxed)).sum()
-    }
-
-    fn reset(&self) {
-        self.0.iter().for_each(|count| count.0.store(0, Ordering::Relaxed));
-    }
-}
 
 /// Which call a key is wanted for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -66,8 +43,7 @@ pub(crate) struct Memo {
     pub no_arguments: Made,
     /// Parts the positional arguments of a key from the keywords.
     pub mark: Py<PyAny>,
-    pub hits: Tally,
-    pub misses: Tally,
+    counts: Tally<2>,
     era: AtomicU64,
     info: Py<PyAny>,
 }
@@ -117,7 +93,19 @@ impl Made {
     }
 }
 
+const HITS: usize = 0;
+const MISSES: usize = 1;
+
 impl Memo {
+    #[inline]
+    pub fn hit(&self) {
+        self.counts.add(HITS);
+    }
+
+    pub fn miss(&self) {
+        self.counts.add(MISSES);
+    }
+
     pub fn moka(&self) -> &Moka {
         self.cache.get()
     }
@@ -206,8 +194,7 @@ impl Memo {
             later: awaited.zip(share).map(|(awaited, share)| Later { awaited, share }),
             no_arguments: Made { object: Object::of(&none), hash },
             mark: mark(py)?.clone_ref(py),
-            hits: Tally::new(),
-            misses: Tally::new(),
+            counts: Tally::new(),
             era: AtomicU64::new(0),
             function,
             cache,
@@ -220,7 +207,7 @@ impl Memo {
     /// Report hits, misses, maxsize and currsize.
     fn cache_info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let size = self.cache.bind(py).call_method0("weighted_size")?;
-        self.info.bind(py).call1((self.hits.get(), self.misses.get(), size))
+        self.info.bind(py).call1((self.counts.get(HITS), self.counts.get(MISSES), size))
     }
 
     /// Forget all results, and count anew.
@@ -229,8 +216,7 @@ impl Memo {
         // sets before the cache is emptied.
         self.era.fetch_add(1, Ordering::AcqRel);
         self.cache.bind(py).call_method0("clear")?;
-        self.hits.reset();
-        self.misses.reset();
+        self.counts.reset();
         Ok(())
     }
 
@@ -263,12 +249,12 @@ impl Memo {
     }
 
     fn _hit(&self) {
-        self.hits.add();
+        self.hit();
     }
 
     /// Counts a run, and returns the era in which it begins.
     fn _miss(&self) -> u64 {
-        self.misses.add();
+        self.miss();
         self.era()
     }
 
@@ -313,14 +299,14 @@ impl Memo {
         let mut leads = false;
         let compute = || {
             leads = true;
-            self.misses.add();
+            self.miss();
             self.function.bind(key.py()).call(args, Some(keywords))
         };
         let value = self.moka().load(&Key::hashed(key, hash), key, Lifetime::default(), compute)?;
         if leads {
             self.note(key, hash);
         } else {
-            self.hits.add();
+            self.hit();
         }
         Ok(value)
     }

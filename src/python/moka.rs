@@ -10,10 +10,11 @@ use pyo3::types::{PyDict, PyTuple, PyType};
 
 use super::convert::{self, Duration};
 use super::end;
-use super::key::{Key, Raised, Seed, Sure};
+use super::key::{Key, Raised, Sure};
 use super::listener::{self, Hook};
 use super::mapping::{self, EntryIterator, Fallback, Part};
 use super::object::Object;
+use crate::seed::Seed;
 use crate::{Cache, Clock, Config, Cursor, Departures, Failure, Kind, Lifetime, LoadError, Lookup, Stored};
 
 type Core = Cache<Object, Object, Raised>;

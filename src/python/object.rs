@@ -74,21 +74,24 @@ impl Object {
 }
 
 /// Whether two objects are equal, where that needs no code but the interpreter's own: for the same object, and
-/// for exact `str`, `int` and `bytes`.
-#[inline]
+/// for exact `str`, `int`, `bytes` and `float`.
+#[inline(always)]
 pub(crate) fn quick_eq(stored: &Bound<'_, PyAny>, key: &Bound<'_, PyAny>) -> Option<bool> {
     if stored.as_ptr() == key.as_ptr() {
         return Some(true);
     }
     let kind = key.get_type_ptr();
     if kind != stored.get_type_ptr() {
-        let both_known = Builtin::of(stored).and(Builtin::of(key));
-        return both_known.map(|_| false);
+        return match (Builtin::of(stored)?, Builtin::of(key)?) {
+            (Builtin::Int, Builtin::Float) | (Builtin::Float, Builtin::Int) => None,
+            _ => Some(false),
+        };
     }
     Some(match Builtin::of(key)? {
         Builtin::Str => str_parts(stored) == str_parts(key),
         Builtin::Int => int_eq(stored, key),
         Builtin::Bytes => bytes_of(stored) == bytes_of(key),
+        Builtin::Float => float_of(stored) == float_of(key),
     })
 }
 
@@ -116,7 +119,7 @@ pub(crate) fn known_hash(object: &Bound<'_, PyAny>) -> Option<isize> {
     match Builtin::of(object)? {
         Builtin::Str => str_hash(object),
         Builtin::Int => int::small_hash(object),
-        Builtin::Bytes => None,
+        Builtin::Bytes | Builtin::Float => None,
     }
 }
 
@@ -125,6 +128,7 @@ enum Builtin {
     Str,
     Int,
     Bytes,
+    Float,
 }
 
 impl Builtin {
@@ -137,6 +141,8 @@ impl Builtin {
             Some(Builtin::Int)
         } else if kind == &raw mut ffi::PyBytes_Type {
             Some(Builtin::Bytes)
+        } else if kind == &raw mut ffi::PyFloat_Type {
+            Some(Builtin::Float)
         } else {
             None
         }
@@ -178,6 +184,11 @@ fn bytes_of<'a>(bytes: &'a Bound<'_, PyAny>) -> &'a [u8] {
     let data = unsafe { ffi::PyBytes_AsString(bytes) }.cast::<u8>();
     // SAFETY: bytes have `len` bytes, do not change, and are held by the caller.
     unsafe { slice::from_raw_parts(data, len) }
+}
+
+fn float_of(float: &Bound<'_, PyAny>) -> f64 {
+    // SAFETY: an exact float.
+    unsafe { ffi::PyFloat_AS_DOUBLE(float.as_ptr()) }
 }
 
 /// Whether two exact ints are equal.
