@@ -14,7 +14,9 @@ TEST_TOOLS=(pytest==9.2.0 pytest-xdist==3.8.0 anyio==4.16.0 trio==0.35.0)
 # What has wheels only for interpreters with the GIL.
 GIL_TEST_TOOLS=(uvloop==0.23.0)
 # What the benchmarks compare with.
-BENCH_PEERS=(cachebox==6.2.10)
+BENCH_PEERS=(cachebox==6.2.10 async-lru==2.4.0)
+# Of cachebox, the last with a wheel for CPython 3.13t.
+BENCH_PEERS_FREE_THREADED=(cachebox==6.1.1 async-lru==2.4.0)
 HIT_RATIO_PEERS=(cachebox==6.2.10 theine==2.0.0 matplotlib==3.11.2)
 MOKA_PY_OF_PYPI=moka-py==0.5.0
 
