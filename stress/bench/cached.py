@@ -1,7 +1,7 @@
 """What a call of a cached function costs, beside `functools.lru_cache` and other decorators in the same process.
 
-A hit is one of a thousand keys, equal to the stored ones and other objects, in a cache of ten thousand. A miss has a key that
-was never there before, in a full cache. Threads call one function, each with keys that it made itself.
+A hit is one of a thousand keys, equal to the stored ones and other objects, in a cache of ten thousand. A miss has a
+key that was never there before, in a full cache. Threads call one function, each with keys that it made itself.
 """
 
 import asyncio
@@ -28,7 +28,10 @@ DECORATORS = {
 if of_pypi:
     DECORATORS["moka-py of PyPI"] = of_pypi.cached(maxsize=ENTRIES)
 
-ASYNC_DECORATORS = {"moka_py": cached(maxsize=ENTRIES), "moka_py, wait_concurrent": cached(maxsize=ENTRIES, wait_concurrent=True)}
+ASYNC_DECORATORS = {
+    "moka_py": cached(maxsize=ENTRIES),
+    "moka_py, wait_concurrent": cached(maxsize=ENTRIES, wait_concurrent=True),
+}
 if async_lru:
     ASYNC_DECORATORS["async-lru"] = async_lru.alru_cache(maxsize=ENTRIES)
 if of_pypi:

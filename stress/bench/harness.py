@@ -28,7 +28,7 @@ def rounds_asked(doc, default=25):
 
 
 def medians(runs, rounds):
-    """The median of what each of `runs`, a dict of callables, returns in rounds; what else the machine does falls on all."""
+    """The median of what each of `runs`, a dict of callables, returns in rounds; what disturbs one disturbs all."""
     seen = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
