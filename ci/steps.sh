@@ -26,6 +26,13 @@ count() {
     }' "$1"
 }
 
+# Prints what of a failed step's log names the failure: the lines of pytest and cargo that do, then the log's end without its dots.
+telling() {
+  local dots='^[.sxFE]+ *\[ *[0-9]+%\]$'
+  { grep -m 20 -E '^(FAILED|ERROR|Fatal Python error|test .* FAILED$|---- )' "$1" || true; }
+  { grep -vE "$dots" "$1" || true; } | tail -n 60
+}
+
 # step NAME COMMAND...: runs it, with its output in a log of its own, and goes on whatever comes of it.
 step() {
   local name=$1 log code=0 began=$SECONDS counts
@@ -39,7 +46,7 @@ step() {
   else
     failures+=("$name")
     printf 'FAILED  %4d s  %s (exit code %s); the end of %s:\n' $((SECONDS - began)) "$name" "$code" "${log#"$ROOT"/}"
-    tail -n 100 "$log" | sed 's/^/    /'
+    telling "$log" | sed 's/^/    /'
   fi
 }
 
