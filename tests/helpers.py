@@ -220,7 +220,9 @@ def in_thread(target, timeout=60.0):
 
 def run_script(source, *args, timeout=60.0):
     """Run a program of its own, which must end well and in time; return what it printed."""
-    prelude = "import faulthandler\nfaulthandler.enable()\n"
+    # A program started in the background of a shell would ignore SIGINT, and so would those that it starts.
+    prelude = "import faulthandler, signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    prelude += "faulthandler.enable()\n"
     prelude += f"faulthandler.dump_traceback_later({timeout}, exit=True)\n"
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "script.py")

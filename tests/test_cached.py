@@ -312,22 +312,36 @@ def test_maxsize_of_zero_takes_unhashable_arguments():
 
 
 def test_result_is_computed_anew_after_ttl():
-    function, runs = recorded(ttl=0.5)
+    function, runs = recorded(ttl=0.1)
     value = function(1)
-    assert function(1) is value
-    time.sleep(0.7)
+    time.sleep(0.2)
     assert function.cache_info().currsize == 0
     assert function(1) is not value
     assert len(runs) == 2
 
 
-def test_use_prolongs_tti():
-    function, _ = recorded(tti=datetime.timedelta(seconds=1))
+def test_result_is_kept_until_ttl():
+    function, _ = recorded(ttl=1000)
     value = function(1)
-    for _ in range(3):
-        time.sleep(0.4)
-        assert function(1) is value
-    time.sleep(1.3)
+    left = function.cache.expires_in(1)
+    time.sleep(0.01)
+    assert function(1) is value
+    assert function.cache.expires_in(1) < left
+
+
+def test_use_prolongs_tti():
+    function, _ = recorded(tti=datetime.timedelta(seconds=1000))
+    value = function(1)
+    time.sleep(0.1)
+    left = function.cache.expires_in(1)
+    assert function(1) is value
+    assert function.cache.expires_in(1) > left
+
+
+def test_result_is_computed_anew_after_tti():
+    function, _ = recorded(tti=datetime.timedelta(seconds=0.1))
+    value = function(1)
+    time.sleep(0.2)
     assert function(1) is not value
 
 
