@@ -285,11 +285,12 @@ where
 
     /// Drops what left in a call, as soon as no reader can see it. The caller has told the listener, is
     /// attached, and holds nothing: a drop may run anything, also calls of this cache.
-    pub fn release(&self, left: Departures<K, V>) {
+    #[inline]
+    pub fn release(&self, left: &mut Departures<K, V>) {
         if !left.list.is_empty() {
-            self.bins.release(left.list.into_iter().map(|departure| departure.pair));
+            // Where it lies: to move the list takes as long as to drop what is in it.
+            self.bins.release(left.list.drain(..).map(|departure| departure.pair));
         }
-        // The keys that were held to be compared are the call's own: they drop here.
     }
 
     /// Drops everything that waits to be dropped, unless another thread is reading, and gives back memory.
@@ -458,7 +459,7 @@ mod tests {
             let stored = Stored { lifetime: Lifetime { ttl, tti: 0 }, ..Stored::plain(Arc::new(id)) };
             let mut left = Departures::new();
             cache.set(&Query(id), stored, &mut left).expect("numbers do not fail");
-            cache.release(left);
+            cache.release(&mut left);
         };
         (0..100).for_each(|id| set(id, 0));
         assert_eq!(cache.now(), 0);
@@ -468,7 +469,7 @@ mod tests {
         (100..200).for_each(|id| set(id, 0));
         let mut left = Departures::new();
         assert_eq!(cache.count(&mut left), 100);
-        cache.release(left);
+        cache.release(&mut left);
         (200..300).for_each(|id| set(id, 0));
         assert_eq!(cache.now(), 0, "what is there has no end");
     }

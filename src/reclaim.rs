@@ -450,8 +450,11 @@ mod gil {
         pub fn seal(&mut self) {}
 
         /// Hands out all of it.
-        pub fn take_ready(&mut self, take: impl FnMut(T)) {
-            self.0.drain(..).for_each(take);
+        #[inline]
+        pub fn take_ready(&mut self, mut take: impl FnMut(T)) {
+            while let Some(value) = self.0.pop() {
+                take(value);
+            }
         }
     }
 

@@ -19,7 +19,7 @@ use crate::entry::{Lifetime, NEVER, Reference};
 use crate::expiry::{Clock, DeadlineQueue};
 use crate::lookup::Lookup;
 use crate::map::{Found, Glance, Map, MapLock, Place};
-use crate::policy::{self, Policy, Recorder, View};
+use crate::policy::{self, Look, Policy, Recorder, View};
 use crate::reclaim::{Guard, pin};
 use crate::sync::{AtomicU64, Ordering, Padded};
 
@@ -70,16 +70,15 @@ struct Sight<'a, K, V> {
 }
 
 impl<K: Reference, V: Reference> View for Sight<'_, K, V> {
-    fn hash(&self, number: u32) -> u64 {
-        self.map.entry(number, self.guard).hash.load(Ordering::Relaxed)
+    #[inline]
+    fn look(&self, number: u32) -> Look<'_> {
+        let entry = self.map.entry(number, self.guard);
+        // Relaxed: the lock's holder wrote it.
+        Look { hash: entry.hash.load(Ordering::Relaxed), stamp: &entry.stamp }
     }
 
     fn weight(&self, number: u32) -> u64 {
         self.weights.get(number)
-    }
-
-    fn stamp(&self, number: u32) -> &AtomicU64 {
-        &self.map.entry(number, self.guard).stamp
     }
 }
 
@@ -253,14 +252,14 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         let (place, mut locked) = self.lock_at(query, &mut guard, left)?;
         let now = now();
         let found = place.as_ref().map(Place::number);
-        let is_live = |number| self.map.deadline(number, &guard) > now;
+        let is_live = found.is_some_and(|number| locked.deadline(number, &guard) > now);
         if let Some(number) = found
             && write.if_absent
-            && is_live(number)
+            && is_live
         {
             let entry = self.map.entry(number, &guard);
             self.recorder.record(&entry.stamp);
-            if let Some(life) = self.map.life(number, &guard) {
+            if let Some(life) = locked.life(number, &guard) {
                 life.touch(now);
             }
             return Ok((Written::Kept(entry.value.read(&guard).clone()), now));
@@ -275,7 +274,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
             return Ok((Written::Done, now));
         }
         let number = match found {
-            Some(number) if is_live(number) => {
+            Some(number) if is_live => {
                 change.replace(number, write, &guard);
                 number
             }

@@ -186,15 +186,9 @@ impl<K: Reference, V: Reference, S> Map<K, V, S> {
         self.slab.entry(number, guard)
     }
 
-    /// When the entry expires, if anything near it ever could.
-    #[inline]
-    pub fn life<'g>(&self, number: u32, guard: &'g Guard) -> Option<&'g Life> {
-        self.slab.life(number, guard)
-    }
-
     /// The deadline of an entry; `NEVER` if it has none.
     pub fn deadline(&self, number: u32, guard: &Guard) -> u64 {
-        self.life(number, guard).map_or(NEVER, Life::deadline)
+        self.slab.find(number, guard).life().map_or(NEVER, Life::deadline)
     }
 
     pub fn lock(&self) -> MapLock<'_, K, V, S> {
@@ -219,6 +213,18 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
 
     pub fn len(&self) -> usize {
         self.writer.live
+    }
+
+    /// When the entry expires, if anything near it ever could.
+    #[inline]
+    pub fn life<'g>(&self, number: u32, guard: &'g Guard) -> Option<&'g Life> {
+        self.map.slab.life(number, &self.writer.slab, guard)
+    }
+
+    /// The deadline of an entry; `NEVER` if it has none. Told without a look at it where no entry ever had one.
+    #[inline]
+    pub fn deadline(&self, number: u32, guard: &Guard) -> u64 {
+        self.life(number, guard).map_or(NEVER, Life::deadline)
     }
 
     /// Whether a place found before the lock still holds its entry.
@@ -289,11 +295,14 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
         old.transpose().expect("`whole`: a live entry has a value")
     }
 
-    fn begin_life(&self, number: u32, lifetime: Option<(u64, Lifetime)>, guard: &Guard) {
+    fn begin_life(&mut self, number: u32, lifetime: Option<(u64, Lifetime)>, guard: &Guard) {
         match lifetime {
-            Some((now, lifetime)) => self.map.slab.life_or_make(number, guard).begin(now, lifetime),
+            Some((now, lifetime)) => {
+                let life = self.map.slab.life_or_make(number, &mut self.writer.slab, guard);
+                life.begin(now, lifetime);
+            }
             None => {
-                if let Some(life) = self.map.life(number, guard) {
+                if let Some(life) = self.life(number, guard) {
                     life.begin(0, Lifetime::default());
                 }
             }

@@ -58,6 +58,8 @@ pub(super) struct SlabWriter {
     room: u32,
     chunks: [ChunkState; CHUNKS],
     resting: Bin<u32>,
+    /// Whether any entry ever had a deadline.
+    has_lives: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -74,7 +76,7 @@ struct ChunkState {
 impl Default for SlabWriter {
     fn default() -> Self {
         let none = ChunkState { free: NO_NUMBER, fresh: 0, used: 0, exists: false };
-        SlabWriter { room: 0, chunks: [none; CHUNKS], resting: Bin::default() }
+        SlabWriter { room: 0, chunks: [none; CHUNKS], resting: Bin::default(), has_lives: false }
     }
 }
 
@@ -133,11 +135,12 @@ impl<K: Reference, V: Reference> Slab<K, V> {
 
     /// When the entry expires, where any entry of its chunk ever could.
     #[inline]
-    pub fn life<'g>(&self, number: u32, guard: &'g Guard) -> Option<&'g Life> {
-        self.find(number, guard).life()
+    pub fn life<'g>(&self, number: u32, writer: &SlabWriter, guard: &'g Guard) -> Option<&'g Life> {
+        if writer.has_lives { self.find(number, guard).life() } else { None }
     }
 
-    pub fn life_or_make<'g>(&self, number: u32, guard: &'g Guard) -> &'g Life {
+    pub fn life_or_make<'g>(&self, number: u32, writer: &mut SlabWriter, guard: &'g Guard) -> &'g Life {
+        writer.has_lives = true;
         let (chunk, offset) = self.chunk(number, guard);
         &chunk.lives.get_or_init(|| zeroed(chunk.entries.len()))[offset]
     }
@@ -178,7 +181,7 @@ impl<K: Reference, V: Reference> Slab<K, V> {
     }
 
     fn end_rests(&self, writer: &mut SlabWriter, guard: &Guard) {
-        let SlabWriter { room, chunks, resting } = writer;
+        let SlabWriter { room, chunks, resting, .. } = writer;
         resting.take_ready(|number| {
             let chunk = chunk_of(number);
             let state = &mut chunks[chunk];

@@ -1,8 +1,9 @@
 //! The least recently used entry leaves.
 //!
-//! A hit stamps its entry and tells nobody; a queue that asks for the stamp late gives the exact order all
-//! the same. In one thread stamps are never equal, so the order is exactly that of the uses. An entry
-//! of weight 0 is not in the queue: that it leaves makes no room.
+//! A hit stamps its entry and tells nobody. An entry that was not used since it was born stands in a list, in the order of
+//! births; it has a mark in its stamp, which a use takes away. Once such a one comes up it goes to a queue that asks for
+//! the stamp late, and so gives the exact order all the same. In one thread stamps are never equal, so the order is
+//! exactly that of the uses. An entry of weight 0 is in neither: that it leaves makes no room.
 
 use crate::lazy_queue::LazyQueue;
 use crate::lists::Lists;
@@ -10,14 +11,21 @@ use crate::sync::{AtomicU64, Ordering};
 
 use super::View;
 
+const YOUNG: usize = 0;
+const WEIGHTLESS: usize = 1;
+
+/// The mark of an entry that was not used since its birth, in its stamp.
+const UNUSED: u64 = 1 << 63;
+
 pub(crate) struct Lru {
+    /// Those not used when last looked at, in the order of their births; and those of weight 0.
+    lists: Lists,
     queue: LazyQueue,
-    weightless: Lists,
 }
 
 impl Default for Lru {
     fn default() -> Self {
-        Lru { queue: LazyQueue::default(), weightless: Lists::new(1) }
+        Lru { lists: Lists::new(2), queue: LazyQueue::default() }
     }
 }
 
@@ -26,13 +34,13 @@ impl Lru {
     pub fn insert(&mut self, number: u32, view: &impl View, uses: &AtomicU64) {
         // Relaxed: as any other use.
         let birth = uses.fetch_add(1, Ordering::Relaxed) + 1;
-        view.stamp(number).store(birth, Ordering::Relaxed);
+        view.stamp(number).store(birth | UNUSED, Ordering::Relaxed);
         self.file(number, view);
     }
 
     pub fn remove(&mut self, number: u32) {
-        if !self.queue.remove(number) {
-            self.weightless.unlink(number);
+        if !self.lists.unlink(number) {
+            self.queue.remove(number);
         }
     }
 
@@ -40,6 +48,9 @@ impl Lru {
     pub fn reweigh(&mut self, number: u32, before: u64, view: &impl View) {
         if (before == 0) != (view.weight(number) == 0) {
             self.remove(number);
+            // Its birth is no longer the last of the young.
+            let stamp = view.stamp(number);
+            stamp.store(stamp.load(Ordering::Relaxed) & !UNUSED, Ordering::Relaxed);
             self.file(number, view);
         }
     }
@@ -56,30 +67,59 @@ impl Lru {
     }
 
     fn pop(&mut self, view: &impl View) -> Option<u32> {
-        let stamp = |number| Some(view.stamp(number).load(Ordering::Relaxed));
-        self.queue.pop(u64::MAX, &mut usize::MAX.clone(), stamp)
+        let stamp = |number| view.stamp(number).load(Ordering::Relaxed);
+        let mut pop_queue =
+            |upto| self.queue.pop(upto, &mut usize::MAX.clone(), |number| Some(stamp(number)));
+        let Some(young) = self.lists.front(YOUNG) else { return pop_queue(u64::MAX) };
+        let seen = stamp(young);
+        if seen & UNUSED == 0 {
+            return self.pop_used(view);
+        }
+        // No other of the young is as old.
+        if let Some(older) = pop_queue(seen & !UNUSED) {
+            return Some(older);
+        }
+        self.lists.unlink(young);
+        Some(young)
+    }
+
+    /// Sends the used ones that come up to the queue, then pops.
+    fn pop_used(&mut self, view: &impl View) -> Option<u32> {
+        while let Some(young) = self.lists.front(YOUNG) {
+            let stamp = view.stamp(young).load(Ordering::Relaxed);
+            if stamp & UNUSED != 0 {
+                break;
+            }
+            self.lists.unlink(young);
+            self.queue.file(young, stamp);
+        }
+        self.pop(view)
     }
 
     fn file(&mut self, number: u32, view: &impl View) {
+        let stamp = view.stamp(number).load(Ordering::Relaxed);
         if view.weight(number) == 0 {
-            self.weightless.push_back(0, number);
+            self.lists.push_back(WEIGHTLESS, number);
+        } else if stamp & UNUSED != 0 {
+            self.lists.push_back(YOUNG, number);
         } else {
-            self.queue.file(number, view.stamp(number).load(Ordering::Relaxed));
+            self.queue.file(number, stamp);
         }
     }
 
     pub fn any(&mut self) -> Option<u32> {
-        self.queue.any().or_else(|| self.weightless.front(0))
+        self.lists.front(YOUNG).or_else(|| self.queue.any()).or_else(|| self.lists.front(WEIGHTLESS))
     }
 
     pub fn trim(&mut self, limit: u32) {
         self.queue.trim(limit);
-        self.weightless.trim(limit);
+        self.lists.trim(limit);
     }
 
     #[cfg(any(test, debug_assertions))]
     pub fn numbers(&self) -> Vec<u32> {
-        self.queue.numbers().into_iter().chain(self.weightless.iter(0)).collect()
+        let listed = self.lists.iter(YOUNG).chain(self.lists.iter(WEIGHTLESS));
+        self.queue.numbers().into_iter().chain(listed).collect()
     }
 }
 
@@ -127,6 +167,32 @@ mod tests {
         assert_eq!(victims(&mut lru, &entries), [0, 2]);
         assert_eq!(lru.any(), None);
     }
+
+    #[test]
+    fn births_and_uses_have_one_order() {
+        let entries = Entries::plain(200);
+        let mut lru = Lru::default();
+        let (recorder, _) = crate::policy::for_shards(crate::policy::Kind::Lru, 200, 1).next().expect("one");
+        let crate::policy::Recorder::Lru { uses } = &recorder else { unreachable!("it is of that kind") };
+        let mut naive: Vec<u32> = Vec::new();
+        let mut random = 7u64;
+        for number in 0..200 {
+            lru.insert(number, &entries, &uses.0);
+            naive.push(number);
+            for _ in 0..3 {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let place = (random >> 33) as usize % naive.len();
+                let used = naive.remove(place);
+                recorder.record(entries.stamp(used));
+                naive.push(used);
+            }
+            if number % 4 == 3 {
+                assert_eq!(lru.victim(Some(number), &entries), Some(naive.remove(0)));
+            }
+        }
+        assert_eq!(victims(&mut lru, &entries), naive);
+    }
+
     #[test]
     fn an_entry_of_no_weight_is_no_victim() {
         let mut entries = Entries::weighing(&[0, 1, 0]);

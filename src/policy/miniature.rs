@@ -8,9 +8,9 @@
 
 use crate::sync::AtomicU64;
 
-use super::View;
 use super::regions::Regions;
 use super::uses::Uses;
+use super::{Look, View};
 
 pub(super) struct Miniature {
     entries: Entries,
@@ -32,16 +32,12 @@ struct Entries {
 const NONE: u32 = 0;
 
 impl View for Entries {
-    fn hash(&self, number: u32) -> u64 {
-        u64::from(self.hashes[number as usize])
+    fn look(&self, number: u32) -> Look<'_> {
+        Look { hash: u64::from(self.hashes[number as usize]), stamp: &self.stamps[number as usize] }
     }
 
     fn weight(&self, _number: u32) -> u64 {
         1
-    }
-
-    fn stamp(&self, number: u32) -> &AtomicU64 {
-        &self.stamps[number as usize]
     }
 }
 

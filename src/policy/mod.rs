@@ -34,9 +34,23 @@ const LEAST_FOR_FREQUENCY: u64 = 8;
 
 /// What a policy may know of an entry.
 pub(crate) trait View {
-    fn hash(&self, number: u32) -> u64;
+    fn look(&self, number: u32) -> Look<'_>;
     fn weight(&self, number: u32) -> u64;
-    fn stamp(&self, number: u32) -> &AtomicU64;
+
+    fn hash(&self, number: u32) -> u64 {
+        self.look(number).hash
+    }
+
+    fn stamp(&self, number: u32) -> &AtomicU64 {
+        self.look(number).stamp
+    }
+}
+
+/// What a policy sees of an entry. To find an entry by its number takes a few loads, so who needs both keeps the look.
+#[derive(Clone, Copy)]
+pub(crate) struct Look<'a> {
+    pub hash: u64,
+    pub stamp: &'a AtomicU64,
 }
 
 /// The readers' side of a policy.
@@ -193,16 +207,13 @@ mod tests {
     }
 
     impl View for Entries {
-        fn hash(&self, number: u32) -> u64 {
-            self.0[number as usize].0
+        fn look(&self, number: u32) -> Look<'_> {
+            let (hash, _, stamp) = &self.0[number as usize];
+            Look { hash: *hash, stamp }
         }
 
         fn weight(&self, number: u32) -> u64 {
             self.0[number as usize].1
-        }
-
-        fn stamp(&self, number: u32) -> &AtomicU64 {
-            &self.0[number as usize].2
         }
     }
 

@@ -24,9 +24,9 @@
 
 use crate::lists::Lists;
 
-use super::View;
 use super::sketch::Sketch;
 use super::uses::{self, Uses};
+use super::{Look, View};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -92,7 +92,7 @@ impl Regions {
 
     /// Takes in a new entry, one of `live` with it.
     pub fn insert(&mut self, number: u32, live: usize, is_followed: bool, view: &impl View, uses: &Uses) {
-        let hash = view.hash(number);
+        let Look { hash, stamp } = view.look(number);
         self.sketch.maintain(live);
         let (times, waiting) = uses.take_misses(hash);
         self.sketch.add(hash, times);
@@ -103,7 +103,7 @@ impl Regions {
             self.tick(live, uses);
         }
         self.births_left -= 1;
-        uses.begin(view.stamp(number), number, is_followed);
+        uses.begin(stamp, number, is_followed);
         if self.regions.len() <= number as usize {
             self.regions.resize(number as usize + 1, Window);
         }
@@ -204,12 +204,13 @@ impl Regions {
 
     /// Counts the uses of an entry since they were counted last.
     pub fn count_uses(&mut self, number: u32, view: &impl View) {
-        self.note(uses::count(view.stamp(number)), number, view);
+        let look = view.look(number);
+        self.note(uses::count(look.stamp), number, look.hash);
     }
 
-    fn note(&mut self, times: u32, number: u32, view: &impl View) {
+    fn note(&mut self, times: u32, number: u32, hash: u64) {
         if times > 0 {
-            self.sketch.add(view.hash(number), times);
+            self.sketch.add(hash, times);
             match self.region(number) {
                 Window => self.hits[0] += u64::from(times),
                 Probation | Protected => self.hits[1] += u64::from(times),
@@ -229,8 +230,8 @@ impl Regions {
     /// Whether a candidate is worth more than those whose place it would take: the victim, and who comes
     /// after it where one is not enough.
     fn admits(&mut self, candidate: u32, victim: u32, keep: Option<u32>, view: &impl View) -> bool {
-        let frequency = self.frequency(candidate, view);
-        if frequency > self.frequency(victim, view) {
+        let frequency = self.frequency(view.look(candidate));
+        if frequency > self.frequency(view.look(victim)) {
             let lacks = view.weight(candidate).saturating_sub(view.weight(victim));
             return lacks == 0 || self.outweighs(frequency, candidate, victim, keep, view);
         }
@@ -256,7 +257,7 @@ impl Regions {
             std::iter::successors(Some(victim), after).chain(std::iter::successors(protected, after));
         for another in after_it.take(STEPS) {
             if Some(another) != keep {
-                against += self.frequency(another, view);
+                against += self.frequency(view.look(another));
                 lacks = lacks.saturating_sub(view.weight(another));
             }
             if lacks == 0 || against >= frequency {
@@ -281,7 +282,8 @@ impl Regions {
                 self.low += 1;
                 continue;
             };
-            let age = uses::age(view.stamp(head), self.now);
+            let look = view.look(head);
+            let age = uses::age(look.stamp, self.now);
             if age < self.now - self.low && (steps > 0 || Some(head) == keep) {
                 steps = steps.saturating_sub(1);
                 self.lists.unlink(head);
@@ -289,9 +291,14 @@ impl Regions {
                 continue;
             }
             // The entry to keep is of now, so there is nobody in a later list.
-            let oldest = if Some(head) == keep { self.lists.after(head)? } else { head };
+            let (oldest, look) = if Some(head) == keep {
+                let next = self.lists.after(head)?;
+                (next, view.look(next))
+            } else {
+                (head, look)
+            };
             // What it did in the window is no reason to protect it in the main region.
-            self.take_used(oldest, view);
+            self.take_used(oldest, look);
             return Some(oldest);
         }
         self.low = self.now;
@@ -304,7 +311,7 @@ impl Regions {
         let mut steps = STEPS;
         while steps > 0 {
             let Some(head) = self.lists.front(Probation as usize) else { break };
-            if Some(head) != keep && !self.take_used(head, view) {
+            if Some(head) != keep && !self.take_used(head, view.look(head)) {
                 return Some(head);
             }
             steps -= 1;
@@ -332,7 +339,7 @@ impl Regions {
         loop {
             let head = self.lists.front(region as usize)?;
             let is_kept = Some(head) == keep;
-            if !is_kept && (*steps == 0 || !self.take_used(head, view)) {
+            if !is_kept && (*steps == 0 || !self.take_used(head, view.look(head))) {
                 return Some(head);
             }
             *steps = steps.saturating_sub(1);
@@ -344,14 +351,15 @@ impl Regions {
     }
 
     /// Whether the entry was used since this was last asked.
-    fn take_used(&mut self, number: u32, view: &impl View) -> bool {
-        let Some(times) = uses::take(view.stamp(number)) else { return false };
-        self.note(times, number, view);
+    #[inline]
+    fn take_used(&mut self, number: u32, look: Look<'_>) -> bool {
+        let Some(times) = uses::take(look.stamp) else { return false };
+        self.note(times, number, look.hash);
         true
     }
 
-    fn frequency(&self, number: u32, view: &impl View) -> u32 {
-        self.sketch.frequency(view.hash(number)) + uses::uncounted(view.stamp(number))
+    fn frequency(&self, look: Look<'_>) -> u32 {
+        self.sketch.frequency(look.hash) + uses::uncounted(look.stamp)
     }
 
     fn region(&self, number: u32) -> Region {

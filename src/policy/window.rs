@@ -145,7 +145,8 @@ impl Steering {
         }
         let sizes = regions.sizes();
         let rate = |region: usize| (hits[region] as f64 + 0.5) / sizes[region].max(1) as f64;
-        let step = STEP * (rate(0) / rate(1)).ln().clamp(-2.0, 2.0) / 2.0;
+        // Without a hit anywhere the rates tell the sizes and nothing else.
+        let step = if hits == [0, 0] { 0.0 } else { STEP * (rate(0) / rate(1)).ln().clamp(-2.0, 2.0) / 2.0 };
         let range = match &mut self.miniatures {
             Some(miniatures) if miniatures.fit(live) => miniatures.range(),
             other => {
@@ -200,8 +201,13 @@ mod tests {
         (mixed ^ mixed >> 31).wrapping_mul(0x94d0_49bb_1331_11eb)
     }
 
-    /// The border after so many steps in which each region had these hits, with a window of 10 entries of 100.
     fn steered(steps: usize, hits: [u64; 2]) -> f64 {
+        steered_after(0, steps, hits)
+    }
+
+    /// The border after so many steps in which so many entries came and each region had these hits, with a window of 10
+    /// entries of 100.
+    fn steered_after(births: u64, steps: usize, hits: [u64; 2]) -> f64 {
         let entries = Entries::plain(100);
         let mut regions = Regions::new(100, 0.1);
         let uses = Uses::new(false);
@@ -217,6 +223,7 @@ mod tests {
         let mut steering = Steering::default();
         steering.steer(&mut regions, live, &window);
         for _ in 0..steps {
+            steering.births = births;
             regions.hits = hits;
             steering.steer(&mut regions, live, &window);
         }
@@ -230,6 +237,12 @@ mod tests {
         assert!(steered(1, [100, 100]) > 0.1 && steered(1, [10, 150]) < 0.1);
         let balanced = steered(1, [16, 144]);
         assert!((balanced - 0.1).abs() < 0.005, "{balanced}");
+    }
+
+    #[test]
+    fn the_border_stays_where_nothing_hits() {
+        assert_eq!(steered_after(1_000, 10, [0, 0]), 0.1);
+        assert!(steered_after(1_000, 10, [1, 0]) > 0.1);
     }
 
     #[test]

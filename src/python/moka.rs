@@ -59,7 +59,7 @@ impl Moka {
     pub fn look_up_unheard<Q: Lookup<Object>>(&self, query: &Q) -> Result<Option<Object>, Q::Error> {
         let mut left = Departures::new();
         let found = self.core.get(query, &mut left);
-        self.core.release(left);
+        self.core.release(&mut left);
         found
     }
 
@@ -67,7 +67,7 @@ impl Moka {
     pub fn has(&self, query: &impl Lookup<Object, Error = Infallible>) -> bool {
         let mut left = Departures::new();
         let Ok(value) = self.core.peek(query, &mut left);
-        self.core.release(left);
+        self.core.release(&mut left);
         value.is_some()
     }
 
@@ -75,7 +75,7 @@ impl Moka {
     pub fn take_out(&self, query: &impl Lookup<Object, Error = Infallible>) -> bool {
         let mut left = Departures::new();
         let Ok(value) = self.core.remove(query, &mut left);
-        self.core.release(left);
+        self.core.release(&mut left);
         value.is_some()
     }
 
@@ -105,7 +105,7 @@ impl Moka {
         }
         let mut left = Departures::new();
         let is_set = self.core.set(&Sure(key), Stored::plain(Object::of(value)), &mut left).is_ok();
-        self.core.release(left);
+        self.core.release(&mut left);
         is_set
     }
 
@@ -194,11 +194,11 @@ impl Moka {
     }
 
     /// Tells the listener what left, then lets go of it.
-    fn settle(&self, py: Python<'_>, left: Left) {
+    fn settle(&self, py: Python<'_>, mut left: Left) {
         if self.core.config().listened {
             listener::tell(py, &self.listener, &left);
         }
-        self.core.release(left);
+        self.core.release(&mut left);
     }
 
     fn lifetime(ttl: Option<&Bound<'_, PyAny>>, tti: Option<&Bound<'_, PyAny>>) -> PyResult<Lifetime> {
@@ -551,6 +551,6 @@ impl Moka {
     fn __clear__(&self, py: Python<'_>) {
         self.listener.clear();
         self.weigher.clear();
-        self.empty(py, |this, _, left| this.core.release(left));
+        self.empty(py, |this, _, mut left| this.core.release(&mut left));
     }
 }

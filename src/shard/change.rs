@@ -30,15 +30,13 @@ impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
         self.weight += state.weights.get(number) as i64;
         let sight = Sight { map: &shard.map, weights: &state.weights, guard };
         state.policy.insert(number, live, &sight, &shard.recorder);
-        let deadline = shard.map.deadline(number, guard);
-        state.deadlines.update(number, NEVER, deadline);
-        shard.announce(deadline);
+        self.file(number, NEVER, guard);
         number
     }
 
     pub fn replace(&mut self, number: u32, write: Write<V>, guard: &Guard) {
         let shard = self.shard;
-        let before = shard.map.deadline(number, guard);
+        let before = self.locked.deadline(number, guard);
         let life = self.life(&write);
         let entry = shard.map.entry(number, guard);
         let key = if shard.listened { entry.key.read(guard).clone() } else { None };
@@ -54,9 +52,17 @@ impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
             let sight = Sight { map: &shard.map, weights: &state.weights, guard };
             state.policy.reweigh(number, weight_before, &sight);
         }
-        let deadline = shard.map.deadline(number, guard);
-        state.deadlines.update(number, before, deadline);
-        shard.announce(deadline);
+        self.file(number, before, guard);
+    }
+
+    /// Files an entry that had the deadline `before` under its new one.
+    #[inline]
+    fn file(&mut self, number: u32, before: u64, guard: &Guard) {
+        let deadline = self.locked.deadline(number, guard);
+        if deadline != before {
+            self.locked.state().deadlines.update(number, before, deadline);
+            self.shard.announce(deadline);
+        }
     }
 
     /// Turns away an entry that alone outweighs the capacity: it leaves as it comes, and its key's older
@@ -72,12 +78,15 @@ impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
     ///
     /// The value is not handed out as well: whoever does not want it would drop it under the lock.
     pub fn take_out(&mut self, number: u32, cause: Cause, guard: &mut Guard) -> bool {
-        let is_due = self.shard.map.deadline(number, guard) <= self.now;
+        let deadline = self.locked.deadline(number, guard);
+        let is_due = deadline <= self.now;
         let state = self.locked.state();
         self.weight -= state.weights.get(number) as i64;
         let sight = Sight { map: &self.shard.map, weights: &state.weights, guard };
         state.policy.remove(number, &sight);
-        state.deadlines.remove(number);
+        if deadline != NEVER {
+            state.deadlines.remove(number);
+        }
         let pair = self.locked.remove(number, guard);
         self.left.push(pair, if is_due { Cause::Expired } else { cause });
         is_due

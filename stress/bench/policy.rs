@@ -20,7 +20,7 @@ mod sync;
 use std::hint::black_box;
 use std::time::Instant;
 
-use policy::{Kind, Policy, Recorder, View};
+use policy::{Kind, Look, Policy, Recorder, View};
 use sync::{AtomicU64, Ordering::Relaxed};
 
 const ENTRIES: usize = 100_000;
@@ -41,16 +41,13 @@ struct Entry {
 struct Entries(Vec<Entry>);
 
 impl View for Entries {
-    fn hash(&self, number: u32) -> u64 {
-        self.0[number as usize].hash
+    fn look(&self, number: u32) -> Look<'_> {
+        let entry = &self.0[number as usize];
+        Look { hash: entry.hash, stamp: &entry.stamp }
     }
 
     fn weight(&self, _number: u32) -> u64 {
         1
-    }
-
-    fn stamp(&self, number: u32) -> &AtomicU64 {
-        &self.0[number as usize].stamp
     }
 }
 

@@ -244,7 +244,7 @@ fn what_another_look_up_found_unequal_is_compared_again() {
         Ok(key.id() == 1)
     });
     subject.cache.set(&equal_to_old, subject.stored(11), &mut left).expect("no failure");
-    subject.cache.release(left);
+    subject.cache.release(&mut left);
     assert_eq!(subject.entries(), [(1, 11), (2, 20), (3, 30)]);
     subject.validate();
 }

@@ -128,7 +128,7 @@ fn do_something<K: Lookup<Nosy>>(cache: &Cache<Nosy, Nosy, Error>, query: &K, ra
         }
         _ => drop((cache.count(&mut left), cache.next_entry(&mut Cursor::default()))),
     }
-    cache.release(left);
+    cache.release(&mut left);
 }
 
 fn nosy_cache(capacity: u64, kind: Kind, clock: Clock) -> Rc<Cache<Nosy, Nosy, Error>> {
@@ -150,7 +150,7 @@ fn no_reference_is_dropped_under_a_lock_and_no_last_one_pinned() {
                 // With a lock held, this would wait for itself.
                 let mut left = Departures::new();
                 seen.count(&mut left);
-                seen.release(left);
+                seen.release(&mut left);
             };
             let drops = with_drops_that_run(at_drop, || {
                 let mut random = Random::new(capacity);
@@ -186,7 +186,7 @@ fn a_drop_may_use_the_cache_freely() {
         validate(&cache);
         let mut left = Departures::new();
         assert!(cache.weight(&mut left) <= 20);
-        cache.release(left);
+        cache.release(&mut left);
     });
 }
 

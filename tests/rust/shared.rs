@@ -84,7 +84,7 @@ impl Shared {
         };
         let mut left = Departures::new();
         let loaded = cache.get_with(query, Lifetime::default(), compute, &mut pause, &mut left);
-        cache.release(left);
+        cache.release(&mut left);
         loaded.map(|value| value.word())
     }
 

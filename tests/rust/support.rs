@@ -166,7 +166,7 @@ pub fn call<R>(cache: &TestCache, body: impl FnOnce(&mut Departures<Key, Value>)
         .iter()
         .map(|one| Gone { key: one.key().map(Key::id), value: one.value().word(), cause: one.cause() })
         .collect();
-    cache.release(left);
+    cache.release(&mut left);
     (result, told)
 }
 
