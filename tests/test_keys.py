@@ -206,3 +206,80 @@ def test_map_stays_quick_while_keys_come_and_go():
         cache.set("in and out", number)
         cache.remove("in and out")
     assert "in and out" not in cache
+
+
+# What is hashed and compared in place, alone and within tuples, beside what is not.
+BUILTIN = [
+    0,
+    1,
+    -1,
+    -2,
+    2**70,
+    -(2**70),
+    "a",
+    "é",
+    "x" * 50,
+    b"ab",
+    1.5,
+    1.0,
+    -0.0,
+    float("inf"),
+    True,
+    None,
+    (),
+    (1, "a"),
+]
+
+
+class Pair(tuple):
+    """Equal to any tuple of its hash."""
+
+    __hash__ = tuple.__hash__
+
+    def __eq__(self, other):
+        return True
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_tuples_and_other_builtin_keys_find_what_a_dict_finds(seed):
+    dice = random.Random(seed)
+    cache, naive = Moka(10**6), {}
+    for step in range(20_000):
+        items = (dice.choice(BUILTIN) for _ in range(dice.choice([0, 1, 2, 2, 3, 5])))
+        key = dice.choice(BUILTIN) if dice.random() < 0.3 else tuple(items)
+        match dice.randrange(4):
+            case 0:
+                cache.set(key, step)
+                naive[key] = step
+            case 1:
+                assert cache.remove(key, MISSING) == naive.pop(key, MISSING), (seed, key)
+            case _:
+                assert cache.get(key, MISSING) == naive.get(key, MISSING), (seed, key)
+    assert dict(cache.items()) == naive, seed
+
+
+def test_not_a_number_is_found_by_identity_also_in_a_tuple():
+    nan = float("nan")
+    cache = Moka(10)
+    cache.set(nan, 1)
+    cache.set((nan, 1), 2)
+    assert (cache.get(nan), cache.get((nan, 1))) == (1, 2)
+    assert (cache.get(float("nan")), cache.get((float("nan"), 1))) == (None, None)
+
+
+def test_subclass_of_tuple_is_asked_for_its_own_equality():
+    cache = Moka(10)
+    cache.set(Pair((1, 2)), "pair")
+    assert cache.get((1, 2)) == "pair"
+    cache.clear()
+    cache.set((1, 2), "tuple")
+    assert cache.get(Pair((1, 2))) == "tuple"
+
+
+def test_tuples_nested_deeply_are_keys():
+    key = ()
+    for _ in range(10_000):
+        key = (key,)
+    cache = Moka(10)
+    cache.set(key, 1)
+    assert cache.get(key) == 1

@@ -19,6 +19,7 @@ use pyo3::prelude::*;
 use smallvec::SmallVec;
 
 use super::object::{self, Object};
+use super::tuple::{self, TupleHash};
 use crate::Lookup;
 use crate::seed::Seed;
 
@@ -242,21 +243,10 @@ impl<'a, 'py> Arguments<'a, 'py> {
         &'b self,
         key: &'b Object,
     ) -> Option<impl Iterator<Item = (Borrowed<'b, 'py, PyAny>, Borrowed<'b, 'py, PyAny>)>> {
-        let tuple = key.as_ptr();
-        // SAFETY: a live object.
-        let is_tuple = unsafe { ffi::PyTuple_CheckExact(tuple) } != 0;
-        // SAFETY: an exact tuple.
-        if !is_tuple || unsafe { ffi::PyTuple_GET_SIZE(tuple) } as usize != self.parts.len() {
-            return None;
-        }
-        Some(self.parts.iter().enumerate().map(move |(index, &part)| {
-            // SAFETY: the tuple has so many items.
-            let item = unsafe { ffi::PyTuple_GET_ITEM(tuple, index as ffi::Py_ssize_t) };
-            // SAFETY: the tuple, which `key` holds, holds it.
-            let item = unsafe { Borrowed::from_ptr(self.py, item) };
-            // SAFETY: `held`.
-            (item, unsafe { Borrowed::from_ptr(self.py, part) })
-        }))
+        let items = tuple::items(key.bind(self.py)).filter(|items| items.len() == self.parts.len())?;
+        // SAFETY: `held`.
+        let parts = self.parts.iter().map(|&part| unsafe { Borrowed::from_ptr(self.py, part) });
+        Some(items.zip(parts))
     }
 }
 
@@ -296,32 +286,5 @@ impl Lookup<Object> for Arguments<'_, '_> {
 
     fn same(a: &Object, b: &Object) -> bool {
         a.is(b)
-    }
-}
-
-/// The hash of a tuple, from those of its items: xxHash, as CPython has it in `tuplehash`.
-struct TupleHash(u64);
-
-impl Default for TupleHash {
-    fn default() -> Self {
-        TupleHash(Self::PRIME_5)
-    }
-}
-
-impl TupleHash {
-    const PRIME_1: u64 = 11_400_714_785_074_694_791;
-    const PRIME_2: u64 = 14_029_467_366_897_019_727;
-    const PRIME_5: u64 = 2_870_177_450_012_600_261;
-
-    #[inline]
-    fn add(&mut self, item: isize) {
-        let sum = self.0.wrapping_add((item as u64).wrapping_mul(Self::PRIME_2));
-        self.0 = sum.rotate_left(31).wrapping_mul(Self::PRIME_1);
-    }
-
-    #[inline]
-    fn end(self, items: usize) -> isize {
-        let hash = self.0.wrapping_add(items as u64 ^ Self::PRIME_5 ^ 3_527_539) as isize;
-        if hash == -1 { 1_546_275_796 } else { hash }
     }
 }

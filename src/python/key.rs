@@ -60,7 +60,7 @@ impl Lookup<Object> for Key<'_, '_> {
         Object::of(self.object)
     }
 
-    #[inline]
+    #[inline(always)]
     fn quick(&self, key: &Object) -> Option<bool> {
         key.quick_eq(self.object)
     }

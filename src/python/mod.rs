@@ -19,6 +19,7 @@ mod memo;
 mod moka;
 mod object;
 mod owner;
+mod tuple;
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;

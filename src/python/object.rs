@@ -17,6 +17,8 @@ use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
+use super::tuple;
+
 #[repr(transparent)]
 pub(crate) struct Object(ManuallyDrop<Py<PyAny>>);
 
@@ -67,16 +69,22 @@ impl Object {
     }
 
     /// Whether this equals a key looked for, where [`quick_eq`] can tell.
-    #[inline]
+    #[inline(always)]
     pub fn quick_eq(&self, key: &Bound<'_, PyAny>) -> Option<bool> {
         quick_eq(self.bind(key.py()), key)
     }
 }
 
-/// Whether two objects are equal, where that needs no code but the interpreter's own: for the same object, and
-/// for exact `str`, `int`, `bytes` and `float`.
+/// Whether two objects are equal, where that needs no code but the interpreter's own: for the same object, for
+/// exact `str`, `int`, `bytes` and `float`, and for exact tuples of these.
 #[inline(always)]
 pub(crate) fn quick_eq(stored: &Bound<'_, PyAny>, key: &Bound<'_, PyAny>) -> Option<bool> {
+    builtin_eq(stored, key).or_else(|| tuple::quick_eq(stored, key))
+}
+
+/// The same without tuples.
+#[inline(always)]
+pub(crate) fn builtin_eq(stored: &Bound<'_, PyAny>, key: &Bound<'_, PyAny>) -> Option<bool> {
     if stored.as_ptr() == key.as_ptr() {
         return Some(true);
     }
@@ -113,14 +121,28 @@ impl Drop for Object {
     }
 }
 
-/// The hash of a key, where that is a look into an exact `str` or a small `int`.
+/// The hash of a key, where that needs no code but the interpreter's own and cannot fail.
 #[inline]
 pub(crate) fn known_hash(object: &Bound<'_, PyAny>) -> Option<isize> {
-    match Builtin::of(object)? {
+    builtin_hash(object).or_else(|| tuple::known_hash(object))
+}
+
+/// The same without tuples.
+#[inline]
+pub(crate) fn builtin_hash(object: &Bound<'_, PyAny>) -> Option<isize> {
+    let seen = match Builtin::of(object)? {
         Builtin::Str => str_hash(object),
         Builtin::Int => int::small_hash(object),
         Builtin::Bytes | Builtin::Float => None,
-    }
+    };
+    Some(seen.unwrap_or_else(|| ask_hash(object)))
+}
+
+/// The hash of an exact `str`, `int`, `bytes` or `float`, computed.
+#[cold]
+fn ask_hash(object: &Bound<'_, PyAny>) -> isize {
+    // SAFETY: `attached`; the hash of these types does not fail.
+    unsafe { ffi::PyObject_Hash(object.as_ptr()) }
 }
 
 /// The key types whose equality runs no code of a user.
