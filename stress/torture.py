@@ -1,0 +1,640 @@
+"""Tortures a cache with threads and with objects that do what they should not, and checks what it promises.
+
+How it works: each case runs in a process of its own, for as many seconds as asked, in rounds with a seed each. Workers
+start together, threads take turns as often as they can, and a collector goes round beside them. When a round is over
+and no thread is in a call any more, the bound, the counts and the listener's accounts must be exact, and nothing may be
+alive that nobody holds. A case that takes too long is ended by faulthandler with the tracebacks of all threads.
+
+    python stress/torture.py --seconds 10 --threads 8            # all cases
+    python stress/torture.py --case hostile_keys --seed 7 --rounds 1
+"""
+
+import argparse
+import asyncio
+import contextlib
+import faulthandler
+import gc
+import os
+import random
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import threading
+import time
+from collections import Counter
+
+from moka_py import Moka, cached
+
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+# A hang is told after this many seconds more than a case was given.
+SLACK = 120
+POLICIES = ("tiny_lfu", "lru")
+
+
+class Planned(Exception):
+    """What hostile objects raise."""
+
+
+class Value:
+    """A value that is seen by the collector while it lives."""
+
+    __slots__ = ("cache",)
+
+    def __init__(self, cache=None):
+        self.cache = cache
+
+
+def living():
+    """How many values live once nobody is in a call."""
+    for _ in range(3):
+        gc.collect()
+    return sum(isinstance(each, Value) for each in gc.get_objects())
+
+
+class Stop:
+    """Tells the workers of a round when to end."""
+
+    def __init__(self, seconds):
+        self.end = time.monotonic() + seconds
+
+    def __call__(self):
+        return time.monotonic() >= self.end
+
+
+class Round:
+    """What the workers of one round share."""
+
+    def __init__(self, seed, threads, seconds):
+        self.seed = seed
+        self.threads = threads
+        self.seconds = seconds
+
+    def dice(self, name):
+        return random.Random(f"{self.seed} {name}")
+
+    def run(self, work, collects=True):
+        """Runs `work(dice)` again and again in all threads until the round is over; raises what one of them raised."""
+        barrier = threading.Barrier(self.threads)
+        stop = Stop(self.seconds)
+        errors = []
+        steps = threading.Semaphore(0)
+
+        def worker(number):
+            dice = self.dice(number)
+            barrier.wait(60)
+            try:
+                while not stop() and not errors:
+                    for _ in range(50):
+                        work(dice)
+                    steps.release()
+            except BaseException as error:
+                errors.append(error)
+
+        def collector():
+            # One collection for each step of the workers: without pause it would starve them.
+            while steps.acquire() and not stop():
+                gc.collect(random.randrange(3))
+
+        workers = [threading.Thread(target=worker, args=(number,), daemon=True) for number in range(self.threads)]
+        if collects:
+            threading.Thread(target=collector, daemon=True).start()
+        for thread in workers:
+            thread.start()
+        for thread in workers:
+            thread.join()
+        steps.release()
+        if errors:
+            raise errors[0]
+
+
+def check_bound(cache):
+    assert cache.weighted_size() <= cache.capacity, (cache.weighted_size(), cache.capacity)
+    assert cache.count() == len(cache) == sum(1 for _ in cache), "the counts are exact when nobody is in a call"
+
+
+def check_empty(cache):
+    cache.clear()
+    cache.run_pending_tasks()
+    assert cache.count() == 0 and cache.weighted_size() == 0
+
+
+def some_operation(cache, dice, key, value):
+    """One call of the mapping, chosen at random."""
+    match dice.randrange(16):
+        case 0 | 1 | 2 | 3:
+            cache.get(key)
+        case 4 | 5 | 6:
+            cache.set(key, value())
+        case 7:
+            cache.remove(key)
+        case 8:
+            cache.get_with(key, value)
+        case 9:
+            cache.setdefault(key, value())
+        case 10:
+            cache.pop(key, None)
+        case 11:
+            _ = key in cache
+        case 12:
+            cache.set(key, value(), ttl=dice.choice([1e-9, 1e-5, 1e-3, 1.0]), tti=dice.choice([None, 1e-4, 10]))
+        case 13:
+            cache.expires_in(key)
+        case 14:
+            for number, _ in enumerate(cache.items()):
+                if number > 20:
+                    break
+        case 15 if dice.randrange(50) == 0:
+            dice.choice([cache.clear, cache.run_pending_tasks, cache.count, cache.weighted_size])()
+
+
+def plain(round_):
+    """Builtin keys, every operation, all policies and shapes; the listener's accounts must add up."""
+    dice = round_.dice("shape")
+    told = Counter()
+    lock = threading.Lock()
+
+    def listener(key, value, cause):
+        assert cause in ("expired", "explicit", "replaced", "size")
+        with lock:
+            told[id(value)] += 1
+            gone.append(value)
+
+    gone = []
+    capacity = dice.choice([0, 1, 5, 100, 1_000, 5_000])
+    cache = Moka(
+        capacity,
+        policy=dice.choice(POLICIES),
+        ttl=dice.choice([None, None, 1e-4, 10]),
+        tti=dice.choice([None, None, 1e-3]),
+        weigher=dice.choice([None, lambda key, value: hash(key) % 7]),
+        eviction_listener=listener,
+    )
+    made = []
+
+    def value():
+        fresh = Value()
+        made.append(fresh)
+        return fresh
+
+    def work(dice):
+        number = dice.randrange(2 * capacity + 10)
+        key = dice.choice([number, f"key {number}", (number, "x"), float(number) + 0.5, number << 70])
+        some_operation(cache, dice, key, value)
+
+    round_.run(work)
+    check_bound(cache)
+    held = {id(value) for value in cache.values()}
+    twice = [count for count in told.values() if count > 1]
+    assert not twice, "each leaving is told once"
+    assert not held & set(told), "what left is not there"
+    check_empty(cache)
+    assert held <= set(told), "what was there is told of when it leaves"
+    del made[:], gone[:]
+    cache.run_pending_tasks()
+
+
+class HostileKey:
+    """A key whose hash and equality raise, sleep, collect, change the cache, or answer what is no bool."""
+
+    __slots__ = ("acts", "cache", "dice", "number")
+
+    def __init__(self, number, dice, cache):
+        self.number = number
+        self.dice = random.Random(dice.random())
+        self.cache = cache
+        self.acts = dice.random() < 0.5
+
+    def __hash__(self):
+        if self.acts and self.dice.random() < 0.01:
+            raise Planned("hash")
+        return self.number % 5
+
+    def __eq__(self, other):
+        if not isinstance(other, HostileKey):
+            return NotImplemented
+        if self.acts:
+            match self.dice.randrange(40):
+                case 0:
+                    raise Planned("eq")
+                case 1:
+                    time.sleep(0)
+                case 2:
+                    gc.collect(0)
+                case 3:
+                    self.cache.clear()
+                case 4:
+                    self.cache.set(self.dice.randrange(20), Value())
+                case 5:
+                    self.cache.get_with(self.dice.randrange(20), Value)
+                case 6:
+                    self.cache.remove(self)
+                case 7:
+                    return [] if self.number != other.number else [1]
+                case 8:
+                    return True
+        return self.number == other.number
+
+    def __del__(self):
+        if self.acts and self.dice.random() < 0.05:
+            with contextlib.suppress(Planned, RecursionError, RuntimeError):
+                self.cache.get(self.dice.randrange(20))
+
+
+def hostile_keys(round_):
+    """Keys whose `__eq__` and `__hash__` do as they please."""
+    dice = round_.dice("shape")
+    cache = Moka(dice.choice([1, 10, 50]), policy=dice.choice(POLICIES), ttl=dice.choice([None, 1e-3]))
+
+    def work(dice):
+        # RuntimeError: a comparison inside a computation asked for what is being computed.
+        with contextlib.suppress(Planned, RuntimeError):
+            some_operation(cache, dice, HostileKey(dice.randrange(30), dice, cache), Value)
+
+    round_.run(work)
+    assert cache.weighted_size() <= cache.capacity
+    check_empty(cache)
+
+
+class LateValue(Value):
+    """A value whose end uses the cache."""
+
+    __slots__ = ()
+
+    def __del__(self):
+        cache = self.cache
+        if cache is not None:
+            cache.get(id(self) % 50)
+            if id(self) % 64 == 0:
+                cache.set(id(self) % 50, Value())
+
+
+def callbacks(round_):
+    """Weigher, listener, initializer and `__del__` that use the cache, raise, and collect."""
+    dice = round_.dice("shape")
+    state = threading.local()
+
+    def nested(what):
+        depth = getattr(state, "depth", 0)
+        if depth > 3:
+            return
+        state.depth = depth + 1
+        try:
+            what()
+        finally:
+            state.depth = depth
+
+    def listener(key, value, cause):
+        chance = random.randrange(30)
+        if chance == 0:
+            raise Planned("listener")
+        if chance < 6:
+            nested(lambda: cache.set(key, Value()))
+        elif chance < 12:
+            nested(lambda: cache.get(key))
+        elif chance == 12:
+            nested(cache.clear)
+        elif chance == 13:
+            gc.collect(0)
+
+    def weigher(key, value):
+        chance = random.randrange(40)
+        if chance == 0:
+            raise Planned("weigher")
+        if chance == 1:
+            nested(lambda: cache.remove(key))
+        return chance % 4
+
+    cache = Moka(40, policy=dice.choice(POLICIES), eviction_listener=listener, weigher=weigher)
+
+    def initializer():
+        chance = random.randrange(20)
+        if chance == 0:
+            raise Planned("initializer")
+        if chance < 4:
+            nested(lambda: cache.get_with(random.randrange(50), initializer))
+        return LateValue(cache)
+
+    def work(dice):
+        key = dice.randrange(50)
+        try:
+            if dice.randrange(2):
+                cache.get_with(key, initializer)
+            else:
+                some_operation(cache, dice, key, lambda: LateValue(cache))
+        except (Planned, RuntimeError):
+            pass  # RuntimeError: a circle of computations.
+
+    hook, sys.unraisablehook = sys.unraisablehook, lambda report: None
+    try:
+        round_.run(work)
+        assert cache.weighted_size() <= cache.capacity
+        for _ in range(20):
+            cache.clear()
+    finally:
+        sys.unraisablehook = hook
+
+
+def single_flight(round_):
+    """Many threads compute few keys: at most one runs at a time for a key, unless somebody removes it meanwhile."""
+    dice = round_.dice("shape")
+    overtakes = dice.random() < 0.5
+    # Where nobody removes a key it must not be kept, so that it is computed again.
+    cache = Moka(dice.choice([0, 1, 100]) if overtakes else 0)
+    running = Counter()
+    lock = threading.Lock()
+
+    def work(dice):
+        key = dice.randrange(4)
+
+        def compute():
+            with lock:
+                running[key] += 1
+                assert overtakes or running[key] == 1, "two computations of a key at once"
+            try:
+                chance = random.randrange(8)
+                if chance == 0:
+                    raise Planned
+                if chance == 1:
+                    time.sleep(1e-4)
+                if chance == 2:
+                    cache.get_with(key + 100 * random.randrange(2, 5), Value)
+                if chance == 3:
+                    cache.get_with(random.randrange(4), Value)
+                return Value()
+            finally:
+                with lock:
+                    running[key] -= 1
+
+        with contextlib.suppress(Planned, RuntimeError):
+            assert isinstance(cache.get_with(key, compute), Value)
+        if dice.randrange(3) == 0:
+            if overtakes:
+                dice.choice([cache.remove, lambda key: cache.set(key, Value())])(key)
+            else:
+                cache.set(key + 1000, Value())
+            cache.run_pending_tasks()
+
+    round_.run(work)
+    check_empty(cache)
+
+
+def decorated(round_):
+    """Cached functions, plain and shared, with `weak_self`, cleared and invalidated beside their calls."""
+    dice = round_.dice("shape")
+    shared = dice.random() < 0.5
+    options = {"maxsize": dice.choice([0, 1, 30, None]), "policy": dice.choice(POLICIES), "wait_concurrent": shared}
+
+    @cached(**options)
+    def function(x, *rest, **named):
+        if x == 13:
+            raise Planned
+        return (x, rest, tuple(named.items()))
+
+    class Instance:
+        @cached(weak_self=True, **options)
+        def method(self, x):
+            return x
+
+    def work(dice):
+        x = dice.randrange(50)
+        match dice.randrange(12):
+            case 0:
+                function.cache_invalidate(x)
+            case 1 if dice.randrange(20) == 0:
+                function.cache_clear()
+            case 2:
+                function.cache_contains(x, 1)
+            case 3:
+                instance = Instance()
+                assert instance.method(x) == instance.method(x) == x
+            case 4:
+                assert function(x, k=(x,)) == (x, (), (("k", (x,)),)) if x != 13 else True
+            case 5:
+                assert function(float(x) + 0.5, x) == (x + 0.5, (x,), ())
+            case _:
+                try:
+                    assert function(x) == (x, (), ())
+                    assert x != 13
+                except Planned:
+                    assert x == 13
+
+    def guarded(dice):
+        with contextlib.suppress(Planned):
+            work(dice)
+
+    round_.run(guarded)
+    info = function.cache_info()
+    assert info.currsize == len(function.cache)
+    assert options["maxsize"] is None or info.currsize <= options["maxsize"]
+    gc.collect()
+    Instance.method.cache.run_pending_tasks()
+    assert Instance.method.cache_info().currsize == 0, "the results of an instance leave with it"
+
+
+def coroutines(round_):
+    """Event loops in all threads share one cached coroutine function; tasks are cancelled at random."""
+    dice = round_.dice("shape")
+
+    @cached(maxsize=dice.choice([0, 1, 20]), wait_concurrent=dice.random() < 0.7)
+    async def function(x):
+        await asyncio.sleep(0)
+        if x == 3:
+            raise Planned
+        if x == 4:
+            await function(5)
+        return Value()
+
+    async def main(dice):
+        tasks = [asyncio.create_task(function(dice.randrange(8))) for _ in range(dice.randrange(30))]
+        await asyncio.sleep(0)
+        for task in tasks:
+            if dice.randrange(3) == 0:
+                task.cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        allowed = (Value, Planned, asyncio.CancelledError)
+        assert all(isinstance(outcome, allowed) for outcome in outcomes), outcomes
+
+    async def leave(dice):
+        tasks = [asyncio.ensure_future(function(dice.randrange(8))) for _ in range(5)]
+        await asyncio.sleep(0)
+        return len(tasks)
+
+    def work(dice):
+        for _ in range(3):
+            asyncio.run(dice.choice([main, main, leave])(dice))
+
+    round_.run(work)
+    function.cache_clear()
+    function.cache.run_pending_tasks()
+
+
+def forks(round_):
+    """`fork` at any moment beside threads in every operation; the child must be able to use the cache, and end."""
+    cache = Moka(100, ttl=1, eviction_listener=lambda *_: None)
+
+    def work(dice):
+        key = dice.randrange(200)
+        if dice.random() > 0.02:
+            some_operation(cache, dice, key, Value)
+            return
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                # faulthandler's own watchdog is a thread, which the child does not have.
+                signal.alarm(60)
+                for number in range(50):
+                    cache.set(number, number)
+                    cache.get_with(number + 1000, lambda: 1)
+                cache.clear()
+                code = 0 if cache.count() == 0 else 2
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(child, 0)
+        assert status == 0, f"the child ended with {status}"
+
+    round_.run(work)
+    check_bound(cache)
+
+
+def churn(round_):
+    """Threads that come and go: what they leave behind must not grow."""
+    cache = Moka(200)
+
+    def burst(dice):
+        def use():
+            for number in range(100):
+                cache.set((number, dice.random()), Value())
+                cache.get(number)
+
+        threads = [threading.Thread(target=use) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def work(dice):
+        if dice.randrange(50) == 0:
+            burst(dice)
+        else:
+            some_operation(cache, dice, dice.randrange(300), Value)
+
+    round_.run(work)
+    check_bound(cache)
+    cache.clear()
+    cache.run_pending_tasks()
+
+
+EXIT = """
+import sys, threading, time, random
+sys.setswitchinterval(1e-6)
+from moka_py import Moka, cached
+cache = Moka(50, ttl=0.001)
+function = cached(maxsize=20, wait_concurrent=True)(abs)
+
+def work():
+    while True:
+        key = random.randrange(100)
+        cache.set(key, [key]); cache.get(key); cache.pop(key, None); function(key); key in cache
+        for _ in cache.items(): pass
+
+for _ in range(4):
+    threading.Thread(target=work, daemon=True).start()
+time.sleep(random.random() * 0.05)
+"""
+
+
+def exits(round_):
+    """A program ends while daemon threads are inside of every operation that runs no code of theirs."""
+
+    def work(dice):
+        script = EXIT + dice.choice(["", "sys.exit(0)", "import os; os._exit(0)", "cache.clear()"])
+        result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
+        assert result.returncode == 0, (result.returncode, result.stderr)
+
+    stop = Stop(round_.seconds)
+    dice = round_.dice("exit")
+    while not stop():
+        work(dice)
+
+
+CASES = {
+    case.__name__: case
+    for case in (plain, hostile_keys, callbacks, single_flight, decorated, coroutines, forks, churn, exits)
+}
+
+
+def run_case(name, seed, seconds, threads, rounds):
+    """One case in this process: rounds until the time is up, each with the next seed."""
+    faulthandler.enable()
+    faulthandler.dump_traceback_later(seconds + SLACK, exit=True)
+    sys.setswitchinterval(1e-6)
+    end = time.monotonic() + seconds
+    done = 0
+    while time.monotonic() < end and (rounds is None or done < rounds):
+        print(f"{name}, seed {seed + done}", flush=True)
+        CASES[name](Round(seed + done, threads, min(2.0, seconds)))
+        done += 1
+        left = living()
+        assert left == 0, f"{left} values live on that nobody holds"
+
+
+def run_all(names, arguments):
+    """Each case in a process of its own; returns the names of those that failed."""
+    failed = []
+    for name in names:
+        command = [sys.executable, *arguments.python, __file__, "--in-process", "--case", name]
+        command += ["--seed", str(arguments.seed), "--threads", str(arguments.threads)]
+        command += ["--seconds", str(arguments.seconds / len(names))]
+        began = time.monotonic()
+        code, output = run_alone(command)
+        rounds = [line for line in output.splitlines() if line.startswith(f"{name}, seed ")]
+        verdict = "ok" if code == 0 else f"FAILED with {code}"
+        print(f"{name}: {verdict}, {len(rounds)} rounds in {time.monotonic() - began:.0f} s", flush=True)
+        if code != 0:
+            failed.append(name)
+            print(output, flush=True)
+    return failed
+
+
+def run_alone(command):
+    """Runs a command; its exit code and what it printed. Whatever it forked ends with it."""
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            code = process.wait()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        output.seek(0)
+        return code, output.read()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--case", choices=CASES, help="this case alone")
+    parser.add_argument("--seconds", type=float, default=60, help="for all cases together")
+    parser.add_argument("--threads", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    parser.add_argument("--rounds", type=int, help="no more than this, in this process")
+    parser.add_argument("--in-process", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--python", action="append", default=[], help="an option for the interpreter, as in --python=-Xdev"
+    )
+    arguments = parser.parse_args()
+    if arguments.case and (arguments.in_process or arguments.rounds):
+        run_case(arguments.case, arguments.seed, arguments.seconds, arguments.threads, arguments.rounds)
+        return
+    gil = "off" if FREE_THREADED else "on"
+    print(
+        f"CPython {sys.version.split()[0]}, GIL {gil}, {arguments.threads} threads, seed {arguments.seed}", flush=True
+    )
+    failed = run_all([arguments.case] if arguments.case else list(CASES), arguments)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()
