@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 from helpers import FREE_THREADED, MISSING, Events, Value, run_script
@@ -10,8 +12,9 @@ import moka_py
 from moka_py import Moka
 
 
-def test_version_is_that_of_the_package():
-    assert moka_py.VERSION == importlib.metadata.version("moka_py")
+def test_version_comes_from_the_manifest_of_the_crate():
+    manifest = tomllib.loads((Path(__file__).parents[1] / "Cargo.toml").read_text(encoding="utf-8"))
+    assert moka_py.VERSION == manifest["package"]["version"] == importlib.metadata.version("moka_py")
 
 
 def test_package_exports_its_three_names():
