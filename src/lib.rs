@@ -17,6 +17,7 @@
 //! Imports point down, and rooms of one line do not know each other.
 //! ```text
 //! python                    the Python face
+//! simulate                  hit ratios of a trace at several capacities
 //! cache | single_flight     all shards, the budget, the earliest deadline | one computation a key
 //! shard                     one lock: the write path, maintenance
 //! map | policy | expiry     keys to entries | who leaves | what is due
@@ -53,9 +54,9 @@ mod policy;
 #[cfg(feature = "python")]
 mod python;
 mod reclaim;
-#[cfg(any(feature = "python", test))]
 mod seed;
 mod shard;
+mod simulate;
 mod single_flight;
 mod sync;
 #[cfg(any(feature = "python", test))]
@@ -68,4 +69,5 @@ pub use entry::{Lifetime, Reference};
 pub use expiry::Clock;
 pub use lookup::Lookup;
 pub use policy::Kind;
+pub use simulate::{Column, Limits, Lines, Method, Trace, Unreadable};
 pub use single_flight::{LoadError, Pause, forget_all};

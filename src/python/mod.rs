@@ -19,6 +19,7 @@ mod memo;
 mod moka;
 mod object;
 mod owner;
+mod simulate;
 mod tuple;
 
 use pyo3::prelude::*;
@@ -40,6 +41,9 @@ mod _moka_py {
 
     #[pymodule_export]
     use super::cached::new;
+
+    #[pymodule_export]
+    use super::simulate::Accesses;
 
     #[pymodule_export]
     const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,0 +1,165 @@
+"""`python -m moka_py simulate`: hit ratios of a file of keys, beside those of the cache itself."""
+
+import gzip
+import importlib.util
+import json
+import lzma
+import random
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from moka_py import Moka
+
+METHODS = ("tiny_lfu", "lru", "optimum")
+
+
+def simulate(*args, stdin=None, expected=0):
+    """Runs the command; what it printed, or the line of its error."""
+    command = [sys.executable, "-P", "-W", "error", "-m", "moka_py", "simulate", *map(str, args)]
+    result = subprocess.run(command, input=stdin, capture_output=True, timeout=100)
+    assert result.returncode == expected, result.stderr
+    out, err = result.stdout.decode(), result.stderr.decode()
+    if expected:
+        assert out == "" and err.count("\n") == 1, (out, err)
+        return err
+    assert err == ""
+    return out
+
+
+def some_keys(count, seed=1):
+    """Keys of which low ones are frequent, with a scan now and then."""
+    dice = random.Random(seed)
+    for number in range(count):
+        yield f"key {int(dice.paretovariate(0.6)) % 5000}" if number % 4000 < 3000 else f"scan {number}"
+
+
+def replay(keys, capacity, policy):
+    """The hit ratio of the cache itself, in percent."""
+    cache = Moka(capacity, policy=policy)
+    hits = 0
+    for key in keys:
+        if cache.get(key) is None:
+            cache.set(key, True)
+        else:
+            hits += 1
+    return 100 * hits / len(keys)
+
+
+@pytest.fixture(scope="module")
+def keys():
+    return list(some_keys(40_000))
+
+
+@pytest.fixture
+def file(tmp_path, keys):
+    path = tmp_path / "keys.txt"
+    path.write_text("\n".join(keys))
+    return path
+
+
+def test_hit_ratios_are_those_of_the_cache(file, keys):
+    found = json.loads(simulate(file, "--capacities", "2000,50,500", "--json"))
+    assert (found["accesses"], found["distinct_keys"], found["sample"]) == (len(keys), len(set(keys)), None)
+    assert [row["capacity"] for row in found["hit_ratios"]] == [50, 500, 2000]
+    for row in found["hit_ratios"]:
+        for policy in ("tiny_lfu", "lru"):
+            assert abs(row[policy] - replay(keys, row["capacity"], policy)) <= 0.5, (row, policy)
+        assert row["optimum"] >= max(row["tiny_lfu"], row["lru"])
+
+
+def test_table_has_a_row_for_each_capacity(file, keys):
+    lines = simulate(file).splitlines()
+    assert lines[0] == f"{file}: {len(keys):,} accesses, {len(set(keys)):,} distinct keys"
+    head = next(number for number, line in enumerate(lines) if line.split() == ["capacity", *METHODS])
+    rows = [line.split() for line in lines[head + 1 :]]
+    capacities = [int(row[0].replace(",", "")) for row in rows]
+    assert capacities == sorted(capacities) and capacities[-1] >= len(set(keys))
+    assert all(len(row) == 4 and 0 <= float(cell) <= 100 for row in rows for cell in row[1:])
+    assert len({len(line) for line in lines[head:]}) == 1, "the columns are aligned"
+
+
+def test_packed_files_and_standard_input_are_read_alike(tmp_path, file):
+    text = file.read_bytes()
+    expected = json.loads(simulate(file, "--json"))
+    for name, packed in (("a.gz", gzip.compress(text)), ("b", lzma.compress(text)), ("c.txt", gzip.compress(text))):
+        path = tmp_path / name
+        path.write_bytes(packed)
+        for found in (simulate(path, "--json"), simulate("-", "--json", stdin=packed)):
+            assert json.loads(found)["hit_ratios"] == expected["hit_ratios"]
+    assert json.loads(simulate("-", "--json", stdin=text))["hit_ratios"] == expected["hit_ratios"]
+
+
+def test_column_of_a_csv_file_is_read_by_its_name(tmp_path, keys):
+    path = tmp_path / "log.csv"
+    path.write_text("time,cache key,size\r\n" + "".join(f'{number},"{key}",7\r\n' for number, key in enumerate(keys)))
+    plain = tmp_path / "plain"
+    plain.write_text("\n".join(keys))
+    found = json.loads(simulate(path, "--column", "cache key", "--json"))
+    assert found["hit_ratios"] == json.loads(simulate(plain, "--json"))["hit_ratios"]
+
+
+def test_a_sample_is_told_and_near_the_whole(file):
+    options = (file, "--capacities", "1000,3000", "--json")
+    exact = json.loads(simulate(*options, "--exact"))
+    sampled = json.loads(simulate(*options, "--sample", "4000"))
+    assert exact["sample"] is None and sampled["sample"]["keys"] <= 4000 and sampled["sample"]["rate"] < 1
+    for whole, part in zip(exact["hit_ratios"], sampled["hit_ratios"], strict=True):
+        assert all(abs(whole[method] - part[method]) < 5 for method in METHODS), (whole, part)
+    assert "sampled: 1 key in " in simulate(file, "--sample", "4000")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("matplotlib") is not None, reason="matplotlib is installed")
+def test_chart_without_matplotlib_says_what_to_install(tmp_path, file):
+    error = simulate(file, "--plot", tmp_path / "chart.svg", expected=2)
+    assert "argument --plot: needs matplotlib: pip install" in error
+    assert not (tmp_path / "chart.svg").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "text", "error"),
+    [
+        (["missing"], None, "missing: No such file or directory"),
+        (["."], None, ".: Is a directory"),
+        (["-"], b"", "standard input: is empty"),
+        (["-"], b"\n\n", "standard input: has no keys"),
+        (["-"], gzip.compress(b"a\n" * 1000)[:-4], "standard input: is broken: "),
+        (["-"], lzma.compress(b"a\n" * 1000)[:-4], "standard input: is broken: "),
+        (["-"], b"BZh9xxxx", "standard input: is packed with bzip2"),
+        (
+            ["-", "--column", "key"],
+            b"time,size\n1,2\n",
+            'standard input: has no column "key"; its header is time, size',
+        ),
+        (["-", "--capacities", "10,0"], b"a\n", "argument --capacities: must be a whole number of at least 1, got '0'"),
+        (
+            ["-", "--capacities", "ten"],
+            b"a\n",
+            "argument --capacities: must be a whole number of at least 1, got 'ten'",
+        ),
+        (["-", "--plot", "chart.gif"], b"a\n", "argument --plot: must end in .svg or .png, got 'chart.gif'"),
+        (["-", "--sample", "5", "--exact"], b"a\n", "not allowed with argument"),
+        ([], b"", "the following arguments are required: KEYS_FILE"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_done_is_told_in_a_line(args, text, error):
+    assert error in simulate(*args, stdin=text or b"", expected=2)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="there are no pipes of that kind")
+def test_a_reader_that_has_gone_ends_it_quietly(file):
+    command = [sys.executable, "-P", "-m", "moka_py", "simulate", str(file)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(60) == -signal.SIGPIPE
+    process.stderr.close()
+
+
+def test_help_and_version_are_told():
+    command = [sys.executable, "-P", "-m", "moka_py"]
+    for args, text in ((["simulate", "--help"], b"KEYS_FILE"), (["--version"], b"moka_py ")):
+        assert text in subprocess.run([*command, *args], capture_output=True, check=True).stdout
