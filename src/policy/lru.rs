@@ -1,8 +1,8 @@
 //! The least recently used entry leaves.
 //!
 //! A hit stamps its entry and tells nobody. An entry that was not used since it was born stands in a list, in the order of
-//! births; it has a mark in its stamp, which a use takes away. Once such a one comes up it goes to a queue that asks for
-//! the stamp late, and so gives the exact order all the same. In one thread stamps are never equal, so the order is
+//! births; it has a mark in its stamp, which a use takes away. One that was used goes on to a queue once it comes up there,
+//! which asks for the stamp late, and so gives the exact order all the same. In one thread stamps are never equal, so the order is
 //! exactly that of the uses. An entry of weight 0 is in neither: that it leaves makes no room.
 
 use crate::lazy_queue::LazyQueue;
@@ -67,33 +67,22 @@ impl Lru {
     }
 
     fn pop(&mut self, view: &impl View) -> Option<u32> {
-        let stamp = |number| view.stamp(number).load(Ordering::Relaxed);
-        let mut pop_queue =
-            |upto| self.queue.pop(upto, &mut usize::MAX.clone(), |number| Some(stamp(number)));
-        let Some(young) = self.lists.front(YOUNG) else { return pop_queue(u64::MAX) };
-        let seen = stamp(young);
-        if seen & UNUSED == 0 {
-            return self.pop_used(view);
-        }
-        // No other of the young is as old.
-        if let Some(older) = pop_queue(seen & !UNUSED) {
-            return Some(older);
-        }
-        self.lists.unlink(young);
-        Some(young)
-    }
-
-    /// Sends the used ones that come up to the queue, then pops.
-    fn pop_used(&mut self, view: &impl View) -> Option<u32> {
         while let Some(young) = self.lists.front(YOUNG) {
             let stamp = view.stamp(young).load(Ordering::Relaxed);
             if stamp & UNUSED != 0 {
-                break;
+                // No other of the young is as old.
+                let older = self.pop_queue(stamp & !UNUSED, view);
+                return older.or_else(|| self.lists.unlink(young).then_some(young));
             }
             self.lists.unlink(young);
             self.queue.file(young, stamp);
         }
-        self.pop(view)
+        self.pop_queue(u64::MAX, view)
+    }
+
+    fn pop_queue(&mut self, upto: u64, view: &impl View) -> Option<u32> {
+        let stamp = |number| Some(view.stamp(number).load(Ordering::Relaxed));
+        self.queue.pop(upto, &mut usize::MAX.clone(), stamp)
     }
 
     fn file(&mut self, number: u32, view: &impl View) {
@@ -127,6 +116,7 @@ impl Lru {
 mod tests {
     use super::*;
     use crate::policy::tests::Entries;
+    use crate::policy::{Kind, Recorder, for_shards};
 
     fn queue_of(stamps: &[u64]) -> (Lru, Entries) {
         let entries = Entries::plain(stamps.len() as u32);
@@ -172,8 +162,8 @@ mod tests {
     fn births_and_uses_have_one_order() {
         let entries = Entries::plain(200);
         let mut lru = Lru::default();
-        let (recorder, _) = crate::policy::for_shards(crate::policy::Kind::Lru, 200, 1).next().expect("one");
-        let crate::policy::Recorder::Lru { uses } = &recorder else { unreachable!("it is of that kind") };
+        let (recorder, _) = for_shards(Kind::Lru, 200, 1).next().expect("there is one shard");
+        let Recorder::Lru { uses } = &recorder else { unreachable!("it is of that kind") };
         let mut naive: Vec<u32> = Vec::new();
         let mut random = 7u64;
         for number in 0..200 {
