@@ -10,7 +10,7 @@
 //! a few: in one process of twenty a probe then passes twice the slots of a random hash, and in one of three
 //! hundred it passes a hundred.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::OnceLock;
 
 #[derive(Clone, Copy)]
@@ -44,6 +44,24 @@ impl Seed {
         let product = u128::from(hash ^ self.whiten) * u128::from(self.multiply);
         let folded = (product as u64) ^ (product >> 64) as u64;
         (folded ^ folded >> 32).wrapping_mul(SPREAD)
+    }
+}
+
+/// For maps whose keys are hashes, which are mixed already.
+#[derive(Default)]
+pub(crate) struct AsIs(u64);
+
+impl Hasher for AsIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("the keys are hashes");
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
     }
 }
 

@@ -25,7 +25,7 @@
 //!   are the standard library's, which keep no table of their own that a fork could tear.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, ThreadId};
@@ -36,6 +36,7 @@ use smallvec::SmallVec;
 
 use crate::entry::Reference;
 use crate::lookup::Lookup;
+use crate::seed::AsIs;
 use crate::sync::AtomicUsize;
 
 /// How long a waiter parks before its caller looks at signals.
@@ -182,24 +183,6 @@ impl Drop for Wait {
             None => waits.remove(&me),
         });
         drop(flight);
-    }
-}
-
-/// The hash is mixed already.
-#[derive(Default)]
-struct AsIs(u64);
-
-impl Hasher for AsIs {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("flights are found by a u64");
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
     }
 }
 

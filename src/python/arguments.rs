@@ -265,13 +265,8 @@ impl Lookup<Object> for Arguments<'_, '_> {
 
     #[inline]
     fn quick(&self, key: &Object) -> Option<bool> {
-        let Some(mut pairs) = self.beside(key) else { return Some(false) };
-        // Up to the first that differs; none after it would be compared.
-        let decided = pairs.find_map(|(item, part)| match object::quick_eq(&item, &part) {
-            Some(true) => None,
-            other => Some(other),
-        });
-        decided.unwrap_or(Some(true))
+        let Some(pairs) = self.beside(key) else { return Some(false) };
+        tuple::all_equal(pairs.map(|(item, part)| object::quick_eq(&item, &part)))
     }
 
     fn equals(&self, key: &Object) -> Result<bool, ErrorSet> {

@@ -1,7 +1,7 @@
 //! `Moka.get` and `Moka.set` as bare C functions: PyO3's way in and out of a method costs as much as the look-up
 //! itself.
 //!
-//! What needs no user's code is done here: exact `str` and `int` keys, no listener, no weigher, no deadline
+//! What needs no user's code is done here: keys that are hashed and compared in place, no listener, no weigher, no deadline
 //! of the entry's own. All else goes to the method that PyO3 made, with the arguments as they came: in
 //! a bare C function PyO3 takes the thread for detached, so nothing of it that counts references or holds
 //! errors is touched.

@@ -41,7 +41,7 @@ impl<'a, 'py> Key<'a, 'py> {
         Key { object, hash }
     }
 
-    /// A key whose hash can be looked up in it.
+    /// A key that needs no code of a user to be hashed.
     #[inline]
     pub fn known(object: &'a Bound<'py, PyAny>, seed: Seed) -> Option<Self> {
         object::known_hash(object).map(|hash| Key { object, hash: seed.mix(hash as u64) })

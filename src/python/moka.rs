@@ -49,7 +49,7 @@ impl Moka {
         self.core.glance(&Key::known(key, self.seed)?)
     }
 
-    /// A key whose hash can be looked up in it.
+    /// A key that needs no code of a user to be hashed.
     #[inline]
     pub fn known<'a, 'py>(&self, key: &'a Bound<'py, PyAny>) -> Option<Key<'a, 'py>> {
         Key::known(key, self.seed)

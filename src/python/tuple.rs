@@ -52,12 +52,14 @@ pub(crate) fn quick_eq(stored: &Bound<'_, PyAny>, key: &Bound<'_, PyAny>) -> Opt
     if stored.len() != key.len() {
         return Some(false);
     }
-    // Up to the first that differs; none after it would be compared.
-    let decided = stored.zip(key).find_map(|(item, other)| match object::builtin_eq(&item, &other) {
-        Some(true) => None,
-        decision => Some(decision),
-    });
-    decided.unwrap_or(Some(true))
+    all_equal(stored.zip(key).map(|(item, other)| object::builtin_eq(&item, &other)))
+}
+
+/// Whether all pairs of items are equal, from what is known of each: up to the first that is not, or of which it is not
+/// known, since none after it would be compared.
+#[inline]
+pub(crate) fn all_equal(pairs: impl IntoIterator<Item = Option<bool>>) -> Option<bool> {
+    pairs.into_iter().find(|&equal| equal != Some(true)).unwrap_or(Some(true))
 }
 
 /// The hash of a tuple, from those of its items: xxHash, as CPython has it in `tuplehash`.

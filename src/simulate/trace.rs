@@ -11,7 +11,9 @@
 //! all accesses of each, and of the others its part; a sample of accesses, or the beginning, has neither.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
+
+use crate::seed::AsIs;
 
 /// What a trace may hold before it is sampled.
 #[derive(Clone, Copy, Debug)]
@@ -41,24 +43,6 @@ impl Default for Limits {
     /// Sampled so that the replays of a dozen capacities take a minute or so, and the error is a few tenths of a point.
     fn default() -> Self {
         Limits { keys: 1 << 18, few: 1 << 22, accesses: 1 << 25 }
-    }
-}
-
-/// Hashes are mixed already.
-#[derive(Default)]
-struct AsIs(u64);
-
-impl Hasher for AsIs {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("hashes are numbers");
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
     }
 }
 
