@@ -57,10 +57,10 @@ class _Source:
 
     def read(self, size: int = -1, /) -> bytes:
         if size < 0:
-            size = sys.maxsize
-        chunk, self._unread = self._unread[:size], self._unread[size:]
-        if not self._unread:
-            chunk += self._file.read(-1 if size == sys.maxsize else size - len(chunk))
+            chunk, self._unread = self._unread + self._file.read(), b""
+        else:
+            chunk, self._unread = self._unread[:size], self._unread[size:]
+            chunk += self._file.read(size - len(chunk))
         self.done += len(chunk)
         return chunk
 
