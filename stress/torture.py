@@ -74,7 +74,7 @@ class Round:
     def dice(self, name):
         return random.Random(f"{self.seed} {name}")
 
-    def run(self, work, collects=True):
+    def run(self, work):
         """Runs `work(dice)` again and again in all threads until the round is over; raises what one of them raised."""
         barrier = threading.Barrier(self.threads)
         stop = Stop(self.seconds)
@@ -98,8 +98,7 @@ class Round:
                 gc.collect(random.randrange(3))
 
         workers = [threading.Thread(target=worker, args=(number,), daemon=True) for number in range(self.threads)]
-        if collects:
-            threading.Thread(target=collector, daemon=True).start()
+        threading.Thread(target=collector, daemon=True).start()
         for thread in workers:
             thread.start()
         for thread in workers:
@@ -171,6 +170,7 @@ def plain(round_):
         weigher=dice.choice([None, lambda key, value: hash(key) % 7]),
         eviction_listener=listener,
     )
+    # While they are held no two values have one id.
     made = []
 
     def value():
@@ -523,8 +523,7 @@ def churn(round_):
 
     round_.run(work)
     check_bound(cache)
-    cache.clear()
-    cache.run_pending_tasks()
+    check_empty(cache)
 
 
 EXIT = """
@@ -548,16 +547,12 @@ time.sleep(random.random() * 0.05)
 
 def exits(round_):
     """A program ends while daemon threads are inside of every operation that runs no code of theirs."""
-
-    def work(dice):
-        script = EXIT + dice.choice(["", "sys.exit(0)", "import os; os._exit(0)", "cache.clear()"])
-        result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
-        assert result.returncode == 0, (result.returncode, result.stderr)
-
     stop = Stop(round_.seconds)
     dice = round_.dice("exit")
     while not stop():
-        work(dice)
+        script = EXIT + dice.choice(["", "sys.exit(0)", "import os; os._exit(0)", "cache.clear()"])
+        result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
+        assert result.returncode == 0, (result.returncode, result.stderr)
 
 
 CASES = {
@@ -618,7 +613,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=60, help="for all cases together")
     parser.add_argument("--threads", type=int, default=8)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
-    parser.add_argument("--rounds", type=int, help="no more than this, in this process")
+    parser.add_argument("--rounds", type=int, help="with --case: no more than this, in this process")
     parser.add_argument("--in-process", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument(
         "--python", action="append", default=[], help="an option for the interpreter, as in --python=-Xdev"
