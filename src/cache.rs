@@ -21,7 +21,7 @@ use crate::expiry::Clock;
 use crate::lookup::Lookup;
 use crate::reclaim::Bins;
 use crate::shard::{Budget, Shard, Write, Written};
-use crate::single_flight::{Flights, LoadError, Outcome, Pause, Turn};
+use crate::single_flight::{Flights, LoadError, Outcome, Pause, SameHash, Turn};
 use crate::sync::{AtomicU64, Ordering, Padded, full_fence, shard_count};
 
 /// Shards that one call looks at for what is due.
@@ -207,16 +207,31 @@ where
         pause: &mut Pause<'_, E>,
         left: &mut Departures<K, V>,
     ) -> Result<V, LoadError<E>> {
+        match self.get(query, left)? {
+            Some(value) => Ok(value),
+            None => self.load(query, lifetime, compute, pause, left),
+        }
+    }
+
+    /// The same for a key whose value the caller has looked for and not found.
+    pub fn load<Q: Lookup<K, Error = E>>(
+        &self,
+        query: &Q,
+        lifetime: Lifetime,
+        compute: impl FnOnce() -> Result<(V, u32), Failure<E>>,
+        pause: &mut Pause<'_, E>,
+        left: &mut Departures<K, V>,
+    ) -> Result<V, LoadError<E>> {
         loop {
-            if let Some(value) = self.get(query, left)? {
-                return Ok(value);
-            }
             let leader = match self.flights.join(query)? {
                 Turn::Lead(leader) => leader,
                 Turn::Wait(flight) => match flight.wait(pause)? {
                     Outcome::Value(value) => return Ok(value),
                     Outcome::Failed(error) => return Err(LoadError::User(error)),
-                    Outcome::Abandoned => continue,
+                    Outcome::Abandoned => match self.get(query, left)? {
+                        Some(value) => return Ok(value),
+                        None => continue,
+                    },
                 },
             };
             // Another leader may have landed between the look and the join. A writer that did not see
@@ -257,6 +272,28 @@ where
             *cursor = cursor.next_shard();
         }
         None
+    }
+
+    /// Takes out the entry that an iteration came to last, if `is_seen` says that key and value are those that it
+    /// yielded. Under the lock, so `is_seen` must not block, drop anything or run foreign code. Returns whether an
+    /// entry that was not due left.
+    pub fn remove_last_seen(
+        &self,
+        cursor: &Cursor,
+        is_seen: impl FnOnce(&K, &V) -> bool,
+        left: &mut Departures<K, V>,
+    ) -> bool {
+        let Some(number) = cursor.number.checked_sub(1) else { return false };
+        let overtake = |hash| {
+            if !self.flights.is_idle() {
+                // Of another key with the same full hash the result is not cached either, which is no harm.
+                self.flights.overtake(hash, &SameHash::new());
+            }
+        };
+        let shard = &self.shards[cursor.shard];
+        let is_removed = shard.remove_if(number, is_seen, || self.now(), &self.budget, overtake, left);
+        self.maintain(self.now(), left);
+        is_removed
     }
 
     /// How many entries there are, after all that is due has left.

@@ -314,6 +314,37 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         Ok(removed.map(|departure| departure.value().clone()))
     }
 
+    /// Takes an entry out by its number, if `is_meant` says so of the key and the value that it has now. That, `now`
+    /// and, with the hash, `at_lock` are asked under the lock. Returns whether an entry left that was not due.
+    pub fn remove_if(
+        &self,
+        number: u32,
+        is_meant: impl FnOnce(&K, &V) -> bool,
+        now: impl Fn() -> u64,
+        budget: &Budget,
+        at_lock: impl Fn(u64),
+        left: &mut Departures<K, V>,
+    ) -> bool {
+        let mut guard = pin();
+        let mut locked = self.map.lock();
+        if locked.next_live(number, &guard) != Some(number) {
+            return false;
+        }
+        let entry = self.map.entry(number, &guard);
+        let is_it = match (entry.key.read(&guard).as_ref(), entry.value.read(&guard).as_ref()) {
+            (Some(key), Some(value)) => is_meant(key, value),
+            _ => false,
+        };
+        if !is_it {
+            return false;
+        }
+        at_lock(entry.hash.load(Ordering::Relaxed));
+        let mut change = self.change(&mut locked, budget, now(), left);
+        let was_due = change.take_out(number, Cause::Explicit, &mut guard);
+        change.tell();
+        !was_due
+    }
+
     /// Takes the lock, and tells where the key's entry is.
     ///
     /// A key that is compared in place is looked up under the lock. For another the user's code may run, so that is

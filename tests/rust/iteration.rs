@@ -1,8 +1,21 @@
 //! Iteration and `clear`: weakly consistent walks over all shards.
 
-use moka_py::{Cause, Config, Cursor, Kind};
+use moka_py::{Cause, Config, Cursor, Kind, Lifetime};
 
-use crate::support::Subject;
+use crate::support::{Key, Plain, SECOND, Subject, Value, gone};
+
+/// Removes what the iteration yielded last, if it is still that.
+fn remove_last_seen(subject: &Subject, cursor: &Cursor, key: &Key, value: &Value) -> bool {
+    let is_seen = |held_key: &Key, held: &Value| held_key.is(key) && held.is(value);
+    subject.call(|left| subject.cache.remove_last_seen(cursor, is_seen, left))
+}
+
+/// An iteration that has come to its first entry.
+fn first(subject: &Subject) -> (Cursor, Key, Value) {
+    let mut cursor = Cursor::default();
+    let (key, value) = subject.cache.next_entry(&mut cursor).expect("there is an entry");
+    (cursor, key, value)
+}
 
 #[test]
 fn iteration_yields_each_entry_once() {
@@ -40,6 +53,113 @@ fn an_entry_that_stays_is_yielded_once_whatever_else_happens() {
     even.sort_unstable();
     assert_eq!(even, (0..1_000).step_by(2).collect::<Vec<_>>());
     subject.validate();
+}
+
+#[test]
+fn what_an_iteration_yielded_last_can_be_removed() {
+    for capacity in [100, 5_000] {
+        let subject = Subject::tiny_lfu(capacity);
+        (0..capacity).for_each(|id| subject.set(id, id * 2));
+        let mut cursor = Cursor::default();
+        while let Some((key, value)) = subject.cache.next_entry(&mut cursor) {
+            assert!(key.id() % 3 != 0 || remove_last_seen(&subject, &cursor, &key, &value));
+        }
+        let kept: Vec<_> = (0..capacity).filter(|id| id % 3 != 0).collect();
+        assert_eq!(subject.keys_held(), kept);
+        let mut told = subject.told();
+        told.sort_unstable_by_key(|gone| gone.value);
+        let removed = (0..capacity).step_by(3);
+        assert_eq!(told, removed.map(|id| gone(id, id * 2, Cause::Explicit)).collect::<Vec<_>>());
+        subject.validate();
+    }
+}
+
+#[test]
+fn what_is_no_longer_as_it_was_yielded_is_not_removed() {
+    type Change = fn(&Subject);
+    let changes: [(&str, Change); 5] = [
+        ("replaced", |subject| subject.set(1, 11)),
+        ("removed", |subject| {
+            subject.remove(1);
+        }),
+        ("set anew", |subject| {
+            subject.remove(1);
+            subject.set(1, 10);
+        }),
+        ("its number is another's", |subject| {
+            subject.remove(1);
+            subject.set(2, 20);
+        }),
+        ("its memory is given back", |subject| {
+            subject.clear();
+            (0..4).for_each(|_| subject.cache.flush());
+        }),
+    ];
+    for (what, change) in changes {
+        let subject = Subject::lru(10);
+        subject.set(1, 10);
+        let (cursor, key, value) = first(&subject);
+        change(&subject);
+        let (before, _) = (subject.entries(), subject.told());
+        assert!(!remove_last_seen(&subject, &cursor, &key, &value), "{what}");
+        assert_eq!((subject.entries(), subject.told()), (before, vec![]), "{what}");
+        subject.validate();
+    }
+}
+
+#[test]
+fn an_iteration_that_has_yielded_nothing_removes_nothing() {
+    let subject = Subject::lru(10);
+    subject.set(1, 10);
+    let (_, key, value) = first(&subject);
+    assert!(!remove_last_seen(&subject, &Cursor::default(), &key, &value));
+    assert_eq!(subject.keys_held(), [1]);
+}
+
+#[test]
+fn what_came_due_since_it_was_yielded_leaves_as_expired() {
+    let subject = Subject::lru(10);
+    subject.set_for(1, 10, SECOND, 0);
+    let (cursor, key, value) = first(&subject);
+    subject.advance(2 * SECOND);
+    assert!(!remove_last_seen(&subject, &cursor, &key, &value));
+    assert_eq!(subject.told(), [gone(1, 10, Cause::Expired)]);
+    assert_eq!(subject.count(), 0);
+    subject.validate();
+}
+
+#[test]
+fn what_was_yielded_is_removed_with_its_weight() {
+    let subject = Subject::new(Config { weighted: true, ..Config::new(100, Kind::Lru) });
+    subject.set_weighing(1, 10, 30);
+    subject.set_weighing(2, 20, 40);
+    let (cursor, key, value) = first(&subject);
+    assert!(remove_last_seen(&subject, &cursor, &key, &value));
+    assert_eq!(subject.weight(), if key.id() == 1 { 40 } else { 30 });
+    subject.validate();
+}
+
+/// It cannot ask which of them are of its key, for a user's code would have to compare them.
+#[test]
+fn a_removal_of_what_was_yielded_wins_over_the_computations_of_its_hash() {
+    let subject = Subject::lru(10);
+    let of_one_hash = |id| Plain { hash: 7, ..subject.query(id) };
+    let set = subject.call(|left| subject.cache.set(&of_one_hash(1), subject.stored(10), left));
+    set.expect("plain keys do not fail");
+    let (cursor, key, value) = first(&subject);
+    for (is_removed, kept) in [(false, Some(20)), (true, None)] {
+        let compute = || {
+            assert!(!is_removed || remove_last_seen(&subject, &cursor, &key, &value));
+            Ok((Value::new(20, &subject.values), 1))
+        };
+        let mut pause = |_: &(dyn Fn() + Sync)| unreachable!("nobody else computes");
+        let query = of_one_hash(2);
+        let load =
+            |left: &mut _| subject.cache.get_with(&query, Lifetime::default(), compute, &mut pause, left);
+        assert_eq!(subject.call(load).map(|value| value.word()).ok(), Some(20));
+        let held = subject.call(|left| subject.cache.remove(&query, left)).expect("plain keys do not fail");
+        assert_eq!(held.map(|value| value.word()), kept);
+    }
 }
 
 #[test]

@@ -59,6 +59,10 @@ impl Key {
     pub fn id(&self) -> u64 {
         self.0.word
     }
+
+    pub fn is(&self, other: &Key) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 impl Value {
@@ -68,6 +72,10 @@ impl Value {
 
     pub fn word(&self) -> u64 {
         self.0.word
+    }
+
+    pub fn is(&self, other: &Value) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
