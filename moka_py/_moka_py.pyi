@@ -59,7 +59,7 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
 
         eviction_listener(key, value, cause) is called once for each entry that leaves, after the fact, on the
         thread whose call removed it and with no lock held: it may use the cache. The causes are "expired" (past its
-        deadline), "explicit" (removed by `remove`, `pop`, `popitem`, `del` or `clear`), "replaced" (set again) and
+        deadline), "explicit" (removed by `remove`, `pop`, `del`, `clear` and their like), "replaced" (set again) and
         "size" (evicted, or heavier than the whole capacity). What it returns is ignored, and what it raises goes to
         `sys.unraisablehook`.
 
@@ -169,6 +169,40 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
         """Finish now what is due: expire entries, and let go of values that have left.
 
         Other calls do this in small steps. It is of use before measuring memory or waiting for a destructor.
+        """
+
+    def get_many(self, keys: Iterable[_K]) -> dict[_K, _V]:
+        """Return the values of those keys that have one, in a dict, in the order in which they were asked for.
+
+        Each is an access, as `get` is. If a key cannot be hashed or compared its exception comes out, and those
+        before it have been accesses nevertheless.
+        """
+
+    def set_many(
+        self,
+        entries: _KeysAndGetItem[_K, _V] | Iterable[tuple[_K, _V]],
+        ttl: _Duration | None = None,
+        tti: _Duration | None = None,
+    ) -> None:
+        """Set each pair of a mapping or of an iterable of pairs, one after the other, each as `set` does.
+
+        ttl and tti are for each of these entries. They are checked before anything is set. Where the key or the
+        weigher of a pair raises, or there is no pair, that comes out, and what was set before it stays.
+        """
+
+    def remove_many(self, keys: Iterable[_K]) -> int:
+        """Take the entries of the keys out and return how many there were.
+
+        If a key cannot be hashed or compared its exception comes out, and what was removed before it stays removed.
+        """
+
+    def remove_if(self, predicate: Callable[[_K, _V], object]) -> int:
+        """Take each entry out for which predicate(key, value) is true, and return how many those were.
+
+        The predicate is called with no lock held, so it may use the cache, and other threads go on. An entry that
+        comes meanwhile may be asked about or not; one that gets another value after the predicate saw it stays. This
+        is no access to any of them. What the predicate raises comes out and ends the call; what was removed
+        until then stays removed.
         """
 
     def expires_in(self, key: _K) -> float | None:

@@ -44,6 +44,9 @@ CALLS_WITH_A_KEY = {
     "update": lambda cache, key: cache.update([(key, "new")]),
     "get_with": lambda cache, key: cache.get_with(key, lambda: "new"),
     "expires_in": lambda cache, key: cache.expires_in(key),
+    "get_many": lambda cache, key: next(iter(cache.get_many([key]).values()), None),
+    "set_many": lambda cache, key: cache.set_many([(key, "new")]),
+    "remove_many": lambda cache, key: cache.remove_many([key]) > 0,
     "in keys": lambda cache, key: key in cache.keys(),
     "in items": lambda cache, key: (key, 1) in cache.items(),
 }

@@ -66,9 +66,9 @@ def test_eq_may_change_the_cache(call, act, equal, times):
         result = None
     asking.act = None
     assert result in (None, "old", "new", "by eq", True, False)
-    if call in (CALLS_WITH_A_KEY["set"], CALLS_WITH_A_KEY["setitem"], CALLS_WITH_A_KEY["update"]):
+    if call in [CALLS_WITH_A_KEY[name] for name in ("set", "setitem", "update", "set_many")]:
         assert cache.get(asking) == "new"
-    if call in (CALLS_WITH_A_KEY["remove"], CALLS_WITH_A_KEY["pop"], CALLS_WITH_A_KEY["del"]):
+    if call in [CALLS_WITH_A_KEY[name] for name in ("remove", "pop", "del", "remove_many")]:
         assert asking not in cache
     if call is CALLS_WITH_A_KEY["setdefault"]:
         assert asking in cache or result == "old"

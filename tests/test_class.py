@@ -37,6 +37,10 @@ def test_constructor_takes_all_by_name():
         (Moka.get_with, "self key initializer ttl tti"),
         (Moka.remove, "self key default"),
         (Moka.expires_in, "self key"),
+        (Moka.get_many, "self keys"),
+        (Moka.set_many, "self entries ttl tti"),
+        (Moka.remove_many, "self keys"),
+        (Moka.remove_if, "self predicate"),
     ],
 )
 def test_signatures_can_be_asked_for(member, parameters):

@@ -14,6 +14,8 @@ WRITES = {
     "setdefault": (lambda cache: cache.setdefault("a", "by hand"), "by hand"),
     "remove": (lambda cache: cache.remove("a"), MISSING),
     "pop": (lambda cache: cache.pop("a", None), MISSING),
+    "set_many": (lambda cache: cache.set_many({"a": "by hand"}), "by hand"),
+    "remove_many": (lambda cache: cache.remove_many("a"), MISSING),
     "clear": (lambda cache: cache.clear(), MISSING),
     "set and remove": (lambda cache: (cache.set("a", 5), cache.remove("a")), MISSING),
     "remove and set": (lambda cache: (cache.remove("a"), cache.set("a", "by hand")), "by hand"),

@@ -3,7 +3,7 @@
 use pyo3::exceptions::{PyException, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{IntoPyDict, PyDelta, PyDeltaAccess, PyFloat, PyInt, PyString, PyType};
+use pyo3::types::{IntoPyDict, PyDelta, PyDeltaAccess, PyFloat, PyInt, PyIterator, PyString, PyType};
 
 use crate::{Kind, LONGEST};
 
@@ -130,6 +130,23 @@ pub(crate) fn callable(name: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
 /// Checks that an argument can be called, where it may be left out.
 pub(crate) fn callable_or_none(name: &str, value: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
     value.map_or(Ok(()), |value| callable(name, value))
+}
+
+/// Iterates over an argument, which must be something iterable.
+pub(crate) fn iterable<'py>(
+    name: &str,
+    rule: &str,
+    value: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyIterator>> {
+    value.try_iter().map_err(|error| {
+        let kind = value.get_type();
+        // By the type, as the interpreter looks. The error of one that is iterable is its own.
+        let is_iterable = ["__iter__", "__getitem__"].iter().any(|name| kind.hasattr(*name).unwrap_or(true));
+        if is_iterable {
+            return error;
+        }
+        PyTypeError::new_err(format!("{name} must be {rule}, got {}", type_name(value)))
+    })
 }
 
 /// Reads what a weigher returned: an int from 0 on; more than 2**32 - 1 counts as that.

@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyType};
 
+use super::convert;
 use super::moka::Moka;
 use crate::Cursor;
 use crate::sync::Lock;
@@ -117,23 +118,11 @@ pub(crate) fn view(cache: Bound<'_, Moka>, part: Part) -> PyResult<Bound<'_, PyA
 /// Sets each pair of a mapping, of an iterable of pairs, and of keywords, in this order.
 pub(crate) fn update<'py>(
     cache: &Moka,
-    py: Python<'py>,
-    other: Fallback<'py>,
+    other: &Fallback<'py>,
     keywords: Option<&Bound<'py, PyDict>>,
 ) -> PyResult<()> {
-    if let Fallback::Given(other) = &other {
-        if let Ok(moka) = other.cast::<Moka>() {
-            // Its items, since a key may leave between its iteration and its look-up.
-            let items = Bound::new(py, EntryIterator::new(moka.clone().unbind(), Part::Item))?;
-            set_pairs(cache, items.as_any())?;
-        } else if other.hasattr("keys")? {
-            for key in other.call_method0("keys")?.try_iter()? {
-                let key = key?;
-                cache.store(&key, &other.get_item(&key)?)?;
-            }
-        } else {
-            set_pairs(cache, other)?;
-        }
+    if let Fallback::Given(other) = other {
+        each_pair("other", other, |key, value| cache.store(key, value))?;
     }
     for (key, value) in keywords.into_iter().flatten() {
         cache.store(&key, &value)?;
@@ -141,16 +130,42 @@ pub(crate) fn update<'py>(
     Ok(())
 }
 
-fn set_pairs(cache: &Moka, pairs: &Bound<'_, PyAny>) -> PyResult<()> {
+/// Goes through the pairs of an argument that is a mapping, which has `keys`, or an iterable of pairs.
+pub(crate) fn each_pair<'py>(
+    name: &str,
+    pairs: &Bound<'py, PyAny>,
+    mut each: impl FnMut(&Bound<'py, PyAny>, &Bound<'py, PyAny>) -> PyResult<()>,
+) -> PyResult<()> {
+    if let Ok(moka) = pairs.cast::<Moka>() {
+        // Its items, since a key may leave between its iteration and its look-up.
+        let items = Bound::new(pairs.py(), EntryIterator::new(moka.clone().unbind(), Part::Item))?;
+        each_of_iterable(name, items.as_any(), each)
+    } else if pairs.hasattr("keys")? {
+        for key in pairs.call_method0("keys")?.try_iter()? {
+            let key = key?;
+            each(&key, &pairs.get_item(&key)?)?;
+        }
+        Ok(())
+    } else {
+        let pairs = convert::iterable(name, "a mapping or an iterable of pairs", pairs)?;
+        each_of_iterable(name, pairs.as_any(), each)
+    }
+}
+
+fn each_of_iterable<'py>(
+    name: &str,
+    pairs: &Bound<'py, PyAny>,
+    mut each: impl FnMut(&Bound<'py, PyAny>, &Bound<'py, PyAny>) -> PyResult<()>,
+) -> PyResult<()> {
     for (position, pair) in pairs.try_iter()?.enumerate() {
         let pair = pair?.try_iter()?.collect::<PyResult<Vec<_>>>()?;
         let [key, value] = pair.as_slice() else {
             let len = pair.len();
             return Err(PyValueError::new_err(format!(
-                "other must have pairs of a key and a value, got {len} things in its element {position}"
+                "{name} must have pairs of a key and a value, got {len} things in its element {position}"
             )));
         };
-        cache.store(key, value)?;
+        each(key, value)?;
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! left is dropped, with nothing held.
 
 mod arguments;
+mod bulk;
 mod cached;
 mod call;
 mod convert;

@@ -8,6 +8,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
+use super::bulk;
 use super::convert::{self, Duration};
 use super::end;
 use super::key::{Key, Raised, Sure};
@@ -53,6 +54,12 @@ impl Moka {
     #[inline]
     pub fn known<'a, 'py>(&self, key: &'a Bound<'py, PyAny>) -> Option<Key<'a, 'py>> {
         Key::known(key, self.seed)
+    }
+
+    /// What `get` finds.
+    #[inline]
+    pub fn look_up(&self, py: Python<'_>, query: &Key<'_, '_>) -> PyResult<Option<Object>> {
+        self.call(py, |left| self.core.get(query, left))
     }
 
     /// What `get` finds in a cache without a listener, with nothing asked of PyO3.
@@ -114,6 +121,18 @@ impl Moka {
         self.store_as(&self.key(key)?, key, value)
     }
 
+    /// Sets with deadlines of its own.
+    pub fn store_for(
+        &self,
+        key: &Bound<'_, PyAny>,
+        value: &Bound<'_, PyAny>,
+        lifetime: Lifetime,
+    ) -> PyResult<()> {
+        let query = self.key(key)?;
+        let stored = self.stored(key, value, lifetime)?;
+        self.call(key.py(), |left| self.core.set(&query, stored, left))
+    }
+
     /// Sets a key that is hashed already.
     pub fn store_as(
         &self,
@@ -157,7 +176,7 @@ impl Moka {
     }
 
     #[inline]
-    fn key<'a, 'py>(&self, key: &'a Bound<'py, PyAny>) -> PyResult<Key<'a, 'py>> {
+    pub fn key<'a, 'py>(&self, key: &'a Bound<'py, PyAny>) -> PyResult<Key<'a, 'py>> {
         Key::new(key, self.seed)
     }
 
@@ -183,7 +202,7 @@ impl Moka {
 
     /// One call into the core, settled.
     #[inline]
-    fn run<T>(&self, py: Python<'_>, code: impl FnOnce(&mut Left) -> T) -> T {
+    pub fn run<T>(&self, py: Python<'_>, code: impl FnOnce(&mut Left) -> T) -> T {
         // Mostly nothing leaves; then there is nothing to settle and nothing to drop.
         let mut left = ManuallyDrop::new(Departures::new());
         let result = code(&mut left);
@@ -289,8 +308,7 @@ impl Moka {
         key: &Bound<'_, PyAny>,
         default: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
-        let query = self.key(key)?;
-        let value = self.call(py, |left| self.core.get(&query, left))?;
+        let value = self.look_up(py, &self.key(key)?)?;
         Ok(value.map_or_else(|| default_or_none(py, default), Object::into_py))
     }
 
@@ -298,16 +316,12 @@ impl Moka {
     #[pyo3(signature = (key, value, ttl=None, tti=None))]
     fn set(
         &self,
-        py: Python<'_>,
         key: &Bound<'_, PyAny>,
         value: &Bound<'_, PyAny>,
         ttl: Option<&Bound<'_, PyAny>>,
         tti: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        let lifetime = Self::lifetime(ttl, tti)?;
-        let query = self.key(key)?;
-        let stored = self.stored(key, value, lifetime)?;
-        self.call(py, |left| self.core.set(&query, stored, left))
+        self.store_for(key, value, Self::lifetime(ttl, tti)?)
     }
 
     /// Return the value of key, computed by initializer() if absent, once for all threads that ask.
@@ -356,6 +370,34 @@ impl Moka {
     fn run_pending_tasks(&self, py: Python<'_>) {
         self.run(py, |left| self.core.expire_all(left));
         self.core.flush();
+    }
+
+    /// Return a dict of those keys that have a value. Each counts as a use.
+    fn get_many<'py>(&self, keys: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
+        bulk::get_many(self, keys)
+    }
+
+    /// Set each pair of a mapping or of an iterable of pairs; ttl and tti are the entries' own, in seconds.
+    #[pyo3(signature = (entries, ttl=None, tti=None))]
+    fn set_many(
+        &self,
+        entries: &Bound<'_, PyAny>,
+        ttl: Option<&Bound<'_, PyAny>>,
+        tti: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let lifetime = Self::lifetime(ttl, tti)?;
+        mapping::each_pair("entries", entries, |key, value| self.store_for(key, value, lifetime))
+    }
+
+    /// Remove each of the keys; return how many were there.
+    fn remove_many(&self, keys: &Bound<'_, PyAny>) -> PyResult<usize> {
+        bulk::remove_many(self, keys)
+    }
+
+    /// Remove each entry for which predicate(key, value) is true; return how many.
+    fn remove_if(&self, predicate: &Bound<'_, PyAny>) -> PyResult<usize> {
+        convert::callable("predicate", predicate)?;
+        bulk::remove_if(self, predicate)
     }
 
     /// Return the seconds that key has still to live, or None.
@@ -491,13 +533,8 @@ impl Moka {
         signature = (other=Fallback::Missing, /, **keywords),
         text_signature = "($self, other=(), /, **keywords)"
     )]
-    fn update<'py>(
-        &self,
-        py: Python<'py>,
-        other: Fallback<'py>,
-        keywords: Option<&Bound<'py, PyDict>>,
-    ) -> PyResult<()> {
-        mapping::update(self, py, other, keywords)
+    fn update<'py>(&self, other: Fallback<'py>, keywords: Option<&Bound<'py, PyDict>>) -> PyResult<()> {
+        mapping::update(self, &other, keywords)
     }
 
     /// Moka[K, V] is Moka: the parameters are for type checkers.
