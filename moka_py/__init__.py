@@ -8,8 +8,9 @@ import collections.abc as _abc
 
 from moka_py._cached import cached
 from moka_py._moka_py import VERSION, Moka
+from moka_py._stats import Stats
 
-__all__ = ["VERSION", "Moka", "cached"]
+__all__ = ["VERSION", "Moka", "Stats", "cached"]
 
 # To be a mapping for `isinstance` and `match`, without a base class written in Python.
 _abc.MutableMapping.register(Moka)

@@ -37,7 +37,8 @@ class CacheInfo(NamedTuple):
     """How a cached function fared since it was made or last cleared.
 
     `misses` are the calls that ran the function, `hits` those that got a value without running it; a call that shares
-    the exception of another is neither. `currsize` is the total weight, in the unit of `maxsize`.
+    the exception of another is neither. `currsize` is the total weight, in the unit of `maxsize`. The `stats()` of the
+    function's `cache` say more; hits and misses are the same counts.
     """
 
     hits: int
@@ -147,7 +148,13 @@ def _sharer(function: Callable[..., Any]) -> Callable[..., Any]:
     flights: weakref.WeakValueDictionary[tuple[int, _Made], _Flight] = weakref.WeakValueDictionary()
 
     async def compute(memo: _Memo, made: _Made, era: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        value = await function(*args, **kwargs)
+        began = memo._begin_load()
+        try:
+            value = await function(*args, **kwargs)
+        except BaseException:
+            memo._end_load(began, True)
+            raise
+        memo._end_load(began, False)
         memo._keep(made, value, era)
         return value
 

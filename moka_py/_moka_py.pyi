@@ -4,6 +4,8 @@ from typing import Any, Generic, Literal, Protocol, Self, final, overload, type_
 
 from typing_extensions import TypeVar, disjoint_base
 
+from moka_py._stats import Stats
+
 __all__ = ["VERSION", "Moka", "_Made", "_Memo", "_Owner", "_Trace", "_cached_function"]
 
 # Keys and values are `Any` where nothing tells their types, as in `Moka(100)`.
@@ -171,6 +173,17 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
         Other calls do this in small steps. It is of use before measuring memory or waiting for a destructor.
         """
 
+    def stats(self) -> Stats:
+        """Return what the cache counted since it was made or last reset: hits, misses, what came, what left and why,
+        and loads. `Stats` says what each means.
+
+        What is due is removed first. The counts are exact when no call on the cache is under way.
+        """
+
+    def reset_stats(self) -> None:
+        """Count anew. The entries stay, and so do `weight` and `count`. Calls that are under way meanwhile may count
+        before or after it."""
+
     def get_many(self, keys: Iterable[_K]) -> dict[_K, _V]:
         """Return the values of those keys that have one, in a dict, in the order in which they were asked for.
 
@@ -313,6 +326,8 @@ class _Memo:
     def cache_contains(self, *args: Any, **keywords: Any) -> bool: ...
     def _hit(self) -> None: ...
     def _miss(self) -> int: ...
+    def _begin_load(self) -> int: ...
+    def _end_load(self, since: int, is_failure: bool) -> None: ...
     @property
     def _era(self) -> int: ...
     def _keep(self, made: _Made, value: Any, era: int) -> None: ...

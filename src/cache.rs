@@ -15,7 +15,7 @@
 //! | | maintenance: AcqRel swap to the least `next_due`, full fence, then looks at all `next_due` again | | either side of the two fences sees the other, so no deadline is forgotten |
 
 use crate::config::Config;
-use crate::departure::Departures;
+use crate::departure::{Cause, Departures};
 use crate::entry::{Lifetime, NEVER, Reference};
 use crate::expiry::Clock;
 use crate::lookup::Lookup;
@@ -209,16 +209,17 @@ where
     ) -> Result<V, LoadError<E>> {
         match self.get(query, left)? {
             Some(value) => Ok(value),
-            None => self.load(query, lifetime, compute, pause, left),
+            None => self.load(query, lifetime, |_| compute(), pause, left),
         }
     }
 
-    /// The same for a key whose value the caller has looked for and not found.
+    /// The same for a key whose value the caller has looked for and not found. `compute` is given what left so far,
+    /// which need not wait for its end.
     pub fn load<Q: Lookup<K, Error = E>>(
         &self,
         query: &Q,
         lifetime: Lifetime,
-        compute: impl FnOnce() -> Result<(V, u32), Failure<E>>,
+        compute: impl FnOnce(&mut Departures<K, V>) -> Result<(V, u32), Failure<E>>,
         pause: &mut Pause<'_, E>,
         left: &mut Departures<K, V>,
     ) -> Result<V, LoadError<E>> {
@@ -242,7 +243,7 @@ where
                 leader.land(Outcome::Value(value.clone()));
                 return Ok(value);
             }
-            let (value, weight) = match compute() {
+            let (value, weight) = match compute(left) {
                 Ok(computed) => computed,
                 Err(Failure { error, is_shared }) => {
                     let shared = if is_shared { Outcome::Failed(error.clone()) } else { Outcome::Abandoned };
@@ -308,6 +309,12 @@ where
         self.budget.used()
     }
 
+    /// How many entries there are and their weight, after all that is due has left.
+    pub fn totals(&self, left: &mut Departures<K, V>) -> (usize, u64) {
+        self.expire_all(left);
+        (self.shards.iter().map(Shard::count).sum(), self.budget.used())
+    }
+
     /// Takes out all that is due.
     pub fn expire_all(&self, left: &mut Departures<K, V>) {
         let now = self.now();
@@ -324,9 +331,18 @@ where
     /// attached, and holds nothing: a drop may run anything, also calls of this cache.
     #[inline]
     pub fn release(&self, left: &mut Departures<K, V>) {
+        self.release_each(left, |_| {});
+    }
+
+    /// The same, with a word for each before it is dropped.
+    #[inline]
+    pub fn release_each(&self, left: &mut Departures<K, V>, mut each: impl FnMut(Cause)) {
         if !left.list.is_empty() {
             // Where it lies: to move the list takes as long as to drop what is in it.
-            self.bins.release(left.list.drain(..).map(|departure| departure.pair));
+            self.bins.release(left.list.drain(..).map(|departure| {
+                each(departure.cause);
+                departure.pair
+            }));
         }
     }
 

@@ -7,9 +7,10 @@
 //! get       python/moka > cache (shard by hash) > shard, no lock: map (pin, probe, match), entry (due? stamp), sketch
 //! set       python/moka > cache > shard, no lock: map (find a key that has an `__eq__` of a user, which runs here)
 //!                                 locked: find the key, or same entry still there? publish, policy, deadline, evict to the budget
-//!           then, unlocked: listener, drops
+//!           then, unlocked: counts, listener, drops
 //! get_with  a hit is get; a miss goes cache > single_flight: the leader computes with nothing held, then sets;
 //!           waiters detach and wait, wake to check signals; a wait that would close a circle raises
+//! stats     python/counts: each access was counted where it was made, what left by its cause after the unlock
 //! ```
 //! Every `>` is a plain call one room deeper; answers come back as return values.
 //!

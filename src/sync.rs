@@ -231,27 +231,6 @@ mod gil {
     atomic!(AtomicU64, AtomicU64, u64);
     atomic!(AtomicUsize, AtomicUsize, usize);
 
-    /// Numbers below this one are a thread's alone.
-    #[cfg_attr(not(feature = "python"), allow(dead_code))]
-    pub(crate) const ALONE: usize = 1;
-
-    /// Whoever holds the GIL is alone.
-    #[cfg_attr(not(feature = "python"), allow(dead_code))]
-    #[inline]
-    pub(crate) fn stripe() -> usize {
-        0
-    }
-
-    #[cfg_attr(not(feature = "python"), allow(dead_code))]
-    pub(crate) fn lone_stripes() -> usize {
-        1
-    }
-
-    #[cfg_attr(not(feature = "python"), allow(dead_code))]
-    pub(crate) fn shared_stripes() -> usize {
-        0
-    }
-
     /// There is nobody to be ordered against.
     pub(crate) fn full_fence() {}
 

@@ -100,6 +100,7 @@ def test_get_many_with_a_key_in_the_middle_that_raises():
         cache.set_many({"a": 1, Key("odd", 1): 2, "b": 3})
         with pytest.raises(error):
             cache.get_many(["a", wrong, "b"])
+        assert cache.stats().hits == 1
         cache.set("new", 4)
         assert "a" in cache
 
@@ -142,6 +143,7 @@ def test_set_many_from_a_cache_and_from_itself(cache, events):
     cache.set_many(cache)
     assert contents(cache) == {"a": 1, "b": 2, "c": 3}
     assert events.causes() == ["replaced"] * 3
+    assert other.stats()[:2] == cache.stats()[:2] == (0, 0)
 
 
 @pytest.mark.parametrize("kind", ["ttl", "tti"])
@@ -571,7 +573,7 @@ def test_remove_if_beside_writers_removes_no_value_that_it_did_not_see(fast_swit
     assert len(events) + len(cache) == 3 * rounds
 
 
-def test_bulk_calls_of_many_threads_do_not_disturb_each_other(fast_switches):
+def test_bulk_calls_of_many_threads_add_up(fast_switches):
     cache = Moka(100_000)
 
     def work(thread):
@@ -582,4 +584,5 @@ def test_bulk_calls_of_many_threads_do_not_disturb_each_other(fast_switches):
             assert cache.remove_many(keys) == 300
 
     run_threads(*(lambda thread=thread: work(thread) for thread in range(6)))
-    assert len(cache) == 0
+    stats = cache.stats()
+    assert (stats.hits, stats.inserts, stats.removals, stats.count) == (18_000, 18_000, 18_000, 0)

@@ -41,6 +41,8 @@ def test_constructor_takes_all_by_name():
         (Moka.set_many, "self entries ttl tti"),
         (Moka.remove_many, "self keys"),
         (Moka.remove_if, "self predicate"),
+        (Moka.stats, "self"),
+        (Moka.reset_stats, "self"),
     ],
 )
 def test_signatures_can_be_asked_for(member, parameters):

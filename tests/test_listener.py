@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from helpers import AT_ONCE, MISSING, MOMENT, Background, Events, Key, contents, run_threads
+from helpers import AT_ONCE, MISSING, MOMENT, ActingKey, Background, Events, Key, contents, run_threads
 
 from moka_py import Moka
 
@@ -32,6 +32,23 @@ def test_replacing_by_the_same_object_is_told_too(cache, events):
     cache.set("a", 1)
     cache.set("a", 1)
     assert events == [("a", 1, "replaced")]
+
+
+def test_what_left_before_a_load_is_told_before_it(cache, events):
+    """The deadline passes between the look-up and the load, while the key is compared with one that is computed."""
+    asking = ActingKey("b", 1)
+
+    def waits():
+        while cache.expires_in("due") is not None:
+            time.sleep(MOMENT)
+        time.sleep(MOMENT)
+
+    def outer():
+        cache.set("due", 1, ttl=0.1)
+        asking.act = waits
+        return cache.get_with(asking, lambda: list(events))
+
+    assert cache.get_with(Key("a", 1), outer) == [("due", 1, "expired")]
 
 
 def test_clear_tells_each(cache, events):

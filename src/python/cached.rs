@@ -28,6 +28,7 @@ use pyo3::types::PyType;
 use super::arguments::Given;
 use super::call::{self, Lost};
 use super::coroutine_type;
+use super::counts::Load;
 use super::heap_type::{Spec, getter, member, method, slot};
 use super::memo::{Made, Memo, Mode};
 
@@ -89,7 +90,9 @@ fn compute(memo: &Borrowed<'_, '_, Memo>, why: Lost, given: &Given<'_>) -> *mut 
     };
     this.miss();
     let era = this.era();
+    let load = Load::begin();
     let value = given.call(&this.function);
+    this.moka().counts().end(load, value.is_null());
     match made {
         // SAFETY: a new reference.
         Some(made) if !value.is_null() => unsafe { call::keep(memo, &made, value, era) },

@@ -32,6 +32,7 @@ use smallvec::SmallVec;
 
 use super::arguments::Given;
 use super::call::{self, Lost};
+use super::counts::Load;
 use super::memo::{Made, Memo, Mode};
 use super::object::Object;
 use crate::sync::{AtomicUsize, Ordering};
@@ -58,6 +59,8 @@ struct Turn {
     names: Option<Object>,
     /// Under what to keep the result, and the era in which its computation began.
     made: Option<(Made, u64)>,
+    /// The run of the function, which is counted when it ends.
+    load: Option<Load>,
 }
 
 /// How it is resumed.
@@ -90,6 +93,7 @@ impl Turn {
             count: given.positional().len(),
             names: given.has_names().then(|| own(given.names())),
             made: None,
+            load: None,
         }
     }
 
@@ -168,9 +172,18 @@ impl Body {
     /// - `turn`.
     unsafe fn end(&self) {
         // SAFETY: `turn`.
-        let turn = mem::take(unsafe { &mut *self.turn.get() });
+        let mut turn = mem::take(unsafe { &mut *self.turn.get() });
         self.leave(ENDED);
+        // What ends before it has returned has failed.
+        self.count(&mut turn.load, true);
         drop(turn);
+    }
+
+    /// Counts the run of the function, if there is one that was not counted.
+    fn count(&self, load: &mut Option<Load>, is_failure: bool) {
+        if let Some(load) = load.take() {
+            self.memo().get().moka().counts().end(load, is_failure);
+        }
     }
 
     pub fn resume(&self, how: Resume<'_>) -> Outcome {
@@ -265,6 +278,8 @@ impl Body {
             made => {
                 memo.miss();
                 let era = memo.era();
+                // SAFETY: `turn`; what of it is read by others here is another field.
+                unsafe { (*self.turn.get()).load = Some(Load::begin()) };
                 let awaitable = given.call(&memo.function);
                 // SAFETY: `turn`; `given` is not used any more.
                 unsafe { (*self.turn.get()).made = made.map(|made| (made, era)) };
@@ -357,12 +372,22 @@ impl Body {
             }
         };
         // SAFETY: `turn`.
-        let Some((made, era)) = unsafe { &mut *self.turn.get() }.made.take() else {
+        let turn = unsafe { &mut *self.turn.get() };
+        self.count(&mut turn.load, false);
+        let Some((made, era)) = turn.made.take() else {
             return Outcome::Returns(value);
         };
         // SAFETY: a new reference.
         let kept = unsafe { call::keep(&self.memo(), &made, value, era) };
         if kept.is_null() { Outcome::Raises } else { Outcome::Returns(kept) }
+    }
+}
+
+impl Drop for Body {
+    /// A run that nobody awaits to its end has failed.
+    fn drop(&mut self) {
+        let mut load = self.turn.get_mut().load.take();
+        self.count(&mut load, true);
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a cached function has besides its code: the cache, the counts, and the era, which a clear ends.
+//! What a cached function has besides its code: the cache, which counts for it too, and the era, which a clear ends.
 
 use std::ffi::c_int;
 
@@ -8,12 +8,12 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::call;
+use super::counts::Load;
 use super::key::Key;
 use super::moka::Moka;
 use super::object::Object;
 use super::owner::Owner;
 use crate::sync::{AtomicU64, Ordering};
-use crate::tally::Tally;
 use crate::{Lifetime, Lookup};
 
 /// Which call a key is wanted for.
@@ -43,7 +43,6 @@ pub(crate) struct Memo {
     pub no_arguments: Made,
     /// Parts the positional arguments of a key from the keywords.
     pub mark: Py<PyAny>,
-    counts: Tally<2>,
     era: AtomicU64,
     info: Py<PyAny>,
 }
@@ -93,17 +92,14 @@ impl Made {
     }
 }
 
-const HITS: usize = 0;
-const MISSES: usize = 1;
-
 impl Memo {
     #[inline]
     pub fn hit(&self) {
-        self.counts.add(HITS);
+        self.moka().counts().hit();
     }
 
     pub fn miss(&self) {
-        self.counts.add(MISSES);
+        self.moka().counts().miss();
     }
 
     pub fn moka(&self) -> &Moka {
@@ -194,7 +190,6 @@ impl Memo {
             later: awaited.zip(share).map(|(awaited, share)| Later { awaited, share }),
             no_arguments: Made { object: Object::of(&none), hash },
             mark: mark(py)?.clone_ref(py),
-            counts: Tally::new(),
             era: AtomicU64::new(0),
             function,
             cache,
@@ -207,7 +202,8 @@ impl Memo {
     /// Report hits, misses, maxsize and currsize.
     fn cache_info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let size = self.cache.bind(py).call_method0("weighted_size")?;
-        self.info.bind(py).call1((self.counts.get(HITS), self.counts.get(MISSES), size))
+        let counts = self.moka().counts();
+        self.info.bind(py).call1((counts.hits(), counts.misses(), size))
     }
 
     /// Forget all results, and count anew.
@@ -216,7 +212,7 @@ impl Memo {
         // sets before the cache is emptied.
         self.era.fetch_add(1, Ordering::AcqRel);
         self.cache.bind(py).call_method0("clear")?;
-        self.counts.reset();
+        self.moka().reset_stats(py);
         Ok(())
     }
 
@@ -256,6 +252,16 @@ impl Memo {
     fn _miss(&self) -> u64 {
         self.miss();
         self.era()
+    }
+
+    /// The instant at which a run begins.
+    fn _begin_load(&self) -> u64 {
+        Load::begin().since()
+    }
+
+    /// Counts a run that has ended.
+    fn _end_load(&self, since: u64, is_failure: bool) {
+        self.moka().counts().end(Load::begun(since), is_failure);
     }
 
     #[getter]

@@ -10,6 +10,7 @@ mod call;
 mod convert;
 mod coroutine;
 mod coroutine_type;
+mod counts;
 mod end;
 mod fast;
 mod heap_type;
@@ -61,6 +62,7 @@ fn prepare(py: Python<'_>) -> PyResult<()> {
     let prepare = || {
         fast::install(py)?;
         mapping::import_views(py)?;
+        counts::import_stats(py)?;
         register_hooks(py)
     };
     PREPARED.get_or_try_init(py, prepare).copied()

@@ -10,6 +10,7 @@ use pyo3::types::{PyDict, PyTuple, PyType};
 
 use super::bulk;
 use super::convert::{self, Duration};
+use super::counts::Counts;
 use super::end;
 use super::key::{Key, Raised, Sure};
 use super::listener::{self, Hook};
@@ -27,6 +28,7 @@ pub(crate) struct Moka {
     /// Boxed, because CPython aligns objects to 16 bytes and the core asks for whole cache lines.
     core: Box<Core>,
     seed: Seed,
+    counts: Counts,
     listener: Hook,
     weigher: Hook,
     ttl: Duration,
@@ -44,10 +46,17 @@ impl Moka {
         self.seed
     }
 
-    /// What `get` finds, where that needs neither a user's code nor maintenance; else `None`.
+    #[inline]
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// What `get` finds, where that needs neither a user's code nor maintenance; else `None`. An answer is counted.
     #[inline]
     pub fn glance(&self, key: &Bound<'_, PyAny>) -> Option<Option<Object>> {
-        self.core.glance(&Key::known(key, self.seed)?)
+        let found = self.core.glance(&Key::known(key, self.seed)?)?;
+        self.counts.access(found.is_some());
+        Some(found)
     }
 
     /// A key that needs no code of a user to be hashed.
@@ -56,17 +65,19 @@ impl Moka {
         Key::known(key, self.seed)
     }
 
-    /// What `get` finds.
+    /// What `get` finds. It is counted.
     #[inline]
     pub fn look_up(&self, py: Python<'_>, query: &Key<'_, '_>) -> PyResult<Option<Object>> {
-        self.call(py, |left| self.core.get(query, left))
+        let found = self.call(py, |left| self.core.get(query, left))?;
+        self.counts.access(found.is_some());
+        Ok(found)
     }
 
-    /// What `get` finds in a cache without a listener, with nothing asked of PyO3.
+    /// What `get` finds in a cache without a listener, with nothing asked of PyO3 and no access counted.
     pub fn look_up_unheard<Q: Lookup<Object>>(&self, query: &Q) -> Result<Option<Object>, Q::Error> {
         let mut left = Departures::new();
         let found = self.core.get(query, &mut left);
-        self.core.release(&mut left);
+        self.release(&mut left);
         found
     }
 
@@ -74,7 +85,7 @@ impl Moka {
     pub fn has(&self, query: &impl Lookup<Object, Error = Infallible>) -> bool {
         let mut left = Departures::new();
         let Ok(value) = self.core.peek(query, &mut left);
-        self.core.release(&mut left);
+        self.release(&mut left);
         value.is_some()
     }
 
@@ -82,7 +93,7 @@ impl Moka {
     pub fn take_out(&self, query: &impl Lookup<Object, Error = Infallible>) -> bool {
         let mut left = Departures::new();
         let Ok(value) = self.core.remove(query, &mut left);
-        self.core.release(&mut left);
+        self.release(&mut left);
         value.is_some()
     }
 
@@ -112,7 +123,7 @@ impl Moka {
         }
         let mut left = Departures::new();
         let is_set = self.core.set(&Sure(key), Stored::plain(Object::of(value)), &mut left).is_ok();
-        self.core.release(&mut left);
+        self.release(&mut left);
         is_set
     }
 
@@ -144,7 +155,7 @@ impl Moka {
         self.call(key.py(), |left| self.core.set(query, stored, left))
     }
 
-    /// The value of a key, computed if absent, once for all threads that ask.
+    /// The value of a key that was looked up and not found, computed once for all threads that ask.
     pub fn load<'py>(
         &self,
         query: &Key<'_, 'py>,
@@ -153,8 +164,10 @@ impl Moka {
         compute: impl FnOnce() -> PyResult<Bound<'py, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
         let py = key.py();
-        let compute = || {
-            let weighed = compute().and_then(|value| Ok((self.weigh(key, &value)?, value)));
+        let compute = |left: &mut Left| {
+            // A load may take its time.
+            self.settle(py, std::mem::take(left));
+            let weighed = self.counts.load(compute).and_then(|value| Ok((self.weigh(key, &value)?, value)));
             weighed.map(|(weight, value)| (Object::new(value.unbind()), weight)).map_err(|error| {
                 let is_shared = convert::is_failure(py, &error);
                 Failure { error: Raised::new(py, error), is_shared }
@@ -165,7 +178,7 @@ impl Moka {
             end::wait_detached(py, park);
             py.check_signals().map_err(|error| Raised::new(py, error))
         };
-        let loaded = self.run(py, |left| self.core.get_with(query, lifetime, compute, &mut pause, left));
+        let loaded = self.run(py, |left| self.core.load(query, lifetime, compute, &mut pause, left));
         loaded.map(Object::into_py).map_err(|error| match error {
             LoadError::User(raised) => raised.into_error(py),
             LoadError::OwnKey => PyRuntimeError::new_err("the initializer of a key asked for that very key"),
@@ -212,12 +225,43 @@ impl Moka {
         result
     }
 
-    /// Tells the listener what left, then lets go of it.
+    /// Counts what left, tells the listener of it, and lets go of it.
     fn settle(&self, py: Python<'_>, mut left: Left) {
+        if self.core.config().listened {
+            self.count_gone(&left);
+            self.tell(py, left);
+        } else {
+            self.release(&mut left);
+        }
+    }
+
+    fn count_gone(&self, left: &Left) {
+        left.iter().for_each(|departure| self.counts.gone(departure.cause()));
+    }
+
+    /// Tells the listener of what left and was counted, and lets go of it.
+    fn tell(&self, py: Python<'_>, mut left: Left) {
         if self.core.config().listened {
             listener::tell(py, &self.listener, &left);
         }
         self.core.release(&mut left);
+    }
+
+    /// Counts what left a cache without a listener, and lets go of it.
+    #[inline]
+    fn release(&self, left: &mut Left) {
+        self.core.release_each(left, |cause| self.counts.gone(cause));
+    }
+
+    /// Runs code with the weight and the number of all entries, when all that is due has left and is counted, and
+    /// before the listener is told, who may change it all.
+    fn sum_up<T>(&self, py: Python<'_>, code: impl FnOnce(u64, usize) -> T) -> T {
+        let mut left = Departures::new();
+        let (count, weight) = self.core.totals(&mut left);
+        self.count_gone(&left);
+        let result = code(weight, count);
+        self.tell(py, left);
+        result
     }
 
     fn lifetime(ttl: Option<&Bound<'_, PyAny>>, tti: Option<&Bound<'_, PyAny>>) -> PyResult<Lifetime> {
@@ -289,6 +333,7 @@ impl Moka {
         Ok(Moka {
             core: Box::new(Cache::new(config, Clock::Process)),
             seed: Seed::of_process(),
+            counts: Counts::new(),
             listener: Hook::new(eviction_listener),
             weigher: Hook::new(weigher),
             ttl,
@@ -335,7 +380,11 @@ impl Moka {
     ) -> PyResult<Py<PyAny>> {
         convert::callable("initializer", initializer)?;
         let lifetime = Self::lifetime(ttl, tti)?;
-        self.load(&self.key(key)?, key, lifetime, || initializer.call0())
+        let query = self.key(key)?;
+        match self.look_up(key.py(), &query)? {
+            Some(value) => Ok(value.into_py()),
+            None => self.load(&query, key, lifetime, || initializer.call0()),
+        }
     }
 
     /// Remove key and return its value, or default.
@@ -400,6 +449,16 @@ impl Moka {
         bulk::remove_if(self, predicate)
     }
 
+    /// Return what was counted since the last reset.
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.sum_up(py, |weight, count| self.counts.stats(py, weight, count))
+    }
+
+    /// Count anew.
+    pub fn reset_stats(&self, py: Python<'_>) {
+        self.sum_up(py, |_, count| self.counts.reset(count));
+    }
+
     /// Return the seconds that key has still to live, or None.
     fn expires_in(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Option<f64>> {
         let query = self.key(key)?;
@@ -435,8 +494,7 @@ impl Moka {
     }
 
     fn __getitem__(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        let query = self.key(key)?;
-        let value = self.call(py, |left| self.core.get(&query, left))?;
+        let value = self.look_up(py, &self.key(key)?)?;
         value.map(Object::into_py).ok_or_else(|| mapping::key_error(key))
     }
 
@@ -519,7 +577,7 @@ impl Moka {
         default: Option<Py<PyAny>>,
     ) -> PyResult<Py<PyAny>> {
         let query = self.key(key)?;
-        if let Some(value) = self.call(py, |left| self.core.get(&query, left))? {
+        if let Some(value) = self.look_up(py, &query)? {
             return Ok(value.into_py());
         }
         let default = default.unwrap_or_else(|| py.None()).into_bound(py);

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any, Literal, assert_type
 
 import moka_py
-from moka_py import VERSION, Moka, cached
+from moka_py import VERSION, Moka, Stats, cached
 
 assert_type(VERSION, str)
 assert_type(moka_py.VERSION, str)
@@ -60,6 +60,12 @@ assert_type(cache.remove_if(lambda key, value: key.upper() and value + 1), int)
 cache.set_many({"a": 1}, ttl=1, tti=timedelta(seconds=1))
 cache.set_many([("a", 1)])
 cache.set_many(cache)
+assert_type(cache.stats(), Stats)
+assert_type(cache.stats().hits, int)
+assert_type(cache.stats().hit_ratio, float)
+assert_type(cache.stats().load_seconds, float)
+assert_type(cache.stats().count, int)
+cache.reset_stats()
 cache.set("a", 1, ttl=1, tti=0.5)
 cache.set(key="a", value=1)
 cache["a"] = 1

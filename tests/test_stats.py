@@ -1,0 +1,505 @@
+"""`stats()`: what is a hit, a miss, an insert, a load, and what left by which cause."""
+
+import os
+import pickle
+import random
+import time
+from collections import Counter
+
+import pytest
+from helpers import (
+    AT_ONCE,
+    CLOCKS_DIFFER,
+    FREE_THREADED,
+    ActingKey,
+    Background,
+    Events,
+    Gate,
+    Key,
+    run_script,
+    run_threads,
+)
+
+import moka_py
+from moka_py import Moka, Stats
+
+FIELDS = """hits misses hit_ratio inserts replacements evictions expirations removals loads load_failures load_seconds
+weight count""".split()
+
+# Each kind of cache and of key has a path of its own.
+CACHES = {
+    "plain": {},
+    "lru": {"policy": "lru"},
+    "listener": {"eviction_listener": lambda *_: None},
+    "weigher": {"weigher": lambda *_: 1},
+    "ttl": {"ttl": 1000},
+}
+KEYS = {"str": str, "int": int, "tuple": lambda number: (number, "x"), "own": lambda number: Key(number, number % 2)}
+
+every_cache = pytest.mark.parametrize("options", CACHES.values(), ids=CACHES)
+every_key = pytest.mark.parametrize("make", KEYS.values(), ids=KEYS)
+
+
+def counted(cache, *names):
+    stats = cache.stats()
+    return tuple(getattr(stats, name) for name in names)
+
+
+def subscript(cache, key):
+    try:
+        cache[key]
+    except KeyError:
+        pass
+
+
+ACCESSES = {
+    "get": lambda cache, key: cache.get(key),
+    "get with a default": lambda cache, key: cache.get(key, 1),
+    "get by name": lambda cache, key: cache.get(key=key),
+    "subscript": subscript,
+    "setdefault": lambda cache, key: cache.setdefault(key, 1),
+    "get_with": lambda cache, key: cache.get_with(key, lambda: 1),
+    "get_many": lambda cache, key: cache.get_many([key]),
+}
+NO_ACCESSES = {
+    "in": lambda cache, key: key in cache,
+    "in keys": lambda cache, key: key in cache.keys(),
+    "in values": lambda cache, key: "value" in cache.values(),
+    "in items": lambda cache, key: (key, "value") in cache.items(),
+    "iteration": lambda cache, key: [list(cache), list(cache.values()), list(cache.items())],
+    "expires_in": lambda cache, key: cache.expires_in(key),
+    "set": lambda cache, key: cache.set(key, 1),
+    "subscript": lambda cache, key: cache.__setitem__(key, 1),
+    "update": lambda cache, key: cache.update([(key, 1)]),
+    "set_many": lambda cache, key: cache.set_many([(key, 1)]),
+    "remove": lambda cache, key: cache.remove(key),
+    "pop": lambda cache, key: cache.pop(key, None),
+    "remove_many": lambda cache, key: cache.remove_many([key]),
+    "remove_if": lambda cache, key: cache.remove_if(lambda held, value: held == key),
+    "popitem": lambda cache, key: cache.popitem(),
+    "clear": lambda cache, key: cache.clear(),
+    "sizes": lambda cache, key: (len(cache), cache.count(), cache.weighted_size(), repr(cache), cache.stats()),
+    "run_pending_tasks": lambda cache, key: cache.run_pending_tasks(),
+}
+
+
+def test_new_cache_has_counted_nothing():
+    assert Moka(10).stats() == (0, 0, 0.0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0)
+
+
+def test_fields_have_their_order_and_types():
+    cache = Moka(10)
+    cache.get_with("a", time.time)
+    stats = cache.stats()
+    assert type(stats) is Stats is moka_py.Stats
+    assert list(stats._fields) == FIELDS
+    kinds = {name: type(value) for name, value in stats._asdict().items()}
+    floats = {"hit_ratio": float, "load_seconds": float}
+    assert kinds == {name: floats.get(name, int) for name in FIELDS}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_each_field_says_what_it_is(name):
+    text = getattr(Stats, name).__doc__
+    assert text and "Alias for field" not in text
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_stats_can_be_pickled(protocol):
+    cache = Moka(10)
+    cache.get("a")
+    stats = cache.stats()
+    copy = pickle.loads(pickle.dumps(stats, protocol))
+    assert copy == stats
+    assert type(copy) is Stats
+
+
+def test_stats_stay_as_they_were():
+    cache = Moka(10)
+    before = cache.stats()
+    cache.get("a")
+    assert (before.misses, cache.stats().misses) == (0, 1)
+
+
+# Accesses.
+@every_cache
+@every_key
+@pytest.mark.parametrize("access", ACCESSES.values(), ids=ACCESSES)
+def test_an_access_is_a_hit_or_a_miss(options, make, access):
+    cache = Moka(10, **options)
+    cache.set(make(1), "value")
+    for _ in range(3):
+        access(cache, make(1))
+    assert counted(cache, "hits", "misses") == (3, 0)
+    access(cache, make(2))
+    assert counted(cache, "hits", "misses") == (3, 1)
+
+
+@every_cache
+@every_key
+@pytest.mark.parametrize("call", NO_ACCESSES.values(), ids=NO_ACCESSES)
+def test_what_is_no_access_is_neither(options, make, call):
+    cache = Moka(10, **options)
+    for key in (make(1), make(2)):
+        cache.set(make(1), "value")
+        call(cache, key)
+    assert counted(cache, "hits", "misses", "hit_ratio", "loads") == (0, 0, 0.0, 0)
+
+
+@pytest.mark.parametrize("access", ACCESSES.values(), ids=ACCESSES)
+def test_an_access_whose_key_raises_is_neither(access):
+    cache, key = Moka(10), ActingKey("a", 1)
+    cache.set(Key("a", 1), "value")
+    key.act = lambda: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        access(cache, key)
+    with pytest.raises(TypeError):
+        access(cache, [])
+    assert cache.stats() == (0, 0, 0.0, 1, 0, 0, 0, 0, 0, 0, 0.0, 1, 1)
+
+
+@pytest.mark.parametrize("access", ACCESSES.values(), ids=ACCESSES)
+def test_what_is_past_its_deadline_is_a_miss(access):
+    cache = Moka(10)
+    cache.set("a", 1, ttl=AT_ONCE)
+    access(cache, "a")
+    assert counted(cache, "hits", "misses", "expirations") == (0, 1, 1)
+
+
+def test_none_is_found_like_any_value():
+    cache = Moka(10)
+    cache.set("a", None)
+    cache.get("a")
+    assert counted(cache, "hits", "misses") == (1, 0)
+
+
+def test_hit_ratio_is_the_share_of_hits():
+    cache = Moka(10)
+    assert cache.stats().hit_ratio == 0.0
+    cache.set("a", 1)
+    cache.get_many("aaab")
+    assert cache.stats().hit_ratio == 0.75
+
+
+# What comes and what leaves.
+@every_cache
+def test_new_keys_are_inserts_and_new_values_replacements(options):
+    cache = Moka(10, **options)
+    cache.set("a", 1)
+    cache.set("a", 2)
+    cache["b"] = 1
+    cache.update(a=3, c=1)
+    cache.setdefault("a", 4)
+    cache.setdefault("d", 4)
+    cache.get_with("e", lambda: 5)
+    assert counted(cache, "inserts", "replacements", "count", "weight") == (5, 2, 5, 5)
+
+
+@every_cache
+def test_evictions_are_what_the_capacity_had_no_room_for(options):
+    cache = Moka(10, **options)
+    cache.set_many((number, 1) for number in range(25))
+    assert counted(cache, "inserts", "evictions", "removals", "count") == (25, 15, 0, 10)
+
+
+@every_cache
+def test_removals_are_what_calls_took_out(options):
+    cache = Moka(100, **options)
+    cache.set_many((number, number) for number in range(20))
+    cache.remove(0)
+    cache.remove("absent")
+    cache.pop(1)
+    del cache[2]
+    cache.popitem()
+    before = cache.stats().removals
+    cache.remove_many([10, 11, 11])
+    cache.remove_if(lambda key, value: key >= 18)
+    cache.clear()
+    assert before == 4
+    assert counted(cache, "inserts", "removals", "count", "evictions", "expirations") == (20, 20, 0, 0, 0)
+
+
+@every_cache
+def test_expirations_are_counted_by_stats_itself(options):
+    cache = Moka(100, **options)
+    for number in range(40):
+        cache.set(number, 1, ttl=AT_ONCE if number % 2 else 1000)
+    assert counted(cache, "inserts", "expirations", "count") == (40, 20, 20)
+
+
+def test_what_stats_removes_is_told_after_it_was_counted():
+    seen = []
+    cache = Moka(10, eviction_listener=lambda *_: seen.append(cache.stats()))
+    cache.set("a", 1, ttl=AT_ONCE)
+    stats = cache.stats()
+    assert (stats.expirations, stats.inserts, stats.count) == (1, 1, 0)
+    assert seen == [stats]
+
+
+def test_stats_are_of_before_the_listener_acts():
+    def listener(key, value, cause):
+        if key == "a":
+            cache.set("by listener", 1)
+            cache.remove("by listener")
+
+    cache = Moka(10, eviction_listener=listener)
+    cache.set("a", 1, ttl=AT_ONCE)
+    assert counted(cache, "expirations", "inserts", "removals", "count") == (1, 1, 0, 0)
+    assert counted(cache, "expirations", "inserts", "removals", "count") == (1, 2, 1, 0)
+
+
+def test_an_entry_that_outweighs_the_capacity_is_an_insert_and_an_eviction():
+    cache = Moka(10, weigher=lambda key, value: value)
+    cache.set("a", 11)
+    assert counted(cache, "inserts", "replacements", "evictions", "count") == (1, 0, 1, 0)
+    cache.set("b", 5)
+    cache.set("b", 11)
+    assert counted(cache, "inserts", "replacements", "evictions", "count") == (2, 1, 2, 0)
+
+
+def test_a_write_that_the_weigher_refuses_counts_nothing():
+    cache = Moka(10, weigher=lambda key, value: value)
+    with pytest.raises(TypeError):
+        cache.set("a", "heavy")
+    assert cache.stats() == Moka(10).stats()
+
+
+def test_weight_and_count_are_those_of_now():
+    cache = Moka(100, weigher=lambda key, value: value)
+    cache.set_many({"a": 10, "b": 20})
+    cache.remove("a")
+    assert counted(cache, "weight", "count") == (20, 1) == (cache.weighted_size(), cache.count())
+
+
+@pytest.mark.parametrize("listened", [False, True], ids=["unheard", "listened"])
+@pytest.mark.parametrize("policy", ["tiny_lfu", "lru"])
+@pytest.mark.parametrize("seed", range(4))
+def test_counts_agree_with_what_the_listener_hears(seed, policy, listened):
+    """The same steps on a cache with a listener and on one without."""
+    dice, events = random.Random(seed), Events()
+    caches = [Moka(50, policy=policy, eviction_listener=events), Moka(50, policy=policy)]
+    counting = caches[not listened]
+    for number in range(4000):
+        key, what = dice.choice((int, str))(dice.randrange(80)), dice.randrange(12)
+        for cache in caches:
+            if what < 7:
+                cache.set(key, number)
+            elif what < 8:
+                # When exactly it leaves is the clock's affair, so the two caches would differ.
+                cache.set(key, number, ttl=AT_ONCE if listened else None)
+            elif what < 9:
+                cache.remove(key)
+            elif what < 10:
+                cache.remove_if(lambda held, value: held == key)
+            else:
+                cache.get(key)
+        if dice.randrange(1000) == 0:
+            for cache in caches:
+                cache.clear()
+    stats = counting.stats()
+    caches[0].run_pending_tasks()
+    causes = Counter(events.causes())
+    if listened or policy == "lru":
+        left = (stats.replacements, stats.removals, stats.evictions, stats.expirations)
+        assert left == tuple(causes[cause] for cause in ("replaced", "explicit", "size", "expired"))
+    assert stats.inserts == stats.count + stats.evictions + stats.expirations + stats.removals
+    assert stats.count == counting.count()
+
+
+# Counting anew.
+@every_cache
+def test_reset_counts_anew_and_keeps_the_entries(options):
+    cache = Moka(10, **options)
+    cache.set_many((number, 1) for number in range(15))
+    cache.get_many(range(100))
+    cache.get_with("loaded", lambda: 1)
+    cache.set("due", 1, ttl=AT_ONCE)
+    assert cache.reset_stats() is None
+    count = len(cache)
+    assert cache.stats() == (0, 0, 0.0, 0, 0, 0, 0, 0, 0, 0, 0.0, count, count)
+    cache.clear()
+    cache.set("a", 1)
+    cache.get("a")
+    cache.get("b")
+    assert cache.stats() == (1, 1, 0.5, 1, 0, 0, 0, count, 0, 0, 0.0, 1, 1)
+
+
+def test_listener_may_ask_and_reset():
+    seen = []
+
+    def listener(key, value, cause):
+        seen.append((cache.stats().removals, cache.stats().inserts))
+        cache.reset_stats()
+
+    cache = Moka(10, eviction_listener=listener)
+    cache.set_many({"a": 1, "b": 2})
+    cache.remove_many("ab")
+    assert seen == [(1, 2), (1, 0)]
+    assert cache.stats() == Moka(10).stats()
+
+
+def test_keys_weigher_and_predicate_may_ask_and_reset():
+    def ask(*_):
+        cache.stats()
+        cache.reset_stats()
+        return 1
+
+    cache = Moka(10, weigher=ask)
+    cache.set(ActingKey("a", 1), 1)
+    asking = ActingKey("a", 1)
+    asking.act = ask
+    assert cache.get(asking) == 1
+    assert counted(cache, "hits", "misses", "inserts", "count") == (1, 0, 0, 1)
+    assert cache.remove_if(ask) == 1
+    assert counted(cache, "hits", "misses", "removals", "count") == (0, 0, 1, 0)
+
+
+# Loads.
+def test_loads_are_the_initializers_that_ran():
+    cache = Moka(10)
+    for _ in range(3):
+        cache.get_with("a", lambda: time.sleep(0.02))
+    stats = cache.stats()
+    assert (stats.hits, stats.misses, stats.loads, stats.load_failures, stats.inserts) == (2, 1, 1, 0, 1)
+    assert stats.load_seconds >= 0.02 - CLOCKS_DIFFER
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_a_load_that_raises_is_a_failure_and_takes_its_time(error):
+    cache = Moka(10)
+
+    def fail():
+        time.sleep(0.02)
+        raise error
+
+    with pytest.raises(error):
+        cache.get_with("a", fail)
+    stats = cache.stats()
+    assert (stats.hits, stats.misses, stats.loads, stats.load_failures, stats.inserts) == (0, 1, 1, 1, 0)
+    assert stats.load_seconds >= 0.02 - CLOCKS_DIFFER
+
+
+def test_a_load_inside_another_counts_too():
+    cache = Moka(10)
+    assert cache.get_with("a", lambda: cache.get_with("b", lambda: 1)) == 1
+    assert counted(cache, "hits", "misses", "loads", "inserts") == (0, 2, 2, 2)
+
+
+def test_an_initializer_may_ask_and_reset():
+    cache = Moka(10)
+    cache.set("due", 1, ttl=AT_ONCE)
+
+    def ask():
+        stats = cache.stats()
+        cache.reset_stats()
+        return stats
+
+    stats = cache.get_with("a", ask)
+    assert (stats.misses, stats.loads, stats.inserts, stats.expirations) == (1, 0, 1, 1)
+    assert counted(cache, "misses", "loads", "inserts", "expirations") == (0, 1, 1, 0)
+
+
+def test_a_load_that_asks_for_its_own_key_fails_once():
+    cache = Moka(10)
+    with pytest.raises(RuntimeError):
+        cache.get_with("a", lambda: cache.get_with("a", list))
+    assert counted(cache, "hits", "misses", "loads", "load_failures") == (0, 2, 1, 1)
+
+
+def test_who_waits_for_a_load_missed_and_loads_nothing():
+    cache, gate, late = Moka(10), Gate(), []
+
+    def lead():
+        gate.stop_here()
+        return "value"
+
+    with Background(lambda: cache.get_with("a", lead)) as leader:
+        gate.wait_until_reached()
+        waiters = [Background(lambda: cache.get_with("a", lambda: late.append(1))) for _ in range(4)]
+        for waiter in waiters:
+            waiter.__enter__()
+        while cache.stats().misses < 5:
+            time.sleep(0.001)
+        gate.open()
+        for waiter in waiters:
+            waiter.__exit__(None, None, None)
+    assert [thread.result for thread in (leader, *waiters)] == ["value"] * 5
+    assert late == []
+    assert counted(cache, "hits", "misses", "loads", "inserts") == (0, 5, 1, 1)
+
+
+# Threads.
+@pytest.mark.parametrize("threads", [4, 100 if FREE_THREADED else 20])
+def test_counts_of_threads_add_up_exactly(threads, fast_switches):
+    """Also of more threads than have a place of their own to count in, on the free-threaded build."""
+    cache, rounds = Moka(10_000), 300
+
+    def work(thread):
+        for number in range(rounds):
+            cache.set((thread, number % 50), number)
+            cache.get((thread, number % 50))
+            cache.get((thread, -1))
+            cache.get_with(("loaded", thread, number), lambda: 1)
+            cache.remove(("loaded", thread, number))
+
+    for times in (1, 2):
+        run_threads(*(lambda thread=thread: work(thread) for thread in range(threads)))
+        stats = cache.stats()
+        calls = times * threads * rounds
+        assert (stats.hits, stats.misses, stats.loads, stats.load_failures) == (calls, 2 * calls, calls, 0)
+        assert (stats.evictions, stats.expirations, stats.removals) == (0, 0, calls)
+        assert stats.count == threads * 50
+        assert (stats.inserts, stats.replacements) == (calls + threads * 50, calls - threads * 50)
+
+
+def test_counts_of_threads_that_evict_add_up_exactly(fast_switches):
+    cache, threads, rounds = Moka(5000), 4, 4000
+
+    def work(thread):
+        for number in range(rounds):
+            cache.set((thread, number), number)
+
+    run_threads(*(lambda thread=thread: work(thread) for thread in range(threads)))
+    stats = cache.stats()
+    assert (stats.inserts, stats.replacements) == (threads * rounds, 0)
+    assert stats.evictions == threads * rounds - stats.count
+
+
+def test_resets_beside_threads_do_no_harm(fast_switches):
+    cache = Moka(100)
+
+    def work():
+        for number in range(2000):
+            cache.set(number % 150, number)
+            cache.get(number % 150)
+
+    def ask():
+        for _ in range(300):
+            assert min(cache.stats()) >= 0
+            cache.reset_stats()
+
+    run_threads(work, work, work, ask)
+    cache.reset_stats()
+    cache.get("absent")
+    assert counted(cache, "hits", "misses", "inserts", "evictions") == (0, 1, 0, 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_counts_of_before_a_fork_go_on_in_the_child():
+    """What other threads of the parent counted is not lost, though they are gone."""
+    run_script(
+        """
+        import os, threading
+        from moka_py import Moka
+        cache = Moka(10)
+        thread = threading.Thread(target=lambda: [cache.get("a") for _ in range(10)])
+        thread.start()
+        thread.join()
+        child = os.fork()
+        if child == 0:
+            cache.get("a")
+            os._exit(0 if cache.stats().misses == 11 else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert cache.stats().misses == 10
+        """
+    )
