@@ -64,7 +64,7 @@ finish() {
 
 shell_scripts() {
   local scripts=()
-  mapfile -t scripts < <(grep -lE '^#!/usr/bin/env bash|^# shellcheck shell=bash' ci/* .ci/run)
+  mapfile -t scripts < <(grep -lE -d skip '^#!/usr/bin/env bash|^# shellcheck shell=bash' ci/* .ci/run)
   "$lint/bin/shellcheck" -x -P ci "${scripts[@]}"
 }
 
