@@ -357,7 +357,7 @@ impl Moka {
         Ok(value.map_or_else(|| default_or_none(py, default), Object::into_py))
     }
 
-    /// Store a value; ttl and tti are the entry's own, in seconds.
+    /// Store a value; ttl and tti are of this entry alone, in seconds or as a timedelta.
     #[pyo3(signature = (key, value, ttl=None, tti=None))]
     fn set(
         &self,
@@ -415,7 +415,7 @@ impl Moka {
         self.run(py, |left| self.core.weight(left))
     }
 
-    /// Finish all maintenance that is due.
+    /// Finish what is due: expire entries, and let go of values that have left.
     fn run_pending_tasks(&self, py: Python<'_>) {
         self.run(py, |left| self.core.expire_all(left));
         self.core.flush();
@@ -472,7 +472,7 @@ impl Moka {
         self.core.config().capacity
     }
 
-    /// Who leaves when the capacity is spent: "tiny_lfu" or "lru".
+    /// The name of the policy, which says what leaves when the cache is full: "tiny_lfu" or "lru".
     #[getter]
     fn policy(&self) -> &'static str {
         match self.core.config().policy {
