@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 _FORMATS = (".svg", ".png")
+_MOST_TICKS = 12
 _LINES = {
     "optimum": {"label": "optimum (offline)", "color": "#8a8a8a", "linestyle": (0, (4, 2)), "linewidth": 1.4},
     "tiny_lfu": {"label": "tiny_lfu", "color": "#c8443c", "linewidth": 2.2, "marker": "o"},
@@ -36,6 +37,9 @@ def prepare(path: Path, parser: argparse.ArgumentParser) -> None:
 
 
 def draw(path: Path, result: dict[str, Any], name: str, parser: argparse.ArgumentParser) -> None:
+    rows = [row for row in result["hit_ratios"] if row["lru"] is not None]
+    if not rows:
+        parser.error("argument --plot: the sample is too small for every capacity")
     # By name, since type checkers need not have it.
     matplotlib = importlib.import_module("matplotlib")
     ticker = importlib.import_module("matplotlib.ticker")
@@ -44,12 +48,14 @@ def draw(path: Path, result: dict[str, Any], name: str, parser: argparse.Argumen
     # The same file for the same figures.
     matplotlib.rcParams["svg.hashsalt"] = "moka_py"
     plot = figure.subplots()
-    rows = [row for row in result["hit_ratios"] if row["lru"] is not None]
     capacities = [row["capacity"] for row in rows]
     for method, style in _LINES.items():
         plot.plot(capacities, [row[method] for row in rows], markersize=4.5, **style)
     plot.set_xscale("log")
     plot.set_ylim(0, 100)
+    # Each capacity by its number, unless that is too many: between 2,000 and 5,000 there is no power of ten.
+    if len(capacities) <= _MOST_TICKS:
+        plot.set_xticks(capacities)
     plot.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
     plot.xaxis.set_minor_formatter(ticker.NullFormatter())
     plot.set_xlabel("capacity, entries")

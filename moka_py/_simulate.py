@@ -147,10 +147,12 @@ def _read(file: str, name: str, trace: _Trace, progress: Progress, parser: argpa
     except ValueError as error:
         fail(error)
     if not trace.accesses:
-        fail("has no keys" if trace.empty else "is empty")
+        fail("has no keys")
 
 
 def _feed(source: _Source, trace: _Trace, progress: Progress) -> None:
+    if not source.beginning:
+        raise ValueError("is empty")
     text = source.unpacked()
     chunks = 0
     while chunk := text.read(_CHUNK):
