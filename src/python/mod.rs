@@ -18,6 +18,7 @@ mod key;
 mod listener;
 mod mapping;
 mod memo;
+mod methods;
 mod moka;
 mod object;
 mod owner;
