@@ -26,7 +26,7 @@ What the package exports, from its own types and docstrings. `_K` and `_V` stand
 `"expired"`, `"explicit"`, `"replaced"` or `"size"`.
 
 """
-DOCUMENTED = ("Moka", "cached", "_cached.CachedFunction", "_cached.CachedMethod", "_cached.CacheInfo", "VERSION")
+DOCUMENTED = ("Moka", "cached", "Stats", "_cached.CachedFunction", "_cached.CachedMethod", "_cached.CacheInfo", "VERSION")
 
 FENCE = re.compile(r" *(```+|~~~+)")
 HEADING = re.compile(r"(#+) +(.*?) *#*$")
