@@ -26,7 +26,8 @@ What the package exports, from its own types and docstrings. `_K` and `_V` stand
 `"expired"`, `"explicit"`, `"replaced"` or `"size"`.
 
 """
-DOCUMENTED = ("Moka", "cached", "Stats", "_cached.CachedFunction", "_cached.CachedMethod", "_cached.CacheInfo", "VERSION")
+PARTS = ("_cached.CachedFunction", "_cached.CachedMethod", "_cached.CacheInfo")
+DOCUMENTED = ("Moka", "cached", "Stats", *PARTS, "VERSION")
 
 FENCE = re.compile(r" *(```+|~~~+)")
 HEADING = re.compile(r"(#+) +(.*?) *#*$")
