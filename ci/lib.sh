@@ -18,12 +18,17 @@ DOCS_TOOLS=(mkdocs==1.6.1 mkdocs-material==9.8.2 mkdocstrings==1.0.8 mkdocstring
 TEST_TOOLS=(pytest==9.2.0 pytest-xdist==3.8.0 anyio==4.16.0 trio==0.35.0)
 # What has wheels only for interpreters with the GIL.
 GIL_TEST_TOOLS=(uvloop==0.23.0)
-# What the benchmarks compare with.
-BENCH_PEERS=(cachebox==6.2.10 async-lru==2.4.0)
+# What the benchmarks compare with, without what these ask for themselves: theine's wish is not to be had for CPython 3.13t.
+BENCH_PEERS=(--no-deps cachebox==6.2.10 cachetools==8.0.2 theine==2.0.0 theine-core==2.1.0 typing-extensions==4.16.0
+  lru-dict==1.4.1 async-lru==2.4.0)
 # Of cachebox, the last with a wheel for CPython 3.13t.
-BENCH_PEERS_FREE_THREADED=(cachebox==6.1.1 async-lru==2.4.0)
+BENCH_PEERS_FREE_THREADED=("${BENCH_PEERS[@]/cachebox==6.2.10/cachebox==6.1.1}")
+CHART_TOOLS=(matplotlib==3.11.2)
 HIT_RATIO_PEERS=(cachebox==6.2.10 theine==2.0.0 matplotlib==3.11.2)
 MOKA_PY_OF_PYPI=moka-py==0.5.0
+# It has no wheel for CPython 3.13t, but builds for it with this; where that fails, the last that has a wheel stands in.
+MOKA_PY_OF_PYPI_PYO3=0.28.3
+MOKA_PY_OF_PYPI_FREE_THREADED=moka-py==0.3.0
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 mkdir -p "$CACHE"

@@ -9,12 +9,13 @@ import functools
 import time
 
 import harness
+import threads
 
 from moka_py import cached
 
 ENTRIES = 10_000
 KEYS = 1_000
-LAPS = 20
+LAPS = 5
 BASE = "lru_cache"
 
 of_pypi = harness.peer("moka_py_of_pypi")
@@ -140,12 +141,13 @@ def hits(decorate):
     yield "a miss, int", missing
 
 
-def single_thread(rounds):
+def single_thread(report, scale):
     runs = {(operation, name): run for name, decorate in DECORATORS.items() for operation, run in hits(decorate)}
-    rows = {}
-    for (operation, name), median in harness.medians(runs, rounds).items():
-        rows.setdefault(operation, {})[name] = median
-    harness.table("a call", list(DECORATORS), rows, BASE)
+    figures = harness.take_turns(runs, scale.rounds)
+    for operation in dict.fromkeys(operation for operation, _ in runs):
+        of_these = {name: figures[operation, name] for name in DECORATORS}
+        report.add(f"cached, {operation}" + ("" if "miss" in operation else ", hit"), of_these)
+    report.table(BASE)
 
 
 async def awaited(function, keys):
@@ -156,48 +158,45 @@ async def awaited(function, keys):
     return per_call(begin, LAPS * KEYS)
 
 
-async def coroutines(rounds):
+async def coroutines(report, scale):
     async def one(x):
         return x
 
     functions = {name: decorate(one) for name, decorate in ASYNC_DECORATORS.items()} | {"not cached": one}
     keys = ints()
     seen = {name: [] for name in functions}
-    for _ in range(rounds):
+    for _ in range(scale.rounds + 1):
         for name, function in functions.items():
             seen[name].append(await awaited(function, keys))
-    figures = {name: sorted(costs[1:])[len(costs[1:]) // 2] for name, costs in seen.items()}
-    harness.table("awaited", list(functions), {"a hit, int": figures}, "async-lru")
+    report.add("cached, await f(int), hit", {name: harness.Figure.of(costs[1:]) for name, costs in seen.items()})
+    report.table("async-lru")
 
 
-def threads(rounds):
-    def keys_of(number):
-        return [10**6 + number * KEYS + key for key in range(KEYS)]
+def in_threads(report, scale):
+    """Hits of a function at the top of the module, whose references threads do not count."""
+    prepares = {}
+    for name, decorate in DECORATORS.items():
+        laps = threads.laps_of(scale, threads.s.OF_PYPI if name == "moka-py of PyPI" else name, KEYS)
 
-    rows = {}
-    for count in (1, 2):
-        runs = {}
-        for name, decorate in DECORATORS.items():
-            function = decorate(same)
-            for number in range(2):
-                call_with_one(function, keys_of(number))
+        function = decorate(same)
 
-            def work(number, function=function):
-                keys = keys_of(number)
-                for _ in range(5):
-                    call_with_one(function, keys)
-                return 5 * LAPS * KEYS
+        def prepare(number, function=function, laps=laps):
+            keys = [10**6 + number * KEYS + key for key in range(KEYS)]
+            threads.get_all(function, keys, 1)
+            return functools.partial(threads.get_all, function, list(map(int, keys)), laps), laps * KEYS
 
-            runs[name] = functools.partial(harness.million_a_second, work, count)
-        rows[f"{count} thread" + "s" * (count > 1)] = harness.medians(runs, max(rounds // 3, 3))
-    harness.table("hits, a thousand keys a thread", list(DECORATORS), rows, BASE, "million a second")
+        prepares[name] = prepare
+    threads.measure(report, "cached, f(int), hit, keys of their own", prepares, scale, BASE)
 
 
-def main():
-    rounds = harness.rounds_asked(__doc__)
-    single_thread(rounds)
-    asyncio.run(coroutines(rounds))
-    threads(rounds)
+def main(argv=None):
+    asked = harness.options(__doc__, argv)
+    report = harness.Report("cached", asked)
+    single_thread(report, asked.scale)
+    asyncio.run(coroutines(report, asked.scale))
+    asked.scale = harness.dataclasses.replace(asked.scale, rounds=max(1, asked.scale.rounds // 5))
+    in_threads(report, asked.scale)
+    report.close()
 
 
 if __name__ == "__main__":

@@ -1,139 +1,338 @@
-"""What one operation costs, in one thread, beside its peers in the same process.
+"""What one operation costs in one thread, beside the peers in the same process.
 
-The subjects take turns in rounds, and the table shows medians, so that what else the machine does falls on all alike.
-Needles are equal to the stored keys and other objects, a thousand of them over ten thousand entries. All
-figures include the loop, which has a row of its own. Peers that are not installed are left out.
+Needles are equal to the stored keys and other objects: a thousand of them over ten thousand entries and over a
+million, and for what the processor's caches do not hold each of them once, in no order. The figures include the loop,
+which has a column of its own, and so has a method that does nothing.
 """
 
-import argparse
-import statistics
-import sys
-import sysconfig
+import functools
+import itertools
+import random
 import time
 
-from moka_py import Moka
+import harness
+import subjects as s
+from harness import NEEDLES, call_with_key, call_with_pair, loop_over, own_code
 
-try:
-    import cachebox
-except ImportError:
-    cachebox = None
+KEYS = {
+    "int": lambda number: number + 1_000_000,
+    "str": lambda number: f"key {number}",
+    "str of 200": lambda number: f"key {number}".ljust(200, "."),
+    "tuple": lambda number: (number + 1_000_000, f"key {number}"),
+}
+SKEW = 0.99
 
-ENTRIES = 10_000
-NEEDLES = 1_000
-LAPS = 20
 
-
-def keys_of(kind):
+def keys_and_needles(kind, entries):
     """The stored keys and the needles, which share no object."""
-    make = {
-        "str": lambda number: f"key {number}",
-        "int": lambda number: number + 1_000_000,
-        "tuple": lambda number: (number, f"key {number}"),
-    }[kind]
-    step = ENTRIES // NEEDLES
-    return [make(number) for number in range(ENTRIES)], [make(number) for number in range(0, ENTRIES, step)]
+    make = KEYS[kind]
+    step = max(1, entries // NEEDLES)
+    return [make(number) for number in range(entries)], [make(number) for number in range(0, entries, step)]
 
 
-def filled(cache, keys):
-    for key in keys:
-        cache[key] = key
-    return cache
+def runs_of(loop, operations, needles, laps):
+    return {name: functools.partial(own_code(loop), operation, needles, laps) for name, operation in operations.items()}
 
 
-def cost(operation, needles):
-    """Nanoseconds a call of `operation(key)`."""
+def floors(needles, laps, arguments=1):
+    no_op, loop = (().count, call_with_key) if arguments == 1 else ({}.pop, call_with_pair)
+    return {
+        s.LOOP: functools.partial(own_code(loop_over), needles, laps),
+        s.NO_OP: functools.partial(own_code(loop), no_op, needles, laps),
+    }
+
+
+def filled(entries, keys, *names, makers=s.MAKERS):
+    """Subjects with room to spare, filled; each of them has all keys."""
+    made = s.make(2 * entries, *names, makers=makers)
+    for name, subject in made.items():
+        subject.fill(keys)
+        if not all(subject.is_hit(subject.get(key)) for key in keys):
+            raise AssertionError(f"{name} lost a key that it has room for")
+    return made
+
+
+def gets(made):
+    return {name: subject.get for name, subject in made.items()}
+
+
+def sets(made):
+    return {name: subject.set for name, subject in made.items() if subject.set}
+
+
+def hits_and_sets(report, scale):
+    for kind in KEYS:
+        keys, needles = keys_and_needles(kind, scale.entries)
+        made = filled(scale.entries, keys)
+        runs = floors(needles, scale.laps) | runs_of(call_with_key, gets(made), needles, scale.laps)
+        report.add(f"get, hit, {kind}", harness.take_turns(runs, scale.rounds))
+        runs = floors(needles, scale.laps, 2) | runs_of(call_with_pair, sets(made), needles, scale.laps)
+        present = harness.take_turns(runs, scale.rounds)
+        if kind == "int":
+            absent = [-number - 10 for number in range(NEEDLES)]
+            missing = {name: get for name, get in gets(made).items() if name != s.LRU_CACHE}
+            runs = floors(absent, scale.laps) | runs_of(call_with_key, missing, absent, scale.laps)
+            report.add("get, miss, int", harness.take_turns(runs, scale.rounds))
+            subscripts(report, scale, made, needles)
+        report.add(f"set, present, {kind}", present)
+    keys, needles = keys_and_needles("int", scale.entries)
+    runs = runs_of(call_with_key, gets(filled(scale.entries, keys, makers=s.TIMED_MAKERS)), needles, scale.laps)
+    report.add("get, hit, int, ttl and tti", harness.take_turns(runs, scale.rounds))
+
+
+def get_by_subscript(cache, needles, laps):
     begin = time.perf_counter_ns()
-    for _ in range(LAPS):
+    for _ in range(laps):
         for key in needles:
-            operation(key)
-    return (time.perf_counter_ns() - begin) / (LAPS * len(needles))
+            cache[key]
+    return (time.perf_counter_ns() - begin) / (laps * len(needles))
 
 
-def cost_of_storing(operation, needles):
-    """Nanoseconds a call of `operation(key, value)`."""
+def set_by_subscript(cache, needles, laps):
     begin = time.perf_counter_ns()
-    for _ in range(LAPS):
+    for _ in range(laps):
         for key in needles:
-            operation(key, None)
-    return (time.perf_counter_ns() - begin) / (LAPS * len(needles))
+            cache[key] = key
+    return (time.perf_counter_ns() - begin) / (laps * len(needles))
 
 
-def cost_of_loop(needles):
-    begin = time.perf_counter_ns()
-    for _ in range(LAPS):
-        for _key in needles:
-            pass
-    return (time.perf_counter_ns() - begin) / (LAPS * len(needles))
+def subscripts(report, scale, made, needles):
+    caches = {name: made[name].cache for name in (s.DICT, s.OURS, s.OURS_LRU, s.CACHEBOX, s.LRU_DICT) if name in made}
+    for row, loop in (("cache[key], hit, int", get_by_subscript), ("cache[key] = value, int", set_by_subscript)):
+        report.add(row, harness.take_turns(runs_of(loop, caches, needles, scale.laps), scale.rounds))
 
 
-class Evicting:
-    """Stores keys that were never there before, into a full cache."""
+def a_million(report, scale):
+    keys, needles = keys_and_needles("int", scale.large)
+    everywhere = [key + 0 for key in keys]
+    dice = random.Random(1)
+    dice.shuffle(everywhere)
+    # Made in this order, so that the needles themselves are read one after the other.
+    everywhere = [key + 1 - 1 for key in everywhere]
+    piece = max(1, min(len(everywhere) // 50, 10_000))
+    pieces = [everywhere[at : at + piece] for at in range(0, len(everywhere), piece)]
+    names = (s.DICT, s.OURS, s.OURS_LRU, s.CACHEBOX, s.OF_PYPI, s.CACHETOOLS, s.LRU_DICT)
+    made = filled(scale.large, keys, *names)
+    about = f"{scale.large:,} entries"
+    runs = floors(needles, scale.laps) | runs_of(call_with_key, gets(made), needles, scale.laps)
+    report.add(f"get, hit, int, {about}, 1,000 needles", harness.take_turns(runs, scale.rounds))
 
-    def __init__(self, store):
-        self.store = store
-        self.next = 10**9
+    class Everywhere:
+        """Each round another part of the keys."""
+
+        def __init__(self, operation):
+            self.loop, self.operation, self.next = own_code(call_with_key), operation, itertools.cycle(pieces)
+
+        def __call__(self):
+            return self.loop(self.operation, next(self.next), 1)
+
+    runs = {s.NO_OP: Everywhere(().count)} | {name: Everywhere(get) for name, get in gets(made).items()}
+    report.add(f"get, hit, int, {about}, random", harness.take_turns(runs, scale.rounds))
+
+
+class Newcomers:
+    """A round of a loop with keys that were never there before."""
+
+    def __init__(self, loop, operation, count, *more):
+        self.loop, self.operation, self.more = own_code(loop), operation, more
+        self.count, self.next = count, 10**9
 
     def __call__(self):
-        keys = range(self.next, self.next + LAPS * NEEDLES)
+        keys = range(self.next, self.next + self.count)
         self.next = keys.stop
-        store = self.store
-        begin = time.perf_counter_ns()
-        for key in keys:
-            store(key, None)
-        return (time.perf_counter_ns() - begin) / len(keys)
+        return self.loop(self.operation, keys, 1, *self.more)
 
 
-def subjects(kind):
-    """Rows of operation and subject, each with what measures one round of it."""
-    keys, needles = keys_of(kind)
-    caches = {
-        "moka_py tiny_lfu": Moka(ENTRIES + 1),
-        "moka_py lru": Moka(ENTRIES + 1, policy="lru"),
-        "moka_py ttl, tti": Moka(ENTRIES + 1, ttl=1000, tti=1000),
+def evicting(report, scale):
+    count = NEEDLES * scale.laps
+
+    def measure(row, made, first=()):
+        runs = {name: Newcomers(call_with_pair, subject.set, count) for name, subject in made.items()}
+        report.add(row, harness.take_turns(dict(first) | runs, scale.rounds))
+
+    bounded = [name for name in s.MAKERS if name not in (s.DICT, s.LRU_CACHE)]
+    full = {name: subject.fill(range(scale.entries)) for name, subject in s.make(scale.entries, *bounded).items()}
+    measure("set, evicts, int", full, {s.NO_OP: Newcomers(call_with_pair, {}.pop, count)})
+    full = s.make(scale.entries, makers=LISTENED)
+    for subject in full.values():
+        subject.fill(range(scale.entries))
+    measure("set, evicts, int, listener", full)
+    runs = {
+        name: Newcomers(call_with_key, subject.get, count)
+        for name, subject in s.make(scale.entries, s.LRU_CACHE).items()
     }
-    gets = {name: filled(cache, keys).get for name, cache in caches.items()}
-    sets = {name: cache.set for name, cache in caches.items()}
-    table = filled({}, keys)
-    gets["dict"], sets["dict"] = table.get, table.__setitem__
-    if cachebox:
-        peer = filled(cachebox.LRUCache(ENTRIES + 1), keys)
-        gets["cachebox LRUCache"], sets["cachebox LRUCache"] = peer.get, peer.insert
-        timed = filled(cachebox.TTLCache(ENTRIES + 1, 1000), keys)
-        gets["cachebox TTLCache"] = timed.get
-    yield "loop", "", lambda: cost_of_loop(needles)
-    for name, get in gets.items():
-        yield "get, a hit", name, lambda get=get: cost(get, needles)
-    for name, store in sets.items():
-        yield "set, present", name, lambda store=store: cost_of_storing(store, needles)
-    if kind == "int":
-        full = {"moka_py tiny_lfu": Moka(ENTRIES).set, "moka_py lru": Moka(ENTRIES, policy="lru").set}
-        if cachebox:
-            full["cachebox LRUCache"] = cachebox.LRUCache(ENTRIES).insert
-        for name, store in full.items():
-            yield "set, evicts", name, Evicting(store)
+    report.add("call, evicts, int", harness.take_turns(runs, scale.rounds))
 
 
-def measure(kind, rounds):
-    rows = [(operation, name, run, []) for operation, name, run in subjects(kind)]
-    for _ in range(rounds):
-        for _, _, run, costs in rows:
-            costs.append(run())
-    medians = {(operation, name): statistics.median(costs) for operation, name, _, costs in rows}
-    for (operation, name), median in medians.items():
-        peers = ("dict",) if operation == "get, a hit" else ("cachebox LRUCache",)
-        bases = [medians.get((operation, peer)) for peer in peers]
-        ratio = f"{median / bases[0]:5.2f} x {peers[0]}" if bases[0] else ""
-        print(f"{kind:6} {operation:13} {name:18} {median:7.1f} ns  {ratio}")
+def hear(key, value, cause=None):
+    pass
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=25, help="how often each subject has its turn (default: 25)")
-    rounds = parser.parse_args().rounds
-    gil = "off" if sysconfig.get_config_var("Py_GIL_DISABLED") else "on"
-    print(f"CPython {sys.version.split()[0]}, GIL {gil}, medians of {rounds} rounds, loop included")
-    for kind in ("str", "int", "tuple"):
-        measure(kind, rounds)
+def weigh(key, value):
+    return 1
+
+
+LISTENED = {
+    s.OURS: functools.partial(s.ours, eviction_listener=hear),
+    s.OURS_LRU: functools.partial(s.ours, eviction_listener=hear, policy="lru"),
+    s.OF_PYPI: functools.partial(s.moka_of_pypi, eviction_listener=hear),
+    s.LRU_DICT: functools.partial(s.of_lru_dict, callback=hear),
+}
+WEIGHED = {
+    s.OURS: functools.partial(s.ours, weigher=weigh),
+    s.CACHEBOX: functools.partial(s.of_cachebox, getsizeof=weigh),
+    s.OF_PYPI: functools.partial(s.moka_of_pypi, weigher=weigh),
+}
+VARIABLE = {
+    s.OURS: s.ours,
+    "cachebox VTTL": functools.partial(s.of_cachebox, name="VTTLCache"),
+    s.OF_PYPI: s.moka_of_pypi,
+    s.THEINE: s.of_theine,
+}
+
+
+def set_with_ttl(store, needles, laps, ttl):
+    begin = time.perf_counter_ns()
+    for _ in range(laps):
+        for key in needles:
+            store(key, key, ttl=ttl)
+    return (time.perf_counter_ns() - begin) / (laps * len(needles))
+
+
+def remove_and_set(pair, needles, laps):
+    remove, store = pair
+    begin = time.perf_counter_ns()
+    for _ in range(laps):
+        for key in needles:
+            remove(key)
+            store(key, key)
+    return (time.perf_counter_ns() - begin) / (laps * len(needles))
+
+
+def other_sets(report, scale):
+    keys, needles = keys_and_needles("int", scale.entries)
+    made = filled(scale.entries, keys, makers=WEIGHED)
+    runs = runs_of(call_with_pair, sets(made), needles, scale.laps)
+    report.add("set, present, int, weigher", harness.take_turns(runs, scale.rounds))
+
+    made = filled(scale.entries, keys, makers=VARIABLE)
+    later = s.datetime.timedelta(seconds=s.LATER)
+    runs = {
+        "moka_py without": functools.partial(
+            own_code(call_with_pair), s.ours(2 * scale.entries).set, needles, scale.laps
+        )
+    }
+    for name, subject in made.items():
+        ttl = later if name == s.THEINE else float(s.LATER)
+        runs[name] = functools.partial(own_code(set_with_ttl), subject.set, needles, scale.laps, ttl)
+    report.add("set, present, int, ttl of its own", harness.take_turns(runs, scale.rounds))
+
+    names = [name for name in s.MAKERS if name not in (s.LRU_CACHE, s.OURS_TIMED)]
+    made = filled(scale.entries, keys, *names)
+    pairs = {name: (subject.remove, subject.set) for name, subject in made.items()}
+    runs = runs_of(remove_and_set, pairs, needles, scale.laps)
+    report.add("remove and set again, int", harness.take_turns(runs, scale.rounds))
+
+
+def call_with_function(operation, needles, laps, function):
+    begin = time.perf_counter_ns()
+    for _ in range(laps):
+        for key in needles:
+            operation(key, function)
+    return (time.perf_counter_ns() - begin) / (laps * len(needles))
+
+
+def compute():
+    return 1
+
+
+def get_with(report, scale):
+    keys, needles = keys_and_needles("int", scale.entries)
+    names = (s.OURS, s.OURS_LRU, s.CACHEBOX, s.OF_PYPI)
+    made = {name: subject for name, subject in filled(scale.entries, keys, *names).items() if subject.get_with}
+    runs = {"moka_py get": functools.partial(own_code(call_with_key), made[s.OURS].get, needles, scale.laps)}
+    for name, subject in made.items():
+        runs[name] = functools.partial(own_code(call_with_function), subject.get_with, needles, scale.laps, compute)
+    report.add("get_with, hit, int", harness.take_turns(runs, scale.rounds))
+
+    full = {name: s.MAKERS[name](scale.entries).fill(range(scale.entries)) for name in made}
+    runs = {
+        name: Newcomers(call_with_function, subject.get_with, NEEDLES * scale.laps, compute)
+        for name, subject in full.items()
+    }
+    report.add("get_with, miss that evicts, int", harness.take_turns(runs, scale.rounds))
+
+
+def zipf(keys, count, seed=7):
+    """So many draws by Zipf's law, as objects of their own."""
+    weights = itertools.accumulate((rank + 1) ** -SKEW for rank in range(keys))
+    places = list(range(keys))
+    dice = random.Random(seed)
+    dice.shuffle(places)
+    return [place + 0 for place in dice.choices(places, cum_weights=list(weights), k=count)]
+
+
+def read_through(subject, keys):
+    get, store = subject.get, subject.set
+    misses = 0
+    begin = time.perf_counter_ns()
+    for key in keys:
+        if get(key) is None:
+            misses += 1
+            store(key, key)
+    return (time.perf_counter_ns() - begin) / len(keys), misses
+
+
+def read_through_theine(subject, keys):
+    get, store = subject.get, subject.set
+    misses = 0
+    begin = time.perf_counter_ns()
+    for key in keys:
+        if not get(key)[1]:
+            misses += 1
+            store(key, key)
+    return (time.perf_counter_ns() - begin) / len(keys), misses
+
+
+def reading_through(report, scale):
+    capacity = scale.large // 10
+    names = (s.OURS, s.OURS_LRU, s.CACHEBOX, s.OF_PYPI, s.THEINE, s.CACHETOOLS, s.LRU_DICT)
+    made = s.make(capacity, *names)
+    draws = zipf(scale.large, 2 * scale.large)
+    warm, measured = draws[: scale.large], draws[scale.large :]
+    loops = {name: own_code(read_through_theine if name == s.THEINE else read_through) for name in made}
+    costs = {name: [] for name in made}
+    misses = dict.fromkeys(made, 0)
+    for name, subject in made.items():
+        misses[name] += loops[name](subject, warm)[1]
+    cold = dict(misses)
+    piece = max(1, len(measured) // scale.rounds)
+    for at in range(0, len(measured), piece):
+        for name, subject in made.items():
+            cost, missed = loops[name](subject, measured[at : at + piece])
+            costs[name].append(cost)
+            misses[name] += missed
+    report.add("read-through, zipf 0.99", {name: harness.Figure.of(seen) for name, seen in costs.items()})
+    report.table("cachebox LRU")
+    ratios = {name: 100 - 100 * (misses[name] - cold[name]) / len(measured) for name in made}
+    report.add("read-through, zipf 0.99: hits once it is full", ratios, "percent")
+    ratios = {name: 100 - 100 * misses[name] / len(draws) for name in made}
+    report.add("read-through, zipf 0.99: hits from empty on", ratios, "percent")
+    report.table()
+
+
+def main(argv=None):
+    asked = harness.options(__doc__, argv)
+    report = harness.Report("single thread", asked)
+    hits_and_sets(report, asked.scale)
+    a_million(report, asked.scale)
+    report.table(s.DICT)
+    evicting(report, asked.scale)
+    other_sets(report, asked.scale)
+    get_with(report, asked.scale)
+    report.table(s.CACHEBOX)
+    reading_through(report, asked.scale)
+    report.close()
 
 
 if __name__ == "__main__":

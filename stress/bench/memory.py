@@ -1,0 +1,126 @@
+"""Resident memory, each figure from a process of its own.
+
+The overhead of an entry is what a million of them add to the process, from int to int, keys and values not counted:
+these are made before, and held by lists. What stays is measured after `clear()` of the same million, as a part of that.
+"""
+
+import argparse
+import functools
+import gc
+import json
+import subprocess
+import sys
+
+import harness
+import subjects as s
+
+VTTL, CACHEBOX_TTL = "cachebox VTTL", s.CACHEBOX_TTL
+EMPTY = 500
+
+
+def makers():
+    return {
+        s.DICT: s.plain_dict,
+        s.OURS: s.ours,
+        s.OURS_LRU: s.MAKERS[s.OURS_LRU],
+        s.OURS_TIMED: s.MAKERS[s.OURS_TIMED],
+        s.CACHEBOX: s.of_cachebox,
+        CACHEBOX_TTL: functools.partial(s.of_cachebox, name="TTLCache", ttl=s.LATER),
+        VTTL: functools.partial(s.of_cachebox, name="VTTLCache"),
+        s.LRU_DICT: s.of_lru_dict,
+        s.THEINE: s.of_theine,
+        s.OF_PYPI: s.moka_of_pypi,
+        "moka-py of PyPI ttl, tti": functools.partial(s.moka_of_pypi, ttl=s.LATER, tti=s.LATER),
+        s.CACHETOOLS: s.of_cachetools,
+        s.LRU_CACHE: s.of_lru_cache,
+    }
+
+
+def resident():
+    gc.collect()
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+
+def of_entries(name, count):
+    """Bytes of overhead an entry, and the part of it that stays after `clear()`."""
+    make = makers()[name]
+    if make(10) is None:
+        return None
+    keys = [10**6 + number for number in range(count)]
+    values = [10**9 + number for number in range(count)]
+    warm = make(1_000)
+    store = warm.set or (lambda key, _value: warm.get(key))
+    for key in keys[:500]:
+        store(key, key)
+    before = resident()
+    subject = make(2 * count)
+    store = subject.set
+    if store is None:
+        get = subject.get
+        for key in keys:
+            get(key)
+    elif name == VTTL:
+        for key, value in zip(keys, values, strict=True):
+            store(key, value, ttl=s.LATER)
+    else:
+        for key, value in zip(keys, values, strict=True):
+            store(key, value)
+    full = resident() - before
+    clear = getattr(subject.cache, "clear", None) or subject.cache.cache_clear
+    clear()
+    left = resident() - before
+    return full / count, 100 * left / full
+
+
+def of_empty(name, capacity):
+    """Bytes of a cache that never held anything."""
+    make = makers()[name]
+    if make(10) is None:
+        return None
+    first = [make(capacity) for _ in range(50)]
+    before = resident()
+    more = [make(capacity) for _ in range(EMPTY)]
+    size = (resident() - before) / EMPTY
+    assert first and more
+    return (size,)
+
+
+def in_its_own_process(*arguments):
+    flags = ["-X", "gil=0"] if harness.FREE_THREADED else []
+    run = [sys.executable, *flags, __file__, "--one", *map(str, arguments)]
+    done = subprocess.run(run, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout)
+
+
+def main(argv=None):
+    asked = harness.options(__doc__, argv)
+    report = harness.Report("memory", asked)
+    count = asked.scale.large
+    overhead, left = {}, {}
+    names = makers() if asked.scale.large > 1_000 else (s.DICT, s.OURS)
+    for name in names:
+        if found := in_its_own_process("entries", name, count):
+            overhead[name], left[name] = found
+    report.add(f"overhead an entry, int to int, {count:,} entries", overhead, "bytes")
+    report.add("left after clear()", left, "percent of it")
+    for capacity in (1_000, 2**62):
+        sizes = {}
+        for name in (s.DICT, s.OURS, s.OURS_LRU, s.OURS_TIMED, s.OF_PYPI):
+            if found := in_its_own_process("empty", name, capacity):
+                (sizes[name],) = found
+        report.add("an empty cache, capacity " + ("1,000" if capacity == 1_000 else "2**62"), sizes, "bytes")
+    report.table()
+    report.close()
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        parser = argparse.ArgumentParser()
+        parser.add_argument("kind")
+        parser.add_argument("name")
+        parser.add_argument("number", type=int)
+        one = parser.parse_args(sys.argv[2:])
+        json.dump({"entries": of_entries, "empty": of_empty}[one.kind](one.name, one.number), sys.stdout)
+    else:
+        main()

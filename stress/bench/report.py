@@ -1,0 +1,137 @@
+"""From the files that `stress/bench --json` wrote: their tables, the targets, and charts.
+
+python stress/bench/report.py gil.json free_threaded.json --targets --charts FOLDER
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import targets
+
+COLORS = {
+    "moka_py": "#c8443c",
+    "moka_py lru": "#e59a3c",
+    "moka_py ttl, tti": "#e5c93c",
+    "dict": "#333333",
+    "a dict a thread, d[k]": "#333333",
+    "a shared dict, d[k]": "#8a8a8a",
+    "cachebox LRU": "#2f6db5",
+    "lru-dict": "#5aa469",
+    "lru_cache": "#8c6bb1",
+    "moka-py of PyPI": "#3aa6a6",
+    "cachetools, lock": "#b58a5a",
+    "theine": "#c77cb0",
+}
+CHARTED = (
+    "get, hit, int",
+    "get, hit, str",
+    "get, hit, tuple",
+    "get, miss, int",
+    "set, present, int",
+    "set, evicts, int",
+    "remove and set again, int",
+    "get_with, hit, int",
+    "get_with, miss that evicts, int",
+    "read-through, zipf 0.99",
+)
+THREADS = (1, 2, 8)
+
+
+def title(result):
+    return f"CPython {result['python']}" + (", free-threaded" if result["free_threaded"] else ", GIL")
+
+
+def handles_of(plots):
+    """What a legend for all of them has: labels and their handles, each once."""
+    found = {}
+    for plot in plots:
+        handles, labels = plot.get_legend_handles_labels()
+        found |= dict(zip(labels, handles, strict=True))
+    return found
+
+
+def draw_costs(path, results, pyplot):
+    """A line for each operation, a dot for each subject, on a logarithmic scale: the peers are up to 50 times apart."""
+    figure, plots = pyplot.subplots(1, len(results), figsize=(6.4 * len(results), 5.2), squeeze=False, sharey=True)
+    for plot, result in zip(plots[0], results, strict=True):
+        rows = {row["row"]: row["figures"] for row in result["rows"]}
+        charted = [row for row in CHARTED if row in rows]
+        for subject, color in COLORS.items():
+            points = [(rows[row][subject]["median"], at) for at, row in enumerate(charted) if subject in rows[row]]
+            if points:
+                size = 70 if subject.startswith("moka_py") else 38
+                plot.scatter(*zip(*points, strict=True), s=size, color=color, label=subject, zorder=3, alpha=0.9)
+        plot.set(title=title(result), xlabel="nanoseconds an operation, loop included", xscale="log")
+        plot.set_yticks(range(len(charted)), charted)
+        plot.set_ylim(len(charted) - 0.5, -0.5)
+        plot.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        plot.grid(alpha=0.3)
+    handles = handles_of(plots[0])
+    figure.legend(handles.values(), handles, loc="lower center", ncols=5, frameon=False)
+    figure.tight_layout(rect=(0, 0.1, 1, 1))
+    save(figure, path)
+
+
+def draw_threads(path, result, pyplot):
+    """A plot for each load: throughput over threads, a line for each subject."""
+    rows = {row["row"]: row["figures"] for row in result["rows"]}
+    loads = [load for load in targets.THREADED if f"{load}, 1 thread" in rows]
+    figure, plots = pyplot.subplots(1, len(loads), figsize=(3.3 * len(loads), 4.2), squeeze=False)
+    for plot, load in zip(plots[0], loads, strict=True):
+        names = [f"{load}, {threads} thread{'s' * (threads > 1)}" for threads in THREADS]
+        for subject, color in COLORS.items():
+            if all(subject in rows[name] for name in names):
+                medians = [rows[name][subject]["median"] for name in names]
+                width = 2.4 if subject.startswith("moka_py") else 1.3
+                plot.plot(range(len(THREADS)), medians, "o-", color=color, linewidth=width, markersize=4, label=subject)
+        plot.set_xticks(range(len(THREADS)), THREADS)
+        plot.set_title(load, fontsize="medium")
+        plot.set_xlabel("threads")
+        plot.set_ylim(bottom=0)
+        plot.grid(alpha=0.3)
+    plots[0][0].set_ylabel("million operations a second")
+    handles = handles_of(plots[0])
+    figure.legend(handles.values(), handles, loc="lower center", ncols=5, frameon=False)
+    figure.suptitle(f"{title(result)}, {result['cores']} cores")
+    figure.tight_layout(rect=(0, 0.14, 1, 1))
+    save(figure, path)
+
+
+def save(figure, path):
+    # The same file for the same figures.
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=120)
+
+
+def draw(folder, results, suffix):
+    import matplotlib
+    from matplotlib import pyplot
+
+    matplotlib.use("agg")
+    matplotlib.rcParams["svg.hashsalt"] = "moka_py"
+    folder.mkdir(parents=True, exist_ok=True)
+    draw_costs(folder / f"costs{suffix}", results, pyplot)
+    for result in results:
+        name = "threads_free_threaded" if result["free_threaded"] else "threads_gil"
+        draw_threads(folder / f"{name}{suffix}", result, pyplot)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("results", nargs="+", metavar="FILE", type=Path)
+    parser.add_argument("--targets", action="store_true", help="print what was aimed at beside what was measured")
+    parser.add_argument("--charts", metavar="FOLDER", type=Path, help="draw charts into this folder; needs matplotlib")
+    parser.add_argument("--png", action="store_true", help="draw them as PNG in place of SVG")
+    options = parser.parse_args()
+    results = [json.loads(path.read_text()) for path in options.results]
+    if options.targets:
+        builds = {result["free_threaded"]: result for result in results}
+        if any(result["scale"] != "full" for result in results):
+            print("Measured at a smaller scale than the targets are for.\n")
+        print("\n".join(targets.lines(builds.get(False), builds.get(True))))
+    if options.charts:
+        draw(options.charts, results, ".png" if options.png else ".svg")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""What the figures should be, and whether they are: a table of target, limit, measured and met."""
+
+import dataclasses
+from collections.abc import Callable
+
+OURS, OURS_LRU, TIMED, DICT, CACHEBOX = "moka_py", "moka_py lru", "moka_py ttl, tti", "dict", "cachebox LRU"
+KINDS = ("int", "str", "str of 200", "tuple")
+THREADED = {
+    "get, hit, keys of their own": 1.9,
+    "get, one hot key": 1.8,
+    "zipf 0.99, 95 % get, 5 % set": 1.8,
+    "half get, half set": 1.7,
+    "set, all evict": 1.6,
+}
+# Milliseconds that the computation of the stampede takes.
+COMPUTED = 500
+
+
+class Missing(Exception):
+    """A row or a subject that was not measured."""
+
+
+class Figures:
+    """The medians of one interpreter."""
+
+    def __init__(self, result):
+        self.rows = {row["row"]: row["figures"] for row in result["rows"]}
+
+    def of(self, row, subject=OURS):
+        try:
+            return self.rows[row][subject]["median"]
+        except KeyError:
+            raise Missing(row, subject) from None
+
+    def ratio(self, row, subject, base, base_row=None):
+        return self.of(row, subject) / self.of(base_row or row, base)
+
+    def first(self, start, end=""):
+        """The one row whose name begins and ends so; it names a size in between."""
+        for row in self.rows:
+            if row.startswith(start) and row.endswith(end):
+                return row
+        raise Missing(start)
+
+
+@dataclasses.dataclass
+class Target:
+    what: str
+    limit: float
+    measure: Callable
+    unit: str = "x"
+    at_least: bool = False
+
+
+def of_one_thread():
+    """Those of the build with the GIL; each takes its figures."""
+
+    def at_most(what, limit, row, subject, base, base_row=None):
+        return Target(what, limit, lambda figures: figures.ratio(row, subject, base, base_row))
+
+    for kind in KINDS:
+        yield at_most(f"get hit, {kind}, to dict.get", 1.3, f"get, hit, {kind}", OURS, DICT)
+        yield at_most(f"get hit, {kind}, to cachebox", 0.95, f"get, hit, {kind}", OURS, CACHEBOX)
+    yield at_most("get miss, to dict.get", 1.2, "get, miss, int", OURS, DICT)
+    yield at_most(
+        "get hit with ttl and tti, to cachebox TTL", 0.95, "get, hit, int, ttl and tti", TIMED, "cachebox TTL"
+    )
+
+    def everywhere(figures):
+        return figures.ratio(figures.first("get, hit, int, ", "random"), OURS, DICT)
+
+    yield Target("get hit, 1,000,000 entries, random, to dict.get", 1.25, everywhere)
+    yield at_most("set of a present key, to cachebox", 1.0, "set, present, int", OURS, CACHEBOX)
+    yield at_most("set that evicts, lru, to cachebox LRU", 1.1, "set, evicts, int", OURS_LRU, CACHEBOX)
+    yield at_most("set that evicts, tiny_lfu, to cachebox LRU", 1.6, "set, evicts, int", OURS, CACHEBOX)
+    own = "set, present, int, ttl of its own"
+    yield at_most("set with a ttl of its own, to our plain set", 1.5, own, OURS, "moka_py without")
+    yield at_most("set with a weigher, to cachebox", 1.0, "set, present, int, weigher", OURS, CACHEBOX)
+    for subject in (OURS, OURS_LRU):
+        row = "set, evicts, int, listener"
+        yield at_most(f"set with a listener, {subject}, to lru-dict", 1.0, row, subject, "lru-dict")
+    yield at_most("remove and set again, to cachebox", 1.0, "remove and set again, int", OURS, CACHEBOX)
+    yield at_most("get_with hit, to our get", 1.2, "get_with, hit, int", OURS, "moka_py get")
+    yield at_most("get_with miss, to cachebox", 2.0, "get_with, miss that evicts, int", OURS, CACHEBOX)
+    yield at_most("read-through, zipf, to cachebox", 1.0, "read-through, zipf 0.99", OURS, CACHEBOX)
+    ratio = "read-through, zipf 0.99: hits once it is full"
+    yield Target("read-through, zipf, hits", 78.5, lambda figures: figures.of(ratio), "%", at_least=True)
+    made = "a cache of capacity 1,000 made and dropped"
+    yield Target("Moka(1000) made and dropped", 2.0, lambda figures: figures.of(made) / 1000, "us")
+    yield Target("import", 15.0, lambda figures: figures.of("import, in a fresh process"), "ms")
+
+
+def of_both_builds():
+    """What each operation costs in terms of a dict's on the free-threaded build, to the same with the GIL."""
+    rows = [f"{operation}, {kind}" for operation in ("get, hit", "set, present") for kind in KINDS]
+    rows += ["get, miss, int", "set, evicts, int", "remove and set again, int", "get_with, hit, int"]
+    rows += ["get_with, miss that evicts, int", "read-through, zipf 0.99", "set, present, int, ttl of its own"]
+    rows += ["set, present, int, weigher", "set, evicts, int, listener"]
+    for row in rows:
+
+        def compare(gil, free, row=row):
+            # Where a dict has no such row, its `get` stands for how fast the interpreter is.
+            base = row if DICT in gil.rows.get(row, {}) else "get, hit, int"
+            return free.ratio(row, OURS, DICT, base) / gil.ratio(row, OURS, DICT, base)
+
+        yield Target(f"3.13t, one thread, {row}: ratio to dict, to that with the GIL", 1.5, compare)
+
+
+def of_threads():
+    def scaled(row, more, fewer):
+        plural = {1: "1 thread", 2: "2 threads", 8: "8 threads"}
+        return lambda figures: figures.ratio(f"{row}, {plural[more]}", OURS, OURS, f"{row}, {plural[fewer]}")
+
+    for row, limit in THREADED.items():
+        yield Target(f"2 threads, {row}, to one thread", limit, scaled(row, 2, 1), at_least=True)
+        yield Target(f"8 threads, {row}, to 2 threads", 0.9, scaled(row, 8, 2), at_least=True)
+    two = "get, hit, keys of their own, 2 threads"
+    each = "a dict a thread, d[k]"
+    yield Target(
+        "2 threads, keys of their own, to a dict a thread", 0.6, lambda f: f.ratio(two, OURS, each), at_least=True
+    )
+    tail = "get beside a writer, p99.9 over median"
+    yield Target("get beside a writer, p99.9 to the median", 10.0, lambda figures: figures.of(tail))
+
+    def served(figures):
+        return figures.of(figures.first("1,000 threads", "all served after"))
+
+    yield Target("1,000 threads' stampede, all served", 1.2 * COMPUTED + 50, served, "ms")
+
+    def runs(figures):
+        return figures.of(figures.first("1,000 threads", "computations"))
+
+    yield Target("1,000 threads' stampede, computations", 1, runs, "")
+
+
+def of_memory_and_pauses():
+    def overhead(subject):
+        return lambda figures: figures.of(figures.first("overhead an entry"), subject)
+
+    def largest_empty(figures):
+        subjects = (OURS, OURS_LRU, TIMED)
+        return max(figures.of(f"an empty cache, capacity {size}", s) for size in ("1,000", "2**62") for s in subjects)
+
+    yield Target("overhead an entry, no deadlines", 80, overhead(OURS), "bytes")
+    yield Target("overhead an entry, ttl and tti", 96, overhead(TIMED), "bytes")
+    yield Target("an empty cache", 4096, largest_empty, "bytes")
+    yield Target("after clear() of 1,000,000", 10, lambda figures: figures.of("left after clear()"), "%")
+
+    def due(figures):
+        return figures.of(figures.first("longest get or set with", "processor time")) / 1000
+
+    def growing(figures):
+        return figures.of(figures.first("longest set while", "processor time")) / 1000
+
+    yield Target("longest get or set with 1,000,000 due", 1.0, due, "ms")
+    yield Target("longest set while 1,000,000 come", 2.0, growing, "ms")
+
+
+def judge(target, *figures):
+    """One line of the table."""
+    sign = ">=" if target.at_least else "<="
+    limit = f"{sign} {target.limit:,.4g} {target.unit}".strip()
+    try:
+        measured = target.measure(*figures)
+    except Missing:
+        return f"| {target.what} | {limit} | not measured | |"
+    is_met = measured >= target.limit if target.at_least else measured <= target.limit
+    return f"| {target.what} | {limit} | {measured:,.3g} {target.unit} | {'yes' if is_met else '**no**'} |".replace(
+        "  ", " "
+    )
+
+
+def lines(gil=None, free=None):
+    """The table for the results there are: of the build with the GIL, of the free-threaded one."""
+    gil, free = (Figures(result) if result else None for result in (gil, free))
+    yield "| target | limit | measured | met |"
+    yield "|---|--:|--:|---|"
+    if gil:
+        yield from (judge(target, gil) for target in of_one_thread())
+    if gil and free:
+        yield from (judge(target, gil, free) for target in of_both_builds())
+    if free:
+        yield from (judge(target, free) for target in of_threads())
+    for name, figures in (("3.13", gil), ("3.13t", free)):
+        if figures:
+            for target in of_memory_and_pauses():
+                target.what = f"{name}: {target.what}"
+                yield judge(target, figures)

@@ -1,0 +1,238 @@
+"""Throughput of one, two and eight threads, beside the peers in the same process.
+
+Each thread makes its own needles and its own bound methods, and its loop has nothing but locals: on the free-threaded
+build what threads share besides the cache would otherwise be what is measured. Values are `True`, which is immortal,
+but where a thread has keys of its own they are those keys. Figures are millions of operations a second of all threads
+together, from the first that begins to the last that ends.
+"""
+
+import dataclasses
+import functools
+import threading
+import time
+
+import harness
+import subjects as s
+from harness import NEEDLES
+from single_thread import zipf
+
+THREADS = (1, 2, 8)
+OWN_DICT = "a dict a thread, d[k]"
+SHARED_DICT = "a shared dict, d[k]"
+NOTHING = "no-op method"
+# How many times fewer operations the slow ones do, so that all take about as long.
+FEWER = {s.OF_PYPI: 10, s.CACHETOOLS: 15, s.THEINE: 60}
+CACHES = (s.OURS, s.OURS_LRU, s.CACHEBOX, s.OF_PYPI, s.THEINE, s.CACHETOOLS)
+
+
+def get_all(get, needles, laps):
+    for _ in range(laps):
+        for key in needles:
+            get(key)
+
+
+def get_all_by_subscript(table, needles, laps):
+    for _ in range(laps):
+        for key in needles:
+            table[key]
+
+
+def get_and_set(get, store, groups, laps):
+    """For each group a get of all and a set of its last key."""
+    for _ in range(laps):
+        for group in groups:
+            for key in group:
+                get(key)
+            store(key, True)
+
+
+def set_by_turns(get, store, gets, sets, laps):
+    for _ in range(laps):
+        for wanted, stored in zip(gets, sets):  # noqa: B905
+            get(wanted)
+            store(stored, True)
+
+
+def set_all(store, keys):
+    for key in keys:
+        store(key, True)
+
+
+def throughput(prepare, threads):
+    """What so many threads do in a microsecond.
+
+    `prepare(number)`, called in each, returns what the thread is to do, and how many operations that is.
+    """
+    ready = threading.Barrier(threads)
+    spans = [None] * threads
+    failed = []
+
+    def run(number):
+        try:
+            work, count = prepare(number)
+            ready.wait()
+            begin = time.perf_counter_ns()
+            work()
+            spans[number] = (begin, time.perf_counter_ns(), count)
+        except BaseException as error:
+            failed.append(error)
+            ready.abort()
+
+    workers = [threading.Thread(target=run, args=(number,)) for number in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    if failed:
+        raise failed[0]
+    wall = max(end for _, end, _ in spans) - min(begin for begin, _, _ in spans)
+    return 1000 * sum(count for _, _, count in spans) / wall
+
+
+def own_keys(number):
+    """A thousand keys of a thread's own, as new objects."""
+    begin = 10**6 + number * NEEDLES
+    return [begin + key for key in range(NEEDLES)]
+
+
+def measure(report, row, prepares, scale, base=s.OURS):
+    runs = {
+        (name, threads): functools.partial(throughput, prepare, threads)
+        for name, prepare in prepares.items()
+        for threads in THREADS
+    }
+    figures = harness.take_turns(runs, scale.rounds)
+    for threads in THREADS:
+        of_these = {name: figures[name, threads] for name in prepares}
+        report.add(f"{row}, {threads} thread{'s' * (threads > 1)}", of_these, "million a second")
+    report.table(base)
+
+
+def laps_of(scale, name, operations):
+    """How often so many operations are done."""
+    return max(1, scale.per_thread // FEWER.get(name, 1) // operations)
+
+
+def hits_of_own_keys(report, scale):
+    laps = laps_of(scale, s.OURS, NEEDLES)
+    table = {}
+
+    def of_cache(name, cache, number):
+        store, remove = cache.set, cache.remove
+        # Keys and values are of this thread, also those that the cache keeps.
+        for key in own_keys(number):
+            if cache.is_hit(cache.get(key)):
+                remove(key)
+            store(key, key)
+        get, needles, laps = bound(cache), own_keys(number), laps_of(scale, name, NEEDLES)
+        return functools.partial(get_all, get, needles, laps), laps * NEEDLES
+
+    def of_dict(make, number):
+        own = make()
+        for key in own_keys(number):
+            own.pop(key, None)
+            own[key] = key
+        return functools.partial(get_all_by_subscript, own, own_keys(number), laps), laps * NEEDLES
+
+    def of_nothing(number):
+        return functools.partial(get_all, ().count, own_keys(number), laps), laps * NEEDLES
+
+    made = s.make(2 * scale.entries + 8 * NEEDLES, *CACHES)
+    for subject in made.values():
+        subject.fill(range(scale.entries))
+    prepares = {name: functools.partial(of_cache, name, subject) for name, subject in made.items()}
+    prepares[OWN_DICT] = functools.partial(of_dict, dict)
+    prepares[SHARED_DICT] = functools.partial(of_dict, lambda: table)
+    prepares[NOTHING] = of_nothing
+    measure(report, "get, hit, keys of their own", prepares, scale)
+
+
+def bound(subject, name="get"):
+    """A bound method of the calling thread's own, where the cache itself has it."""
+    method = getattr(subject, name)
+    owner = getattr(method, "__self__", None)
+    return getattr(owner, method.__name__) if owner is not None else method
+
+
+def one_hot_key(report, scale):
+
+    def needles():
+        return [int("1000000")] * NEEDLES
+
+    def of_cache(name, subject, _number):
+        laps = laps_of(scale, name, NEEDLES)
+        return functools.partial(get_all, bound(subject), needles(), laps), laps * NEEDLES
+
+    def of_dict(table, _number):
+        laps = laps_of(scale, s.OURS, NEEDLES)
+        return functools.partial(get_all_by_subscript, table, needles(), laps), laps * NEEDLES
+
+    made = s.make(scale.entries, *CACHES)
+    for subject in made.values():
+        subject.set(10**6, True)
+    prepares = {name: functools.partial(of_cache, name, subject) for name, subject in made.items()}
+    prepares[SHARED_DICT] = functools.partial(of_dict, {10**6: True})
+    measure(report, "get, one hot key", prepares, scale)
+
+
+def mixed(report, scale):
+    keys, count = scale.entries, min(scale.per_thread, 5_000)
+    draws = zipf(keys, 8 * count)
+
+    def mostly_gets(name, subject, number):
+        laps = laps_of(scale, name, count)
+        # Objects of the thread's own.
+        mine = [key + 10**6 - 10**6 for key in draws[number * count : (number + 1) * count]]
+        groups = [mine[at : at + 19] for at in range(0, count, 19)]
+        work = functools.partial(get_and_set, bound(subject), bound(subject, "set"), groups, laps)
+        return work, laps * (count + len(groups))
+
+    def by_turns(name, subject, number):
+        laps = laps_of(scale, name, count)
+        begin = number * 7919
+        gets = [(begin + step * 31) % keys for step in range(count // 2)]
+        sets = [(begin + step * 37 + 5) % keys for step in range(count // 2)]
+        work = functools.partial(set_by_turns, bound(subject), bound(subject, "set"), gets, sets, laps)
+        return work, laps * 2 * (count // 2)
+
+    made = s.make(2 * keys, *CACHES)
+    for subject in made.values():
+        for key in range(keys):
+            subject.set(key, True)
+    for row, work in (("zipf 0.99, 95 % get, 5 % set", mostly_gets), ("half get, half set", by_turns)):
+        prepares = {name: functools.partial(work, name, subject) for name, subject in made.items()}
+        measure(report, row, prepares, scale)
+
+
+def all_sets_evict(report, scale):
+    turns = dict.fromkeys(CACHES, 0)
+    made = s.make(scale.entries, *CACHES)
+    for subject in made.values():
+        subject.fill(range(scale.entries))
+
+    def newcomers(name, subject, number):
+        if number == 0:
+            turns[name] += 1
+        count = max(1, scale.per_thread // 4 // FEWER.get(name, 1))
+        begin = (turns[name] + 1) * 10**9 + number * 10**7
+        return functools.partial(set_all, bound(subject, "set"), list(range(begin, begin + count))), count
+
+    prepares = {name: functools.partial(newcomers, name, subject) for name, subject in made.items()}
+    measure(report, "set, all evict", prepares, scale)
+
+
+def main(argv=None):
+    asked = harness.options(__doc__, argv)
+    if asked.rounds is None and asked.scale is harness.FULL:
+        asked.scale = dataclasses.replace(asked.scale, rounds=9 if harness.FREE_THREADED else 5)
+    scale = asked.scale
+    report = harness.Report("threads", asked)
+    hits_of_own_keys(report, scale)
+    one_hot_key(report, scale)
+    mixed(report, scale)
+    all_sets_evict(report, scale)
+    report.close()
+
+
+if __name__ == "__main__":
+    main()
