@@ -1,4 +1,4 @@
-"""From the files that `stress/bench --json` wrote: their tables, the targets, and charts.
+"""From the files that `stress/bench --json` wrote, of whole runs or of parts: the targets, and charts.
 
 python stress/bench/report.py gil.json free_threaded.json --targets --charts FOLDER
 """
@@ -116,6 +116,16 @@ def draw(folder, results, suffix):
         draw_threads(folder / f"{name}{suffix}", result, pyplot)
 
 
+def gather(results):
+    """One result for each build, of files that may have a part each."""
+    builds = {}
+    for result in results:
+        first = builds.setdefault(result["free_threaded"], result)
+        if first is not result:
+            first["rows"] += result["rows"]
+    return [builds[free_threaded] for free_threaded in sorted(builds)]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", nargs="+", metavar="FILE", type=Path)
@@ -123,7 +133,7 @@ def main():
     parser.add_argument("--charts", metavar="FOLDER", type=Path, help="draw charts into this folder; needs matplotlib")
     parser.add_argument("--png", action="store_true", help="draw them as PNG in place of SVG")
     options = parser.parse_args()
-    results = [json.loads(path.read_text()) for path in options.results]
+    results = gather(json.loads(path.read_text()) for path in options.results)
     if options.targets:
         builds = {result["free_threaded"]: result for result in results}
         if any(result["scale"] != "full" for result in results):

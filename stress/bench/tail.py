@@ -10,7 +10,6 @@ nothing is measured beside the same writer, as the machine's share.
 
 import functools
 import gc
-import statistics
 import threading
 import time
 
@@ -86,19 +85,19 @@ def reads_beside_a_writer(report, scale):
 
 
 def longest(operation, keys):
-    """The longest call by the thread's processor time, and by the wall clock, in microseconds; and the median."""
+    """The longest call by the thread's processor time, and by the wall clock, in microseconds."""
     cpu, wall = time.thread_time_ns, time.perf_counter_ns
-    worst, slowest, costs = 0, 0, []
+    worst, slowest = 0, 0
+    began, begun = cpu(), wall()
     for key in keys:
-        begun, began = wall(), cpu()
         operation(key)
-        used, took = cpu() - began, wall() - begun
-        if used > worst:
-            worst = used
-        if took > slowest:
-            slowest = took
-        costs.append(used)
-    return worst / 1000, slowest / 1000, statistics.median(costs) / 1000
+        ended, over = cpu(), wall()
+        if ended - began > worst:
+            worst = ended - began
+        if over - begun > slowest:
+            slowest = over - begun
+        began, begun = ended, over
+    return worst / 1000, slowest / 1000
 
 
 def quietest(tries, attempt):

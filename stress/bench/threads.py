@@ -8,6 +8,7 @@ together, from the first that begins to the last that ends.
 
 import dataclasses
 import functools
+import random
 import threading
 import time
 
@@ -90,9 +91,11 @@ def throughput(prepare, threads):
 
 
 def own_keys(number):
-    """A thousand keys of a thread's own, as new objects."""
+    """A thousand keys of a thread's own, as new objects in no order."""
+    order = list(range(NEEDLES))
+    random.Random(number).shuffle(order)
     begin = 10**6 + number * NEEDLES
-    return [begin + key for key in range(NEEDLES)]
+    return [begin + key for key in order]
 
 
 def measure(report, row, prepares, scale, base=s.OURS):
@@ -120,7 +123,7 @@ def hits_of_own_keys(report, scale):
     def of_cache(name, cache, number):
         store, remove = cache.set, cache.remove
         # Keys and values are of this thread, also those that the cache keeps.
-        for key in own_keys(number):
+        for key in sorted(own_keys(number)):
             if cache.is_hit(cache.get(key)):
                 remove(key)
             store(key, key)
@@ -129,7 +132,7 @@ def hits_of_own_keys(report, scale):
 
     def of_dict(make, number):
         own = make()
-        for key in own_keys(number):
+        for key in sorted(own_keys(number)):
             own.pop(key, None)
             own[key] = key
         return functools.partial(get_all_by_subscript, own, own_keys(number), laps), laps * NEEDLES
