@@ -1,63 +1,43 @@
-"""That the benchmarks run: each part with hardly anything to do. What they measure is for `ci/bench`."""
+"""That the benchmarks run, with hardly anything to do. What they measure is for `ci/bench`."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from helpers import FREE_THREADED
 
 BENCH = Path(__file__).parent.parent / "stress" / "bench"
-PARTS = ["single_thread", "cached", "threads", "tail", "memory", "start_up", "growth"]
-# A row of each part that the targets of stress/bench ask for.
-ROWS = {
-    "single_thread": "get_with, miss that evicts, int",
-    "cached": "cached, f(int, k=str), hit",
-    "threads": "set, all evict, 8 threads",
-    "tail": "get beside a writer, p99.9 over median",
-    "memory": "an empty cache, capacity 2**62",
-    "start_up": "import, in a fresh process",
-    "growth": "get, hit, 1,000 entries",
-}
-FLAGS = ["-X", "gil=0"] if FREE_THREADED else []
+PARTS = {"single thread", "cached", "threads", "tail", "memory", "start-up", "growth"}
+# What only a peer's figure tells, and no peer is here.
+PEERS = ("cachebox", "lru-dict")
 
 
 def run(*arguments):
-    done = subprocess.run([sys.executable, *FLAGS, *map(str, arguments)], capture_output=True, text=True, timeout=240)
+    done = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("bench")
-    written = {}
-    for part in PARTS:
-        file = folder / f"{part}.json"
-        run(BENCH, "--only", part, "--tiny", "--json", file)
-        written[part] = file
-    return written
+def test_each_part_runs_and_has_the_rows_that_the_targets_ask_for(tmp_path):
+    file = tmp_path / "rows.json"
+    run(BENCH, "--tiny", "--json", file)
+    result = json.loads(file.read_text())
+    assert result["free_threaded"] == FREE_THREADED
+    assert {row["part"] for row in result["rows"]} == PARTS
+    for row in result["rows"]:
+        # A call's processor time may be below the clock's resolution, and a tiny cache below a page.
+        is_small = row["part"] in ("tail", "memory")
+        assert is_small or all(figure["median"] > 0 for figure in row["figures"].values()), row
 
-
-@pytest.mark.parametrize("part", PARTS)
-def test_each_part_measures_this_package_and_writes_its_rows(results, part):
-    rows = {row["row"]: row["figures"] for row in json.loads(results[part].read_text())["rows"]}
-    subject = "moka_py tiny_lfu" if part == "cached" else "moka_py"
-    assert rows[ROWS[part]][subject]["median"] > 0
-
-
-def test_the_targets_know_the_rows_that_are_measured(results, tmp_path):
-    rows = [row for file in results.values() for row in json.loads(file.read_text())["rows"]]
+    # As if a thousand threads had been there, and the same on the other build.
+    result["rows"] = json.loads(json.dumps(result["rows"]).replace("20 threads, get_with", "1,000 threads, get_with"))
     both = []
     for free_threaded in (False, True):
-        # As if a million had been there and the peers as well: a row that has another name is not measured.
-        text = json.dumps({"free_threaded": free_threaded, "python": "3.13", "cores": 2, "rows": rows})
-        file = tmp_path / f"{free_threaded}.json"
-        file.write_text(text.replace("20 threads, get_with", "1,000 threads, get_with"))
-        both.append(file)
-    table = run(BENCH / "report.py", *both, "--targets")
-    lost = [line for line in table.splitlines() if "not measured" in line]
-    peers = ("cachebox", "lru-dict")
-    assert [line for line in lost if not any(peer in line for peer in peers)] == []
-    assert table.count("\n") > 40
+        both.append(tmp_path / f"{free_threaded}.json")
+        both[-1].write_text(json.dumps(result | {"free_threaded": free_threaded}))
+    table = run(BENCH / "report.py", *both, "--targets").splitlines()
+    lost = [line for line in table if "not measured" in line and not any(peer in line for peer in PEERS)]
+    # Of the deadlines' memory a tiny run has no row.
+    assert [line for line in lost if "overhead an entry, ttl" not in line] == []
+    assert sum(line.endswith(("| yes |", "| **no** |")) for line in table) > 30
