@@ -220,11 +220,8 @@ def other_sets(report, scale):
 
     made = filled(scale.entries, keys, makers=VARIABLE)
     later = s.datetime.timedelta(seconds=s.LATER)
-    runs = {
-        "moka_py without": functools.partial(
-            own_code(call_with_pair), s.ours(2 * scale.entries).set, needles, scale.laps
-        )
-    }
+    plain = sets(filled(scale.entries, keys, s.OURS))[s.OURS]
+    runs = {"moka_py without": functools.partial(own_code(call_with_pair), plain, needles, scale.laps)}
     for name, subject in made.items():
         ttl = later if name == s.THEINE else float(s.LATER)
         runs[name] = functools.partial(own_code(set_with_ttl), subject.set, needles, scale.laps, ttl)
