@@ -72,7 +72,8 @@ def hits_and_sets(report, scale):
         runs = floors(needles, scale.laps, 2) | runs_of(call_with_pair, sets(made), needles, scale.laps)
         present = harness.take_turns(runs, scale.rounds)
         if kind == "int":
-            absent = [-number - 10 for number in range(NEEDLES)]
+            dice = random.Random(2)
+            absent = [2**40 + dice.randrange(2**40) for _ in range(NEEDLES)]
             missing = {name: get for name, get in gets(made).items() if name != s.LRU_CACHE}
             runs = floors(absent, scale.laps) | runs_of(call_with_key, missing, absent, scale.laps)
             report.add("get, miss, int", harness.take_turns(runs, scale.rounds))
