@@ -3,7 +3,8 @@
 Each thread makes its own needles and its own bound methods, and its loop has nothing but locals: on the free-threaded
 build what threads share besides the cache would otherwise be what is measured. Values are `True`, which is immortal,
 but where a thread has keys of its own they are those keys. Figures are millions of operations a second of all threads
-together, from the first that begins to the last that ends.
+together, from the first that begins to the last that ends. Beside them stands the processor time of one operation,
+which a machine that does other things does not stretch, and which grows where threads take cache lines from each other.
 """
 
 import dataclasses
@@ -59,10 +60,11 @@ def set_all(store, keys):
         store(key, True)
 
 
-def throughput(prepare, threads):
+def throughput(prepare, threads, costs):
     """What so many threads do in a microsecond.
 
-    `prepare(number)`, called in each, returns what the thread is to do, and how many operations that is.
+    `prepare(number)`, called in each, returns what the thread is to do, and how many operations that is. `costs` gets
+    the processor time of one operation in nanoseconds.
     """
     ready = threading.Barrier(threads)
     spans = [None] * threads
@@ -72,9 +74,9 @@ def throughput(prepare, threads):
         try:
             work, count = prepare(number)
             ready.wait()
-            begin = time.perf_counter_ns()
+            used, begin = time.thread_time_ns(), time.perf_counter_ns()
             work()
-            spans[number] = (begin, time.perf_counter_ns(), count)
+            spans[number] = (begin, time.perf_counter_ns(), time.thread_time_ns() - used, count)
         except BaseException as error:
             failed.append(error)
             ready.abort()
@@ -86,8 +88,9 @@ def throughput(prepare, threads):
         worker.join()
     if failed:
         raise failed[0]
-    wall = max(end for _, end, _ in spans) - min(begin for begin, _, _ in spans)
-    return 1000 * sum(count for _, _, count in spans) / wall
+    begins, ends, used, counts = zip(*spans, strict=True)
+    costs.append(sum(used) / sum(counts))
+    return 1000 * sum(counts) / (max(ends) - min(begins))
 
 
 def own_keys(number):
@@ -99,16 +102,19 @@ def own_keys(number):
 
 
 def measure(report, row, prepares, scale, base=s.OURS):
+    costs = {(name, threads): [] for name in prepares for threads in THREADS}
     runs = {
-        (name, threads): functools.partial(throughput, prepare, threads)
-        for name, prepare in prepares.items()
-        for threads in THREADS
+        (name, threads): functools.partial(throughput, prepares[name], threads, costs[name, threads])
+        for name, threads in costs
     }
     figures = harness.take_turns(runs, scale.rounds)
-    for threads in THREADS:
-        of_these = {name: figures[name, threads] for name in prepares}
-        report.add(f"{row}, {threads} thread{'s' * (threads > 1)}", of_these, "million a second")
-    report.table(base)
+    # The first round does not count.
+    used = {run: harness.Figure.of(seen[1:]) for run, seen in costs.items()}
+    for unit, kind, found in (("million a second", "", figures), ("ns", ", processor time of an operation", used)):
+        for threads in THREADS:
+            of_these = {name: found[name, threads] for name in prepares}
+            report.add(f"{row}, {threads} thread{'s' * (threads > 1)}{kind}", of_these, unit)
+        report.table(base)
 
 
 def laps_of(scale, name, operations):
