@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from helpers import FREE_THREADED
 
 BENCH = Path(__file__).parent.parent / "stress" / "bench"
@@ -19,6 +20,8 @@ def run(*arguments):
     return done.stdout
 
 
+# A few seconds on a quiet machine, and much longer on one where each of so many threads waits for its turn.
+@pytest.mark.time_limit(900)
 def test_each_part_runs_and_has_the_rows_that_the_targets_ask_for(tmp_path):
     file = tmp_path / "rows.json"
     run(BENCH, "--tiny", "--json", file)

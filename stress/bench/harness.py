@@ -101,8 +101,9 @@ def take_turns(runs, rounds):
     The collector is off meanwhile, as in `timeit`: when it runs depends on what was there before.
     """
     seen = {name: [] for name in runs}
-    for run in runs.values():
-        run()
+    if rounds > 1:
+        for run in runs.values():
+            run()
     gc.collect()
     gc.disable()
     try:

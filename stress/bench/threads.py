@@ -108,8 +108,8 @@ def measure(report, row, prepares, scale, base=s.OURS):
         for name, threads in costs
     }
     figures = harness.take_turns(runs, scale.rounds)
-    # The first round does not count.
-    used = {run: harness.Figure.of(seen[1:]) for run, seen in costs.items()}
+    # A round before the others does not count.
+    used = {run: harness.Figure.of(seen[-scale.rounds :]) for run, seen in costs.items()}
     for unit, kind, found in (("million a second", "", figures), ("ns", ", processor time of an operation", used)):
         for threads in THREADS:
             of_these = {name: found[name, threads] for name in prepares}
