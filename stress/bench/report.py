@@ -77,6 +77,8 @@ def draw_threads(path, result, pyplot):
     """A plot for each load: throughput over threads, a line for each subject."""
     rows = {row["row"]: row["figures"] for row in result["rows"]}
     loads = [load for load in targets.THREADED if f"{load}, 1 thread" in rows]
+    if not loads:
+        return
     figure, plots = pyplot.subplots(1, len(loads), figsize=(3.3 * len(loads), 4.2), squeeze=False)
     for plot, load in zip(plots[0], loads, strict=True):
         names = [f"{load}, {threads} thread{'s' * (threads > 1)}" for threads in THREADS]
