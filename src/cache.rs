@@ -177,7 +177,9 @@ where
     /// Takes out some entry, the colder the better.
     pub fn pop_any(&self, left: &mut Departures<K, V>) -> Option<(K, V)> {
         let now = self.now();
-        self.shards.iter().find_map(|shard| shard.pop_any(now, &self.budget, left))
+        self.shards
+            .iter()
+            .find_map(|shard| shard.pop_any(now, &self.budget, |hash| self.overtake_hash(hash), left))
     }
 
     /// Takes out a batch of all entries, from a cursor that starts at its default and is moved on. Returns
@@ -185,7 +187,8 @@ where
     pub fn clear_batch(&self, cursor: &mut Cursor, left: &mut Departures<K, V>) -> bool {
         let Some(shard) = self.shards.get(cursor.shard) else { return false };
         let overtake = || {
-            if cursor.number == 0 && !self.flights.is_idle() {
+            // At each batch: what has landed meanwhile and is taken out can be waited for until its call returns.
+            if !self.flights.is_idle() {
                 self.flights.overtake_where(|hash| self.index(hash) == cursor.shard);
             }
         };
@@ -285,12 +288,7 @@ where
         left: &mut Departures<K, V>,
     ) -> bool {
         let Some(number) = cursor.number.checked_sub(1) else { return false };
-        let overtake = |hash| {
-            if !self.flights.is_idle() {
-                // Of another key with the same full hash the result is not cached either, which is no harm.
-                self.flights.overtake(hash, &SameHash::new());
-            }
-        };
+        let overtake = |hash| self.overtake_hash(hash);
         let shard = &self.shards[cursor.shard];
         let is_removed = shard.remove_if(number, is_seen, || self.now(), &self.budget, overtake, left);
         self.maintain(self.now(), left);
@@ -390,6 +388,14 @@ where
             }
             true
         })
+    }
+
+    /// Marks computations under way for an entry that is taken out by its number. Under the lock.
+    fn overtake_hash(&self, hash: u64) {
+        if !self.flights.is_idle() {
+            // Of another key with the same full hash the result is not cached either, which is no harm.
+            self.flights.overtake(hash, &SameHash::new());
+        }
     }
 
     fn write<Q: Lookup<K>>(

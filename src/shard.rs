@@ -386,8 +386,14 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         }
     }
 
-    /// Takes out some entry that is not due, the colder the better.
-    pub fn pop_any(&self, now: u64, budget: &Budget, left: &mut Departures<K, V>) -> Option<(K, V)> {
+    /// Takes out some entry that is not due, the colder the better. `at_lock` is asked under the lock, with its hash.
+    pub fn pop_any(
+        &self,
+        now: u64,
+        budget: &Budget,
+        at_lock: impl Fn(u64),
+        left: &mut Departures<K, V>,
+    ) -> Option<(K, V)> {
         let mut guard = pin();
         let mut locked = self.map.lock();
         let mut change = self.change(&mut locked, budget, now, left);
@@ -395,6 +401,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         while popped.is_none()
             && let Some(number) = change.locked.state().policy.any()
         {
+            at_lock(self.map.entry(number, &guard).hash.load(Ordering::Relaxed));
             let was_due = change.take_out(number, Cause::Explicit, &mut guard);
             let last = change.left.list.last().filter(|_| !was_due);
             popped = last.and_then(|last| Some((last.key()?.clone(), last.value().clone())));

@@ -4,6 +4,7 @@ mod budget;
 mod circles;
 mod expiry;
 mod iteration;
+mod landing;
 mod lookup;
 mod map;
 mod model;
