@@ -16,6 +16,10 @@ mod single_flight;
 mod support;
 
 #[cfg(not(moka_gil))]
+mod histories;
+#[cfg(not(moka_gil))]
+mod linearizability;
+#[cfg(not(moka_gil))]
 mod threads;
 #[cfg(not(moka_gil))]
 mod threads_laws;

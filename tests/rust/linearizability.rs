@@ -1,0 +1,383 @@
+//! What threads see of a key can be told as one call after the other.
+//!
+//! In each round threads call one cache at once, on few keys, and note the moments before and after each call and
+//! what came of it; beside it they set and remove other keys, so that the table grows, shrinks and uses places again.
+//! Afterwards each key's steps must have an order. The moments are of the system's monotonic clock, which all cores
+//! share: calls seem longer than they were, never shorter. A shared counter would say more, but each count is a fence, and
+//! would hide what is to be found.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::sync::Barrier;
+use std::thread;
+use std::time::Instant;
+
+use moka_py::{Cache, Clock, Config, Cursor, Failure, Kind, Lifetime, LoadError, Stored};
+
+use crate::histories::{Act, FAILS, Leave, Step, explain};
+use crate::support::{
+    Asking, Error, Key, Plain, Random, Tally, TestCache, Value, call, mixed, seed, validate,
+};
+
+const CALLS: usize = 1_500;
+const KEYS: u64 = 3;
+/// The first of the keys that only disturb.
+const OTHERS: u64 = 100;
+
+/// What a cache could do wrong. The search must find each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mistake {
+    None,
+    /// Answers now and then what it answered before.
+    StaleGet,
+    /// Looks, then removes.
+    TornRemove,
+    /// Looks, then sets.
+    TornSetIfAbsent,
+    /// Puts what it computed over what came meanwhile.
+    LateLanding,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Round {
+    threads: u64,
+    keys: u64,
+    leave: Leave,
+    asks: bool,
+    mistake: Mistake,
+}
+
+struct Worker<'a> {
+    round: Round,
+    cache: &'a TestCache,
+    origin: Instant,
+    tally: Tally,
+    random: Random,
+    fresh: u64,
+    before: Option<(u64, Option<u64>)>,
+    log: BTreeMap<u64, Vec<Step>>,
+}
+
+impl Worker<'_> {
+    fn now(&self) -> u64 {
+        self.origin.elapsed().as_nanos() as u64
+    }
+
+    fn note(&mut self, key: u64, call: u64, act: Act) {
+        let ret = self.now();
+        self.log.entry(key).or_default().push(Step { call, ret, act });
+    }
+
+    fn fresh(&mut self) -> Value {
+        self.fresh += 1;
+        Value::new(self.fresh, &self.tally)
+    }
+
+    fn hash(&self, key: u64) -> u64 {
+        if self.round.leave.collides && key < OTHERS { mixed(0) } else { mixed(key) }
+    }
+
+    fn plain(&self, key: u64) -> Plain {
+        Plain { key: Key::new(key, &self.tally), hash: self.hash(key) }
+    }
+
+    fn asking(&self, key: u64) -> Asking<impl Fn(&Key) -> Result<bool, Error> + use<>> {
+        let equals = move |other: &Key| {
+            thread::yield_now();
+            Ok(other.id() == key)
+        };
+        Asking { key: Key::new(key, &self.tally), hash: self.hash(key), equals }
+    }
+
+    /// A call by one kind of key or the other.
+    fn by_key<R>(
+        &self,
+        key: u64,
+        plain: impl FnOnce(&Plain) -> Result<R, Error>,
+        asking: impl FnOnce(&Asking<Box<dyn Fn(&Key) -> Result<bool, Error>>>) -> Result<R, Error>,
+    ) -> R {
+        let result = if self.round.asks {
+            let Asking { key, hash, equals } = self.asking(key);
+            asking(&Asking { key, hash, equals: Box::new(equals) })
+        } else {
+            plain(&self.plain(key))
+        };
+        result.expect("no failure")
+    }
+
+    fn get(&mut self, key: u64) {
+        let (cache, begun) = (self.cache, self.now());
+        let got = self.by_key(
+            key,
+            |query| match cache.glance(query) {
+                Some(found) => Ok(found),
+                None => call(cache, |left| cache.get(query, left)).0,
+            },
+            |query| call(cache, |left| cache.get(query, left)).0,
+        );
+        let got = got.map(|value| value.word());
+        let before = self.before.replace((key, got)).filter(|&(other, _)| other == key);
+        let is_stale = self.round.mistake == Mistake::StaleGet && self.random.one_in(100);
+        let seen = before.filter(|_| is_stale).map_or(got, |(_, before)| before);
+        self.note(key, begun, Act::Read(seen));
+    }
+
+    fn peek(&mut self, key: u64) {
+        let (cache, begun) = (self.cache, self.now());
+        let got = self.by_key(
+            key,
+            |query| call(cache, |left| cache.peek(query, left)).0,
+            |query| call(cache, |left| cache.peek(query, left)).0,
+        );
+        self.note(key, begun, Act::Read(got.map(|value| value.word())));
+    }
+
+    fn set(&mut self, key: u64) {
+        let value = self.fresh();
+        let ttl = self.random.pick(&[0, 1 << 40]);
+        let stored = || Stored { lifetime: Lifetime { ttl, tti: 0 }, ..Stored::plain(value.clone()) };
+        let (cache, begun) = (self.cache, self.now());
+        self.by_key(
+            key,
+            |query| call(cache, |left| cache.set(query, stored(), left)).0,
+            |query| call(cache, |left| cache.set(query, stored(), left)).0,
+        );
+        self.note(key, begun, Act::Write(value.word()));
+    }
+
+    fn set_if_absent(&mut self, key: u64) {
+        let value = self.fresh();
+        let stored = || Stored::plain(value.clone());
+        let (cache, begun) = (self.cache, self.now());
+        let kept = if self.round.mistake == Mistake::TornSetIfAbsent {
+            let query = self.plain(key);
+            let kept = call(cache, |left| cache.peek(&query, left)).0.expect("no failure");
+            if kept.is_none() {
+                thread::yield_now();
+                call(cache, |left| cache.set(&query, stored(), left)).0.expect("no failure");
+            }
+            kept
+        } else {
+            self.by_key(
+                key,
+                |query| call(cache, |left| cache.set_if_absent(query, stored(), left)).0,
+                |query| call(cache, |left| cache.set_if_absent(query, stored(), left)).0,
+            )
+        };
+        let act = kept.map_or(Act::Put(value.word()), |kept| Act::Read(Some(kept.word())));
+        self.note(key, begun, act);
+    }
+
+    fn remove(&mut self, key: u64) {
+        let (cache, begun) = (self.cache, self.now());
+        let seen = (self.round.mistake == Mistake::TornRemove).then(|| {
+            let query = self.plain(key);
+            let seen = call(cache, |left| cache.peek(&query, left)).0.expect("no failure");
+            thread::yield_now();
+            seen
+        });
+        let removed = self.by_key(
+            key,
+            |query| call(cache, |left| cache.remove(query, left)).0,
+            |query| call(cache, |left| cache.remove(query, left)).0,
+        );
+        self.note(key, begun, Act::Take(seen.unwrap_or(removed).map(|value| value.word())));
+    }
+
+    /// Computed here it is three steps; else the value, or the failure, is somebody else's.
+    fn get_with(&mut self, key: u64) {
+        let value = self.fresh();
+        let (fails, yields) = (self.random.one_in(5), self.random.one_in(3));
+        let outcome = value.word() | if fails { FAILS } else { 0 };
+        let ran = Cell::new(None);
+        let (cache, begun) = (self.cache, self.now());
+        let compute = || {
+            let from = self.now();
+            if yields {
+                thread::yield_now();
+            }
+            ran.set(Some((from, self.now())));
+            if fails { Err(Failure { error: "planned", is_shared: true }) } else { Ok((value.clone(), 1)) }
+        };
+        let mut pause = |park: &(dyn Fn() + Sync)| {
+            park();
+            Ok(())
+        };
+        let query = self.plain(key);
+        let got = if self.round.mistake == Mistake::LateLanding {
+            match call(cache, |left| cache.get(&query, left)).0.expect("no failure") {
+                Some(value) => Ok(value),
+                None => compute().map_err(|failure| LoadError::User(failure.error)).map(|(value, _)| {
+                    let stored = Stored::plain(value.clone());
+                    call(cache, |left| cache.set(&query, stored, left)).0.expect("no failure");
+                    value
+                }),
+            }
+        } else {
+            call(cache, |left| cache.get_with(&query, Lifetime::default(), compute, &mut pause, left)).0
+        };
+        let ret = self.now();
+        let steps = self.log.entry(key).or_default();
+        match (ran.get(), got) {
+            (None, Ok(value)) => steps.push(Step { call: begun, ret, act: Act::Wait(value.word()) }),
+            (None, Err(_)) => steps.push(Step { call: begun, ret, act: Act::WaitFailed }),
+            (Some((from, to)), got) => {
+                let land = got.map_or(Act::Fail(outcome), |_| Act::Land(outcome));
+                steps.extend([
+                    Step { call: begun, ret: from, act: Act::Join(outcome) },
+                    Step { call: begun, ret: from, act: Act::Look },
+                    Step { call: to, ret, act: land },
+                ]);
+            }
+        }
+    }
+
+    fn pop_any(&mut self) {
+        let (cache, begun) = (self.cache, self.now());
+        match call(cache, |left| cache.pop_any(left)).0 {
+            Some((key, value)) if key.id() < OTHERS => {
+                self.note(key.id(), begun, Act::Take(Some(value.word())));
+            }
+            Some(_) => {}
+            None => (0..self.round.keys).for_each(|key| self.note(key, begun, Act::Read(None))),
+        }
+    }
+
+    /// What an iteration yields was there, and what it does not yield was not all the time.
+    fn iterate(&mut self) {
+        let (cache, begun) = (self.cache, self.now());
+        let mut cursor = Cursor::default();
+        let next = || cache.next_entry(&mut cursor).map(|(key, value)| (key.id(), value.word()));
+        let seen: Vec<(u64, u64)> = std::iter::from_fn(next).filter(|&(key, _)| key < OTHERS).collect();
+        for key in 0..self.round.keys {
+            let mut values = seen.iter().filter(|&&(other, _)| other == key).map(|&(_, value)| value);
+            // What leaves and comes again may be yielded twice.
+            if let (first, None) = (values.next(), values.next()) {
+                self.note(key, begun, Act::Read(first));
+            }
+        }
+    }
+
+    /// Removes the entry of a key that an iteration comes to, if it has not changed since.
+    fn remove_seen(&mut self, key: u64) {
+        let (cache, begun) = (self.cache, self.now());
+        let mut cursor = Cursor::default();
+        while let Some((found, value)) = cache.next_entry(&mut cursor) {
+            if found.id() == key {
+                let is_seen = |other: &Key, now: &Value| found.is(other) && value.is(now);
+                let is_gone = call(cache, |left| cache.remove_last_seen(&cursor, is_seen, left)).0;
+                let word = Some(value.word());
+                return self.note(key, begun, if is_gone { Act::Take(word) } else { Act::Read(word) });
+            }
+        }
+        self.note(key, begun, Act::Read(None));
+    }
+
+    fn clear(&mut self) {
+        let (cache, begun) = (self.cache, self.now());
+        let mut cursor = Cursor::default();
+        while call(cache, |left| cache.clear_batch(&mut cursor, left)).0 {}
+        (0..self.round.keys).for_each(|key| self.note(key, begun, Act::Clear));
+    }
+
+    fn disturb(&mut self) {
+        let cache = self.cache;
+        let other = OTHERS + self.random.below(300);
+        let query = self.plain(other);
+        let stored = Stored::plain(Value::new(0, &self.tally));
+        if self.random.one_in(3) {
+            let _ = call(cache, |left| cache.remove(&query, left));
+        } else {
+            let _ = call(cache, |left| cache.set(&query, stored, left));
+        }
+    }
+
+    fn run(mut self) -> BTreeMap<u64, Vec<Step>> {
+        for _ in 0..CALLS {
+            let key = self.random.below(self.round.keys);
+            match self.random.below(64) {
+                0..=15 => self.get(key),
+                16..=19 => self.peek(key),
+                20..=29 => self.set(key),
+                30..=35 => self.set_if_absent(key),
+                36..=44 => self.remove(key),
+                45..=58 => self.get_with(key),
+                59 => self.remove_seen(key),
+                60 => self.iterate(),
+                61 | 62 => self.pop_any(),
+                _ if self.random.one_in(4) => self.clear(),
+                _ => {}
+            }
+            if self.random.one_in(3) {
+                self.disturb();
+            }
+        }
+        self.log
+    }
+}
+
+/// One round: whether each key has an order.
+fn play(seed: u64, evicts: bool, mistake: Mistake) -> Result<(), String> {
+    let mut random = Random::new(seed);
+    let keys = 1 + random.below(KEYS);
+    let leave = Leave { evicts, collides: random.one_in(5) };
+    let round = Round { threads: 2 + random.below(3), keys, leave, asks: random.one_in(3), mistake };
+    let capacity = if evicts { random.pick(&[1, 2, 4, 16]) } else { random.pick(&[1_000, 5_000]) };
+    let kind = random.pick(&[Kind::Lru, Kind::TinyLfu]);
+    let cache: TestCache = Cache::new(Config::new(capacity, kind), Clock::default());
+    let (origin, barrier) = (Instant::now(), Barrier::new(round.threads as usize));
+    let logs: Vec<BTreeMap<u64, Vec<Step>>> = thread::scope(|scope| {
+        let begin = |thread: u64| {
+            let (cache, barrier) = (&cache, &barrier);
+            scope.spawn(move || {
+                let (tally, random) = (Tally::default(), Random::new(seed ^ mixed(thread)));
+                let (fresh, log) = (thread << 32, BTreeMap::new());
+                let worker = Worker { round, cache, origin, tally, random, fresh, before: None, log };
+                barrier.wait();
+                worker.run()
+            })
+        };
+        let threads: Vec<_> = (1..=round.threads).map(begin).collect();
+        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+    });
+    validate(&cache);
+    for key in 0..keys {
+        let threads: Vec<Vec<Step>> = logs.iter().filter_map(|log| log.get(&key).cloned()).collect();
+        explain(&threads, leave)
+            .map_err(|wrong| format!("{round:?}, capacity {capacity}, key {key}: {wrong}"))?;
+    }
+    Ok(())
+}
+
+fn play_all(evicts: bool) {
+    let (seed, rounds) = (seed(), rounds());
+    for round in 0..rounds {
+        if let Err(wrong) = play(seed.wrapping_add(round), evicts, Mistake::None) {
+            panic!("MOKA_TEST_SEED={}: {wrong}", seed.wrapping_add(round));
+        }
+    }
+}
+
+/// `MOKA_ROUNDS`, for who has more time.
+fn rounds() -> u64 {
+    std::env::var("MOKA_ROUNDS").map_or(60, |rounds| rounds.parse().expect("MOKA_ROUNDS is a number"))
+}
+
+#[test]
+fn each_key_has_an_order() {
+    play_all(false);
+}
+
+#[test]
+fn each_key_has_an_order_while_entries_are_evicted() {
+    play_all(true);
+}
+
+#[test]
+fn a_mistake_is_found() {
+    for mistake in [Mistake::StaleGet, Mistake::TornRemove, Mistake::TornSetIfAbsent, Mistake::LateLanding] {
+        let seed = seed();
+        let is_found = (0..2_000).any(|round| play(seed.wrapping_add(round), false, mistake).is_err());
+        assert!(is_found, "{mistake:?}");
+    }
+}
