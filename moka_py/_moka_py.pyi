@@ -6,7 +6,7 @@ from typing_extensions import TypeVar, disjoint_base
 
 from moka_py._stats import Stats
 
-__all__ = ["VERSION", "Moka", "_Made", "_Memo", "_Owner", "_Trace", "_cached_function"]
+__all__ = ["VERSION", "Moka", "_Made", "_ManualClock", "_Memo", "_Owner", "_Trace", "_cached_function"]
 
 # Keys and values are `Any` where nothing tells their types, as in `Moka(100)`.
 _K = TypeVar("_K", bound=Hashable, default=Any)
@@ -341,6 +341,15 @@ class _Owner:
 
     def __new__(cls, reference: Any) -> Self: ...
     def _forget(self, cache: Moka[Any, Any]) -> None: ...
+
+@final
+class _ManualClock:
+    """A clock for tests, which stands still. Caches that its thread makes inside of `with` go by it for good."""
+
+    def __new__(cls) -> Self: ...
+    def advance(self, nanos: int) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_args: object) -> None: ...
 
 @final
 class _Trace:

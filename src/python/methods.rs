@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
 use super::bulk;
+use super::clock;
 use super::convert;
 use super::counts::Counts;
 use super::listener::Hook;
@@ -13,7 +14,7 @@ use super::mapping::{self, EntryIterator, Fallback, Part};
 use super::moka::Moka;
 use super::object::Object;
 use crate::seed::Seed;
-use crate::{Cache, Clock, Config, Kind, Lifetime};
+use crate::{Cache, Config, Kind, Lifetime};
 
 fn lifetime(ttl: Option<&Bound<'_, PyAny>>, tti: Option<&Bound<'_, PyAny>>) -> PyResult<Lifetime> {
     let ttl = convert::duration("ttl", ttl)?.nanos;
@@ -57,7 +58,7 @@ impl Moka {
             ..Config::new(capacity, policy)
         };
         Ok(Moka {
-            core: Box::new(Cache::new(config, Clock::Process)),
+            core: Box::new(Cache::new(config, clock::of_new_cache())),
             seed: Seed::of_process(),
             counts: Counts::new(),
             listener: Hook::new(eviction_listener),

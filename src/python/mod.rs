@@ -7,6 +7,7 @@ mod arguments;
 mod bulk;
 mod cached;
 mod call;
+mod clock;
 mod convert;
 mod coroutine;
 mod coroutine_type;
@@ -47,6 +48,9 @@ mod _moka_py {
 
     #[pymodule_export]
     use super::simulate::Accesses;
+
+    #[pymodule_export]
+    use super::clock::ManualClock;
 
     #[pymodule_export]
     const VERSION: &str = env!("CARGO_PKG_VERSION");

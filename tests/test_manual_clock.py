@@ -1,0 +1,50 @@
+"""The clock that tests of time use instead of waiting."""
+
+from helpers import AT_ONCE, in_thread
+
+from moka_py import Moka, cached
+from moka_py._moka_py import _ManualClock
+
+SECOND = 10**9
+
+
+def test_a_cache_made_inside_goes_by_it_for_good():
+    with _ManualClock() as clock:
+        cache = Moka(10, ttl=1)
+    cache["key"] = "value"
+    clock.advance(SECOND - 1)
+    assert cache["key"] == "value" and cache.expires_in("key") == 1e-9
+    clock.advance(1)
+    assert "key" not in cache and cache.count() == 0
+
+
+def test_a_cached_function_made_inside_goes_by_it():
+    calls = []
+    with _ManualClock() as clock:
+        function = cached(ttl=1)(calls.append)
+    function(1), function(1)
+    clock.advance(SECOND)
+    function(1)
+    assert calls == [1, 1]
+
+
+def test_other_caches_do_not_go_by_it():
+    before = Moka(10, ttl=AT_ONCE)
+    with _ManualClock():
+        elsewhere = in_thread(lambda: Moka(10, ttl=AT_ONCE))
+    after = Moka(10, ttl=AT_ONCE)
+    for cache in (before, elsewhere, after):
+        cache["key"] = "value"
+        assert "key" not in cache
+
+
+def test_the_last_one_entered_counts():
+    with _ManualClock() as outer:
+        with _ManualClock() as inner:
+            cache = Moka(10, ttl=1)
+        other = Moka(10, ttl=1)
+    cache["key"] = other["key"] = "value"
+    inner.advance(SECOND)
+    assert "key" not in cache and "key" in other
+    outer.advance(SECOND)
+    assert "key" not in other
