@@ -11,6 +11,7 @@ mod model;
 mod policy;
 mod quiet;
 mod reclaim;
+mod sequences;
 mod shared;
 mod single_flight;
 mod support;

@@ -126,7 +126,7 @@ impl Model {
 
 /// How hashes and comparisons are in a run.
 #[derive(Clone, Copy, Debug)]
-enum Hashes {
+pub enum Hashes {
     Spread,
     /// A few hashes for all keys.
     Few,
@@ -134,16 +134,90 @@ enum Hashes {
     Narrow,
 }
 
-struct Run {
+/// One call, or time that passes. `asks` says that a user's code compares the key.
+#[derive(Clone, Copy, Debug)]
+pub enum Op {
+    Get { key: u64, asks: bool },
+    Peek { key: u64 },
+    Set { key: u64, asks: bool, weight: u64, lifetime: Lifetime },
+    SetIfAbsent { key: u64, weight: u64, lifetime: Lifetime },
+    GetWith { key: u64, weight: u64, lifetime: Lifetime },
+    Remove { key: u64 },
+    Pop,
+    ExpiresIn { key: u64 },
+    Settle,
+    Clear,
+    Advance { by: u64 },
+}
+
+/// A few durations, so that deadlines coincide; also some that end within one tick.
+pub const DURATIONS: [u64; 9] =
+    [1, 700, 5 * MICRO, 70 * MICRO, MILLI, 3 * MILLI, 40 * MILLI, SECOND, 3600 * SECOND];
+
+/// The most that time passes in a step.
+pub const STEPS: [u64; 9] = [1, 300, MICRO, 30 * MICRO, 66 * MICRO, MILLI, 10 * MILLI, SECOND, 1800 * SECOND];
+
+pub struct Run {
     subject: Subject,
     model: Model,
-    random: Random,
     hashes: Hashes,
-    keys: u64,
     word: u64,
 }
 
+/// Chooses the calls of a run.
+struct Chooser {
+    random: Random,
+    keys: u64,
+    config: Config,
+}
+
+impl Chooser {
+    fn duration(&mut self) -> u64 {
+        if self.random.one_in(2) { 0 } else { self.random.pick(&DURATIONS) }
+    }
+
+    fn lifetime(&mut self) -> Lifetime {
+        match self.random.below(3) {
+            0 => Lifetime { ttl: self.duration(), tti: self.duration() },
+            _ => Lifetime::default(),
+        }
+    }
+
+    fn op(&mut self) -> Op {
+        let key = self.random.below(self.keys);
+        let lifetime = self.lifetime();
+        let heavy = self.random.one_in(40);
+        let most = if heavy { self.config.capacity + 3 } else { 4 };
+        let weight = self.random.below(most);
+        let asks = self.random.one_in(2);
+        match self.random.below(24) {
+            0..=6 => Op::Get { key, asks },
+            7 => Op::Peek { key },
+            8..=13 => Op::Set { key, asks, weight, lifetime },
+            14 | 15 => Op::SetIfAbsent { key, weight, lifetime },
+            16 => Op::GetWith { key, weight, lifetime },
+            17 | 18 => Op::Remove { key },
+            19 => Op::Pop,
+            20 => Op::ExpiresIn { key },
+            21 => Op::Settle,
+            22 if self.random.one_in(20) => Op::Clear,
+            _ => {
+                let most = self.random.pick(&STEPS);
+                Op::Advance { by: self.random.below(most) + 1 }
+            }
+        }
+    }
+}
+
 impl Run {
+    pub fn new(config: Config, hashes: Hashes) -> Self {
+        let config = Config { listened: true, ..config };
+        // A cache of several shards has an order for each.
+        let is_exact = config.capacity < 2048 && (config.policy == Kind::Lru || config.capacity < 8);
+        let model = Model { items: Vec::new(), config, is_exact, now: 1 };
+        Run { subject: Subject::new(config), model, hashes, word: 0 }
+    }
+
     fn hash(&self, key: u64) -> u64 {
         match self.hashes {
             Hashes::Spread => mixed(key),
@@ -161,86 +235,59 @@ impl Run {
         Asking { key: Key::new(key, &self.subject.keys), hash: self.hash(key), equals }
     }
 
-    /// A few durations, so that deadlines coincide; also some that end within one tick.
-    fn duration(&mut self) -> u64 {
-        if self.random.one_in(2) {
-            return 0;
-        }
-        self.random.pick(&[
-            1,
-            700,
-            5 * MICRO,
-            70 * MICRO,
-            MILLI,
-            3 * MILLI,
-            40 * MILLI,
-            SECOND,
-            3600 * SECOND,
-        ])
+    fn advance(&mut self, by: u64) {
+        self.subject.advance(by);
+        self.model.now += by;
     }
 
-    fn lifetime(&mut self) -> Lifetime {
-        match self.random.below(3) {
-            0 => Lifetime { ttl: self.duration(), tti: self.duration() },
-            _ => Lifetime::default(),
-        }
-    }
-
-    fn advance(&mut self) {
-        let steps = [1, 300, MICRO, 30 * MICRO, 66 * MICRO, MILLI, 10 * MILLI, SECOND, 1800 * SECOND];
-        let step = self.random.pick(&steps);
-        let step = self.random.below(step) + 1;
-        self.subject.advance(step);
-        self.model.now += step;
-    }
-
-    fn step(&mut self) {
-        let key = self.random.below(self.keys);
+    /// One call on both, with all that came of it compared. Without a weigher weights count for nothing.
+    pub fn step(&mut self, op: Op) {
         self.word += 1;
-        let (word, lifetime) = (self.word, self.lifetime());
-        let heavy = self.random.one_in(40);
-        let most = if heavy { self.model.config.capacity + 3 } else { 4 };
-        let weight = if self.model.config.weighted { self.random.below(most) } else { 1 };
-        let subject = &self.subject;
-        let value = || Stored { weight: weight as u32, lifetime, ..subject.stored(word) };
+        let (word, subject) = (self.word, &self.subject);
+        let weigh = |weight: u64| if self.model.config.weighted { weight } else { 1 };
+        let stored =
+            |weight: u64, lifetime| Stored { weight: weight as u32, lifetime, ..subject.stored(word) };
         let word_of = |found: Result<Option<crate::support::Value>, Error>| {
             found.expect("no failure").map(|value| value.word())
         };
-        match self.random.below(24) {
-            0..=6 => {
-                let found = match self.random.one_in(2) {
-                    true => word_of(subject.call(|left| subject.cache.get(&self.plain(key), left))),
-                    false => word_of(subject.call(|left| subject.cache.get(&self.asking(key), left))),
+        match op {
+            Op::Get { key, asks } => {
+                let found = match asks {
+                    false => word_of(subject.call(|left| subject.cache.get(&self.plain(key), left))),
+                    true => word_of(subject.call(|left| subject.cache.get(&self.asking(key), left))),
                 };
                 assert_eq!(found, self.model.find(key).map(|at| self.model.hit(at)));
                 self.model.follow(&subject.told(), None);
             }
-            7 => {
+            Op::Peek { key } => {
                 let found = word_of(subject.call(|left| subject.cache.peek(&self.plain(key), left)));
                 assert_eq!(found, self.model.find(key).map(|at| self.model.items[at].value));
                 self.model.follow(&subject.told(), None);
             }
-            8..=13 => {
-                match self.random.one_in(2) {
-                    true => subject.call(|left| subject.cache.set(&self.plain(key), value(), left)),
-                    false => subject.call(|left| subject.cache.set(&self.asking(key), value(), left)),
+            Op::Set { key, asks, weight, lifetime } => {
+                let weight = weigh(weight);
+                let value = stored(weight, lifetime);
+                match asks {
+                    false => subject.call(|left| subject.cache.set(&self.plain(key), value, left)),
+                    true => subject.call(|left| subject.cache.set(&self.asking(key), value, left)),
                 }
                 .expect("no failure");
                 self.wrote(key, word, weight, lifetime);
             }
-            14 | 15 => {
-                let query = self.plain(key);
-                let kept = subject.call(|left| subject.cache.set_if_absent(&query, value(), left));
-                let kept = word_of(kept);
+            Op::SetIfAbsent { key, weight, lifetime } => {
+                let weight = weigh(weight);
+                let (query, value) = (self.plain(key), stored(weight, lifetime));
+                let kept = word_of(subject.call(|left| subject.cache.set_if_absent(&query, value, left)));
                 assert_eq!(kept, self.model.find(key).map(|at| self.model.hit(at)));
                 match kept {
                     Some(_) => self.model.follow(&subject.told(), None),
                     None => self.wrote(key, word, weight, lifetime),
                 }
             }
-            16 => {
+            Op::GetWith { key, weight, lifetime } => {
+                let weight = weigh(weight);
                 let loaded = subject.call(|left| {
-                    let compute = || Ok((value().value, weight as u32));
+                    let compute = || Ok((stored(weight, lifetime).value, weight as u32));
                     let mut pause = |_: &(dyn Fn() + Sync)| unreachable!("nobody else computes");
                     subject.cache.get_with(&self.asking(key), lifetime, compute, &mut pause, left)
                 });
@@ -262,7 +309,7 @@ impl Run {
                     }
                 }
             }
-            17 | 18 => {
+            Op::Remove { key } => {
                 let removed = word_of(subject.call(|left| subject.cache.remove(&self.plain(key), left)));
                 let mut told = subject.told();
                 assert_eq!(removed, self.model.find(key).map(|at| self.model.items[at].value));
@@ -271,16 +318,16 @@ impl Run {
                 }
                 self.model.follow(&told, None);
             }
-            19 => self.pop(),
-            20 => {
+            Op::Pop => self.pop(),
+            Op::ExpiresIn { key } => {
                 let expected = self.model.find(key).map(|at| self.model.items[at].deadline());
                 let expected = expected.filter(|&deadline| deadline != u64::MAX);
                 let left = subject.call(|left| subject.cache.expires_in(&self.plain(key), left));
                 assert_eq!(left, Ok(expected.map(|deadline| deadline - self.model.now)));
             }
-            21 => self.settle(),
-            22 if self.random.one_in(20) => self.clear(),
-            _ => self.advance(),
+            Op::Settle => self.settle(),
+            Op::Clear => self.clear(),
+            Op::Advance { by } => self.advance(by),
         }
     }
 
@@ -314,7 +361,7 @@ impl Run {
     }
 
     /// Counts, after which nothing that is due is there; and drops what waits.
-    fn settle(&mut self) {
+    pub fn settle(&mut self) {
         let (count, weight) = (self.subject.count(), self.subject.weight());
         self.model.follow(&self.subject.told(), None);
         assert!((0..self.model.items.len()).all(|at| !self.model.is_due(at)), "all that is due has left");
@@ -339,22 +386,18 @@ impl Run {
         assert_eq!(told, foretold);
     }
 
-    fn check(&self) {
+    pub fn check(&self) {
         assert_eq!(self.subject.entries(), self.model.live());
         self.subject.validate();
     }
 }
 
 fn run(name: &str, seed: u64, steps: u64, every: u64, keys: u64, hashes: Hashes, config: Config) {
-    let config = Config { listened: true, ..config };
     println!("{name}: seed {seed}, {keys} keys, {hashes:?}, {config:?}");
-    // A cache of several shards has an order for each.
-    let is_exact = config.capacity < 2048 && (config.policy == Kind::Lru || config.capacity < 8);
-    let model = Model { items: Vec::new(), config, is_exact, now: 1 };
-    let random = Random::new(seed);
-    let mut run = Run { subject: Subject::new(config), model, random, hashes, keys, word: 0 };
+    let mut chooser = Chooser { random: Random::new(seed), keys, config };
+    let mut run = Run::new(config, hashes);
     for step in 0..steps {
-        run.step();
+        run.step(chooser.op());
         if step % every == 0 {
             run.check();
         }
