@@ -1,8 +1,9 @@
 """Records what threads see of a cache, and checks that each key behaved as if one call came after the other.
 
 How it works: in each round threads call one cache at once, on a key or a few, and note for each call the moments
-before and after it and what came of it. Beside it they set and remove other keys, so that the table grows, shrinks and
-reuses its places. Afterwards `histories.py` looks for an order, for each key by itself: a call of several keys, as
+before and after it and what came of it. Which calls there are in a round is by chance, since some hide what others
+would show. Beside it threads set and remove other keys, so that the table grows, shrinks and reuses its places.
+Afterwards `histories.py` looks for an order, for each key by itself: a call of several keys, as
 `set_many` or `clear`, promises no more than to do something to each between its beginning and its end.
 
 The moments are of `time.perf_counter_ns`, the system's monotonic clock, which all threads and cores share. It is read
@@ -26,7 +27,7 @@ import sys
 import sysconfig
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 
 from histories import ABSENT, SOME, UNKNOWN, Step, explain
 from mistaken import BUGS
@@ -66,22 +67,19 @@ class Colliding(Key):
 class Worker:
     """One thread's calls, each noted as steps in the log of its key."""
 
-    def __init__(self, cache, keys, others, seed, number):
+    def __init__(self, cache, keys, others, shares, seed, number):
         self.cache, self.keys, self.others = cache, keys, others
         self.dice = random.Random(f"{seed} {number}")
         # Values tell who made them, so no two are the same.
         self.fresh = map("{}.{}".format, itertools.repeat(number), itertools.count()).__next__
         self.log = defaultdict(list)
-        calls = [name for name in dir(self) if name.startswith("do_")]
-        self.calls = [getattr(self, name) for name in calls]
-        # Calls that empty the cache hide what others would see.
-        self.shares = [{"do_clear": 1, "do_popitem": 3, "do_get": 24, "do_get_with": 24}.get(name, 8) for name in calls]
-        self.done = Counter()
+        self.calls = [getattr(self, name) for name in CALLS]
+        self.shares = shares
 
     def run(self, many):
         for call in self.dice.choices(self.calls, self.shares, k=many):
             call(self.dice.choice(self.keys))
-            if self.dice.random() < 0.3:
+            if self.others and self.dice.random() < 0.3:
                 self.disturb()
 
     def disturb(self):
@@ -227,6 +225,9 @@ class Worker:
         self.note_all(call, "take", dict.fromkeys(self.keys, UNKNOWN))
 
 
+CALLS = [name for name in dir(Worker) if name.startswith("do_")]
+
+
 def pair(number):
     return number, "x"
 
@@ -239,14 +240,20 @@ def play(seed, made_by=Moka, calls=600):
     cache = made_by(capacity, policy=dice.choice(["lru", "tiny_lfu"]))
     kind = dice.choice([int, str, pair, Key, Key, Colliding])
     many = dice.choice([1, 1, 2, 3])
+    # Few calls in one half of the rounds, which meet oftener; any in the other.
+    few = dice.sample(CALLS, 2) if dice.random() < 0.5 else CALLS
+    shares = [dice.choice([1, 4, 16]) * (name in few) + (name in ("do_get", "do_get_with")) for name in CALLS]
     # With one hash for all, a look would compare with hundreds of keys.
     others = (lambda number: kind(100 + number % 10)) if kind is Colliding else (lambda number: kind(100 + number))
+
+    if not evicts and dice.random() < 0.3:
+        others = None
 
     def keys():
         """Of each thread its own, so that they are not the same but equal."""
         return [kind(number) for number in range(many)]
 
-    workers = [Worker(cache, keys(), others, seed, number) for number in range(dice.choice([2, 3, 4]))]
+    workers = [Worker(cache, keys(), others, shares, seed, number) for number in range(dice.choice([2, 3, 4]))]
     barrier = threading.Barrier(len(workers))
     errors = []
 
