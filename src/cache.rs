@@ -167,9 +167,8 @@ where
         left: &mut Departures<K, V>,
     ) -> Result<Option<V>, Q::Error> {
         let overtake = self.overtaker(query)?;
-        let always = !self.flights.is_idle();
         let shard = self.shard(query.hash());
-        let value = shard.remove(query, || self.now(), always, &self.budget, &overtake, left);
+        let value = shard.remove(query, || self.now(), &self.budget, &overtake, left);
         self.maintain(self.now(), left);
         value
     }

@@ -290,22 +290,19 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         Ok((Written::Done, now))
     }
 
-    /// Takes an entry out. `at_lock` and `now` are asked under the lock, at the moment of the removal; where
-    /// the key is absent, only if `always`.
+    /// Takes an entry out. `at_lock` and `now` are asked under the lock, at the moment of the removal; `at_lock`
+    /// also where the key is absent, for it may be under way.
     pub fn remove<Q: Lookup<K>>(
         &self,
         query: &Q,
         now: impl Fn() -> u64,
-        always: bool,
         budget: &Budget,
         at_lock: impl Fn() -> bool,
         left: &mut Departures<K, V>,
     ) -> Result<Option<V>, Q::Error> {
         let mut guard = pin();
         let (place, mut locked) = self.lock_at(query, &mut guard, left)?;
-        if place.is_some() || always {
-            at_lock();
-        }
+        at_lock();
         let Some(place) = place else { return Ok(None) };
         let mut change = self.change(&mut locked, budget, now(), left);
         let was_due = change.take_out(place.number(), Cause::Explicit, &mut guard);

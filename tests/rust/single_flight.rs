@@ -1,5 +1,6 @@
 //! One computation a key: who computes, who waits, and what comes of it.
 
+use std::cell::Cell;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
@@ -227,6 +228,33 @@ fn who_comes_after_a_write_does_not_get_what_was_computed_before_it() {
         drop(end);
         assert_eq!(leader.join().expect("no panic"), Ok(10));
         assert_eq!(shared.peek(1), Some(11));
+        validate(&shared.caches[0]);
+    });
+}
+
+#[test]
+fn a_removal_that_began_before_the_computation_keeps_its_result_out() {
+    must_end(|| {
+        let shared = Shared::one();
+        let begun = Cell::new(None);
+        let met = |key: &Key| {
+            // The computation begins while the removal compares another key of the same hash.
+            let computation = begun.take();
+            begun.set(computation.or_else(|| Some(shared.detached(|| shared.leader(Ok(10))))));
+            Ok(key.id() == 1)
+        };
+        let query = Asking { key: Key::new(1, &shared.tally), hash: mixed(1), equals: met };
+        let other = Plain { key: Key::new(2, &shared.tally), hash: mixed(1) };
+        shared.attached(|cache| {
+            let stored = Stored::plain(Value::new(20, &shared.tally));
+            call(cache, |left| cache.set(&other, stored, left)).0.expect("no failure");
+            let removed = call(cache, |left| cache.remove(&query, left)).0.expect("no failure");
+            assert!(removed.is_none());
+        });
+        let (leader, end) = begun.take().expect("the other key was compared");
+        drop(end);
+        assert_eq!(leader.join().expect("no panic"), Ok(10));
+        assert_eq!(shared.peek(1), None);
         validate(&shared.caches[0]);
     });
 }
