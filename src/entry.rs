@@ -30,7 +30,19 @@ pub(crate) struct Entry<K, V> {
     pub stamp: AtomicU64,
 }
 
-const _: () = assert!(size_of::<Entry<Box<u8>, Box<u8>>>() == 32);
+/// The same as all zero.
+impl<K, V> Default for Entry<K, V> {
+    fn default() -> Self {
+        Entry {
+            hash: AtomicU64::new(0),
+            key: Swap::default(),
+            value: Swap::default(),
+            stamp: AtomicU64::new(0),
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Entry<Box<u8>, Box<u8>>>() == 4 * size_of::<AtomicU64>());
 
 /// When an entry expires: the sooner of two deadlines. All zero is never. Instants are nanoseconds of the
 /// cache's clock.

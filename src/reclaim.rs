@@ -33,9 +33,8 @@ use std::marker::PhantomData;
 use std::mem::{ManuallyDrop, size_of};
 use std::ops::Deref;
 use std::ptr;
-use std::sync::atomic::AtomicPtr;
 
-use crate::sync::{AtomicUsize, Ordering};
+use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
 
 #[cfg(moka_gil)]
 pub(crate) use gil::{Bin, Bins, Guard, pin};
@@ -136,9 +135,17 @@ impl<T> Swap<T> {
     }
 }
 
+impl<T> Default for Swap<Option<T>> {
+    /// Nothing, which is all zero: a word has no other.
+    fn default() -> Self {
+        Swap { word: AtomicUsize::new(0), holds: PhantomData }
+    }
+}
+
 impl<T> Drop for Swap<T> {
     fn drop(&mut self) {
-        drop(ManuallyDrop::into_inner(Self::from_word(*self.word.get_mut())));
+        // Relaxed: `&mut self` says that nobody else is at it.
+        drop(ManuallyDrop::into_inner(Self::from_word(self.word.load(Ordering::Relaxed))));
     }
 }
 
@@ -150,7 +157,7 @@ pub(crate) struct Shared<T> {
 }
 
 impl<T: Send + Sync> Shared<T> {
-    pub const fn empty() -> Self {
+    pub fn empty() -> Self {
         Shared { pointer: AtomicPtr::new(ptr::null_mut()), owns: PhantomData }
     }
 
@@ -175,7 +182,8 @@ impl<T: Send + Sync> Shared<T> {
 
 impl<T> Drop for Shared<T> {
     fn drop(&mut self) {
-        let pointer = *self.pointer.get_mut();
+        // Relaxed: `&mut self` says that nobody else is at it.
+        let pointer = self.pointer.load(Ordering::Relaxed);
         if !pointer.is_null() {
             // SAFETY: it came from a box in `replace`, and `&mut self` says that nobody reads it.
             drop(unsafe { Box::from_raw(pointer) });
@@ -187,28 +195,27 @@ impl<T> Drop for Shared<T> {
 mod threads {
     use std::collections::VecDeque;
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::Retired;
-    use crate::sync::{Lock, Padded, cores, stripe};
+    use crate::sync::{AtomicBool, Lock, Ordering, Padded, cores, epoch, sized, stripe, yield_now};
 
     /// A bin asks for a grace when this many wait in it.
-    const LOT: usize = 16;
+    const LOT: usize = sized(16, 1);
     /// The lots that may wait in a bin: with the next one under way they are fewer than 64 values, law 11.
-    const MOST_WAITING: usize = 3;
+    const MOST_WAITING: usize = sized(3, 1);
     /// How often a thread whose bin is fuller than that lets others go on before it does so itself.
-    const MOST_TURNS: usize = 32;
+    const MOST_TURNS: usize = sized(32, 1);
     /// Pins that move the epoch on far enough, when nobody else is pinned, to end a grace.
-    const ADVANCES: usize = 4;
+    const ADVANCES: usize = sized(4, 1);
     /// A flush gives up after so many tries: another thread is reading.
-    const MOST_HASTENED: usize = 64;
+    const MOST_HASTENED: usize = sized(64, 1);
 
     /// Proof that the thread is reading: what it can see stays.
-    pub(crate) struct Guard(crossbeam_epoch::Guard);
+    pub(crate) struct Guard(epoch::Guard);
 
     #[inline]
     pub(crate) fn pin() -> Guard {
-        Guard(crossbeam_epoch::pin())
+        Guard(epoch::pin())
     }
 
     impl Guard {
@@ -240,7 +247,7 @@ mod threads {
         fn begin() -> Self {
             let over = Arc::new(AtomicBool::new(false));
             let flag = Arc::clone(&over);
-            let guard = crossbeam_epoch::pin();
+            let guard = epoch::pin();
             // Release: pairs with the Acquire in `is_over`.
             guard.defer(move || flag.store(true, Ordering::Release));
             guard.flush();
@@ -255,7 +262,7 @@ mod threads {
         /// Moves the epoch on, as far as other readers let it.
         fn hasten() {
             for _ in 0..ADVANCES {
-                crossbeam_epoch::pin().flush();
+                epoch::pin().flush();
             }
         }
     }
@@ -353,7 +360,7 @@ mod threads {
         #[cold]
         fn give_turns(bin: &Lock<Bin<T>>, ready: &mut Vec<T>) {
             for _ in 0..MOST_TURNS {
-                std::thread::yield_now();
+                yield_now();
                 Grace::hasten();
                 let mut bin = bin.lock();
                 bin.take_ready(|value| ready.push(value));
@@ -496,7 +503,7 @@ mod tests {
     fn a_swap_hands_out_what_was_there_and_drops_what_is() {
         let (first, first_seen) = counted();
         let (second, second_seen) = counted();
-        let swap: Swap<Option<Arc<u64>>> = Swap { word: AtomicUsize::new(0), holds: PhantomData };
+        let swap = Swap::<Option<Arc<u64>>>::default();
         assert!(swap.read(&pin()).is_none(), "all zero is nothing");
         assert!(swap.swap(Some(first)).is_none());
         let old = swap.swap(Some(second)).transpose().expect("the first was there");

@@ -26,18 +26,18 @@
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::{self, ThreadId};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use dashmap::DashMap;
 use smallvec::SmallVec;
 
 use crate::entry::Reference;
 use crate::lookup::Lookup;
 use crate::seed::AsIs;
-use crate::sync::AtomicUsize;
+use crate::sync::dashmap::{self, DashMap};
+use crate::sync::thread::{self, ThreadId};
+use crate::sync::{AtomicBool, AtomicUsize, Condvar, Mutex, MutexGuard, OnceLock, Ordering, process_wide};
 
 /// How long a waiter parks before its caller looks at signals.
 const PARK: Duration = Duration::from_millis(50);
@@ -45,8 +45,10 @@ const PARK: Duration = Duration::from_millis(50);
 /// Forks of this process so far, as far as flights are concerned.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 
-/// Which flight a waiting thread waits for.
-static WAITS: Mutex<Option<HashMap<ThreadId, Arc<dyn Led>>>> = Mutex::new(None);
+process_wide! {
+    /// Which flight a waiting thread waits for.
+    static WAITS: Mutex<Option<HashMap<ThreadId, Arc<dyn Led>>>> = Mutex::new(None);
+}
 
 /// Forgets all flights and waits of this process: in a child, after a fork.
 pub fn forget_all() {

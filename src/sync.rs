@@ -1,9 +1,13 @@
-//! Atomics, locks and padding: the one switch between threads and the GIL.
+//! Atomics, locks and padding: the one switch between threads, the GIL and a model of threads.
 //!
 //! # How it works
 //! On the free-threaded build (and in plain Rust) these are the standard library's. With `cfg(moka_gil)`,
 //! which `build.rs` sets for an extension of a GIL build, the GIL is the lock: atomics load and store but
 //! never pay for a locked read-modify-write, and [`Lock`] is a flag.
+//!
+//! With `cfg(moka_loom)` they are those of loom, which tries all orders in which threads can run and all values
+//! that a load may see; `tests/models/` are the programs that it tries. What takes too many steps for that is
+//! smaller there (see [`sized`]), and crossbeam-epoch and dashmap are stood in for.
 //!
 //! # Invariants
 //! - `one-at-a-time` (GIL build): a thread is inside the cache only while it holds the GIL, and nothing
@@ -14,13 +18,16 @@
 
 pub(crate) use std::sync::atomic::Ordering;
 
-#[cfg(not(moka_gil))]
+#[cfg(not(any(moka_gil, moka_loom)))]
 mod threads {
     use std::cell::Cell;
     use std::sync::atomic::Ordering;
     use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 
     pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize};
+    pub(crate) use std::thread::yield_now;
+
+    pub(crate) use crossbeam_epoch as epoch;
 
     /// Keeps what it holds on cache lines of its own: two lines, since they are fetched in pairs.
     #[repr(align(128))]
@@ -144,7 +151,7 @@ mod threads {
     }
 }
 
-#[cfg(moka_gil)]
+#[cfg(all(moka_gil, not(moka_loom)))]
 mod gil {
     use std::cell::{RefCell, RefMut};
     use std::sync::atomic::Ordering::{self, Relaxed};
@@ -220,10 +227,6 @@ mod gil {
                     self.store(old.max(other), order);
                     old
                 }
-
-                pub fn get_mut(&mut self) -> &mut $word {
-                    self.0.get_mut()
-                }
             }
         };
     }
@@ -240,7 +243,49 @@ mod gil {
     }
 }
 
-#[cfg(moka_gil)]
+/// What is real on either build: for threads that wait detached, and for what is written once.
+#[cfg(not(moka_loom))]
+mod real {
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr};
+    pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, OnceLock};
+    pub(crate) use std::thread;
+
+    pub(crate) use ::dashmap;
+
+    /// A size, and a smaller one for models, where two threads are to reach the hard cases in a few steps.
+    pub(crate) const fn sized<T: Copy>(size: T, _in_model: T) -> T {
+        size
+    }
+
+    /// A slice of zeroed memory, which the allocator gives without touching it.
+    ///
+    /// # Safety
+    /// - All zero is a valid `T`, and the default.
+    pub(crate) unsafe fn zeroed<T: Default>(len: usize) -> Box<[T]> {
+        // SAFETY: the caller's.
+        unsafe { Box::new_zeroed_slice(len).assume_init() }
+    }
+
+    /// A static that a model makes anew for each of its runs.
+    macro_rules! process_wide {
+        ($(#[$about:meta])* static $name:ident: $kind:ty = $value:expr;) => {
+            $(#[$about])*
+            static $name: $kind = $value;
+        };
+    }
+    pub(crate) use process_wide;
+}
+
+// Named, since a benchmark takes this file in by its path as well.
+#[cfg(moka_loom)]
+#[path = "sync/model.rs"]
+mod model;
+
+#[cfg(all(moka_gil, not(moka_loom)))]
 pub(crate) use gil::*;
-#[cfg(not(moka_gil))]
+#[cfg(moka_loom)]
+pub(crate) use model::*;
+#[cfg(not(moka_loom))]
+pub(crate) use real::*;
+#[cfg(not(any(moka_gil, moka_loom)))]
 pub(crate) use threads::*;

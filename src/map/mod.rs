@@ -21,14 +21,14 @@ use crate::departure::{Departures, Mark};
 use crate::entry::{Entry, Life, Lifetime, NEVER, Reference};
 use crate::lookup::Lookup;
 use crate::reclaim::{Guard, Retired, Shared};
-use crate::sync::{Lock, Locked, Ordering, Padded};
+use crate::sync::{Lock, Locked, Ordering, Padded, sized};
 
 pub(crate) use slab::Found;
 use slab::{Slab, SlabWriter};
 use table::{Slot, Table};
 
 /// Below this many slots a table does not shrink.
-const LEAST_TO_SHRINK: usize = 64;
+const LEAST_TO_SHRINK: usize = sized(64, 4);
 
 pub(crate) struct Map<K, V, S> {
     table: Shared<Table>,

@@ -15,16 +15,15 @@
 
 #![allow(unsafe_code)]
 
-use std::sync::OnceLock;
-
 use crate::entry::{Entry, Life, Reference};
 use crate::reclaim::{Bin, Guard, Retired, Shared};
-use crate::sync::Ordering;
+use crate::sync::{self, OnceLock, Ordering, sized};
 
 use super::table::MOST_NUMBERS;
 
-const FIRST_BITS: u32 = 4;
-const CHUNKS: usize = (32 - FIRST_BITS) as usize + 1;
+const FIRST_BITS: u32 = sized(4, 1);
+const NUMBER_BITS: u32 = sized(32, 4);
+const CHUNKS: usize = (NUMBER_BITS - FIRST_BITS) as usize + 1;
 const NO_NUMBER: u64 = u64::MAX;
 
 pub(crate) struct Chunk<K, V> {
@@ -102,15 +101,15 @@ fn size_of_chunk(chunk: usize) -> u32 {
 }
 
 /// A slice of zeroed memory, which the allocator gives without touching it.
-fn zeroed<T>(len: usize) -> Box<[T]> {
+fn zeroed<T: Default>(len: usize) -> Box<[T]> {
     // SAFETY: `zero`; called for `Entry` and `Life`, which are atomics and optional references, and all
-    // zero is a valid one of each.
-    unsafe { Box::new_zeroed_slice(len).assume_init() }
+    // zero is a valid one of each, the default.
+    unsafe { sync::zeroed(len) }
 }
 
 impl<K: Reference, V: Reference> Slab<K, V> {
     pub fn new() -> Self {
-        Slab { chunks: [const { Shared::empty() }; CHUNKS] }
+        Slab { chunks: std::array::from_fn(|_| Shared::empty()) }
     }
 
     #[inline(always)]

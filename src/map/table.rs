@@ -25,12 +25,12 @@
 //! Tags and slots are two cache lines a look-up; this is one. With 32 bits of tag an entry of
 //! another key is looked at once in millions of probes.
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, sized};
 
 const EMPTY: u64 = 0;
 const TOMBSTONE: u64 = 1;
 const FIRST: u64 = 2;
-const LEAST_BITS: u32 = 3;
+const LEAST_BITS: u32 = sized(3, 2);
 
 /// How many entries numbers can name.
 pub(super) const MOST_NUMBERS: u32 = u32::MAX - FIRST as u32;

@@ -6,7 +6,7 @@
 //! would cost if it only counted in the stamp up to 15, without the ticks and the following that the
 //! adapting window needs. Medians of 15 rounds, all in one process, in turns.
 
-#![allow(dead_code, unused_imports)]
+#![allow(dead_code, unused_imports, unused_macros)]
 
 #[path = "../../src/lazy_queue.rs"]
 mod lazy_queue;

@@ -1,0 +1,188 @@
+//! Single flight: a leader, its waiters, its failure, and writes during the computation. That nobody waits for ever
+//! is loom's own assertion: a run where all threads wait fails.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use loom::sync::atomic::{AtomicU64 as Seen, Ordering};
+use moka_py::{Failure, LoadError};
+
+use crate::support::{World, apart, model, one_hash, spawn};
+
+fn empty() -> Arc<World> {
+    Arc::new(World::new(7, false, apart))
+}
+
+/// Counts beside the model, without a step in it.
+fn counter() -> Arc<AtomicU64> {
+    Arc::default()
+}
+
+#[test]
+fn one_thread_computes_for_both() {
+    model(2, || {
+        let (world, computed) = (empty(), counter());
+        let count = computed.clone();
+        let compute = move || Ok(10 + count.fetch_add(1, Relaxed));
+        let other = {
+            let compute = compute.clone();
+            spawn(&world, move |world| world.get_with(1, compute))
+        };
+        let mine = world.get_with(1, compute);
+        assert_eq!((mine, other.join().expect("no panic")), (Ok(10), Ok(10)));
+        assert_eq!((computed.load(Relaxed), world.get(1)), (1, Some(10)));
+        world.end();
+    });
+}
+
+#[test]
+fn one_thread_computes_for_three() {
+    model(1, || {
+        let (world, computed) = (empty(), counter());
+        let count = computed.clone();
+        let compute = move || Ok(10 + count.fetch_add(1, Relaxed));
+        let others = [(); 2].map(|()| {
+            let compute = compute.clone();
+            spawn(&world, move |world| world.get_with(1, compute))
+        });
+        assert_eq!(world.get_with(1, compute), Ok(10));
+        others.into_iter().for_each(|other| assert_eq!(other.join().expect("no panic"), Ok(10)));
+        assert_eq!((computed.load(Relaxed), world.get(1)), (1, Some(10)));
+        world.end();
+    });
+}
+
+#[test]
+fn keys_of_one_hash_are_computed_each_for_itself() {
+    model(2, || {
+        let world = Arc::new(World::new(7, false, one_hash));
+        let other = spawn(&world, |world| world.get_with(1, || Ok(10)));
+        assert_eq!(world.get_with(2, || Ok(20)), Ok(20));
+        assert_eq!(other.join().expect("no panic"), Ok(10));
+        assert_eq!([world.get(1), world.get(2)], [Some(10), Some(20)]);
+        world.end();
+    });
+}
+
+#[test]
+fn who_waits_for_a_leader_that_fails_computes_itself() {
+    model(2, || {
+        let world = empty();
+        let failing =
+            spawn(&world, |world| world.get_with(1, || Err(Failure { error: "boom", is_shared: false })));
+        assert_eq!(world.get_with(1, || Ok(10)), Ok(10));
+        let failed = failing.join().expect("no panic");
+        assert!([Ok(10), Err(LoadError::User("boom"))].contains(&failed), "{failed:?}");
+        assert_eq!(world.get(1), Some(10));
+        world.end();
+    });
+}
+
+#[test]
+fn a_shared_failure_is_that_of_its_waiters_and_is_not_cached() {
+    model(2, || {
+        let world = empty();
+        let failing =
+            spawn(&world, |world| world.get_with(1, || Err(Failure { error: "boom", is_shared: true })));
+        let mine = world.get_with(1, || Ok(10));
+        let failed = failing.join().expect("no panic");
+        match mine {
+            Ok(10) => assert_eq!(world.get(1), Some(10)),
+            // It waited for the other.
+            Err(LoadError::User("boom")) => assert_eq!((failed, world.get(1)), (mine, None)),
+            other => panic!("{other:?}"),
+        }
+        world.end();
+    });
+}
+
+/// Computes from a source that changes. A result of before the change is not to be in the cache after a removal
+/// that came with it.
+fn beside_a_change(change: fn(&World), asks: bool, expected: fn(Option<u64>) -> bool) {
+    model(2, move || {
+        let world = World::new(7, false, apart);
+        let world = Arc::new(if asks { world.asking() } else { world });
+        let source = Arc::new(Seen::new(1));
+        let read = {
+            let source = source.clone();
+            move || Ok(source.load(Ordering::SeqCst))
+        };
+        let other = spawn(&world, move |world| {
+            // A change to a value that is read in a computation, and then what tells the cache of it.
+            source.store(2, Ordering::SeqCst);
+            change(world);
+        });
+        let got = world.get_with(1, read);
+        assert!([Ok(1), Ok(2), Ok(9)].contains(&got), "{got:?}");
+        other.join().expect("no panic");
+        let now = world.get(1);
+        assert!(expected(now), "{now:?}");
+        world.end();
+    });
+}
+
+#[test]
+fn a_removal_during_the_computation_keeps_its_result_out() {
+    let expected = |now| now == None || now == Some(2);
+    beside_a_change(|world| drop(world.remove(1)), false, expected);
+}
+
+#[test]
+fn a_removal_during_the_computation_keeps_its_result_out_where_a_user_compares() {
+    let expected = |now| now == None || now == Some(2);
+    beside_a_change(|world| drop(world.remove(1)), true, expected);
+}
+
+#[test]
+fn clearing_during_the_computation_keeps_its_result_out() {
+    beside_a_change(World::clear, false, |now| now == None || now == Some(2));
+}
+
+#[test]
+fn a_set_during_the_computation_wins() {
+    beside_a_change(|world| drop(world.set(1, 9)), false, |now| now == Some(9));
+}
+
+#[test]
+fn who_comes_after_a_removal_does_not_get_what_was_computed_before() {
+    model(2, || {
+        let world = empty();
+        let source = Arc::new(Seen::new(1));
+        let read = |source: &Arc<Seen>| {
+            let source = source.clone();
+            move || Ok(source.load(Ordering::SeqCst))
+        };
+        let (first, second) = (read(&source), read(&source));
+        let early = spawn(&world, move |world| world.get_with(1, first));
+        source.store(2, Ordering::SeqCst);
+        world.remove(1);
+        assert_eq!(world.get_with(1, second), Ok(2));
+        assert!([Ok(1), Ok(2)].contains(&early.join().expect("no panic")));
+        assert_eq!(world.get(1), Some(2));
+        world.end();
+    });
+}
+
+#[test]
+fn a_circle_of_two_threads_is_told_to_one_of_them() {
+    model(2, || {
+        let world = empty();
+        let nested = |world: &Arc<World>, first: u64, second: u64| {
+            let inner = world.clone();
+            move |world: &World| {
+                world.get_with(first, || {
+                    inner.get_with(second, || Ok(100 * second)).map_err(|error| match error {
+                        LoadError::Circle => Failure { error: "circle", is_shared: false },
+                        other => panic!("{other:?}"),
+                    })
+                })
+            }
+        };
+        let other = spawn(&world, nested(&world, 1, 2));
+        let mine = nested(&world, 2, 1)(&world);
+        let other = other.join().expect("no panic");
+        let is_circle = |got: &Result<u64, _>| *got == Err(LoadError::User("circle"));
+        assert!(!(is_circle(&mine) && is_circle(&other)), "{mine:?}, {other:?}");
+        world.end();
+    });
+}
