@@ -82,6 +82,10 @@ clippy_python() {
   PYO3_PYTHON=$python with_target "clippy-$1" cargo clippy --locked --features python -- -D warnings
 }
 
+clippy_models() {
+  RUSTFLAGS="--cfg moka_loom" with_target loom cargo clippy --locked --test models -- -D warnings
+}
+
 test_core() { with_target core timeout --foreground -k 10 900 cargo test --locked --no-fail-fast; }
 
 # The core as the GIL build has it, where the lock is the GIL's.
@@ -105,6 +109,7 @@ quick_steps() {
   step "workflows" check_workflows
   step "rustfmt" cargo fmt --check -- --color never
   step "clippy, core" clippy_core
+  step "clippy, models" clippy_models
   for version in "${MUST[@]}"; do step "clippy, python feature, $version" clippy_python "$version"; done
   step "ruff check" "$lint/bin/ruff" check --output-format concise .
   step "ruff format" "$lint/bin/ruff" format --check .

@@ -97,6 +97,39 @@ fn a_value_that_is_replaced_takes_its_own_deadline() {
 }
 
 #[test]
+fn an_old_value_does_not_get_the_deadline_of_a_new_one() {
+    model(3, || {
+        let world = empty();
+        world.set_for(1, 10, TTL, 0);
+        world.advance(TTL - 1);
+        // Just in time, or too late.
+        let writer = spawn(&world, |world| world.set_for(1, 11, TTL, 0));
+        let reader = spawn(&world, |world| {
+            world.advance(1);
+            world.get(1)
+        });
+        assert_ne!(reader.join().expect("no panic"), Some(10));
+        writer.join().expect("no panic");
+        assert_eq!(world.get(1), Some(11));
+        world.end();
+    });
+}
+
+#[test]
+fn a_key_that_gets_a_time_to_idle_is_there_throughout() {
+    model(3, || {
+        let world = empty();
+        world.set_for(1, 10, 8 * TTL, 0);
+        // Its last use is longer ago than the time to idle that comes.
+        world.advance(2 * TTL);
+        let other = spawn(&world, |world| world.set_for(1, 11, 0, TTL));
+        assert!([Some(10), Some(11)].contains(&world.get(1)));
+        other.join().expect("no panic");
+        world.end();
+    });
+}
+
+#[test]
 fn a_use_puts_the_end_off_and_does_not_bring_it_back() {
     model(3, || {
         let world = empty();
@@ -120,10 +153,12 @@ fn two_uses_leave_the_later_one() {
         let world = empty();
         world.set_for(1, 10, 0, TTL);
         world.advance(TTL / 4);
-        let other = spawn(&world, |world| world.get(1));
-        world.advance(TTL / 2);
-        assert_eq!(world.get(1), Some(10));
-        assert_eq!(other.join().expect("no panic"), Some(10));
+        let early = spawn(&world, |world| world.get(1));
+        let late = spawn(&world, |world| {
+            world.advance(TTL / 2);
+            world.get(1)
+        });
+        [early, late].into_iter().for_each(|use_of| assert_eq!(use_of.join().expect("no panic"), Some(10)));
         world.advance(TTL - 1);
         assert_eq!(world.get(1), Some(10), "it was used within its time");
         world.end();

@@ -1,30 +1,36 @@
 //! Keys, values and caches for the models.
 
 use std::cell::Cell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64 as Time, AtomicUsize as Count, Ordering::Relaxed as Beside};
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
 
-use loom::sync::atomic::{AtomicUsize, Ordering};
+use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use moka_py::{
     Cache, Cause, Clock, Config, Cursor, Departures, Failure, Kind, Lifetime, LoadError, Lookup, Stored,
 };
 
 pub type Error = &'static str;
 
-/// Tries a model: all its runs with at most so many preemptions, which `LOOM_MAX_PREEMPTIONS` overrides.
-///
-/// Most bugs show with two. Without a bound a model of two calls takes hours.
+/// Tries a model: all runs of it with at most so many preemptions, or what `LOOM_MAX_PREEMPTIONS` says, and
+/// `MOKA_MODEL_MORE` beyond that. Without a bound two calls would take hours, and most bugs show with two.
 pub fn model(preemptions: usize, run: impl Fn() + Sync + Send + 'static) {
+    let more =
+        std::env::var("MOKA_MODEL_MORE").map_or(0, |more| more.parse().expect("MOKA_MODEL_MORE is a number"));
     let mut builder = loom::model::Builder::new();
     builder.max_branches = 20_000;
-    builder.preemption_bound = builder.preemption_bound.or(Some(preemptions));
-    let runs = Arc::new(Count::new(0));
+    let bound = builder.preemption_bound.unwrap_or(preemptions) + more;
+    builder.preemption_bound = Some(bound);
+    let most = builder.max_duration.unwrap_or(Duration::MAX);
+    let (runs, began) = (Arc::new(Count::new(0)), Instant::now());
     let counted = runs.clone();
     builder.check(move || {
         counted.fetch_add(1, Beside);
         run();
     });
-    println!("{} runs", runs.load(Beside));
+    let end = if began.elapsed() < most { "all" } else { "not all, for want of time" };
+    let name = std::thread::current().name().unwrap_or("a model").to_owned();
+    println!("{name}: {} runs with at most {bound} preemptions, {end}", runs.load(Beside));
 }
 
 loom::thread_local! {
@@ -33,8 +39,8 @@ loom::thread_local! {
 }
 
 struct Body {
-    word: u64,
-    /// loom's, so that whoever counts up must be ordered after its making.
+    /// loom's, so that whoever reads it must be ordered after its making, and before its end: it is taken out then.
+    word: RwLock<Option<AtomicU64>>,
     count: AtomicUsize,
     alive: Arc<Count>,
 }
@@ -46,18 +52,20 @@ pub struct Shared(&'static Body);
 impl Shared {
     fn new(word: u64, alive: &Arc<Count>) -> Self {
         alive.fetch_add(1, Beside);
+        let word = RwLock::new(Some(AtomicU64::new(word)));
         Shared(Box::leak(Box::new(Body { word, count: AtomicUsize::new(1), alive: alive.clone() })))
     }
 
     pub fn word(&self) -> u64 {
-        self.0.word
+        let word = self.0.word.try_read().expect("nobody ends what is read");
+        word.as_ref().expect("it is read after its end").load(Ordering::Relaxed)
     }
 }
 
 impl Clone for Shared {
     fn clone(&self) -> Self {
         let before = self.0.count.fetch_add(1, Ordering::Relaxed);
-        assert!(before > 0, "{} is used after its end", self.0.word);
+        assert!(before > 0, "it is used after its end");
         Shared(self.0)
     }
 }
@@ -68,10 +76,12 @@ impl Drop for Shared {
             return;
         }
         let before = self.0.count.fetch_sub(1, Ordering::AcqRel);
-        assert!(before > 0, "{} is dropped twice", self.0.word);
+        assert!(before > 0, "it is dropped twice");
         if before == 1 {
-            let is_inside = IS_INSIDE.with(Cell::get);
-            assert!(!is_inside, "{} is dropped in the middle of a call", self.0.word);
+            assert!(!IS_INSIDE.with(Cell::get), "it is dropped in the middle of a call");
+            let word = self.0.word.try_write().expect("nobody reads what ends").take();
+            // A write: loom knows who is not ordered before it.
+            word.expect("it ends once").with_mut(|_| ());
             self.0.alive.fetch_sub(1, Beside);
         }
     }
@@ -83,6 +93,8 @@ pub struct Query {
     hash: u64,
     /// Whether equality needs a user's code.
     asks: bool,
+    /// How often that runs until it fails.
+    patience: Cell<usize>,
 }
 
 impl Lookup<Shared> for Query {
@@ -101,6 +113,7 @@ impl Lookup<Shared> for Query {
     }
 
     fn equals(&self, key: &Shared) -> Result<bool, Error> {
+        self.patience.set(self.patience.get().checked_sub(1).ok_or("no patience")?);
         Ok(key.word() == self.key.word())
     }
 
@@ -158,7 +171,8 @@ impl World {
     }
 
     fn query(&self, id: u64) -> Query {
-        Query { key: Shared::new(id, &self.alive), hash: (self.hash)(id), asks: self.asks }
+        let patience = Cell::new(usize::MAX);
+        Query { key: Shared::new(id, &self.alive), hash: (self.hash)(id), asks: self.asks, patience }
     }
 
     fn stored(&self, word: u64) -> Stored<Shared> {
@@ -224,7 +238,18 @@ impl World {
         id: u64,
         compute: impl FnOnce() -> Result<u64, Failure<Error>>,
     ) -> Result<u64, LoadError<Error>> {
+        self.get_with_patience(id, usize::MAX, compute)
+    }
+
+    /// The same, with a user's code that fails when it has compared keys so often.
+    pub fn get_with_patience(
+        &self,
+        id: u64,
+        patience: usize,
+        compute: impl FnOnce() -> Result<u64, Failure<Error>>,
+    ) -> Result<u64, LoadError<Error>> {
         let query = self.query(id);
+        query.patience.set(patience);
         let mut left = Departures::new();
         let compute = || compute().map(|word| (Shared::new(word, &self.alive), 1));
         let mut pause = |park: &(dyn Fn() + Sync)| {
