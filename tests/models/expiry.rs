@@ -165,6 +165,20 @@ fn two_uses_leave_the_later_one() {
     });
 }
 
+#[test]
+fn of_two_deadlines_the_earlier_one_is_kept() {
+    model(2, || {
+        let world = Arc::new(World::new(8, false, apart));
+        let other = spawn(&world, |world| world.set_for(1, 10, TTL, 0));
+        world.set_for(2, 20, 4 * TTL, 0);
+        other.join().expect("no panic");
+        world.advance(2 * TTL);
+        // Any call tells what is due.
+        assert_eq!(world.get_and_tell(4).1, [(1, 10, Cause::Expired)]);
+        world.end();
+    });
+}
+
 /// Two shards, where a writer files a deadline while another thread's maintenance looks for the earliest one.
 #[test]
 fn no_deadline_is_forgotten() {
