@@ -1,7 +1,6 @@
 """A cache and its process: Ctrl-C, and the end of the interpreter."""
 
 import os
-import sys
 
 import pytest
 from helpers import run_script
@@ -196,18 +195,7 @@ for number in range(10):
     )
 
 
-@pytest.mark.parametrize(
-    "listener",
-    [
-        "None",
-        pytest.param(
-            "lambda *event: None",
-            marks=pytest.mark.skipif(
-                sys.version_info < (3, 14), reason="until 3.14 CPython ends such a thread in the middle of native code"
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("listener", ["None", "lambda *event: None"])
 def test_interpreter_ends_with_daemon_threads_at_work(listener):
     run_script(
         f"listener = {listener}"

@@ -24,6 +24,8 @@ mod moka;
 mod object;
 mod owner;
 mod simulate;
+#[cfg(moka_stays)]
+mod stays;
 mod tuple;
 
 use pyo3::prelude::*;
