@@ -15,6 +15,7 @@ mod counts;
 mod end;
 mod fast;
 mod heap_type;
+mod interpreter;
 mod key;
 mod listener;
 mod mapping;
@@ -65,6 +66,7 @@ mod _moka_py {
 
 /// What is done once a process, also where the module is imported anew.
 fn prepare(py: Python<'_>) -> PyResult<()> {
+    interpreter::claim(py)?;
     static PREPARED: PyOnceLock<()> = PyOnceLock::new();
     let prepare = || {
         fast::install(py)?;

@@ -1,0 +1,155 @@
+"""Recursion through the cache: it ends in a RecursionError, and the cache is usable afterwards."""
+
+import pytest
+from helpers import run_script
+
+BEGIN = """
+import sys
+from moka_py import Moka, cached
+cache = Moka(100_000)
+class Compared:
+    hash = 1
+    def __hash__(self): return self.hash
+    def __eq__(self, other): return self.act()
+def no_error_but_this(call, error=RecursionError):
+    try:
+        call()
+    except error:
+        return
+    raise AssertionError("no error")
+def check(cache=cache):
+    cache.set("after", 1)
+    assert cache.get("after") == 1 and cache.get_with("more", int) == 0
+    assert len(cache) == len(list(cache)) == cache.weighted_size()
+"""
+
+CALLS = {
+    "eq of get": "cache.get(Compared())",
+    "eq of set": "cache.set(Compared(), 1)",
+    "eq of remove": "cache.remove(Compared())",
+    "eq of setdefault": "cache.setdefault(Compared(), 1)",
+    "eq of get_with": "cache.get_with(Compared(), int)",
+    "eq of in": "Compared() in cache",
+    "eq of get_many": "cache.get_many([Compared()])",
+    "eq of a cached function": "function(Compared())",
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_eq_that_calls_the_cache_again(call):
+    run_script(
+        BEGIN
+        + f"""
+function = cached()(lambda x: x)
+cache.set(Compared(), 1)
+function(Compared())
+Compared.act = lambda self: {call}
+no_error_but_this(lambda: {call})
+Compared.act = lambda self: False
+{call}
+check()
+"""
+    )
+
+
+def test_hash_that_calls_the_cache_again():
+    run_script(
+        BEGIN
+        + """
+class Hashed:
+    def __hash__(self): return cache.get(Hashed(), 1)
+no_error_but_this(lambda: cache.get(Hashed()))
+check()
+"""
+    )
+
+
+CALLBACKS = {
+    "weigher": "own = Moka(9, weigher=lambda *_: (deep and own.set(1, 1)) or 1); call = lambda: own.set(1, 1)",
+    "predicate": "own = Moka(9); own.set(1, 1); p = lambda *_: own.remove_if(p); call = lambda: own.remove_if(p)",
+    "initializer": "own = Moka(9); f = lambda n: own.get_with(n, lambda: f(n + 1)); call = lambda: f(0)",
+    "cached function": "f = cached()(lambda n: f(n + 1)); own = f.cache; call = lambda: f(0)",
+    "shared function": "f = cached(wait_concurrent=True)(lambda n: f(n + 1)); own = f.cache; call = lambda: f(0)",
+    "keys": "own = Moka(9); g = lambda: (own.get_many(g()) for _ in '1'); call = lambda: own.get_many(g())",
+}
+
+
+@pytest.mark.parametrize("callback", CALLBACKS.values(), ids=CALLBACKS)
+@pytest.mark.parametrize("limit", [1_000, 1_000_000])
+def test_callback_that_calls_its_cache_without_end(callback, limit):
+    """Where the interpreter's own limit is out of the way, the one of its C stack holds."""
+    run_script(
+        BEGIN
+        + f"""
+sys.setrecursionlimit({limit})
+deep = True
+{callback}
+no_error_but_this(call)
+deep = False
+check(own)
+"""
+    )
+
+
+@pytest.mark.parametrize("what", ["listener", "end of a value"])
+def test_callback_without_a_caller_to_raise_to_ends_in_the_hook(what):
+    run_script(
+        BEGIN
+        + f"""
+deep = True
+sys.unraisablehook = lambda report: None
+class Ends:
+    def __del__(self): deep and cache.set(1, Ends())
+if {what!r} == "listener":
+    own = Moka(10, eviction_listener=lambda key, value, cause: deep and own.set(key, value))
+    own.set(1, 1), own.set(1, 2)
+    deep = False
+    check(own)
+else:
+    cache.set(1, Ends()), cache.set(1, 1)
+    deep = False
+check()
+"""
+    )
+
+
+def test_computations_inside_each_other_ten_thousand_deep():
+    """As deep as the C stack allows; what then fails leaves nothing behind, and shallower ones work."""
+    run_script(
+        BEGIN
+        + """
+sys.setrecursionlimit(1_000_000)
+def ask(number, last):
+    return cache.get_with(number, lambda: ask(number + 1, last) if number < last else "end")
+try:
+    assert ask(0, 10_000) == "end"
+except RecursionError:
+    assert len(cache) == 0
+assert ask(0, 150) == "end" and len(cache) == 151
+check()
+"""
+    )
+
+
+@pytest.mark.parametrize("kind", ["(inner,)", "frozenset([inner])"])
+def test_keys_nested_a_hundred_thousand_deep(kind):
+    run_script(
+        BEGIN
+        + f"""
+def nested():
+    inner = ()
+    for _ in range(100_000):
+        inner = {kind}
+    return inner
+function = cached()(lambda x: 1)
+for call in (lambda: cache.get(nested()), lambda: function(nested())):
+    for _ in range(2):
+        try:
+            call()
+            cache.set(nested(), 1)
+        except RecursionError:
+            pass
+cache.clear()
+check()
+"""
+    )
