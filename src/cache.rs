@@ -433,6 +433,18 @@ where
         }
     }
 
+    /// Goes on with what a call left over the capacity, because its list had no memory for all that was to leave.
+    #[cold]
+    pub fn catch_up(&self, left: &mut Departures<K, V>) {
+        let now = self.now();
+        for shard in self.shards.iter() {
+            if !self.budget.is_over(0) {
+                break;
+            }
+            shard.relieve(now, &self.budget, left);
+        }
+    }
+
     /// Makes sure that the shards are looked at by this instant.
     fn schedule(&self, due: u64) {
         full_fence();

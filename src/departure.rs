@@ -56,6 +56,8 @@ impl<K, V> Departure<K, V> {
 /// [`Cache::release`](crate::Cache::release). Dropping it instead leaks what it holds.
 pub struct Departures<K, V> {
     pub(crate) list: SmallVec<[Departure<K, V>; 1]>,
+    /// Whether more was to leave than there was memory for.
+    is_cut: bool,
     /// Made when a key is held to be compared, which most calls never do.
     compared: Option<Box<Compared<K>>>,
 }
@@ -78,7 +80,7 @@ pub(crate) struct Mark {
 
 impl<K, V> Default for Departures<K, V> {
     fn default() -> Self {
-        Departures { list: SmallVec::new(), compared: None }
+        Departures { list: SmallVec::new(), is_cut: false, compared: None }
     }
 }
 
@@ -124,6 +126,21 @@ impl<K, V> Departures<K, V> {
     pub(crate) fn drop_unseen(self) {
         let mut bin = Bin::default();
         self.list.into_iter().for_each(|departure| bin.put(departure.pair));
+    }
+
+    /// Whether so many more may leave. Where something left and there is no memory for more, that waits until the list
+    /// is empty.
+    #[inline]
+    pub(crate) fn has_room(&mut self, more: usize) -> bool {
+        let has_room = self.list.is_empty() || self.list.try_reserve(more).is_ok();
+        self.is_cut |= !has_room;
+        has_room
+    }
+
+    /// Whether more was to leave than there was memory for. The caller calls [`Cache::catch_up`](crate::Cache::catch_up)
+    /// with another list.
+    pub fn is_cut(&self) -> bool {
+        self.is_cut
     }
 
     pub(crate) fn push(&mut self, pair: Retired<(Option<K>, V)>, cause: Cause) {

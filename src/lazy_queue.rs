@@ -22,6 +22,7 @@
 //! common case moves an entry three times in its life.
 
 use crate::lists::Lists;
+use crate::memory::NoMemory;
 
 const DIGIT_BITS: u32 = 5;
 const DIGITS: usize = 1 << DIGIT_BITS;
@@ -38,6 +39,12 @@ pub(crate) struct LazyQueue {
 }
 
 impl LazyQueue {
+    /// Makes sure that an entry can be filed.
+    #[inline(always)]
+    pub fn reserve(&mut self, number: u32) -> Result<(), NoMemory> {
+        self.buckets.reserve(number)
+    }
+
     /// Files an entry under a key, wherever it was.
     pub fn file(&mut self, number: u32, key: u64) {
         self.remove(number);

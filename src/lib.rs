@@ -51,6 +51,7 @@ mod lazy_queue;
 mod lists;
 mod lookup;
 mod map;
+mod memory;
 mod policy;
 #[cfg(feature = "python")]
 mod python;

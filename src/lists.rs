@@ -8,6 +8,8 @@
 //! - `ring`: following `next` from an anchor comes back to it; `prev` is its mirror.
 //! - `once`: the node of a number that is in no list links to [`NOWHERE`].
 
+use crate::memory::{self, NoMemory};
+
 const ANCHOR: u32 = 1 << 31;
 const NOWHERE: u32 = u32::MAX;
 
@@ -38,6 +40,12 @@ impl Lists {
         for list in self.anchors.len() as u32..lists as u32 {
             self.anchors.push(Node { prev: ANCHOR | list, next: ANCHOR | list });
         }
+    }
+
+    /// Makes sure that a number can be pushed.
+    #[inline(always)]
+    pub fn reserve(&mut self, number: u32) -> Result<(), NoMemory> {
+        memory::reserve(&mut self.nodes, number)
     }
 
     #[inline(always)]

@@ -24,4 +24,10 @@ pub trait Lookup<K> {
     /// Whether the two are the same object. Called under a lock, so it must not block, drop a key or
     /// run foreign code.
     fn same(a: &K, b: &K) -> bool;
+
+    /// The error of a write that found no memory, and so changed nothing. Without one, the process ends as Rust has it.
+    #[cold]
+    fn no_memory(&self) -> Self::Error {
+        std::alloc::handle_alloc_error(std::alloc::Layout::new::<K>())
+    }
 }

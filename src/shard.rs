@@ -19,6 +19,7 @@ use crate::entry::{Lifetime, NEVER, Reference};
 use crate::expiry::{Clock, DeadlineQueue};
 use crate::lookup::Lookup;
 use crate::map::{Found, Glance, Map, MapLock, Place};
+use crate::memory::{self, NoMemory};
 use crate::policy::{self, Look, Policy, Recorder, View};
 use crate::reclaim::{Guard, pin};
 use crate::sync::{AtomicU64, Ordering, Padded};
@@ -50,6 +51,11 @@ struct Weights(Option<Vec<u32>>);
 impl Weights {
     fn get(&self, number: u32) -> u64 {
         self.0.as_ref().map_or(1, |weights| u64::from(weights[number as usize]))
+    }
+
+    /// Makes sure that the weight of a number can be set.
+    fn reserve(&mut self, number: u32) -> Result<(), NoMemory> {
+        self.0.as_mut().map_or(Ok(()), |weights| memory::reserve(weights, number))
     }
 
     fn set(&mut self, number: u32, weight: u32) {
@@ -273,18 +279,24 @@ impl<K: Reference, V: Reference> Shard<K, V> {
             change.tell();
             return Ok((Written::Done, now));
         }
-        let number = match found {
-            Some(number) if is_live => {
+        let replaced = found.filter(|_| is_live);
+        // What is due is as good as gone, with its key.
+        if let Some(due) = found.filter(|_| !is_live) {
+            change.take_out(due, Cause::Expired, &mut guard);
+        }
+        if change.reserve(replaced, &write, &mut guard).is_err() {
+            change.tell();
+            // Law 1: an error is an object of the user's world.
+            drop(locked);
+            drop(guard);
+            return Err(query.no_memory());
+        }
+        let number = match replaced {
+            Some(number) => {
                 change.replace(number, write, &guard);
                 number
             }
-            found => {
-                // What is due is as good as gone, with its key.
-                if let Some(due) = found {
-                    change.take_out(due, Cause::Expired, &mut guard);
-                }
-                change.insert(query, write, &mut guard)
-            }
+            None => change.insert(query, write, &mut guard),
         };
         change.make_room(Some(number), &mut guard);
         Ok((Written::Done, now))
@@ -425,6 +437,9 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         for _ in 0..BATCH {
             next = next.and_then(|from| change.locked.next_live(from, &guard));
             let Some(number) = next else { break };
+            if !change.left.has_room(1) {
+                break;
+            }
             change.take_out(number, Cause::Explicit, &mut guard);
             next = Some(number + 1);
         }

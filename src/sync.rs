@@ -246,6 +246,8 @@ mod gil {
 /// What is real on either build: for threads that wait detached, and for what is written once.
 #[cfg(not(moka_loom))]
 mod real {
+    use std::alloc::{Layout, alloc_zeroed};
+    use std::ptr;
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr};
     pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, OnceLock};
     pub(crate) use std::thread;
@@ -257,13 +259,21 @@ mod real {
         size
     }
 
-    /// A slice of zeroed memory, which the allocator gives without touching it.
+    /// A slice of zeroed memory, which the allocator gives without touching it, or `None` if it has none.
     ///
     /// # Safety
-    /// - All zero is a valid `T`, and the default.
-    pub(crate) unsafe fn zeroed<T: Default>(len: usize) -> Box<[T]> {
-        // SAFETY: the caller's.
-        unsafe { Box::new_zeroed_slice(len).assume_init() }
+    /// - All zero is a valid `T`, and the default. A `T` has a size, and `len` is not 0.
+    pub(crate) unsafe fn zeroed<T: Default>(len: usize) -> Option<Box<[T]>> {
+        let layout = Layout::array::<T>(len).ok()?;
+        debug_assert!(layout.size() > 0, "something is asked for");
+        // SAFETY: the caller's: the size is not zero.
+        let memory = unsafe { alloc_zeroed(layout) };
+        if memory.is_null() {
+            return None;
+        }
+        let slice = ptr::slice_from_raw_parts_mut(memory.cast::<T>(), len);
+        // SAFETY: the caller's: all zero is valid. The memory was just allocated by the layout of the slice.
+        Some(unsafe { Box::from_raw(slice) })
     }
 
     /// A static that a model makes anew for each of its runs.

@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 
 use crate::entry::NEVER;
 use crate::lazy_queue::LazyQueue;
+use crate::memory::NoMemory;
 
 const TICK_BITS: u32 = 16;
 /// Entries taken out at once.
@@ -26,6 +27,12 @@ pub(crate) struct DeadlineQueue {
 
 impl DeadlineQueue {
     pub const TICK: u64 = 1 << TICK_BITS;
+
+    /// Makes sure that an entry can be filed.
+    #[inline]
+    pub fn reserve(&mut self, number: u32) -> Result<(), NoMemory> {
+        self.queue.reserve(number)
+    }
 
     /// Learns that an entry's deadline changed from `before` to `after`.
     pub fn update(&mut self, number: u32, before: u64, after: u64) {

@@ -8,4 +8,4 @@ mod clock;
 mod deadline_queue;
 
 pub use clock::Clock;
-pub(crate) use deadline_queue::DeadlineQueue;
+pub(crate) use deadline_queue::{BATCH, DeadlineQueue};

@@ -20,6 +20,7 @@ mod table;
 use crate::departure::{Departures, Mark};
 use crate::entry::{Entry, Life, Lifetime, NEVER, Reference};
 use crate::lookup::Lookup;
+use crate::memory::NoMemory;
 use crate::reclaim::{Guard, Retired, Shared};
 use crate::sync::{Lock, Locked, Ordering, Padded, sized};
 
@@ -255,7 +256,26 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
         true
     }
 
-    /// Puts a new entry in. The caller knows that its key is absent.
+    /// Makes sure that a new entry finds its memory, also that of a deadline. Returns the number that it will have.
+    pub fn reserve(&mut self, has_life: bool, guard: &mut Guard) -> Result<u32, NoMemory> {
+        let taken = self.writer.live + self.writer.tombstones;
+        if self.map.table.get(guard).is_none_or(|table| taken >= table.room()) {
+            self.resize(guard)?;
+        }
+        let number = self.map.slab.reserve_number(&mut self.writer.slab, guard)?;
+        if has_life {
+            self.reserve_life(number, guard)?;
+        }
+        Ok(number)
+    }
+
+    /// Makes sure that the entry of a number has the memory of a deadline.
+    #[inline]
+    pub fn reserve_life(&mut self, number: u32, guard: &Guard) -> Result<(), NoMemory> {
+        self.map.slab.reserve_life(number, &mut self.writer.slab, guard)
+    }
+
+    /// Puts a new entry in, for which there was a [`reserve`](Self::reserve). The caller knows that its key is absent.
     pub fn insert(
         &mut self,
         hash: u64,
@@ -264,7 +284,6 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
         lifetime: Option<(u64, Lifetime)>,
         guard: &mut Guard,
     ) -> u32 {
-        self.reserve(guard);
         let map = self.map;
         let number = map.slab.take_number(&mut self.writer.slab, guard);
         let entry = map.slab.entry(number, guard);
@@ -298,7 +317,7 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
     fn begin_life(&mut self, number: u32, lifetime: Option<(u64, Lifetime)>, guard: &Guard) {
         match lifetime {
             Some((now, lifetime)) => {
-                let life = self.map.slab.life_or_make(number, &mut self.writer.slab, guard);
+                let life = self.life(number, guard).expect("a deadline's memory was reserved");
                 life.begin(now, lifetime);
             }
             None => {
@@ -321,30 +340,24 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
         self.writer.live -= 1;
         let key = entry.key.swap(None);
         let value = entry.value.swap(None);
-        map.slab.give_back(number, &mut self.writer.slab);
+        map.slab.give_back(number, &mut self.writer.slab, guard);
         if slots > LEAST_TO_SHRINK && self.writer.live < slots / 8 {
-            self.resize(guard);
+            // Without memory it stays as large as it is.
+            let _ = self.resize(guard);
         }
         key.zip(value.transpose().expect("`whole`: a live entry has a value"))
     }
 
-    /// Makes sure that one more slot can be taken.
-    fn reserve(&mut self, guard: &mut Guard) {
-        let taken = self.writer.live + self.writer.tombstones;
-        if self.map.table.get(guard).is_none_or(|table| taken >= table.room()) {
-            self.resize(guard);
-        }
-    }
-
     #[cold]
-    fn resize(&mut self, guard: &mut Guard) {
+    fn resize(&mut self, guard: &mut Guard) -> Result<(), NoMemory> {
         let slots = Table::slots_for(self.writer.live);
         let next = match self.map.table.get(guard) {
-            Some(table) => table.resized(slots),
-            None => Table::new(slots, 0),
+            Some(table) => table.resized(slots)?,
+            None => Table::new(slots, 0)?,
         };
         self.map.table.replace(Some(next), guard);
         self.writer.tombstones = 0;
+        Ok(())
     }
 
     /// Prepares a trim, a grace ahead of it.

@@ -16,6 +16,7 @@
 #![allow(unsafe_code)]
 
 use crate::entry::{Entry, Life, Reference};
+use crate::memory::NoMemory;
 use crate::reclaim::{Bin, Guard, Retired, Shared};
 use crate::sync::{self, OnceLock, Ordering, sized};
 
@@ -101,10 +102,10 @@ fn size_of_chunk(chunk: usize) -> u32 {
 }
 
 /// A slice of zeroed memory, which the allocator gives without touching it.
-fn zeroed<T: Default>(len: usize) -> Box<[T]> {
+fn zeroed<T: Default>(len: usize) -> Result<Box<[T]>, NoMemory> {
     // SAFETY: `zero`; called for `Entry` and `Life`, which are atomics and optional references, and all
     // zero is a valid one of each, the default.
-    unsafe { sync::zeroed(len) }
+    unsafe { sync::zeroed(len) }.ok_or(NoMemory)
 }
 
 impl<K: Reference, V: Reference> Slab<K, V> {
@@ -138,24 +139,38 @@ impl<K: Reference, V: Reference> Slab<K, V> {
         if writer.has_lives { self.find(number, guard).life() } else { None }
     }
 
-    pub fn life_or_make<'g>(&self, number: u32, writer: &mut SlabWriter, guard: &'g Guard) -> &'g Life {
-        writer.has_lives = true;
-        let (chunk, offset) = self.chunk(number, guard);
-        &chunk.lives.get_or_init(|| zeroed(chunk.entries.len()))[offset]
+    /// Makes sure that an entry has a life.
+    #[inline]
+    pub fn reserve_life(&self, number: u32, writer: &mut SlabWriter, guard: &Guard) -> Result<(), NoMemory> {
+        let (chunk, _) = self.chunk(number, guard);
+        if chunk.lives.get().is_none() {
+            // The lock's holder is the one who sets it.
+            let _ = chunk.lives.set(zeroed(chunk.entries.len())?);
+            writer.has_lives = true;
+        }
+        Ok(())
     }
 
-    /// A number whose entry is empty. Panics when four billion are in use: 128 GiB of entries.
-    pub fn take_number(&self, writer: &mut SlabWriter, guard: &mut Guard) -> u32 {
+    /// Makes sure that there is a number to take, and tells which one that will be.
+    #[inline]
+    pub fn reserve_number(&self, writer: &mut SlabWriter, guard: &mut Guard) -> Result<u32, NoMemory> {
         self.end_rests(writer, guard);
         if writer.room == 0 {
             let next = writer.chunks.iter().position(|state| !state.exists);
             let chunk = next.expect("there are chunks for every number");
             let chunk_len = size_of_chunk(chunk) as usize;
-            let made = Chunk { entries: zeroed(chunk_len), lives: OnceLock::new() };
+            let made = Chunk { entries: zeroed(chunk_len)?, lives: OnceLock::new() };
             self.chunks[chunk].replace(Some(made), guard);
             writer.chunks[chunk].exists = true;
             writer.room |= 1 << chunk;
         }
+        let chunk = writer.room.trailing_zeros() as usize;
+        let state = &writer.chunks[chunk];
+        Ok(if state.free == NO_NUMBER { start_of(chunk) + state.fresh } else { state.free as u32 })
+    }
+
+    /// The number that was reserved, whose entry is empty. Panics when four billion are in use: 128 GiB of entries.
+    pub fn take_number(&self, writer: &mut SlabWriter, guard: &Guard) -> u32 {
         let chunk = writer.room.trailing_zeros() as usize;
         let state = &mut writer.chunks[chunk];
         let number = if state.free == NO_NUMBER {
@@ -175,8 +190,10 @@ impl<K: Reference, V: Reference> Slab<K, V> {
     }
 
     /// Gives a number back. It rests first.
-    pub fn give_back(&self, number: u32, writer: &mut SlabWriter) {
+    pub fn give_back(&self, number: u32, writer: &mut SlabWriter, guard: &Guard) {
         writer.resting.put(Retired::of(number));
+        // However many are given back in a row, few wait.
+        self.end_rests(writer, guard);
     }
 
     fn end_rests(&self, writer: &mut SlabWriter, guard: &Guard) {
@@ -247,8 +264,14 @@ mod tests {
 
     type TestSlab = Slab<Arc<u64>, Arc<u64>>;
 
+    fn take_one(slab: &TestSlab, writer: &mut SlabWriter) -> u32 {
+        let reserved = slab.reserve_number(writer, &mut pin()).expect("there is memory");
+        assert_eq!(slab.take_number(writer, &pin()), reserved);
+        reserved
+    }
+
     fn take(slab: &TestSlab, writer: &mut SlabWriter, many: usize) -> Vec<u32> {
-        (0..many).map(|_| slab.take_number(writer, &mut pin())).collect()
+        (0..many).map(|_| take_one(slab, writer)).collect()
     }
 
     /// Ends all rests. Other tests may hold them up for a while.
@@ -284,7 +307,7 @@ mod tests {
         let (slab, mut writer) = (TestSlab::new(), SlabWriter::default());
         take(&slab, &mut writer, 100);
         let back = [3, 5, 20, 70, 71];
-        back.iter().for_each(|&number| slab.give_back(number, &mut writer));
+        back.iter().for_each(|&number| slab.give_back(number, &mut writer, &pin()));
         rest(&slab, &mut writer, 95);
         let again = take(&slab, &mut writer, 6);
         assert_eq!(again[..2].iter().collect::<BTreeSet<_>>(), BTreeSet::from([&3, &5]));
@@ -299,22 +322,22 @@ mod tests {
         let (slab, mut writer) = (TestSlab::new(), SlabWriter::default());
         take(&slab, &mut writer, 64);
         let reader = pin();
-        (0..64).for_each(|number| slab.give_back(number, &mut writer));
+        (0..64).for_each(|number| slab.give_back(number, &mut writer, &pin()));
         for _ in 0..100 {
             Bins::<u32>::new().flush();
             slab.end_rests(&mut writer, &reader);
         }
-        assert_eq!(slab.take_number(&mut writer, &mut pin()), 64);
+        assert_eq!(take_one(&slab, &mut writer), 64);
         drop(reader);
         rest(&slab, &mut writer, 1);
-        assert!(slab.take_number(&mut writer, &mut pin()) < 16);
+        assert!(take_one(&slab, &mut writer) < 16);
     }
 
     #[test]
     fn a_trim_frees_the_chunks_that_nobody_uses() {
         let (slab, mut writer) = (TestSlab::new(), SlabWriter::default());
         take(&slab, &mut writer, 1_000);
-        (10..1_000).for_each(|number| slab.give_back(number, &mut writer));
+        (10..1_000).for_each(|number| slab.give_back(number, &mut writer, &pin()));
         rest(&slab, &mut writer, 10);
         assert_eq!(slab.trim(10, &mut writer, &mut pin()), 32);
         assert!(slab.chunks[1].get(&pin()).is_some());
@@ -327,7 +350,9 @@ mod tests {
     fn a_chunk_with_a_number_in_use_stays() {
         let (slab, mut writer) = (TestSlab::new(), SlabWriter::default());
         take(&slab, &mut writer, 500);
-        (0..500).filter(|&number| number != 300).for_each(|number| slab.give_back(number, &mut writer));
+        (0..500)
+            .filter(|&number| number != 300)
+            .for_each(|number| slab.give_back(number, &mut writer, &pin()));
         rest(&slab, &mut writer, 1);
         assert_eq!(slab.trim(1, &mut writer, &mut pin()), 512);
         let guard = pin();

@@ -25,6 +25,7 @@
 //! Tags and slots are two cache lines a look-up; this is one. With 32 bits of tag an entry of
 //! another key is looked at once in millions of probes.
 
+use crate::memory::NoMemory;
 use crate::sync::{AtomicU64, Ordering, sized};
 
 const EMPTY: u64 = 0;
@@ -58,11 +59,13 @@ impl Slot {
 }
 
 impl Table {
-    pub fn new(slots: usize, serial: u64) -> Self {
+    pub fn new(slots: usize, serial: u64) -> Result<Self, NoMemory> {
         debug_assert!(slots.is_power_of_two() && slots >= 1 << LEAST_BITS);
-        let slots: Box<[AtomicU64]> = (0..slots).map(|_| AtomicU64::new(EMPTY)).collect();
-        let shift = 64 - slots.len().trailing_zeros();
-        Table { slots, shift, serial }
+        let mut empty = Vec::new();
+        empty.try_reserve_exact(slots)?;
+        empty.extend((0..slots).map(|_| AtomicU64::new(EMPTY)));
+        let shift = 64 - slots.trailing_zeros();
+        Ok(Table { slots: empty.into_boxed_slice(), shift, serial })
     }
 
     /// How many slots a table for this many entries has.
@@ -160,8 +163,8 @@ impl Table {
     }
 
     /// A table of `slots` slots with the same entries, for the lock's holder to publish.
-    pub fn resized(&self, slots: usize) -> Table {
-        let next = Table::new(slots, self.serial + 1);
+    pub fn resized(&self, slots: usize) -> Result<Table, NoMemory> {
+        let next = Table::new(slots, self.serial + 1)?;
         // From behind an empty slot on, entries come in the order of their homes, but for those that
         // wrapped around; `open` says that there is an empty one.
         let start = self.slots.iter().position(|slot| slot.load(Ordering::Relaxed) == EMPTY);
@@ -174,7 +177,7 @@ impl Table {
                 next.slots[vacant].store(word, Ordering::Relaxed);
             }
         }
-        next
+        Ok(next)
     }
 
     /// The numbers in the table, in no order.
@@ -193,6 +196,10 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn made(table: Result<Table, NoMemory>) -> Table {
+        table.expect("there is memory")
+    }
 
     /// A hash whose home is this slot, in a table of so many.
     fn at_home(slot: usize, slots: usize, tag: u64) -> u64 {
@@ -217,7 +224,7 @@ mod tests {
 
     #[test]
     fn numbers_are_found_by_their_hash() {
-        let table = Table::new(8, 0);
+        let table = made(Table::new(8, 0));
         for (number, hash) in [(0, 0), (7, u64::MAX), (3, 1 << 63), (MOST_NUMBERS - 1, 5 << 40)] {
             assert!(!put(&table, hash, number));
             assert_eq!(found(&table, hash), [number]);
@@ -227,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_probe_goes_on_over_the_end_of_the_table() {
-        let table = Table::new(8, 0);
+        let table = made(Table::new(8, 0));
         for number in 0..4 {
             put(&table, at_home(7, 8, 1), number);
         }
@@ -238,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_place_in_the_middle_becomes_a_tombstone_and_is_used_again() {
-        let table = Table::new(8, 0);
+        let table = made(Table::new(8, 0));
         let hash = at_home(2, 8, 1);
         for number in 0..3 {
             put(&table, hash, number);
@@ -251,7 +258,7 @@ mod tests {
 
     #[test]
     fn the_last_place_is_emptied_with_the_tombstones_before_it() {
-        let table = Table::new(8, 0);
+        let table = made(Table::new(8, 0));
         let hash = at_home(6, 8, 1);
         for number in 0..4 {
             put(&table, hash, number);
@@ -272,7 +279,7 @@ mod tests {
             random ^= random << 17;
             (random >> 20) % below
         };
-        let table = Table::new(64, 0);
+        let table = made(Table::new(64, 0));
         let hashes: Vec<u64> =
             (0..40).map(|number| at_home(number / 5 * 7 % 64, 64, number as u64)).collect();
         let mut live = std::collections::BTreeSet::new();
@@ -295,7 +302,7 @@ mod tests {
     #[test]
     fn another_size_has_the_same_entries_and_another_serial() {
         let hash = |number: u32| u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let table = Table::new(128, 4);
+        let table = made(Table::new(128, 4));
         for number in 0..90 {
             put(&table, hash(number), number);
         }
@@ -303,7 +310,7 @@ mod tests {
             table.remove(table.find_number(hash(number), number));
         }
         for slots in [128, 256, 1024] {
-            let next = table.resized(slots);
+            let next = made(table.resized(slots));
             assert_eq!((next.len(), next.serial, next.tombstones()), (slots, 5, 0));
             for number in 0..90 {
                 let expected = if number % 3 == 0 { vec![] } else { vec![number] };
@@ -316,7 +323,7 @@ mod tests {
     fn a_table_that_was_made_for_its_entries_has_room_for_more_and_is_not_too_large() {
         for entries in 0..5_000 {
             let slots = Table::slots_for(entries);
-            let table = Table::new(slots, 0);
+            let table = made(Table::new(slots, 0));
             assert!(entries + entries / 8 < table.room(), "{entries} in {slots}");
             assert!(slots <= 64 || entries >= slots / 8, "{entries} in {slots} would shrink at once");
         }

@@ -7,6 +7,7 @@
 
 use crate::lazy_queue::LazyQueue;
 use crate::lists::Lists;
+use crate::memory::NoMemory;
 use crate::sync::{AtomicU64, Ordering};
 
 use super::View;
@@ -36,6 +37,11 @@ impl Lru {
         let birth = uses.fetch_add(1, Ordering::Relaxed) + 1;
         view.stamp(number).store(birth | UNUSED, Ordering::Relaxed);
         self.file(number, view);
+    }
+
+    pub fn reserve(&mut self, number: u32) -> Result<(), NoMemory> {
+        self.lists.reserve(number)?;
+        self.queue.reserve(number)
     }
 
     pub fn remove(&mut self, number: u32) {

@@ -20,6 +20,7 @@ use tiny_lfu::TinyLfu;
 use uses::Uses;
 use window::Window;
 
+use crate::memory::NoMemory;
 use crate::sync::{AtomicU64, Ordering, Padded};
 
 /// The policies a user can choose.
@@ -111,6 +112,15 @@ impl Recorder {
 }
 
 impl Policy {
+    /// Makes sure that the number of an entry can be inserted, and kept whatever becomes of it.
+    #[inline]
+    pub fn reserve(&mut self, number: u32) -> Result<(), NoMemory> {
+        match self {
+            Policy::Lru(lru) => lru.reserve(number),
+            Policy::TinyLfu(tiny) => tiny.reserve(number),
+        }
+    }
+
     /// Takes in a new entry, one of `live` with it.
     pub fn insert(&mut self, number: u32, live: usize, view: &impl View, recorder: &Recorder) {
         match (self, recorder) {

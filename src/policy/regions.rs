@@ -23,6 +23,7 @@
 //! - `low`: no entry is in a list of the window for a tick before `low`.
 
 use crate::lists::Lists;
+use crate::memory::{self, NoMemory};
 
 use super::sketch::Sketch;
 use super::uses::{self, Uses};
@@ -88,6 +89,12 @@ impl Regions {
             births_left: 0,
             low: 0,
         }
+    }
+
+    /// Makes sure that a number can be inserted.
+    pub fn reserve(&mut self, number: u32) -> Result<(), NoMemory> {
+        self.lists.reserve(number)?;
+        memory::reserve(&mut self.regions, number)
     }
 
     /// Takes in a new entry, one of `live` with it.

@@ -82,9 +82,13 @@ impl Sketch {
         }
     }
 
+    /// Without memory it stays as it is: a smaller sketch is less exact, and asks again with the next entry.
     #[cold]
     fn grow(&mut self, entries: usize) {
         let blocks = entries.div_ceil(LANES).next_power_of_two().max(LEAST_BLOCKS);
+        if self.blocks.try_reserve_exact(blocks - self.blocks.len()).is_err() {
+            return;
+        }
         if self.blocks.is_empty() {
             self.blocks.resize(blocks, Block::default());
         }

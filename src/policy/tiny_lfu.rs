@@ -3,6 +3,8 @@
 //! The [`Regions`] decide who leaves, for a window of a given size. In one shard of each cache, the leader, a
 //! [`Steering`] watches and sets the [`Window`] for all.
 
+use crate::memory::NoMemory;
+
 use super::View;
 use super::regions::Regions;
 use super::uses::Uses;
@@ -33,6 +35,10 @@ impl TinyLfu {
             is_followed = steering.learn_birth(view.hash(number));
         }
         self.regions.insert(number, live, is_followed, view, uses);
+    }
+
+    pub fn reserve(&mut self, number: u32) -> Result<(), NoMemory> {
+        self.regions.reserve(number)
     }
 
     pub fn remove(&mut self, number: u32, view: &impl View) {

@@ -1,5 +1,6 @@
 //! How a Python object asks as a key: its `__hash__`, mixed and seeded, and its `__eq__`.
 
+use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
 
 use super::object::{self, Object};
@@ -75,6 +76,11 @@ impl Lookup<Object> for Key<'_, '_> {
     fn same(a: &Object, b: &Object) -> bool {
         a.is(b)
     }
+
+    #[cold]
+    fn no_memory(&self) -> Raised {
+        Raised::new(self.object.py(), PyMemoryError::new_err(()))
+    }
 }
 
 /// A key whose look-up gives up where it would need a user's code.
@@ -102,6 +108,12 @@ impl Lookup<Object> for Sure<'_, '_> {
 
     fn equals(&self, _key: &Object) -> Result<bool, Unsure> {
         Err(Unsure)
+    }
+
+    /// The call that looks again raises.
+    #[cold]
+    fn no_memory(&self) -> Unsure {
+        Unsure
     }
 
     fn same(a: &Object, b: &Object) -> bool {

@@ -218,9 +218,25 @@ impl Moka {
         let mut left = ManuallyDrop::new(Departures::new());
         let result = code(&mut left);
         if !left.is_untouched() {
+            let is_cut = left.is_cut();
             self.settle(py, ManuallyDrop::into_inner(left));
+            if is_cut {
+                self.catch_up(py);
+            }
         }
         result
+    }
+
+    /// Lets go of what a call had no memory for to let go at once.
+    #[cold]
+    fn catch_up(&self, py: Python<'_>) {
+        let mut is_cut = true;
+        while is_cut {
+            let mut left = Departures::new();
+            self.core.catch_up(&mut left);
+            is_cut = left.is_cut();
+            self.settle(py, left);
+        }
     }
 
     /// Counts what left, tells the listener of it, and lets go of it.

@@ -3,8 +3,10 @@
 
 use crate::departure::{Cause, Departures};
 use crate::entry::{Lifetime, NEVER, Reference};
+use crate::expiry::BATCH;
 use crate::lookup::Lookup;
 use crate::map::MapLock;
+use crate::memory::NoMemory;
 use crate::reclaim::{Guard, Retired};
 
 use super::{Budget, EXPIRY_STEPS, Shard, Sight, State, Write};
@@ -19,6 +21,32 @@ pub(super) struct Change<'a, 'm, K, V> {
 }
 
 impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
+    /// Makes sure that a write finds its memory, into the entry that it replaces or into a new one.
+    #[inline]
+    pub fn reserve(
+        &mut self,
+        replaced: Option<u32>,
+        write: &Write<V>,
+        guard: &mut Guard,
+    ) -> Result<(), NoMemory> {
+        let has_life = self.life(write).is_some();
+        let number = match replaced {
+            Some(number) if has_life => {
+                self.locked.reserve_life(number, guard)?;
+                number
+            }
+            Some(_) => return Ok(()),
+            None => {
+                let number = self.locked.reserve(has_life, guard)?;
+                let state = self.locked.state();
+                state.policy.reserve(number)?;
+                state.weights.reserve(number)?;
+                number
+            }
+        };
+        if has_life { self.locked.state().deadlines.reserve(number) } else { Ok(()) }
+    }
+
     pub fn insert<Q: Lookup<K>>(&mut self, query: &Q, write: Write<V>, guard: &mut Guard) -> u32 {
         let shard = self.shard;
         let hash = query.hash();
@@ -94,6 +122,10 @@ impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
 
     /// Takes out a batch of what is due. Returns whether there was any.
     pub fn expire_some(&mut self, steps: &mut usize, guard: &mut Guard) -> bool {
+        if !self.left.has_room(BATCH) {
+            *steps = 0;
+            return false;
+        }
         let map = &self.shard.map;
         let deadline = |number| map.deadline(number, guard);
         let due = self.locked.state().deadlines.take_due(self.now, steps, deadline);
@@ -112,6 +144,9 @@ impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
             while self.budget.is_over(self.weight) {
                 if shard.may_be_due(self.now) && self.expire_some(&mut steps, guard) {
                     continue;
+                }
+                if !self.left.has_room(1) {
+                    return self.tell();
                 }
                 let state = self.locked.state();
                 let sight = Sight { map: &shard.map, weights: &state.weights, guard };

@@ -109,8 +109,8 @@ pub(crate) const fn sized<T: Copy>(_size: T, in_model: T) -> T {
 
 /// # Safety
 /// - As outside of a model, where all zero is a valid `T`: an atomic of loom's is not.
-pub(crate) unsafe fn zeroed<T: Default>(len: usize) -> Box<[T]> {
-    (0..len).map(|_| T::default()).collect()
+pub(crate) unsafe fn zeroed<T: Default>(len: usize) -> Option<Box<[T]>> {
+    Some((0..len).map(|_| T::default()).collect())
 }
 
 macro_rules! process_wide {

@@ -12,6 +12,8 @@
 mod lazy_queue;
 #[path = "../../src/lists.rs"]
 mod lists;
+#[path = "../../src/memory.rs"]
+mod memory;
 #[path = "../../src/policy/mod.rs"]
 mod policy;
 #[path = "../../src/sync.rs"]
