@@ -19,149 +19,43 @@ import random
 import signal
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import threading
 import time
 from collections import Counter
 
+from hostile import callbacks, hostile_keys, mischief
+from rounds import (
+    FREE_THREADED,
+    POLICIES,
+    Planned,
+    Round,
+    Stop,
+    Value,
+    check_bound,
+    check_empty,
+    living,
+    some_operation,
+)
+
 from moka_py import Moka, cached
 
-FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 # A hang is told after this many seconds more than a case was given.
 SLACK = 120
-POLICIES = ("tiny_lfu", "lru")
-
-
-class Planned(Exception):
-    """What hostile objects raise."""
-
-
-class Value:
-    """A value that is seen by the collector while it lives."""
-
-    __slots__ = ("cache",)
-
-    def __init__(self, cache=None):
-        self.cache = cache
-
-
-def living():
-    """How many values live once nobody is in a call."""
-    for _ in range(3):
-        gc.collect()
-    return sum(isinstance(each, Value) for each in gc.get_objects())
-
-
-class Stop:
-    """Tells the workers of a round when to end."""
-
-    def __init__(self, seconds):
-        self.end = time.monotonic() + seconds
-
-    def __call__(self):
-        return time.monotonic() >= self.end
-
-
-class Round:
-    """What the workers of one round share."""
-
-    def __init__(self, seed, threads, seconds):
-        self.seed = seed
-        self.threads = threads
-        self.seconds = seconds
-
-    def dice(self, name):
-        return random.Random(f"{self.seed} {name}")
-
-    def run(self, work):
-        """Runs `work(dice)` again and again in all threads until the round is over; raises what one of them raised."""
-        barrier = threading.Barrier(self.threads)
-        stop = Stop(self.seconds)
-        errors = []
-        steps = threading.Semaphore(0)
-
-        def worker(number):
-            dice = self.dice(number)
-            barrier.wait(60)
-            try:
-                while not stop() and not errors:
-                    for _ in range(50):
-                        work(dice)
-                    steps.release()
-            except BaseException as error:
-                errors.append(error)
-
-        def collector():
-            # One collection for each step of the workers: without pause it would starve them.
-            while steps.acquire() and not stop():
-                gc.collect(random.randrange(3))
-
-        workers = [threading.Thread(target=worker, args=(number,), daemon=True) for number in range(self.threads)]
-        threading.Thread(target=collector, daemon=True).start()
-        for thread in workers:
-            thread.start()
-        for thread in workers:
-            thread.join()
-        steps.release()
-        if errors:
-            raise errors[0]
-
-
-def check_bound(cache):
-    assert cache.weighted_size() <= cache.capacity, (cache.weighted_size(), cache.capacity)
-    before = None
-    while before != (after := cache.count()):
-        # Something may have expired between the counts; once nothing did, they must be one.
-        before, seen = after, (len(cache), sum(1 for _ in cache))
-    assert seen == (after, after), "the counts are exact when nobody is in a call"
-
-
-def check_empty(cache):
-    cache.clear()
-    cache.run_pending_tasks()
-    assert cache.count() == 0 and cache.weighted_size() == 0
-
-
-def some_operation(cache, dice, key, value):
-    """One call of the mapping, chosen at random."""
-    match dice.randrange(16):
-        case 0 | 1 | 2 | 3:
-            cache.get(key)
-        case 4 | 5 | 6:
-            cache.set(key, value())
-        case 7:
-            cache.remove(key)
-        case 8:
-            cache.get_with(key, value)
-        case 9:
-            cache.setdefault(key, value())
-        case 10:
-            cache.pop(key, None)
-        case 11:
-            _ = key in cache
-        case 12:
-            cache.set(key, value(), ttl=dice.choice([1e-9, 1e-5, 1e-3, 1.0]), tti=dice.choice([None, 1e-4, 10]))
-        case 13:
-            cache.expires_in(key)
-        case 14:
-            for number, _ in enumerate(cache.items()):
-                if number > 20:
-                    break
-        case 15 if dice.randrange(50) == 0:
-            dice.choice([cache.clear, cache.run_pending_tasks, cache.count, cache.weighted_size])()
 
 
 def plain(round_):
     """Builtin keys, every operation, all policies and shapes; the listener's accounts must add up."""
     dice = round_.dice("shape")
     told = Counter()
+    causes = Counter()
     lock = threading.Lock()
 
     def listener(key, value, cause):
         assert cause in ("expired", "explicit", "replaced", "size")
         with lock:
             told[id(value)] += 1
+            causes[cause] += 1
             gone.append(value)
 
     gone = []
@@ -189,6 +83,10 @@ def plain(round_):
 
     round_.run(work)
     check_bound(cache)
+    stats = cache.stats()
+    counted = {"expired": stats.expirations, "explicit": stats.removals}
+    counted |= {"replaced": stats.replacements, "size": stats.evictions}
+    assert +Counter(counted) == causes, "each leaving is counted once, by its cause"
     held = {id(value) for value in cache.values()}
     twice = [count for count in told.values() if count > 1]
     assert not twice, "each leaving is told once"
@@ -197,147 +95,6 @@ def plain(round_):
     assert held <= set(told), "what was there is told of when it leaves"
     del made[:], gone[:]
     cache.run_pending_tasks()
-
-
-class HostileKey:
-    """A key whose hash and equality raise, sleep, collect, change the cache, or answer what is no bool."""
-
-    __slots__ = ("acts", "cache", "dice", "number")
-
-    def __init__(self, number, dice, cache):
-        self.number = number
-        self.dice = random.Random(dice.random())
-        self.cache = cache
-        self.acts = dice.random() < 0.5
-
-    def __hash__(self):
-        if self.acts and self.dice.random() < 0.01:
-            raise Planned("hash")
-        return self.number % 5
-
-    def __eq__(self, other):
-        if not isinstance(other, HostileKey):
-            return NotImplemented
-        if self.acts:
-            match self.dice.randrange(40):
-                case 0:
-                    raise Planned("eq")
-                case 1:
-                    time.sleep(0)
-                case 2:
-                    gc.collect(0)
-                case 3:
-                    self.cache.clear()
-                case 4:
-                    self.cache.set(self.dice.randrange(20), Value())
-                case 5:
-                    self.cache.get_with(self.dice.randrange(20), Value)
-                case 6:
-                    self.cache.remove(self)
-                case 7:
-                    return [] if self.number != other.number else [1]
-                case 8:
-                    return True
-        return self.number == other.number
-
-    def __del__(self):
-        if self.acts and self.dice.random() < 0.05:
-            with contextlib.suppress(Planned, RecursionError, RuntimeError):
-                self.cache.get(self.dice.randrange(20))
-
-
-def hostile_keys(round_):
-    """Keys whose `__eq__` and `__hash__` do as they please."""
-    dice = round_.dice("shape")
-    cache = Moka(dice.choice([1, 10, 50]), policy=dice.choice(POLICIES), ttl=dice.choice([None, 1e-3]))
-
-    def work(dice):
-        # RuntimeError: a comparison inside a computation asked for what is being computed.
-        with contextlib.suppress(Planned, RuntimeError):
-            some_operation(cache, dice, HostileKey(dice.randrange(30), dice, cache), Value)
-
-    round_.run(work)
-    assert cache.weighted_size() <= cache.capacity
-    check_empty(cache)
-
-
-class LateValue(Value):
-    """A value whose end uses the cache."""
-
-    __slots__ = ()
-
-    def __del__(self):
-        cache = self.cache
-        if cache is not None:
-            cache.get(id(self) % 50)
-            if id(self) % 64 == 0:
-                cache.set(id(self) % 50, Value())
-
-
-def callbacks(round_):
-    """Weigher, listener, initializer and `__del__` that use the cache, raise, and collect."""
-    dice = round_.dice("shape")
-    state = threading.local()
-
-    def nested(what):
-        depth = getattr(state, "depth", 0)
-        if depth > 3:
-            return
-        state.depth = depth + 1
-        try:
-            what()
-        finally:
-            state.depth = depth
-
-    def listener(key, value, cause):
-        chance = random.randrange(30)
-        if chance == 0:
-            raise Planned("listener")
-        if chance < 6:
-            nested(lambda: cache.set(key, Value()))
-        elif chance < 12:
-            nested(lambda: cache.get(key))
-        elif chance == 12:
-            nested(cache.clear)
-        elif chance == 13:
-            gc.collect(0)
-
-    def weigher(key, value):
-        chance = random.randrange(40)
-        if chance == 0:
-            raise Planned("weigher")
-        if chance == 1:
-            nested(lambda: cache.remove(key))
-        return chance % 4
-
-    cache = Moka(40, policy=dice.choice(POLICIES), eviction_listener=listener, weigher=weigher)
-
-    def initializer():
-        chance = random.randrange(20)
-        if chance == 0:
-            raise Planned("initializer")
-        if chance < 4:
-            nested(lambda: cache.get_with(random.randrange(50), initializer))
-        return LateValue(cache)
-
-    def work(dice):
-        key = dice.randrange(50)
-        try:
-            if dice.randrange(2):
-                cache.get_with(key, initializer)
-            else:
-                some_operation(cache, dice, key, lambda: LateValue(cache))
-        except (Planned, RuntimeError):
-            pass  # RuntimeError: a circle of computations.
-
-    hook, sys.unraisablehook = sys.unraisablehook, lambda report: None
-    try:
-        round_.run(work)
-        assert cache.weighted_size() <= cache.capacity
-        for _ in range(20):
-            cache.clear()
-    finally:
-        sys.unraisablehook = hook
 
 
 def single_flight(round_):
@@ -534,13 +291,19 @@ EXIT = """
 import sys, threading, time, random
 sys.setswitchinterval(1e-6)
 from moka_py import Moka, cached
+def pause(*_):
+    time.sleep(0)
+    return 1
+
 cache = Moka(50, ttl=0.001)
-function = cached(maxsize=20, wait_concurrent=True)(abs)
+slow = Moka(50, ttl=0.001, eviction_listener=pause, weigher=pause)
+function = cached(maxsize=20, wait_concurrent=True)(pause)
 
 def work():
     while True:
         key = random.randrange(100)
         cache.set(key, [key]); cache.get(key); cache.pop(key, None); function(key); key in cache
+        slow.set(key, key); slow.get_with(key % 4, pause); slow.remove_if(pause); slow.set_many([(1, 1)]); slow.clear()
         for _ in cache.items(): pass
 
 for _ in range(4):
@@ -550,18 +313,18 @@ time.sleep(random.random() * 0.05)
 
 
 def exits(round_):
-    """A program ends while daemon threads are inside of every operation that runs no code of theirs."""
+    """A program ends while daemon threads are inside of every operation, and in code of theirs under it."""
     stop = Stop(round_.seconds)
     dice = round_.dice("exit")
     while not stop():
         script = EXIT + dice.choice(["", "sys.exit(0)", "import os; os._exit(0)", "cache.clear()"])
-        result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
+        result = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, timeout=100)
         assert result.returncode == 0, (result.returncode, result.stderr)
 
 
 CASES = {
     case.__name__: case
-    for case in (plain, hostile_keys, callbacks, single_flight, decorated, coroutines, forks, churn, exits)
+    for case in (plain, hostile_keys, callbacks, mischief, single_flight, decorated, coroutines, forks, churn, exits)
 }
 
 
