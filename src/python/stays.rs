@@ -35,12 +35,13 @@ type Object = *mut PyObject;
 type Objects = *const Object;
 
 macro_rules! wrap {
-    ($(fn $name:ident($($argument:ident: $kind:ty),*) $(-> $result:ty)?;)*) => {
+    ($($(#[$when:meta])? fn $name:ident($($argument:ident: $kind:ty),*) $(-> $result:ty)?;)*) => {
         mod real {
             use super::*;
 
             unsafe extern "C-unwind" {
                 $(
+                    $(#[$when])?
                     #[link_name = concat!("__real_", stringify!($name))]
                     pub fn $name($($argument: $kind),*) $(-> $result)?;
                 )*
@@ -52,12 +53,13 @@ macro_rules! wrap {
         static KNOWN: &[unsafe extern "C" fn()] = {
             #[allow(clashing_extern_declarations)]
             unsafe extern "C" {
-                $(fn $name();)*
+                $($(#[$when])? fn $name();)*
             }
-            &[$($name),*]
+            &[$($(#[$when])? $name),*]
         };
 
         $(
+            $(#[$when])?
             #[unsafe(export_name = concat!("__wrap_", stringify!($name)))]
             unsafe extern "C" fn $name($($argument: $kind),*) $(-> $result)? {
                 let stays = Stays;
@@ -71,6 +73,10 @@ macro_rules! wrap {
 }
 
 wrap! {
+    #[cfg(Py_GIL_DISABLED)]
+    fn PyCriticalSection_Begin(section: *mut c_void, object: Object);
+    #[cfg(Py_GIL_DISABLED)]
+    fn PyCriticalSection_End(section: *mut c_void);
     fn PyDict_GetItemRef(dict: Object, key: Object, result: *mut Object) -> c_int;
     fn PyDict_SetItem(dict: Object, key: Object, value: Object) -> c_int;
     fn PyErr_CheckSignals() -> c_int;
