@@ -132,6 +132,9 @@ pub(crate) enum Written<V> {
     Kept(Option<V>),
 }
 
+/// What became of a write and when, unless there was no memory for it.
+type Tried<V> = Result<(Written<V>, u64), NoMemory>;
+
 /// The place of a key's entry, if there is one, and the lock that keeps it there.
 type LockedAt<'a, K, V> = (Option<Place>, MapLock<'a, K, V, State>);
 
@@ -254,6 +257,20 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         at_lock: impl Fn() -> bool,
         left: &mut Departures<K, V>,
     ) -> Result<(Written<V>, u64), Q::Error> {
+        // Law 1: an error is an object of the user's world, so it is made with nothing held.
+        self.try_set(query, write, budget, now, at_lock, left)?.map_err(|NoMemory| query.no_memory())
+    }
+
+    #[inline]
+    fn try_set<Q: Lookup<K>>(
+        &self,
+        query: &Q,
+        write: Write<V>,
+        budget: &Budget,
+        now: impl Fn() -> u64,
+        at_lock: impl Fn() -> bool,
+        left: &mut Departures<K, V>,
+    ) -> Result<Tried<V>, Q::Error> {
         let mut guard = pin();
         let (place, mut locked) = self.lock_at(query, &mut guard, left)?;
         let now = now();
@@ -268,28 +285,25 @@ impl<K: Reference, V: Reference> Shard<K, V> {
             if let Some(life) = locked.life(number, &guard) {
                 life.touch(now);
             }
-            return Ok((Written::Kept(entry.value.read(&guard).clone()), now));
+            return Ok(Ok((Written::Kept(entry.value.read(&guard).clone()), now)));
         }
         if !at_lock() {
-            return Ok((Written::Kept(None), now));
+            return Ok(Ok((Written::Kept(None), now)));
         }
         let mut change = self.change(&mut locked, budget, now, left);
         if u64::from(write.weight) > budget.capacity {
             change.refuse(found, query.key(), write.value, &mut guard);
             change.tell();
-            return Ok((Written::Done, now));
+            return Ok(Ok((Written::Done, now)));
         }
         let replaced = found.filter(|_| is_live);
         // What is due is as good as gone, with its key.
         if let Some(due) = found.filter(|_| !is_live) {
             change.take_out(due, Cause::Expired, &mut guard);
         }
-        if change.reserve(replaced, &write, &mut guard).is_err() {
+        if let Err(no_memory) = change.reserve(replaced, &write, &mut guard) {
             change.tell();
-            // Law 1: an error is an object of the user's world.
-            drop(locked);
-            drop(guard);
-            return Err(query.no_memory());
+            return Ok(Err(no_memory));
         }
         let number = match replaced {
             Some(number) => {
@@ -299,7 +313,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
             None => change.insert(query, write, &mut guard),
         };
         change.make_room(Some(number), &mut guard);
-        Ok((Written::Done, now))
+        Ok(Ok((Written::Done, now)))
     }
 
     /// Takes an entry out. `at_lock` and `now` are asked under the lock, at the moment of the removal; `at_lock`

@@ -181,9 +181,9 @@ class Mischief:
                 sys.setswitchinterval(self.dice.choice([1e-6, 1e-5, 1e-3]))
             case 4:
                 # Joined it may be by nobody: it uses the cache while its maker goes on.
-                threading.Thread(target=lambda: (cache.set(key, Value()), cache.get(key)), daemon=True).start()
+                threading.Thread(target=self.quietly, args=(cache.set, key, Value()), daemon=True).start()
             case 5:
-                thread = threading.Thread(target=lambda: (cache.set(key, Value()), cache.remove(key)))
+                thread = threading.Thread(target=self.quietly, args=(cache.remove, key))
                 thread.start()
                 thread.join()
             case 6:
@@ -206,6 +206,10 @@ class Mischief:
             case 14:
                 cache.stats(), cache.reset_stats(), cache.run_pending_tasks()
 
+    def quietly(self, call, *arguments):
+        with contextlib.suppress(Planned, RuntimeError):
+            call(*arguments)
+
     def fork(self):
         if self.dice.randrange(20):
             return
@@ -214,7 +218,9 @@ class Mischief:
             code = 1
             try:
                 signal.alarm(60)
-                self.cache.get("absent"), self.cache.set("new", 1), self.cache.remove("new")
+                cache = self.cache
+                self.quietly(lambda: (cache.set("new", 1), cache.get("new"), cache.get_with("newer", Value)))
+                self.quietly(lambda: (cache.remove("new"), cache.stats(), cache.clear()))
                 code = 0
             finally:
                 os._exit(code)
