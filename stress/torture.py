@@ -331,6 +331,8 @@ CASES = {
 def run_case(name, seed, seconds, threads, rounds):
     """One case in this process: rounds until the time is up, each with the next seed."""
     faulthandler.enable()
+    # What a child of a fork has for a watchdog: an alarm.
+    faulthandler.register(signal.SIGALRM, chain=True)
     faulthandler.dump_traceback_later(seconds + SLACK, exit=True)
     sys.setswitchinterval(1e-6)
     end = time.monotonic() + seconds
