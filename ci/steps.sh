@@ -2,7 +2,7 @@
 # The steps of ci/check and ci/test: how one is run and counted, and those that need no wheel. Sourced after ci/lib.sh.
 
 # No step needs so much memory, in KiB: one that runs away fails by itself and leaves the machine alone.
-ulimit -v 12000000
+ulimit -S -v 12000000
 LOGS=$ROOT/target/ci-logs
 mkdir -p "$LOGS"
 passed=0 failed=0 skipped=0

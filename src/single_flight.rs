@@ -26,8 +26,8 @@
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use smallvec::SmallVec;
@@ -37,7 +37,9 @@ use crate::lookup::Lookup;
 use crate::seed::AsIs;
 use crate::sync::dashmap::{self, DashMap};
 use crate::sync::thread::{self, ThreadId};
-use crate::sync::{AtomicBool, AtomicUsize, Condvar, Mutex, MutexGuard, OnceLock, Ordering, process_wide};
+use crate::sync::{
+    AtomicBool, AtomicUsize, Condvar, Mutex, OnceLock, Ordering, lock, process_wide, wait_a_while,
+};
 
 /// How long a waiter parks before its caller looks at signals.
 const PARK: Duration = Duration::from_millis(50);
@@ -56,10 +58,6 @@ pub fn forget_all() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
     // What is in the table belongs to threads that are gone; to drop it might run code of theirs.
     std::mem::forget(lock(&WAITS).take());
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a waiting thread calls, again and again: it is given what parks for a while, and its error ends the
@@ -133,7 +131,7 @@ impl<K, V, E> Flight<K, V, E> {
     fn park(&self) {
         let outcome = lock(&self.outcome);
         if outcome.is_none() {
-            drop(self.landed.wait_timeout(outcome, PARK));
+            wait_a_while(&self.landed, outcome, PARK);
         }
     }
 }
@@ -359,6 +357,8 @@ impl<K, V, E> Drop for Leader<'_, K, V, E> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::MutexGuard;
+
     use super::*;
 
     type TestFlights = Flights<Arc<u64>, Arc<u64>, &'static str>;

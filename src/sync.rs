@@ -13,6 +13,11 @@
 //! - `one-at-a-time` (GIL build): a thread is inside the cache only while it holds the GIL, and nothing
 //!   between lock and unlock can release it (laws 1 and 2). So no two threads touch an atomic or a lock
 //!   at once, and a lock is never found taken.
+//!
+//! # Under ThreadSanitizer
+//! It sees what is compiled with it, which the standard library is not, and no fences. With `cfg(moka_sanitize_thread)`
+//! a lock is tried until it is free, since the try and the unlock are inlined here and the wait is not, and a fence is
+//! a write that all threads make to one word.
 
 #![allow(unsafe_code)]
 
@@ -22,7 +27,7 @@ pub(crate) use std::sync::atomic::Ordering;
 mod threads {
     use std::cell::Cell;
     use std::sync::atomic::Ordering;
-    use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+    use std::sync::{Mutex, MutexGuard, OnceLock};
 
     pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize};
     pub(crate) use std::thread::yield_now;
@@ -34,7 +39,7 @@ mod threads {
     #[derive(Default)]
     pub(crate) struct Padded<T>(pub T);
 
-    /// A mutex without poisoning: nothing panics between lock and unlock.
+    /// A mutex without poisoning.
     pub(crate) struct Lock<T>(Mutex<T>);
 
     pub(crate) type Locked<'a, T> = MutexGuard<'a, T>;
@@ -45,21 +50,24 @@ mod threads {
         }
 
         pub fn lock(&self) -> Locked<'_, T> {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner)
+            super::lock(&self.0)
         }
 
         pub fn try_lock(&self) -> Option<Locked<'_, T>> {
-            match self.0.try_lock() {
-                Ok(locked) => Some(locked),
-                Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-                Err(TryLockError::WouldBlock) => None,
-            }
+            super::try_lock(&self.0)
         }
     }
 
     /// Orders the stores before it and the loads after it, for all threads that do the same.
     pub(crate) fn full_fence() {
-        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+        // Of two threads that write the word, the later sees what the earlier stored before.
+        #[cfg(moka_sanitize_thread)]
+        {
+            static MET: AtomicUsize = AtomicUsize::new(0);
+            MET.fetch_add(1, Ordering::SeqCst);
+        }
+        #[cfg(not(moka_sanitize_thread))]
+        std::sync::atomic::fence(Ordering::SeqCst);
     }
 
     /// How many threads can run at a time. To ask the system takes as long as to make a cache.
@@ -248,11 +256,47 @@ mod gil {
 mod real {
     use std::alloc::{Layout, alloc_zeroed};
     use std::ptr;
+    use std::sync::{PoisonError, TryLockError};
+    use std::time::Duration;
+
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr};
     pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, OnceLock};
     pub(crate) use std::thread;
 
     pub(crate) use ::dashmap;
+
+    /// Takes a mutex that is never poisoned: nothing panics between lock and unlock.
+    #[inline]
+    pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        if cfg!(moka_sanitize_thread) {
+            loop {
+                match try_lock(mutex) {
+                    Some(locked) => return locked,
+                    None => std::thread::yield_now(),
+                }
+            }
+        }
+        mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[inline]
+    pub(crate) fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+        match mutex.try_lock() {
+            Ok(locked) => Some(locked),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Waits with the mutex free until the condition is told, or for a while.
+    pub(crate) fn wait_a_while<T>(condition: &Condvar, locked: MutexGuard<'_, T>, how_long: Duration) {
+        if cfg!(moka_sanitize_thread) {
+            drop(locked);
+            std::thread::sleep(Duration::from_micros(100));
+        } else {
+            drop(condition.wait_timeout(locked, how_long));
+        }
+    }
 
     /// A size, and a smaller one for models, where two threads are to reach the hard cases in a few steps.
     pub(crate) const fn sized<T: Copy>(size: T, _in_model: T) -> T {

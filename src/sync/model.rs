@@ -10,6 +10,7 @@ use std::ops::Deref;
 use std::ptr;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
+use std::time::Duration;
 
 pub(crate) use loom::sync::atomic::AtomicBool;
 pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard};
@@ -17,6 +18,14 @@ pub(crate) use loom::thread::{self, yield_now};
 
 pub(crate) mod dashmap;
 pub(crate) mod epoch;
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(crate) fn wait_a_while<T>(condition: &Condvar, locked: MutexGuard<'_, T>, how_long: Duration) {
+    drop(condition.wait_timeout(locked, how_long));
+}
 
 #[derive(Default)]
 pub(crate) struct Padded<T>(pub T);
@@ -31,7 +40,7 @@ impl<T> Lock<T> {
     }
 
     pub fn lock(&self) -> Locked<'_, T> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     pub fn try_lock(&self) -> Option<Locked<'_, T>> {

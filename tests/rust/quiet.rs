@@ -3,11 +3,10 @@
 
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::thread;
 
 use moka_py::{Clock, Config, Kind, Stored};
 
-use crate::support::{Plain, Random, Subject, Tally, TestCache, Value, call, validate};
+use crate::support::{Plain, Random, Subject, Tally, TestCache, Value, call, scope, validate};
 
 #[test]
 fn what_left_is_dropped_promptly_in_a_process_of_its_own() {
@@ -78,7 +77,7 @@ fn nothing_waits_after_many_threads_and_a_flush() {
                 most.fetch_max(alive.alive(), Relaxed);
             }
         };
-        thread::scope(|scope| {
+        scope(|scope| {
             let mut running = Vec::new();
             for thread in 0..THREADS {
                 let one = scope.spawn(move || turn(round * THREADS + thread));

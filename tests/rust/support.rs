@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use moka_py::{Cache, Cause, Clock, Config, Cursor, Departures, Kind, Lifetime, Lookup, Reference, Stored};
@@ -42,7 +43,22 @@ impl Drop for Token {
 
 struct Body {
     word: u64,
+    let_go: AtomicUsize,
     _token: Token,
+}
+
+impl Body {
+    fn new(word: u64, tally: &Tally) -> Arc<Self> {
+        Arc::new(Body { word, let_go: AtomicUsize::new(0), _token: Token::of(tally) })
+    }
+
+    /// Tells ThreadSanitizer that the last reference is dropped after the uses of all others: it does not see the
+    /// fence by which `Arc` makes it so.
+    fn let_go(&self) {
+        if cfg!(moka_sanitize_thread) {
+            self.let_go.fetch_add(1, SeqCst);
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -51,9 +67,21 @@ pub struct Key(Arc<Body>);
 #[derive(Clone)]
 pub struct Value(Arc<Body>);
 
+impl Drop for Key {
+    fn drop(&mut self) {
+        self.0.let_go();
+    }
+}
+
+impl Drop for Value {
+    fn drop(&mut self) {
+        self.0.let_go();
+    }
+}
+
 impl Key {
     pub fn new(id: u64, tally: &Tally) -> Self {
-        Key(Arc::new(Body { word: id, _token: Token::of(tally) }))
+        Key(Body::new(id, tally))
     }
 
     pub fn id(&self) -> u64 {
@@ -67,7 +95,7 @@ impl Key {
 
 impl Value {
     pub fn new(word: u64, tally: &Tally) -> Self {
-        Value(Arc::new(Body { word, _token: Token::of(tally) }))
+        Value(Body::new(word, tally))
     }
 
     pub fn word(&self) -> u64 {
@@ -351,10 +379,37 @@ pub fn seed() -> u64 {
     seed
 }
 
+/// Threads that end with a scope.
+#[derive(Clone, Copy)]
+pub struct Scope<'scope, 'env>(&'scope thread::Scope<'scope, 'env>);
+
+/// How many threads of a [`Scope`] have ended.
+static ENDED: AtomicUsize = AtomicUsize::new(0);
+
+impl<'scope> Scope<'scope, '_> {
+    pub fn spawn<R: Send + 'scope>(
+        &self,
+        body: impl FnOnce() -> R + Send + 'scope,
+    ) -> thread::ScopedJoinHandle<'scope, R> {
+        self.0.spawn(|| {
+            let result = body();
+            ENDED.fetch_add(1, SeqCst);
+            result
+        })
+    }
+}
+
+/// `std::thread::scope`, whose end ThreadSanitizer sees too: that of the standard library is not compiled with it.
+pub fn scope<'env, R>(body: impl for<'scope> FnOnce(Scope<'scope, 'env>) -> R) -> R {
+    let result = thread::scope(|scope| body(Scope(scope)));
+    ENDED.load(SeqCst);
+    result
+}
+
 /// Runs what must end, and fails when it has not within a minute.
 pub fn must_end<R: Send + 'static>(body: impl FnOnce() -> R + Send + 'static) -> R {
     let (sender, receiver) = mpsc::channel();
-    let running = std::thread::spawn(move || {
+    let running = thread::spawn(move || {
         let result = body();
         let _ = sender.send(());
         result

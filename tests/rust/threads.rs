@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use moka_py::{Cache, Clock, Config, Cursor, Kind, Lifetime, Stored};
 
 use crate::support::{
-    Asking, Error, Key, MICRO, Plain, Random, Tally, TestCache, Value, call, mixed, seed, validate,
+    Asking, Error, Key, MICRO, Plain, Random, Tally, TestCache, Value, call, mixed, scope, seed, validate,
 };
 
 const THREADS: u64 = 4;
@@ -137,7 +137,7 @@ impl Common {
 fn torture(config: Config, keys: u64, hash: fn(u64) -> u64, steps: u64) {
     let seed = seed();
     let common = Common::new(config);
-    thread::scope(|scope| {
+    scope(|scope| {
         for thread in 0..THREADS {
             let common = &common;
             scope.spawn(move || {
@@ -204,7 +204,7 @@ fn a_reader_never_sees_an_older_value_than_before() {
     for capacity in [50, 1_000_000] {
         let common = Common::new(Config::new(capacity, Kind::TinyLfu));
         let is_done = AtomicBool::new(false);
-        thread::scope(|scope| {
+        scope(|scope| {
             let (common, is_done) = (&common, &is_done);
             for reader in 0..2 {
                 scope.spawn(move || {
@@ -268,7 +268,7 @@ fn what_stays_is_found_while_the_table_grows_and_shrinks() {
     (0..STAY).for_each(set);
     let is_done = AtomicBool::new(false);
     let walks = AtomicUsize::new(0);
-    thread::scope(|scope| {
+    scope(|scope| {
         let (common, is_done, walks, set) = (&common, &is_done, &walks, &set);
         scope.spawn(move || {
             let mut random = Random::new(1);
@@ -319,7 +319,7 @@ fn hostile_equalities_survive_threads() {
     // A comparison may fail, or use the cache itself: at any place of a look-up something else happens.
     let common = Arc::new(Common::new(Config::new(30, Kind::Lru)));
     let failures = AtomicU64::new(0);
-    thread::scope(|scope| {
+    scope(|scope| {
         for thread in 0..THREADS {
             let (common, failures) = (&common, &failures);
             scope.spawn(move || {

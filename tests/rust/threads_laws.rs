@@ -7,7 +7,7 @@ use std::thread;
 use moka_py::{Cache, Cause, Clock, Config, Cursor, Kind, Lifetime, Stored};
 
 use crate::support::{
-    MILLI, Plain, Random, SECOND, Tally, TestCache, Value, call, mixed, must_end, validate,
+    MILLI, Plain, Random, SECOND, Tally, TestCache, Value, call, mixed, must_end, scope, validate,
 };
 
 const THREADS: u64 = 4;
@@ -27,7 +27,7 @@ fn the_excess_is_at_most_an_entry_a_thread() {
     for capacity in [1, 10, 100, 2_048] {
         let (cache, tally) = shared(Config::new(capacity, Kind::TinyLfu));
         let is_done = AtomicBool::new(false);
-        thread::scope(|scope| {
+        scope(|scope| {
             let (cache, tally, is_done) = (&cache, &tally, &is_done);
             let watcher = scope.spawn(move || {
                 while !is_done.load(SeqCst) {
@@ -64,7 +64,7 @@ fn each_leaving_is_told_once() {
         let lifetime = Lifetime { ttl, tti: 0 };
         let (cache, tally) = shared(Config { lifetime, ..Config::new(capacity, Kind::Lru) });
         let (written, told) = (AtomicU64::new(0), AtomicU64::new(0));
-        thread::scope(|scope| {
+        scope(|scope| {
             let (cache, tally, written, told) = (&cache, &tally, &written, &told);
             for thread in 0..THREADS {
                 scope.spawn(move || {
@@ -99,7 +99,7 @@ fn no_deadline_is_forgotten_between_threads() {
             let config = Config { listened: true, ..Config::new(capacity, Kind::TinyLfu) };
             let cache: TestCache = Cache::new(config, Clock::Manual(Arc::clone(&time)));
             let tally = Tally::default();
-            thread::scope(|scope| {
+            scope(|scope| {
                 for thread in 0..THREADS {
                     let (cache, tally, time) = (&cache, &tally, &time);
                     scope.spawn(move || {
@@ -152,7 +152,7 @@ fn a_deadline_that_is_set_beside_maintenance_is_not_forgotten() {
         }
     };
     const ROUNDS: u64 = 2_000;
-    thread::scope(|scope| {
+    scope(|scope| {
         scope.spawn(|| {
             for number in 0..ROUNDS {
                 next_round(2 * number + 1);
@@ -181,7 +181,7 @@ fn a_deadline_that_comes_to_a_cache_of_none_is_seen_by_all() {
         let cache: TestCache = Cache::new(Config::new(100_000, Kind::Lru), Clock::Manual(Arc::clone(&time)));
         let tally = Tally::default();
         let barrier = Barrier::new(2);
-        thread::scope(|scope| {
+        scope(|scope| {
             for thread in 0..2 {
                 let (cache, tally, barrier) = (&cache, &tally, &barrier);
                 scope.spawn(move || {
@@ -207,7 +207,7 @@ fn threads_that_load_the_same_keys_compute_each_once() {
         for capacity in [KEYS, u64::MAX] {
             let (cache, tally) = shared(Config::new(capacity, Kind::TinyLfu));
             let computed: Vec<AtomicU64> = (0..KEYS).map(|_| AtomicU64::new(0)).collect();
-            thread::scope(|scope| {
+            scope(|scope| {
                 for _ in 0..THREADS {
                     let (cache, tally, computed) = (&cache, &tally, &computed);
                     scope.spawn(move || {
@@ -249,7 +249,7 @@ fn a_computed_value_never_comes_over_a_later_write() {
             for round in 0..2_000 {
                 let query = Plain { hash: mixed(round % 7), ..Plain::new(1, &tally) };
                 let barrier = Barrier::new(2);
-                thread::scope(|scope| {
+                scope(|scope| {
                     scope.spawn(|| {
                         let mut pause = |park: &(dyn Fn() + Sync)| {
                             park();
@@ -281,7 +281,7 @@ fn short_lived_threads_leave_nothing_behind() {
     let (cache, keys) = shared(Config::new(100, Kind::TinyLfu));
     let values = Tally::default();
     for round in 0..500 {
-        thread::scope(|scope| {
+        scope(|scope| {
             for thread in 0..2 {
                 let (cache, keys, values) = (&cache, &keys, &values);
                 scope.spawn(move || {
