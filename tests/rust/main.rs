@@ -6,15 +6,18 @@ mod expiry;
 mod iteration;
 mod landing;
 mod lookup;
+mod lost;
 mod map;
 mod model;
 mod policy;
 mod quiet;
 mod reclaim;
+mod replay;
 mod sequences;
 mod shared;
 mod single_flight;
 mod support;
+mod unsafe_code;
 
 #[cfg(not(moka_gil))]
 mod histories;

@@ -169,6 +169,8 @@ struct Chooser {
     random: Random,
     keys: u64,
     config: Config,
+    /// Whether entries have deadlines of their own, and time goes by.
+    ages: bool,
 }
 
 impl Chooser {
@@ -177,6 +179,9 @@ impl Chooser {
     }
 
     fn lifetime(&mut self) -> Lifetime {
+        if !self.ages {
+            return Lifetime::default();
+        }
         match self.random.below(3) {
             0 => Lifetime { ttl: self.duration(), tti: self.duration() },
             _ => Lifetime::default(),
@@ -187,7 +192,7 @@ impl Chooser {
         let key = self.random.below(self.keys);
         let lifetime = self.lifetime();
         let heavy = self.random.one_in(40);
-        let most = if heavy { self.config.capacity + 3 } else { 4 };
+        let most = if heavy { self.config.capacity.saturating_add(3) } else { 4 };
         let weight = self.random.below(most);
         let asks = self.random.one_in(2);
         match self.random.below(24) {
@@ -201,6 +206,7 @@ impl Chooser {
             20 => Op::ExpiresIn { key },
             21 => Op::Settle,
             22 if self.random.one_in(20) => Op::Clear,
+            _ if !self.ages => Op::Settle,
             _ => {
                 let most = self.random.pick(&STEPS);
                 Op::Advance { by: self.random.below(most) + 1 }
@@ -392,9 +398,55 @@ impl Run {
     }
 }
 
+/// What a fuzzer tries: a room of the cache, by the calls that come to it most, or all of it.
+#[derive(Clone, Copy, Debug)]
+pub enum Room {
+    /// Nothing leaves but by a call, and hashes collide: the map grows, shrinks, and probes.
+    Map,
+    /// A small capacity and entries that weigh something.
+    Policy,
+    /// Room for everything, and every entry with a deadline or two.
+    Expiry,
+    /// All of it.
+    Cache,
+}
+
+/// Plays the calls that a fuzzer made up, and checks each against the model.
+pub fn play(room: Room, bytes: &[u8]) {
+    let mut random = Random::tape(bytes);
+    let kind = random.pick(&[Kind::Lru, Kind::TinyLfu]);
+    let hashes = random.pick(&[Hashes::Spread, Hashes::Few, Hashes::Narrow]);
+    let sizes = [0, 1, 2, 3, 7, 8, 9, 20, 60, 300];
+    let capacity = match room {
+        Room::Map | Room::Expiry => random.pick(&[10_000, u64::MAX]),
+        Room::Policy | Room::Cache => random.pick(&sizes),
+    };
+    let weighted = matches!(room, Room::Policy | Room::Cache) && random.one_in(2);
+    let lifetime = match room {
+        Room::Map | Room::Policy => Lifetime::default(),
+        Room::Expiry | Room::Cache => {
+            Lifetime { ttl: random.pick(&[0, 50 * MILLI, SECOND]), tti: random.pick(&[0, 20 * MILLI]) }
+        }
+    };
+    let keys = 1 + random.below(256);
+    let config = Config { lifetime, weighted, ..Config::new(capacity, kind) };
+    let mut chooser = Chooser { random, keys, config, ages: matches!(room, Room::Expiry | Room::Cache) };
+    let mut run = Run::new(config, hashes);
+    let mut steps = 0_u64;
+    while !chooser.random.is_over() {
+        run.step(chooser.op());
+        steps += 1;
+        if steps.is_multiple_of(16) {
+            run.check();
+        }
+    }
+    run.check();
+    run.settle();
+}
+
 fn run(name: &str, seed: u64, steps: u64, every: u64, keys: u64, hashes: Hashes, config: Config) {
     println!("{name}: seed {seed}, {keys} keys, {hashes:?}, {config:?}");
-    let mut chooser = Chooser { random: Random::new(seed), keys, config };
+    let mut chooser = Chooser { random: Random::new(seed), keys, config, ages: true };
     let mut run = Run::new(config, hashes);
     for step in 0..steps {
         run.step(chooser.op());

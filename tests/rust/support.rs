@@ -1,6 +1,7 @@
 //! Keys, values and caches for the tests.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -341,23 +342,51 @@ impl Subject {
     }
 }
 
-/// Random numbers, enough for tests.
-pub struct Random(u64);
+/// Where tests take their choices from.
+pub enum Random {
+    /// Random numbers, enough for tests.
+    Seed(u64),
+    /// What a fuzzer made up, which ends.
+    Tape(VecDeque<u8>),
+}
 
 impl Random {
     pub fn new(seed: u64) -> Self {
-        Random(mixed(seed) | 1)
+        Random::Seed(mixed(seed) | 1)
+    }
+
+    pub fn tape(bytes: &[u8]) -> Self {
+        Random::Tape(bytes.iter().copied().collect())
+    }
+
+    /// Whether there is nothing more to choose by. From then on every number is 0.
+    pub fn is_over(&self) -> bool {
+        matches!(self, Random::Tape(bytes) if bytes.is_empty())
     }
 
     pub fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+        match self {
+            Random::Seed(state) => {
+                *state ^= *state << 13;
+                *state ^= *state >> 7;
+                *state ^= *state << 17;
+                state.wrapping_mul(0x2545_f491_4f6c_dd1d)
+            }
+            Random::Tape(_) => self.take(8),
+        }
     }
 
+    /// A number below `end`; of a tape it takes no more bytes than that needs, so that a byte is a choice.
     pub fn below(&mut self, end: u64) -> u64 {
-        (self.next() >> 32) % end
+        match self {
+            Random::Seed(_) => (self.next() >> 32) % end,
+            Random::Tape(_) => self.take((end.ilog2() / 8 + 1) as usize) % end,
+        }
+    }
+
+    fn take(&mut self, many: usize) -> u64 {
+        let Random::Tape(bytes) = self else { unreachable!("only a tape is asked") };
+        (0..many).fold(0, |number, _| number << 8 | u64::from(bytes.pop_front().unwrap_or(0)))
     }
 
     pub fn one_in(&mut self, many: u64) -> bool {

@@ -1,0 +1,71 @@
+//! What is alive after many calls: what the cache holds, and nothing once it is gone.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
+
+use moka_py::{Clock, Config, Kind, Lifetime, Stored};
+
+use crate::support::{Error, MICRO, MILLI, Plain, Random, Tally, TestCache, Value, call, mixed, scope, seed};
+
+/// Makes so many calls in four threads, which take turns in the GIL build, and counts what is alive.
+fn lose_nothing_in(calls: u64) {
+    const THREADS: u64 = 4;
+    let seed = seed();
+    let (keys, values) = (Tally::default(), Tally::default());
+    let config = Config { weighted: true, listened: true, ..Config::new(3_000, Kind::TinyLfu) };
+    let cache = TestCache::new(config, Clock::default());
+    let (made, told) = (AtomicU64::new(0), AtomicU64::new(0));
+    let work = |thread: u64| {
+        let mut random = Random::new(seed ^ mixed(thread));
+        for _ in 0..calls / THREADS {
+            let query = Plain::new(random.below(6_000), &keys);
+            let ttl = random.pick(&[0, 0, 20 * MICRO, 5 * MILLI]);
+            let value = Value::new(0, &values);
+            let stored = Stored { value, weight: random.below(4) as u32, lifetime: Lifetime { ttl, tti: 0 } };
+            let (result, gone) = call(&cache, |left| match random.below(8) {
+                0..=2 => cache.get(&query, left),
+                3..=5 => cache.set(&query, stored, left).map(|()| None),
+                6 => cache.set_if_absent(&query, stored, left),
+                _ => cache.remove(&query, left),
+            });
+            made.fetch_add(1, Relaxed);
+            told.fetch_add(gone.len() as u64, Relaxed);
+            let _: Option<Value> = result.map_err(|error: Error| error).expect("no failure");
+        }
+    };
+    if cfg!(moka_gil) {
+        (0..THREADS).for_each(work);
+    } else {
+        let work = &work;
+        scope(|scope| {
+            let running: Vec<_> = (0..THREADS).map(|thread| scope.spawn(move || work(thread))).collect();
+            running.into_iter().for_each(|one| one.join().expect("no panic"));
+        });
+    }
+    let (held, _) = call(&cache, |left| cache.count(left));
+    // Other tests of the process may be reading, which holds up what waits, but not for long.
+    for _ in 0..10_000 {
+        cache.flush();
+        if (keys.alive(), values.alive()) == (held, held) {
+            break;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!((keys.alive(), values.alive()), (held, held), "keys and values alive, and held");
+    drop(cache);
+    assert_eq!((keys.alive(), values.alive()), (0, 0));
+    println!("{} calls, {} leavings, nothing lost", made.into_inner(), told.into_inner());
+}
+
+#[test]
+fn thousands_of_calls_lose_nothing() {
+    lose_nothing_in(40_000);
+}
+
+#[test]
+#[ignore = "takes a minute or more; MOKA_TEST_CALLS says how many"]
+fn ten_million_calls_lose_nothing() {
+    let calls = std::env::var("MOKA_TEST_CALLS").map_or(10_000_000, |calls| calls.parse().expect("a number"));
+    lose_nothing_in(calls);
+}
