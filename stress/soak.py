@@ -16,6 +16,7 @@ as well (`--dict` shows it).
 """
 
 import argparse
+import array
 import contextlib
 import ctypes
 import os
@@ -247,18 +248,20 @@ class DictCache:
 
 
 class Memory:
-    """Samples of the memory of this process, by kind: pairs of a moment and an amount."""
+    """Samples of the memory of this process, by kind: moments and amounts, in arrays that take no block each."""
 
     def __init__(self):
-        self.samples = {"resident": [], "blocks": [], "heap": []}
+        self.samples = {kind: (array.array("d"), array.array("d")) for kind in GROWTH}
 
     def add(self, kind, amount):
         if amount is not None:
-            self.samples[kind].append((time.monotonic(), amount))
+            moments, amounts = self.samples[kind]
+            moments.append(time.monotonic())
+            amounts.append(amount)
 
     def tenths(self, kind, begin):
         """The medians of the tenths of the run after its beginning."""
-        samples = [(at, amount) for at, amount in self.samples[kind] if at >= begin]
+        samples = [(at, amount) for at, amount in zip(*self.samples[kind], strict=True) if at >= begin]
         if not samples:
             return []
         span = (samples[-1][0] - begin) / 10
