@@ -77,6 +77,7 @@ wrap! {
     fn PyCriticalSection_Begin(section: *mut c_void, object: Object);
     #[cfg(Py_GIL_DISABLED)]
     fn PyCriticalSection_End(section: *mut c_void);
+    #[cfg(Py_3_13)]
     fn PyDict_GetItemRef(dict: Object, key: Object, result: *mut Object) -> c_int;
     fn PyDict_SetItem(dict: Object, key: Object, value: Object) -> c_int;
     fn PyErr_CheckSignals() -> c_int;
