@@ -22,14 +22,15 @@ use crate::lookup::Lookup;
 use crate::reclaim::Bins;
 use crate::shard::{Budget, Shard, Write, Written};
 use crate::single_flight::{Flights, LoadError, Outcome, Pause, SameHash, Turn};
-use crate::sync::{AtomicU64, Ordering, Padded, full_fence, shard_count};
+use crate::sync::{AtomicU64, OnceLock, Ordering, Padded, full_fence, shard_count};
 
 /// Shards that one call looks at for what is due.
 const SHARDS_A_STEP: usize = 2;
 
 /// An in-process cache. `K` and `V` are one word wide, as references are; `E` is what a user's code raises.
 pub struct Cache<K, V, E = std::convert::Infallible> {
-    shards: Box<[Shard<K, V>]>,
+    /// Made at the first write: many caches are never used, and each shard takes a kilobyte or two.
+    shards: OnceLock<Box<[Shard<K, V>]>>,
     budget: Budget,
     /// No entry is due before this instant.
     earliest: Padded<AtomicU64>,
@@ -82,9 +83,8 @@ where
     E: Reference,
 {
     pub fn new(config: Config, clock: Clock) -> Self {
-        let shards = shard_count(config.capacity);
         Cache {
-            shards: Shard::all(&config, shards),
+            shards: OnceLock::new(),
             budget: Budget::new(config.capacity),
             earliest: Padded(AtomicU64::new(NEVER)),
             flights: Flights::new(),
@@ -102,7 +102,8 @@ where
     #[inline]
     pub fn get<Q: Lookup<K>>(&self, query: &Q, left: &mut Departures<K, V>) -> Result<Option<V>, Q::Error> {
         let now = self.now();
-        let value = self.shard(query.hash()).get(query, true, now, &self.clock, left);
+        let Some(shard) = self.shard(query.hash()) else { return Ok(None) };
+        let value = shard.get(query, true, now, &self.clock, left);
         self.maintain(now, left);
         value
     }
@@ -116,13 +117,17 @@ where
         if earliest <= now {
             return None;
         }
-        self.shard(query.hash()).glance(query, now, &self.clock)
+        match self.shard(query.hash()) {
+            Some(shard) => shard.glance(query, now, &self.clock),
+            None => Some(None),
+        }
     }
 
     /// The value of a key, without a trace.
     pub fn peek<Q: Lookup<K>>(&self, query: &Q, left: &mut Departures<K, V>) -> Result<Option<V>, Q::Error> {
         let now = self.now();
-        let value = self.shard(query.hash()).get(query, false, now, &self.clock, left);
+        let Some(shard) = self.shard(query.hash()) else { return Ok(None) };
+        let value = shard.get(query, false, now, &self.clock, left);
         self.maintain(now, left);
         value
     }
@@ -133,7 +138,10 @@ where
         query: &Q,
         left: &mut Departures<K, V>,
     ) -> Result<Option<u64>, Q::Error> {
-        self.shard(query.hash()).expires_in(query, &self.clock, left)
+        match self.shard(query.hash()) {
+            Some(shard) => shard.expires_in(query, &self.clock, left),
+            None => Ok(None),
+        }
     }
 
     pub fn set<Q: Lookup<K>>(
@@ -167,7 +175,8 @@ where
         left: &mut Departures<K, V>,
     ) -> Result<Option<V>, Q::Error> {
         let overtake = self.overtaker(query)?;
-        let shard = self.shard(query.hash());
+        // Without a shard there is nothing to remove, and no computation to tell: see `load`.
+        let Some(shard) = self.shard(query.hash()) else { return Ok(None) };
         let value = shard.remove(query, || self.now(), &self.budget, &overtake, left);
         self.maintain(self.now(), left);
         value
@@ -176,7 +185,7 @@ where
     /// Takes out some entry, the colder the better.
     pub fn pop_any(&self, left: &mut Departures<K, V>) -> Option<(K, V)> {
         let now = self.now();
-        self.shards
+        self.shards()
             .iter()
             .find_map(|shard| shard.pop_any(now, &self.budget, |hash| self.overtake_hash(hash), left))
     }
@@ -184,11 +193,12 @@ where
     /// Takes out a batch of all entries, from a cursor that starts at its default and is moved on. Returns
     /// false when it is through: then everything that was there at the start is gone.
     pub fn clear_batch(&self, cursor: &mut Cursor, left: &mut Departures<K, V>) -> bool {
-        let Some(shard) = self.shards.get(cursor.shard) else { return false };
+        let shards = self.shards();
+        let Some(shard) = shards.get(cursor.shard) else { return false };
         let overtake = || {
             // At each batch: what has landed meanwhile and is taken out can be waited for until its call returns.
             if !self.flights.is_idle() {
-                self.flights.overtake_where(|hash| self.index(hash) == cursor.shard);
+                self.flights.overtake_where(|hash| index(hash, shards) == cursor.shard);
             }
         };
         match shard.clear_batch(cursor.number, self.now(), &self.budget, overtake, left) {
@@ -238,8 +248,9 @@ where
                 },
             };
             // Another leader may have landed between the look and the join. A writer that did not see
-            // this flight is through with the lock now, so its value is seen.
-            self.shard(query.hash()).sync_with_writers();
+            // this flight is through with the lock now, so its value is seen. And whoever finds no shards to
+            // remove from comes before the computation.
+            self.made_shard(query.hash()).sync_with_writers();
             // No use, since the look before it was the access.
             if let Some(value) = self.peek(query, left)? {
                 leader.land(Outcome::Value(value.clone()));
@@ -265,7 +276,7 @@ where
 
     /// The next entry of an iteration, which is no use. Each entry that stays throughout comes once.
     pub fn next_entry(&self, cursor: &mut Cursor) -> Option<(K, V)> {
-        while let Some(shard) = self.shards.get(cursor.shard) {
+        while let Some(shard) = self.shards().get(cursor.shard) {
             // What comes while it goes on may get higher numbers, without end.
             let limit = *cursor.limit.get_or_insert_with(|| shard.limit());
             if let Some((number, key, value)) = shard.next_entry(cursor.number, limit, &self.clock) {
@@ -288,7 +299,7 @@ where
     ) -> bool {
         let Some(number) = cursor.number.checked_sub(1) else { return false };
         let overtake = |hash| self.overtake_hash(hash);
-        let shard = &self.shards[cursor.shard];
+        let shard = &self.shards()[cursor.shard];
         let is_removed = shard.remove_if(number, is_seen, || self.now(), &self.budget, overtake, left);
         self.maintain(self.now(), left);
         is_removed
@@ -297,7 +308,7 @@ where
     /// How many entries there are, after all that is due has left.
     pub fn count(&self, left: &mut Departures<K, V>) -> usize {
         self.expire_all(left);
-        self.shards.iter().map(Shard::count).sum()
+        self.shards().iter().map(Shard::count).sum()
     }
 
     /// The weight of all entries, after all that is due has left.
@@ -309,7 +320,7 @@ where
     /// How many entries there are and their weight, after all that is due has left.
     pub fn totals(&self, left: &mut Departures<K, V>) -> (usize, u64) {
         self.expire_all(left);
-        (self.shards.iter().map(Shard::count).sum(), self.budget.used())
+        (self.shards().iter().map(Shard::count).sum(), self.budget.used())
     }
 
     /// Takes out all that is due.
@@ -318,7 +329,7 @@ where
         if now == 0 {
             return;
         }
-        for shard in self.shards.iter().filter(|shard| shard.may_be_due(now)) {
+        for shard in self.shards().iter().filter(|shard| shard.may_be_due(now)) {
             shard.expire(now, true, &self.budget, left);
         }
         self.reschedule();
@@ -346,28 +357,43 @@ where
     /// Drops everything that waits to be dropped, unless another thread is reading, and gives back memory.
     /// The caller is attached and holds nothing.
     pub fn flush(&self) {
-        self.shards.iter().for_each(Shard::prepare_trim);
+        self.shards().iter().for_each(Shard::prepare_trim);
         self.bins.flush();
-        self.shards.iter().for_each(Shard::trim);
+        self.shards().iter().for_each(Shard::trim);
         self.bins.free_memory();
     }
 
     /// Shows every key and value to the collector, which calls while no thread is inside.
     #[cfg_attr(not(feature = "python"), allow(dead_code))]
     pub fn each(&self, mut visit: impl FnMut(Option<&K>, &V)) {
-        for shard in &self.shards {
+        for shard in self.shards() {
             shard.each(|key, value| visit(Some(key), value));
         }
         self.bins.each(|(key, value)| visit(key.as_ref(), value));
     }
 
-    fn index(&self, hash: u64) -> usize {
-        hash as usize & (self.shards.len() - 1)
+    /// All shards; none before the first write.
+    #[inline]
+    fn shards(&self) -> &[Shard<K, V>] {
+        self.shards.get().map_or(&[], |shards| shards)
     }
 
     #[inline]
-    fn shard(&self, hash: u64) -> &Shard<K, V> {
-        &self.shards[self.index(hash)]
+    fn make_shards(&self) -> &[Shard<K, V>] {
+        self.shards.get_or_init(|| Shard::all(&self.config, shard_count(self.config.capacity)))
+    }
+
+    /// The shard of a hash, if there are any.
+    #[inline]
+    fn shard(&self, hash: u64) -> Option<&Shard<K, V>> {
+        let shards = self.shards.get()?;
+        Some(&shards[index(hash, shards)])
+    }
+
+    #[inline]
+    fn made_shard(&self, hash: u64) -> &Shard<K, V> {
+        let shards = self.make_shards();
+        &shards[index(hash, shards)]
     }
 
     /// The instant of now, or 0 where nothing can expire.
@@ -408,7 +434,7 @@ where
         let Stored { value, weight, lifetime } = stored;
         let lifetime = self.config.lifetime.min(lifetime);
         let now = || if lifetime.is_endless() { self.now() } else { self.clock.now() };
-        let shard = self.shard(query.hash());
+        let shard = self.made_shard(query.hash());
         let write = Write { value, weight, lifetime, if_absent };
         let (written, now) = shard.set(query, write, &self.budget, now, at_lock, left)?;
         if !lifetime.is_endless() {
@@ -424,9 +450,10 @@ where
     /// Takes from the neighbours what the writer's own shard could not give.
     #[cold]
     fn relieve(&self, hash: u64, now: u64, left: &mut Departures<K, V>) {
-        let own = self.index(hash);
-        for step in 1..self.shards.len() {
-            self.shards[(own + step) % self.shards.len()].relieve(now, &self.budget, left);
+        let shards = self.shards();
+        let own = index(hash, shards);
+        for step in 1..shards.len() {
+            shards[(own + step) % shards.len()].relieve(now, &self.budget, left);
             if !self.budget.is_over(0) {
                 break;
             }
@@ -437,7 +464,7 @@ where
     #[cold]
     pub fn catch_up(&self, left: &mut Departures<K, V>) {
         let now = self.now();
-        for shard in self.shards.iter() {
+        for shard in self.shards() {
             if !self.budget.is_over(0) {
                 break;
             }
@@ -463,7 +490,7 @@ where
 
     #[cold]
     fn maintain_slow(&self, now: u64, left: &mut Departures<K, V>) {
-        let due = self.shards.iter().filter(|shard| shard.next_due() <= now);
+        let due = self.shards().iter().filter(|shard| shard.next_due() <= now);
         for shard in due.take(SHARDS_A_STEP) {
             shard.expire(now, false, &self.budget, left);
         }
@@ -471,7 +498,7 @@ where
     }
 
     fn reschedule(&self) {
-        let least = || self.shards.iter().map(Shard::next_due).min().unwrap_or(NEVER);
+        let least = || self.shards().iter().map(Shard::next_due).min().unwrap_or(NEVER);
         // AcqRel: a minimum that this overwrites is acquired, and with it the `next_due` behind it.
         self.earliest.0.swap(least(), Ordering::AcqRel);
         full_fence();
@@ -481,10 +508,16 @@ where
     /// Checks the invariants of everything, while no other thread is in a call. For tests.
     #[cfg(any(test, debug_assertions))]
     pub fn validate(&self) {
-        let weight: u64 = self.shards.iter().map(Shard::validate).sum();
+        let weight: u64 = self.shards().iter().map(Shard::validate).sum();
         assert_eq!(weight, self.budget.used(), "the budget knows the weight of all shards");
         assert!(weight <= self.config.capacity, "the whole fits its capacity");
     }
+}
+
+/// Which of the shards a hash belongs to. There is a power of two of them.
+#[inline]
+fn index<T>(hash: u64, shards: &[T]) -> usize {
+    hash as usize & (shards.len() - 1)
 }
 
 #[cfg(test)]
@@ -518,6 +551,26 @@ mod tests {
         fn same(a: &Arc<u64>, b: &Arc<u64>) -> bool {
             Arc::ptr_eq(a, b)
         }
+    }
+
+    #[test]
+    fn a_cache_that_nothing_was_written_to_has_no_shards() {
+        type Small = Cache<Arc<u64>, Arc<u64>>;
+        let cache = Small::new(Config::new(1 << 40, Kind::TinyLfu), Clock::Manual(Arc::default()));
+        let mut left = Departures::new();
+        assert_eq!(cache.glance(&Query(1)), Some(None));
+        assert_eq!((cache.get(&Query(1), &mut left), cache.peek(&Query(1), &mut left)), (Ok(None), Ok(None)));
+        assert_eq!(
+            (cache.remove(&Query(1), &mut left), cache.expires_in(&Query(1), &mut left)),
+            (Ok(None), Ok(None))
+        );
+        assert!(cache.pop_any(&mut left).is_none());
+        assert!(cache.next_entry(&mut Cursor::default()).is_none());
+        assert!(!cache.clear_batch(&mut Cursor::default(), &mut left));
+        assert_eq!(cache.totals(&mut left), (0, 0));
+        cache.flush();
+        assert!(cache.shards.get().is_none() && left.is_untouched());
+        assert!(size_of::<Small>() <= 1024);
     }
 
     #[test]

@@ -197,7 +197,7 @@ mod threads {
     use std::sync::Arc;
 
     use super::Retired;
-    use crate::sync::{AtomicBool, Lock, Ordering, Padded, cores, epoch, sized, stripe, yield_now};
+    use crate::sync::{AtomicBool, Lock, OnceLock, Ordering, Padded, cores, epoch, sized, stripe, yield_now};
 
     /// A bin asks for a grace when this many wait in it.
     const LOT: usize = sized(16, 1);
@@ -326,20 +326,31 @@ mod threads {
         }
     }
 
-    /// A bin for each few threads.
-    pub(crate) struct Bins<T>(Box<[Padded<Lock<Bin<T>>>]>);
+    /// A bin for each few threads, made when the first value leaves.
+    pub(crate) struct Bins<T>(OnceLock<Box<[Padded<Lock<Bin<T>>>]>>);
 
     impl<T> Bins<T> {
         pub fn new() -> Self {
-            let stripes = (2 * cores()).next_power_of_two().min(32);
-            Bins((0..stripes).map(|_| Padded(Lock::new(Bin::default()))).collect())
+            Bins(OnceLock::new())
+        }
+
+        fn made(&self) -> &[Padded<Lock<Bin<T>>>] {
+            self.0.get_or_init(|| {
+                let stripes = (2 * cores()).next_power_of_two().min(32);
+                (0..stripes).map(|_| Padded(Lock::new(Bin::default()))).collect()
+            })
+        }
+
+        fn all(&self) -> &[Padded<Lock<Bin<T>>>] {
+            self.0.get().map_or(&[], |bins| bins)
         }
 
         /// Takes in what left, and drops what no reader can see any more. The thread is attached, and
         /// neither pinned nor under a lock: a drop may run anything.
         pub fn release(&self, left: impl Iterator<Item = Retired<T>>) {
             let mut ready = Vec::new();
-            let bin = &self.0[stripe() & (self.0.len() - 1)].0;
+            let bins = self.made();
+            let bin = &bins[stripe() & (bins.len() - 1)].0;
             let waiting = {
                 let mut bin = bin.lock();
                 let before = bin.waiting.len();
@@ -373,14 +384,14 @@ mod threads {
         /// Drops everything, unless another thread is reading.
         pub fn flush(&self) {
             let mut ready = Vec::new();
-            for bin in &self.0 {
+            for bin in self.all() {
                 bin.0.lock().seal();
             }
             // Graces end in the order of their beginning, a few a pin, and other caches have theirs.
             for _ in 0..MOST_HASTENED {
                 Grace::hasten();
                 let mut waiting = 0;
-                for bin in &self.0 {
+                for bin in self.all() {
                     let mut bin = bin.0.lock();
                     bin.take_ready(|value| ready.push(value));
                     waiting += bin.waiting.len();
@@ -400,7 +411,7 @@ mod threads {
         /// Shows what waits, to the collector. It calls while the world is stopped, when no lock is held.
         #[cfg_attr(not(feature = "python"), allow(dead_code))]
         pub fn each(&self, mut visit: impl FnMut(&T)) {
-            for bin in &self.0 {
+            for bin in self.all() {
                 if let Some(bin) = bin.0.try_lock() {
                     bin.each(&mut visit);
                 }

@@ -36,6 +36,24 @@ assert grown < 200 * 100_000, grown
     )
 
 
+@pytest.mark.parametrize("arguments", ["10", "10**9", "10**9, policy='lru'", "10**9, ttl=5, tti=5", "10**9, weigher=int"])
+def test_cache_that_nothing_was_set_in_takes_less_than_four_kilobytes(arguments):
+    run_script(
+        MEASURE
+        + f"make = lambda: Moka({arguments})"
+        + """
+make().get(1)
+before = resident()
+caches = [make() for _ in range(2000)]
+for cache in caches:
+    assert cache.get(1) is None and len(cache) == 0
+    cache.clear()
+grown = resident() - before
+assert grown < 2000 * 4096, grown
+"""
+    )
+
+
 def test_small_caches_are_small():
     run_script(
         MEASURE
