@@ -454,10 +454,13 @@ impl<K: Reference, V: Reference> Shard<K, V> {
             if !change.left.has_room(1) {
                 break;
             }
-            change.take_out(number, Cause::Explicit, &mut guard);
+            change.unlink(number, Cause::Explicit, &guard);
             next = Some(number + 1);
         }
         change.tell();
+        if next.is_none() {
+            locked.shrink(&mut guard);
+        }
         next
     }
 

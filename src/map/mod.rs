@@ -328,24 +328,29 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
         }
     }
 
-    /// Takes a live entry out.
-    pub fn remove(&mut self, number: u32, guard: &mut Guard) -> Retired<(Option<K>, V)> {
+    /// Takes a live entry out. The table keeps its size, until a [`shrink`](Self::shrink).
+    pub fn remove(&mut self, number: u32, guard: &Guard) -> Retired<(Option<K>, V)> {
         let map = self.map;
         let entry = map.entry(number, guard);
         let table = map.table.get(guard).expect("a live entry has a table");
         let index = table.find_number(entry.hash.load(Ordering::Relaxed), number);
-        let slots = table.len();
         let more = table.remove(index);
         self.writer.tombstones = self.writer.tombstones.wrapping_add_signed(more);
         self.writer.live -= 1;
         let key = entry.key.swap(None);
         let value = entry.value.swap(None);
         map.slab.give_back(number, &mut self.writer.slab, guard);
+        key.zip(value.transpose().expect("`whole`: a live entry has a value"))
+    }
+
+    /// Makes the table smaller, where few of its slots are taken.
+    #[inline]
+    pub fn shrink(&mut self, guard: &mut Guard) {
+        let slots = self.map.table.get(guard).map_or(0, Table::len);
         if slots > LEAST_TO_SHRINK && self.writer.live < slots / 8 {
             // Without memory it stays as large as it is.
             let _ = self.resize(guard);
         }
-        key.zip(value.transpose().expect("`whole`: a live entry has a value"))
     }
 
     #[cold]

@@ -106,6 +106,13 @@ impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
     ///
     /// The value is not handed out as well: whoever does not want it would drop it under the lock.
     pub fn take_out(&mut self, number: u32, cause: Cause, guard: &mut Guard) -> bool {
+        let was_due = self.unlink(number, cause, guard);
+        self.locked.shrink(guard);
+        was_due
+    }
+
+    /// The same, for who takes out many and then has the table shrink once: the sizes in between would fill the heap.
+    pub fn unlink(&mut self, number: u32, cause: Cause, guard: &Guard) -> bool {
         let deadline = self.locked.deadline(number, guard);
         let is_due = deadline <= self.now;
         let state = self.locked.state();
