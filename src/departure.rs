@@ -124,7 +124,7 @@ impl<K, V> Departures<K, V> {
     /// Drops what left a cache that nobody can reach any more, and so no reader can see.
     #[cfg_attr(not(feature = "python"), allow(dead_code))]
     pub(crate) fn drop_unseen(self) {
-        let mut bin = Bin::default();
+        let mut bin = Bin::<_, 1>::default();
         self.list.into_iter().for_each(|departure| bin.put(departure.pair));
     }
 

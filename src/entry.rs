@@ -8,7 +8,7 @@
 //! | field | writer | reader | why |
 //! |---|---|---|---|
 //! | `hash` | before the slot's Release | after the slot's Acquire | fixed while the entry is in a slot |
-//! | `key`, `value` | AcqRel swap | Acquire | see `Swap` |
+//! | `key`, `value` | Release, by the lock's holder | Acquire | see `Swap` |
 //! | `stamp` | Relaxed, readers too | Relaxed | a lost hit costs accuracy, never correctness |
 //! | `Life` | the value first, then Release here | Acquire here, then the value | a reader that sees a new deadline sees the new value |
 

@@ -23,7 +23,7 @@
 //! # Orderings
 //! | field | writer | reader | why |
 //! |---|---|---|---|
-//! | `Swap::word` | AcqRel swap | Acquire load | the object is whole before its pointer is seen |
+//! | `Swap::word` | AcqRel swap, or a Release store of the one writer | Acquire load | the object is whole before its pointer is seen |
 //! | `Shared::pointer` | AcqRel swap | Acquire load | likewise |
 //! | `Grace::over` | Release, in the closure | Acquire | reads under the old guards come before the drop |
 
@@ -113,7 +113,21 @@ impl<T> Swap<T> {
         Lent { value, guard: PhantomData }
     }
 
+    /// Puts another value in place, for whoever is the only one to do so at the time. What was there may still be lent.
+    ///
+    /// # Safety
+    /// - What writers do here is in an order that a lock or the like makes.
+    pub unsafe fn put(&self, value: T) -> Retired<T> {
+        let word = Self::into_word(value);
+        // Relaxed: the lock tells what the last writer wrote.
+        let old = self.word.load(Ordering::Relaxed);
+        // Release: pairs with the Acquire in `read`.
+        self.word.store(word, Ordering::Release);
+        Retired(Self::from_word(old))
+    }
+
     /// Puts another value in place. What was there may still be lent.
+    #[cfg_attr(not(feature = "python"), allow(dead_code))]
     pub fn swap(&self, value: T) -> Retired<T> {
         let word = Self::into_word(value);
         // AcqRel: pairs with the Acquire in `read`, and with earlier swaps for what is handed out.
@@ -199,10 +213,10 @@ mod threads {
     use super::Retired;
     use crate::sync::{AtomicBool, Lock, OnceLock, Ordering, Padded, cores, epoch, sized, stripe, yield_now};
 
-    /// A bin asks for a grace when this many wait in it.
-    const LOT: usize = sized(16, 1);
+    /// Values that a bin asks for a grace for at a time: to ask takes as long as ten writes.
+    const LOT: usize = sized(32, 1);
     /// The lots that may wait in a bin: with the next one under way they are fewer than 64 values, law 11.
-    const MOST_WAITING: usize = sized(3, 1);
+    const MOST_WAITING: usize = 1;
     /// How often a thread whose bin is fuller than that lets others go on before it does so itself.
     const MOST_TURNS: usize = sized(32, 1);
     /// Pins that move the epoch on far enough, when nobody else is pinned, to end a grace.
@@ -259,27 +273,30 @@ mod threads {
             self.0.load(Ordering::Acquire)
         }
 
-        /// Moves the epoch on, as far as other readers let it.
-        fn hasten() {
+        /// Moves the epoch on, as far as other readers let it and until it is enough.
+        fn hasten(mut is_enough: impl FnMut() -> bool) {
             for _ in 0..ADVANCES {
                 epoch::pin().flush();
+                if is_enough() {
+                    break;
+                }
             }
         }
     }
 
-    /// Retired values on their way to an owner.
-    pub(crate) struct Bin<T> {
+    /// Retired values on their way to an owner, by the lot.
+    pub(crate) struct Bin<T, const LOT: usize> {
         open: Vec<Retired<T>>,
         waiting: VecDeque<(Grace, Vec<Retired<T>>)>,
     }
 
-    impl<T> Default for Bin<T> {
+    impl<T, const LOT: usize> Default for Bin<T, LOT> {
         fn default() -> Self {
             Bin { open: Vec::new(), waiting: VecDeque::new() }
         }
     }
 
-    impl<T> Bin<T> {
+    impl<T, const LOT: usize> Bin<T, LOT> {
         pub fn put(&mut self, retired: Retired<T>) {
             self.open.push(retired);
             if self.open.len() >= LOT {
@@ -294,6 +311,11 @@ mod threads {
                 let lot = std::mem::replace(&mut self.open, next);
                 self.waiting.push_back((Grace::begin(), lot));
             }
+        }
+
+        /// Whether all that waits for a grace has had it.
+        fn is_ready(&self) -> bool {
+            self.waiting.back().is_none_or(|(grace, _)| grace.is_over())
         }
 
         /// Hands out what no guard can see any more.
@@ -316,7 +338,7 @@ mod threads {
         }
     }
 
-    impl<T> Drop for Bin<T> {
+    impl<T, const LOT: usize> Drop for Bin<T, LOT> {
         fn drop(&mut self) {
             // The owner of the bin is going, so nobody reads what it held: the grace is over.
             let lots = self.waiting.drain(..).flat_map(|(_, lot)| lot);
@@ -327,21 +349,21 @@ mod threads {
     }
 
     /// A bin for each few threads, made when the first value leaves.
-    pub(crate) struct Bins<T>(OnceLock<Box<[Padded<Lock<Bin<T>>>]>>);
+    pub(crate) struct Bins<T>(OnceLock<Box<[Padded<Lock<Bin<T, LOT>>>]>>);
 
     impl<T> Bins<T> {
         pub fn new() -> Self {
             Bins(OnceLock::new())
         }
 
-        fn made(&self) -> &[Padded<Lock<Bin<T>>>] {
+        fn made(&self) -> &[Padded<Lock<Bin<T, LOT>>>] {
             self.0.get_or_init(|| {
                 let stripes = (2 * cores()).next_power_of_two().min(32);
                 (0..stripes).map(|_| Padded(Lock::new(Bin::default()))).collect()
             })
         }
 
-        fn all(&self) -> &[Padded<Lock<Bin<T>>>] {
+        fn all(&self) -> &[Padded<Lock<Bin<T, LOT>>>] {
             self.0.get().map_or(&[], |bins| bins)
         }
 
@@ -356,7 +378,7 @@ mod threads {
                 let before = bin.waiting.len();
                 left.for_each(|retired| bin.put(retired));
                 if bin.waiting.len() > before {
-                    Grace::hasten();
+                    Grace::hasten(|| bin.is_ready());
                 }
                 bin.take_ready(|value| ready.push(value));
                 bin.waiting.len()
@@ -369,10 +391,10 @@ mod threads {
 
         /// Lets other threads go on: one that was stopped while it read holds all graces up.
         #[cold]
-        fn give_turns(bin: &Lock<Bin<T>>, ready: &mut Vec<T>) {
+        fn give_turns(bin: &Lock<Bin<T, LOT>>, ready: &mut Vec<T>) {
             for _ in 0..MOST_TURNS {
                 yield_now();
-                Grace::hasten();
+                Grace::hasten(|| false);
                 let mut bin = bin.lock();
                 bin.take_ready(|value| ready.push(value));
                 if bin.waiting.len() <= MOST_WAITING {
@@ -389,7 +411,7 @@ mod threads {
             }
             // Graces end in the order of their beginning, a few a pin, and other caches have theirs.
             for _ in 0..MOST_HASTENED {
-                Grace::hasten();
+                Grace::hasten(|| false);
                 let mut waiting = 0;
                 for bin in self.all() {
                     let mut bin = bin.0.lock();
@@ -405,7 +427,7 @@ mod threads {
 
         /// Frees what boxes wait for a grace, unless another thread is reading.
         pub fn free_memory(&self) {
-            Grace::hasten();
+            Grace::hasten(|| false);
         }
 
         /// Shows what waits, to the collector. It calls while the world is stopped, when no lock is held.
@@ -451,15 +473,15 @@ mod gil {
     }
 
     /// Retired values on their way to an owner.
-    pub(crate) struct Bin<T>(Vec<T>);
+    pub(crate) struct Bin<T, const LOT: usize>(Vec<T>);
 
-    impl<T> Default for Bin<T> {
+    impl<T, const LOT: usize> Default for Bin<T, LOT> {
         fn default() -> Self {
             Bin(Vec::new())
         }
     }
 
-    impl<T> Bin<T> {
+    impl<T, const LOT: usize> Bin<T, LOT> {
         pub fn put(&mut self, retired: Retired<T>) {
             self.0.push(retired.open());
         }
@@ -556,7 +578,7 @@ mod tests {
     #[test]
     #[cfg(not(moka_gil))]
     fn a_bin_waits_for_the_readers_of_its_time() {
-        let mut bin = Bin::default();
+        let mut bin = Bin::<_, 16>::default();
         let reader = pin();
         let (value, seen) = counted();
         bin.put(Retired::of(value));
@@ -576,7 +598,7 @@ mod tests {
 
     #[test]
     fn the_end_of_a_bin_drops_what_waits_in_it() {
-        let mut bin = Bin::default();
+        let mut bin = Bin::<_, 16>::default();
         let many: Vec<_> = (0..100).map(|_| counted()).collect();
         let (values, seen): (Vec<_>, Vec<_>) = many.into_iter().unzip();
         values.into_iter().for_each(|value| bin.put(Retired::of(value)));

@@ -289,9 +289,7 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
         let entry = map.slab.entry(number, guard);
         // Relaxed: the slot's Release makes all of it seen.
         entry.hash.store(hash, Ordering::Relaxed);
-        // `zero`: what was there is nothing, so there is nothing to retire.
-        let _ = entry.key.swap(Some(key));
-        let _ = entry.value.swap(Some(value));
+        map.slab.fill(entry, key, value, &mut self.writer.slab);
         self.begin_life(number, lifetime, guard);
         let table = map.table.get(guard).expect("a reserve leaves a table");
         let (index, was_tombstone) = table.vacancy(hash);
@@ -309,7 +307,8 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
         lifetime: Option<(u64, Lifetime)>,
         guard: &Guard,
     ) -> Retired<V> {
-        let old = self.map.entry(number, guard).value.swap(Some(value));
+        let map = self.map;
+        let old = map.slab.put_value(map.entry(number, guard), Some(value), &mut self.writer.slab);
         self.begin_life(number, lifetime, guard);
         old.transpose().expect("`whole`: a live entry has a value")
     }
@@ -337,8 +336,8 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
         let more = table.remove(index);
         self.writer.tombstones = self.writer.tombstones.wrapping_add_signed(more);
         self.writer.live -= 1;
-        let key = entry.key.swap(None);
-        let value = entry.value.swap(None);
+        let key = map.slab.take_key(entry, &mut self.writer.slab);
+        let value = map.slab.put_value(entry, None, &mut self.writer.slab);
         map.slab.give_back(number, &mut self.writer.slab, guard);
         key.zip(value.transpose().expect("`whole`: a live entry has a value"))
     }

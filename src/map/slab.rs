@@ -12,6 +12,7 @@
 //! # Invariants
 //! - `zero`: an entry that is given out has no key and no value.
 //! - `resting`: a number is free, in the bin, or live; a live one has a key.
+//! - `one-writer`: what an entry holds is changed by who has the [`SlabWriter`], which is in the shard's lock.
 
 #![allow(unsafe_code)]
 
@@ -26,6 +27,8 @@ const FIRST_BITS: u32 = sized(4, 1);
 const NUMBER_BITS: u32 = sized(32, 4);
 const CHUNKS: usize = (NUMBER_BITS - FIRST_BITS) as usize + 1;
 const NO_NUMBER: u64 = u64::MAX;
+/// Numbers whose rest begins at a time. They hold nothing alive, and a grace for each few would cost more than their memory.
+const RESTING_LOT: usize = sized(128, 1);
 
 pub(crate) struct Chunk<K, V> {
     entries: Box<[Entry<K, V>]>,
@@ -57,7 +60,7 @@ pub(super) struct SlabWriter {
     /// For each chunk: is there a number to give out?
     room: u32,
     chunks: [ChunkState; CHUNKS],
-    resting: Bin<u32>,
+    resting: Bin<u32, RESTING_LOT>,
     /// Whether any entry ever had a deadline.
     has_lives: bool,
 }
@@ -187,6 +190,33 @@ impl<K: Reference, V: Reference> Slab<K, V> {
             writer.room &= !(1 << chunk);
         }
         number
+    }
+
+    /// Puts a key and a value into an empty entry.
+    pub fn fill(&self, entry: &Entry<K, V>, key: K, value: V, _writer: &mut SlabWriter) {
+        // SAFETY: `one-writer`.
+        let nothing = unsafe { entry.key.put(Some(key)) };
+        debug_assert!(nothing.is_none(), "`zero`");
+        // SAFETY: `one-writer`.
+        let nothing = unsafe { entry.value.put(Some(value)) };
+        debug_assert!(nothing.is_none(), "`zero`");
+    }
+
+    /// Puts another value, or none, into an entry.
+    pub fn put_value(
+        &self,
+        entry: &Entry<K, V>,
+        value: Option<V>,
+        _writer: &mut SlabWriter,
+    ) -> Retired<Option<V>> {
+        // SAFETY: `one-writer`.
+        unsafe { entry.value.put(value) }
+    }
+
+    /// Takes the key out of an entry.
+    pub fn take_key(&self, entry: &Entry<K, V>, _writer: &mut SlabWriter) -> Retired<Option<K>> {
+        // SAFETY: `one-writer`.
+        unsafe { entry.key.put(None) }
     }
 
     /// Gives a number back. It rests first.

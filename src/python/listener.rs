@@ -28,7 +28,7 @@ impl Hook {
 
     /// Lets go of the function: the cache is unreachable, so nobody else reads it.
     pub fn clear(&self) {
-        let mut bin = Bin::default();
+        let mut bin = Bin::<_, 1>::default();
         bin.put(self.0.swap(None));
     }
 }

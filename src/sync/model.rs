@@ -144,7 +144,7 @@ impl<T> OnceLock<T> {
     }
 
     pub fn get(&self) -> Option<&T> {
-        // SAFETY: null, or from the box in `get_or_init`, which is freed with `self`.
+        // SAFETY: null, or from the box in `set`, which is freed with `self`.
         unsafe { self.value.load(Acquire).as_ref() }
     }
 
@@ -152,17 +152,17 @@ impl<T> OnceLock<T> {
         if let Some(made) = self.get() {
             return made;
         }
-        let made = Box::into_raw(Box::new(make()));
-        let kept = match self.value.compare_exchange(ptr::null_mut(), made, AcqRel, Acquire) {
-            Ok(_) => made,
-            Err(other) => {
-                // SAFETY: it came from the box above, and nobody has seen it.
-                drop(unsafe { Box::from_raw(made) });
-                other
-            }
-        };
-        // SAFETY: as in `get`, and not null.
-        unsafe { &*kept }
+        let _ = self.set(make());
+        self.get().expect("somebody has set it")
+    }
+
+    pub fn set(&self, value: T) -> Result<(), T> {
+        let made = Box::into_raw(Box::new(value));
+        match self.value.compare_exchange(ptr::null_mut(), made, AcqRel, Acquire) {
+            Ok(_) => Ok(()),
+            // SAFETY: it came from the box above, and nobody has seen it.
+            Err(_) => Err(*unsafe { Box::from_raw(made) }),
+        }
     }
 }
 
@@ -170,7 +170,7 @@ impl<T> Drop for OnceLock<T> {
     fn drop(&mut self) {
         let value = self.value.load(Relaxed);
         if !value.is_null() {
-            // SAFETY: it came from the box in `get_or_init`, and `&mut self` says that nobody reads it.
+            // SAFETY: it came from the box in `set`, and `&mut self` says that nobody reads it.
             drop(unsafe { Box::from_raw(value) });
         }
     }
