@@ -348,22 +348,24 @@ mod threads {
         }
     }
 
+    type Stripe<T> = Padded<Lock<Bin<T, LOT>>>;
+
     /// A bin for each few threads, made when the first value leaves.
-    pub(crate) struct Bins<T>(OnceLock<Box<[Padded<Lock<Bin<T, LOT>>>]>>);
+    pub(crate) struct Bins<T>(OnceLock<Box<[Stripe<T>]>>);
 
     impl<T> Bins<T> {
         pub fn new() -> Self {
             Bins(OnceLock::new())
         }
 
-        fn made(&self) -> &[Padded<Lock<Bin<T, LOT>>>] {
+        fn made(&self) -> &[Stripe<T>] {
             self.0.get_or_init(|| {
                 let stripes = (2 * cores()).next_power_of_two().min(32);
                 (0..stripes).map(|_| Padded(Lock::new(Bin::default()))).collect()
             })
         }
 
-        fn all(&self) -> &[Padded<Lock<Bin<T, LOT>>>] {
+        fn all(&self) -> &[Stripe<T>] {
             self.0.get().map_or(&[], |bins| bins)
         }
 

@@ -36,7 +36,9 @@ assert grown < 200 * 100_000, grown
     )
 
 
-@pytest.mark.parametrize("arguments", ["10", "10**9", "10**9, policy='lru'", "10**9, ttl=5, tti=5", "10**9, weigher=int"])
+@pytest.mark.parametrize(
+    "arguments", ["10", "10**9", "10**9, policy='lru'", "10**9, ttl=5, tti=5", "10**9, weigher=int"]
+)
 def test_cache_that_nothing_was_set_in_takes_less_than_four_kilobytes(arguments):
     run_script(
         MEASURE
