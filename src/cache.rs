@@ -13,6 +13,7 @@
 //! |---|---|---|---|
 //! | `earliest` | a writer: its shard's `next_due`, full fence, then a minimum here | a call, Relaxed | a late look is as good as an earlier call |
 //! | | maintenance: AcqRel swap to the least `next_due`, full fence, then looks at all `next_due` again | | either side of the two fences sees the other, so no deadline is forgotten |
+//! | `shards` | a leader: made at the latest here, full fence, then it computes | who removes and finds none: what it did before, full fence, then another look | either side of the two fences sees the other, so no result of before a removal is cached after it |
 
 use crate::config::Config;
 use crate::departure::{Cause, Departures};
@@ -175,8 +176,11 @@ where
         left: &mut Departures<K, V>,
     ) -> Result<Option<V>, Q::Error> {
         let overtake = self.overtaker(query)?;
-        // Without a shard there is nothing to remove, and no computation to tell: see `load`.
-        let Some(shard) = self.shard(query.hash()) else { return Ok(None) };
+        let shards = self.shards_to_empty();
+        // Without a shard there is nothing to remove, and no computation to tell.
+        let Some(shard) = (!shards.is_empty()).then(|| &shards[index(query.hash(), shards)]) else {
+            return Ok(None);
+        };
         let value = shard.remove(query, || self.now(), &self.budget, &overtake, left);
         self.maintain(self.now(), left);
         value
@@ -193,7 +197,7 @@ where
     /// Takes out a batch of all entries, from a cursor that starts at its default and is moved on. Returns
     /// false when it is through: then everything that was there at the start is gone.
     pub fn clear_batch(&self, cursor: &mut Cursor, left: &mut Departures<K, V>) -> bool {
-        let shards = self.shards();
+        let shards = self.shards_to_empty();
         let Some(shard) = shards.get(cursor.shard) else { return false };
         let overtake = || {
             // At each batch: what has landed meanwhile and is taken out can be waited for until its call returns.
@@ -248,9 +252,10 @@ where
                 },
             };
             // Another leader may have landed between the look and the join. A writer that did not see
-            // this flight is through with the lock now, so its value is seen. And whoever finds no shards to
-            // remove from comes before the computation.
+            // this flight is through with the lock now, so its value is seen.
             self.made_shard(query.hash()).sync_with_writers();
+            // Pairs with the one in `shards_to_empty`: who finds no shards to remove from comes before the computation.
+            full_fence();
             // No use, since the look before it was the access.
             if let Some(value) = self.peek(query, left)? {
                 leader.land(Outcome::Value(value.clone()));
@@ -376,6 +381,16 @@ where
     #[inline]
     fn shards(&self) -> &[Shard<K, V>] {
         self.shards.get().map_or(&[], |shards| shards)
+    }
+
+    /// All shards, for who removes. If there are none, each computation begins after what the caller did before.
+    #[inline]
+    fn shards_to_empty(&self) -> &[Shard<K, V>] {
+        if self.shards.get().is_none() {
+            // Pairs with the one in `load`: there the shards are made first, here they are looked at last.
+            full_fence();
+        }
+        self.shards()
     }
 
     #[inline]

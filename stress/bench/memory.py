@@ -73,7 +73,7 @@ def of_entries(name, count):
     clear = getattr(subject.cache, "clear", None) or subject.cache.cache_clear
     clear()
     left = resident() - before
-    return full / count, 100 * left / full
+    return full / count, 100 * left / max(full, 1)
 
 
 def of_empty(name, _count):
