@@ -124,6 +124,14 @@ where
         }
     }
 
+    /// The value of a key as a use, where [`Cache::glance`] finds one. What it does not find is not noted.
+    #[inline(always)]
+    pub fn glance_hit<Q: Lookup<K>>(&self, query: &Q) -> Option<V> {
+        let earliest = self.earliest.0.load(Ordering::Relaxed);
+        let now = if earliest == NEVER { 0 } else { self.clock.now() };
+        if earliest <= now { None } else { self.shard(query.hash())?.glance_hit(query, now, &self.clock) }
+    }
+
     /// The value of a key, without a trace.
     pub fn peek<Q: Lookup<K>>(&self, query: &Q, left: &mut Departures<K, V>) -> Result<Option<V>, Q::Error> {
         let now = self.now();
@@ -145,7 +153,27 @@ where
         }
     }
 
+    #[inline]
     pub fn set<Q: Lookup<K>>(
+        &self,
+        query: &Q,
+        stored: Stored<V>,
+        left: &mut Departures<K, V>,
+    ) -> Result<(), Q::Error> {
+        if !self.flights.is_idle() {
+            return self.set_beside_flights(query, stored, left);
+        }
+        // One that begins before the lock is taken is overtaken, whichever key of this hash it is for.
+        let hash = query.hash();
+        let at_lock = || {
+            self.overtake_hash(hash);
+            true
+        };
+        self.write(query, stored, false, at_lock, left).map(drop)
+    }
+
+    #[cold]
+    fn set_beside_flights<Q: Lookup<K>>(
         &self,
         query: &Q,
         stored: Stored<V>,
@@ -431,6 +459,7 @@ where
     }
 
     /// Marks computations under way for an entry that is taken out by its number. Under the lock.
+    #[inline]
     fn overtake_hash(&self, hash: u64) {
         if !self.flights.is_idle() {
             // Of another key with the same full hash the result is not cached either, which is no harm.
@@ -438,6 +467,7 @@ where
         }
     }
 
+    #[inline]
     fn write<Q: Lookup<K>>(
         &self,
         query: &Q,

@@ -189,6 +189,16 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         }
     }
 
+    /// The value of a key as a use, if it is found at a glance.
+    #[inline(always)]
+    pub fn glance_hit<Q: Lookup<K>>(&self, query: &Q, now: u64, clock: &Clock) -> Option<V> {
+        let guard = pin();
+        match self.map.glance(query, &guard) {
+            Glance::Found(found, _) => self.value_of(found, true, now, clock, &guard),
+            Glance::Absent | Glance::Unclear => None,
+        }
+    }
+
     /// The value of a key that is not there.
     #[inline]
     fn nothing<Q: Lookup<K>>(&self, query: &Q, is_use: bool) -> Option<V> {
@@ -261,7 +271,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         self.try_set(query, write, budget, now, at_lock, left)?.map_err(|NoMemory| query.no_memory())
     }
 
-    #[inline]
+    #[inline(always)]
     fn try_set<Q: Lookup<K>>(
         &self,
         query: &Q,
@@ -372,7 +382,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
     ///
     /// A key that is compared in place is looked up under the lock. For another the user's code may run, so that is
     /// looked up first, and what was found must still be so once the lock is taken.
-    #[inline]
+    #[inline(always)]
     fn lock_at<'a, Q: Lookup<K>>(
         &'a self,
         query: &Q,

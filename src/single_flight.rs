@@ -96,9 +96,15 @@ pub(crate) struct Flight<K, V, E> {
     generation: u64,
     leader: ThreadId,
     overtaken: AtomicBool,
-    outcome: Mutex<Option<Outcome<V, E>>>,
+    landing: Mutex<Landing<V, E>>,
     landed: Condvar,
     has_landed: AtomicBool,
+}
+
+struct Landing<V, E> {
+    outcome: Option<Outcome<V, E>>,
+    /// Whether anybody ever parked: to wake takes a call of the system, also where nobody sleeps.
+    is_awaited: bool,
 }
 
 /// What the table of waits needs to know of a flight.
@@ -129,9 +135,10 @@ impl<K, V, E> Flight<K, V, E> {
     }
 
     fn park(&self) {
-        let outcome = lock(&self.outcome);
-        if outcome.is_none() {
-            wait_a_while(&self.landed, outcome, PARK);
+        let mut landing = lock(&self.landing);
+        if landing.outcome.is_none() {
+            landing.is_awaited = true;
+            wait_a_while(&self.landed, landing, PARK);
         }
     }
 }
@@ -146,7 +153,7 @@ where
     pub fn wait(self: &Arc<Self>, pause: &mut Pause<'_, E>) -> Result<Outcome<V, E>, LoadError<E>> {
         let _wait = Wait::begin(Arc::clone(self) as Arc<dyn Led>).ok_or(LoadError::Circle)?;
         loop {
-            if let Some(outcome) = lock(&self.outcome).as_ref() {
+            if let Some(outcome) = &lock(&self.landing).outcome {
                 return Ok(outcome.clone());
             }
             pause(&|| self.park())?;
@@ -259,8 +266,9 @@ impl<K, V, E> Flights<K, V, E> {
         let hash = query.hash();
         let me = thread::current().id();
         let table = self.table.get_or_init(DashMap::default);
+        // Mostly there are none. One that has begun since is seen below.
+        let mut known = if self.is_idle() { SameHash::new() } else { self.known(hash) };
         loop {
-            let known = self.known(hash);
             for flight in known.iter().filter(|flight| flight.is_joinable()) {
                 let equal = match query.quick(&flight.key) {
                     Some(equal) => equal,
@@ -279,7 +287,7 @@ impl<K, V, E> Flights<K, V, E> {
                 generation: GENERATION.load(Ordering::Relaxed),
                 leader: me,
                 overtaken: AtomicBool::new(false),
-                outcome: Mutex::new(None),
+                landing: Mutex::new(Landing { outcome: None, is_awaited: false }),
                 landed: Condvar::new(),
                 has_landed: AtomicBool::new(false),
             });
@@ -297,6 +305,7 @@ impl<K, V, E> Flights<K, V, E> {
                 return Ok(Turn::Lead(Leader { flights: self, flight }));
             }
             drop(flights);
+            known = self.known(hash);
         }
     }
 
@@ -344,8 +353,13 @@ impl<K, V, E> Leader<'_, K, V, E> {
             // A fork left a waiter's lock behind, and nobody who waits.
             return;
         }
-        *lock(&self.flight.outcome) = Some(outcome);
-        self.flight.landed.notify_all();
+        let mut landing = lock(&self.flight.landing);
+        landing.outcome = Some(outcome);
+        let is_awaited = landing.is_awaited;
+        drop(landing);
+        if is_awaited {
+            self.flight.landed.notify_all();
+        }
     }
 }
 

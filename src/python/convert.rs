@@ -49,16 +49,23 @@ pub(crate) fn duration(name: &str, value: Option<&Bound<'_, PyAny>>) -> PyResult
             "{name} must be a number of seconds or a timedelta, got {what}"
         )));
     };
-    if !seconds.is_finite() || seconds <= 0.0 {
-        return Err(PyValueError::new_err(format!("{name} must be positive")));
+    match nanos(seconds) {
+        Some(nanos) => Ok(Duration { nanos, seconds: Some(seconds) }),
+        None if seconds.is_finite() && seconds > 0.0 => {
+            Err(PyValueError::new_err(format!("{name} is out of range")))
+        }
+        None => Err(PyValueError::new_err(format!("{name} must be positive"))),
     }
-    if seconds > MOST_SECONDS {
-        return Err(PyValueError::new_err(format!("{name} is out of range")));
+}
+
+/// The nanoseconds of a duration in seconds, if it is one.
+pub(crate) fn nanos(seconds: f64) -> Option<u64> {
+    if !(seconds > 0.0 && seconds <= MOST_SECONDS) {
+        return None;
     }
     let nanos = (seconds * NANOS).round().max(1.0);
     // What outlives the clock never ends.
-    let nanos = if nanos < LONGEST as f64 { nanos as u64 } else { 0 };
-    Ok(Duration { nanos, seconds: Some(seconds) })
+    Some(if nanos < LONGEST as f64 { nanos as u64 } else { 0 })
 }
 
 /// Whether the object is an int, or of a type that stands for one.

@@ -1,13 +1,13 @@
-//! `Moka.get` and `Moka.set` as bare C functions: PyO3's way in and out of a method costs as much as the look-up
-//! itself.
+//! `Moka.get`, `set`, `remove` and `get_with` as bare C functions: PyO3's way in and out of a method costs as much as the
+//! look-up itself.
 //!
-//! What needs no user's code is done here: keys that are hashed and compared in place, no listener, no weigher, no deadline
-//! of the entry's own. All else goes to the method that PyO3 made, with the arguments as they came: in
+//! What is usual is done here: keys that are hashed and compared in place, one deadline of an entry's own, values that
+//! `get_with` need not compute. All else goes to the method that PyO3 made, with the arguments as they came: in
 //! a bare C function PyO3 takes the thread for detached, so nothing of it that counts references or holds
 //! errors is touched.
 //!
 //! # Invariants
-//! - `called`: the interpreter calls [`get`] and [`set`] as methods of `Moka`: attached, with an instance
+//! - `called`: the interpreter calls these functions as methods of `Moka`: attached, with an instance
 //!   first, then `count` arguments and a value for each of `names`.
 //! - `whole`: the plain methods and the definitions are set before the first call, and stay.
 
@@ -19,9 +19,13 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 use smallvec::SmallVec;
 
-use super::moka::Moka;
+use super::convert;
+use super::moka::{AtOnce, Moka};
+use super::object::{self, Object};
+use crate::Lifetime;
 
 const GET_DOC: &CStr = c"get($self, /, key, default=None)\n--\n\n\
     Return the value of key, or default. Counts as a use.";
@@ -29,14 +33,33 @@ const GET_DOC: &CStr = c"get($self, /, key, default=None)\n--\n\n\
 const SET_DOC: &CStr = c"set($self, /, key, value, ttl=None, tti=None)\n--\n\n\
     Store a value; ttl and tti are the entry's own, in seconds.";
 
+const REMOVE_DOC: &CStr = c"remove($self, /, key, default=None)\n--\n\n\
+    Remove key and return its value, or default.";
+
+const GET_WITH_DOC: &CStr = c"get_with($self, /, key, initializer, ttl=None, tti=None)\n--\n\n\
+    Return the value of key, computed by initializer() if absent, once for all threads that ask.";
+
+type Kept = AtomicPtr<ffi::PyObject>;
+
 /// The methods that PyO3 made.
-static PLAIN_GET: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
-static PLAIN_SET: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
+static PLAIN_GET: Kept = Kept::new(ptr::null_mut());
+static PLAIN_SET: Kept = Kept::new(ptr::null_mut());
+static PLAIN_REMOVE: Kept = Kept::new(ptr::null_mut());
+static PLAIN_GET_WITH: Kept = Kept::new(ptr::null_mut());
+
+/// The names of arguments, as the interpreter keeps such strings once.
+static TTL: Kept = Kept::new(ptr::null_mut());
+static TTI: Kept = Kept::new(ptr::null_mut());
 
 /// Puts the bare functions into the class, and keeps the plain ones.
 pub(super) fn install(py: Python<'_>) -> PyResult<()> {
+    for (kept, name) in [(&TTL, "ttl"), (&TTI, "tti")] {
+        kept.store(PyString::intern(py, name).into_ptr(), Ordering::Relaxed);
+    }
     replace(py, c"get", GET_DOC, get, &PLAIN_GET)?;
-    replace(py, c"set", SET_DOC, set, &PLAIN_SET)
+    replace(py, c"set", SET_DOC, set, &PLAIN_SET)?;
+    replace(py, c"remove", REMOVE_DOC, remove, &PLAIN_REMOVE)?;
+    replace(py, c"get_with", GET_WITH_DOC, get_with, &PLAIN_GET_WITH)
 }
 
 fn replace(
@@ -44,7 +67,7 @@ fn replace(
     name: &'static CStr,
     doc: &'static CStr,
     function: ffi::PyCFunctionFastWithKeywords,
-    plain: &AtomicPtr<ffi::PyObject>,
+    plain: &Kept,
 ) -> PyResult<()> {
     let class = py.get_type::<Moka>();
     let python_name = name.to_str()?;
@@ -83,6 +106,56 @@ unsafe fn read_call<'a>(
     (cache, unsafe { std::slice::from_raw_parts(arguments, count) })
 }
 
+/// What was found, or else the second argument, or `None`. A new reference.
+#[inline]
+fn found_or_default(
+    py: Python<'_>,
+    found: Option<Object>,
+    given: &[*mut ffi::PyObject],
+) -> *mut ffi::PyObject {
+    match (found, given.get(1)) {
+        (Some(value), _) => value.into_ptr(),
+        // SAFETY: a live object, and attached.
+        (None, Some(&default)) => unsafe { ffi::Py_NewRef(default) },
+        (None, None) => py.None().into_ptr(),
+    }
+}
+
+/// The deadlines that named arguments ask for, behind so many others: none, or one that is told at a glance.
+///
+/// # Safety
+/// - `called`.
+#[inline]
+unsafe fn lifetime_at_once(
+    py: Python<'_>,
+    names: *mut ffi::PyObject,
+    arguments: *const *mut ffi::PyObject,
+    count: usize,
+) -> Option<Lifetime> {
+    if names.is_null() {
+        return Some(Lifetime::default());
+    }
+    // SAFETY: `called`; names are a tuple.
+    if unsafe { ffi::PyTuple_GET_SIZE(names) } != 1 {
+        return None;
+    }
+    // SAFETY: it has one item.
+    let name = unsafe { ffi::PyTuple_GET_ITEM(names, 0) };
+    // SAFETY: `called`; there is a value for the name.
+    let value = unsafe { std::slice::from_raw_parts(arguments, count + 1) }[count];
+    // SAFETY: `called`; borrowed for the call.
+    let value = unsafe { Borrowed::from_ptr(py, value) };
+    let nanos = convert::nanos(object::small_number(&value)?)?;
+    // Relaxed: they were stored before the first call, and are compared, no more.
+    if name == TTL.load(Ordering::Relaxed) {
+        Some(Lifetime { ttl: nanos, tti: 0 })
+    } else if name == TTI.load(Ordering::Relaxed) {
+        Some(Lifetime { ttl: 0, tti: nanos })
+    } else {
+        None
+    }
+}
+
 /// `Moka.get(key, default=None)`.
 unsafe extern "C" fn get(
     slf: *mut ffi::PyObject,
@@ -98,12 +171,7 @@ unsafe extern "C" fn get(
         // SAFETY: `called`; borrowed for the call.
         let key = unsafe { Borrowed::from_ptr(py, given[0]) };
         if let Some(found) = cache.get().glance(&key) {
-            return match (found, given.get(1)) {
-                (Some(value), _) => value.into_ptr(),
-                // SAFETY: a live object, and attached.
-                (None, Some(&default)) => unsafe { ffi::Py_NewRef(default) },
-                (None, None) => py.None().into_ptr(),
-            };
+            return found_or_default(py, found, given);
         }
     }
     // SAFETY: `called`; the same arguments.
@@ -117,6 +185,57 @@ unsafe extern "C" fn set(
     count: ffi::Py_ssize_t,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
+    // SAFETY: `called`.
+    let py = unsafe { Python::assume_attached() };
+    if count == 2
+        // SAFETY: `called`.
+        && let Some(lifetime) = unsafe { lifetime_at_once(py, names, arguments, 2) }
+    {
+        // SAFETY: `called`.
+        let (cache, given) = unsafe { read_call(py, slf, arguments, 2) };
+        // SAFETY: `called`; borrowed for the call.
+        let key = unsafe { Borrowed::from_ptr(py, given[0]) };
+        // SAFETY: likewise.
+        let value = unsafe { Borrowed::from_ptr(py, given[1]) };
+        match cache.get().set_at_once(&key, &value, lifetime) {
+            AtOnce::Done => return py.None().into_ptr(),
+            AtOnce::Raised => return ptr::null_mut(),
+            AtOnce::NotDone => {}
+        }
+    }
+    // SAFETY: `called`; the same arguments.
+    unsafe { call_plain(&PLAIN_SET, slf, arguments, count, names) }
+}
+
+/// `Moka.remove(key, default=None)`.
+unsafe extern "C" fn remove(
+    slf: *mut ffi::PyObject,
+    arguments: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    if names.is_null() && (count == 1 || count == 2) {
+        // SAFETY: `called`.
+        let py = unsafe { Python::assume_attached() };
+        // SAFETY: `called`.
+        let (cache, given) = unsafe { read_call(py, slf, arguments, count as usize) };
+        // SAFETY: `called`; borrowed for the call.
+        let key = unsafe { Borrowed::from_ptr(py, given[0]) };
+        if let Some(found) = cache.get().remove_at_once(&key) {
+            return found_or_default(py, found, given);
+        }
+    }
+    // SAFETY: `called`; the same arguments.
+    unsafe { call_plain(&PLAIN_REMOVE, slf, arguments, count, names) }
+}
+
+/// `Moka.get_with(key, initializer, ttl=None, tti=None)`.
+unsafe extern "C" fn get_with(
+    slf: *mut ffi::PyObject,
+    arguments: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
     if names.is_null() && count == 2 {
         // SAFETY: `called`.
         let py = unsafe { Python::assume_attached() };
@@ -124,21 +243,21 @@ unsafe extern "C" fn set(
         let (cache, given) = unsafe { read_call(py, slf, arguments, 2) };
         // SAFETY: `called`; borrowed for the call.
         let key = unsafe { Borrowed::from_ptr(py, given[0]) };
-        // SAFETY: likewise.
-        let value = unsafe { Borrowed::from_ptr(py, given[1]) };
-        if cache.get().set_at_once(&key, &value) {
-            return py.None().into_ptr();
+        // SAFETY: a live object, and attached.
+        let is_callable = unsafe { ffi::PyCallable_Check(given[1]) } != 0;
+        if is_callable && let Some(value) = cache.get().glance_hit(&key) {
+            return value.into_ptr();
         }
     }
     // SAFETY: `called`; the same arguments.
-    unsafe { call_plain(&PLAIN_SET, slf, arguments, count, names) }
+    unsafe { call_plain(&PLAIN_GET_WITH, slf, arguments, count, names) }
 }
 
 /// # Safety
 /// - The arguments are those of a call of a method of `Moka` by the interpreter.
 #[cold]
 unsafe fn call_plain(
-    plain: &AtomicPtr<ffi::PyObject>,
+    plain: &Kept,
     slf: *mut ffi::PyObject,
     arguments: *const *mut ffi::PyObject,
     count: ffi::Py_ssize_t,

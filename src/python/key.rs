@@ -97,11 +97,12 @@ impl Lookup<Object> for Sure<'_, '_> {
         self.0.hash()
     }
 
+    #[inline]
     fn key(&self) -> Object {
         self.0.key()
     }
 
-    #[inline]
+    #[inline(always)]
     fn quick(&self, key: &Object) -> Option<bool> {
         self.0.quick(key)
     }

@@ -1,12 +1,23 @@
 //! The user's functions: the eviction listener and the weigher.
+//!
+//! They are called also from bare C functions, where PyO3 takes the thread for detached; so without its help.
+//!
+//! # Invariants
+//! - `attached`: whoever calls one is attached to the interpreter.
 
+#![allow(unsafe_code)]
+
+use std::ptr;
+
+use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
 use super::convert;
-use super::object::Object;
+use super::moka::AtOnce;
+use super::object::{self, Object};
 use crate::reclaim::{Bin, Swap, pin};
 use crate::{Cause, Departures};
 
@@ -38,10 +49,31 @@ pub(crate) fn tell(py: Python<'_>, listener: &Hook, left: &Departures<Object, Ob
     let Some(listener) = listener.get() else { return };
     for departure in left.iter() {
         let Some(key) = departure.key() else { continue };
-        let event = (key.bind(py), departure.value().bind(py), cause_str(py, departure.cause()));
-        if let Err(error) = listener.bind(py).call1(event) {
-            error.write_unraisable(py, Some(listener.bind(py)));
+        let event = [key.as_ptr(), departure.value().as_ptr(), cause_str(py, departure.cause()).as_ptr()];
+        if call(py, &listener, event).is_none() {
+            // SAFETY: `attached`; an exception is set.
+            unsafe { ffi::PyErr_WriteUnraisable(listener.as_ptr()) };
         }
+    }
+}
+
+/// Calls a function; `None` with an exception set.
+fn call<'py, const N: usize>(
+    py: Python<'py>,
+    function: &Object,
+    arguments: [*mut ffi::PyObject; N],
+) -> Option<Bound<'py, PyAny>> {
+    let (function, nothing) = (function.as_ptr(), ptr::null_mut());
+    // SAFETY: `attached`; so many live objects, and no names.
+    let result = unsafe { ffi::PyObject_Vectorcall(function, arguments.as_ptr(), N, nothing) };
+    // SAFETY: a new reference, or null.
+    unsafe { Bound::from_owned_ptr_or_opt(py, result) }
+}
+
+/// Makes the names of the causes, which a bare C function cannot.
+pub(crate) fn prepare(py: Python<'_>) {
+    for cause in [Cause::Expired, Cause::Explicit, Cause::Replaced, Cause::Size] {
+        cause_str(py, cause);
     }
 }
 
@@ -59,5 +91,19 @@ pub(crate) fn weigh(weigher: &Hook, key: &Bound<'_, PyAny>, value: &Bound<'_, Py
     match weigher.get() {
         None => Ok(1),
         Some(weigher) => convert::weight(&weigher.bind(key.py()).call1((key, value))?),
+    }
+}
+
+/// The same from a bare C function.
+pub(crate) fn weigh_at_once(
+    weigher: &Hook,
+    key: &Bound<'_, PyAny>,
+    value: &Bound<'_, PyAny>,
+) -> Result<u32, AtOnce> {
+    let Some(weigher) = weigher.get() else { return Ok(1) };
+    let weight = call(key.py(), &weigher, [key.as_ptr(), value.as_ptr()]).ok_or(AtOnce::Raised)?;
+    match object::small_int(&weight).and_then(|weight| u32::try_from(weight).ok()) {
+        Some(weight) => Ok(weight),
+        None => AtOnce::attached(|_| convert::weight(&weight)),
     }
 }

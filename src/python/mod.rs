@@ -70,6 +70,7 @@ fn prepare(py: Python<'_>) -> PyResult<()> {
     static PREPARED: PyOnceLock<()> = PyOnceLock::new();
     let prepare = || {
         fast::install(py)?;
+        listener::prepare(py);
         mapping::import_views(py)?;
         counts::import_stats(py)?;
         register_hooks(py)

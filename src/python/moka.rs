@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use super::convert::{self, Duration};
 use super::counts::Counts;
 use super::end;
-use super::key::{Key, Raised, Sure};
+use super::key::{Key, Raised, Sure, Unsure};
 use super::listener::{self, Hook};
 use super::object::Object;
 use crate::seed::Seed;
@@ -31,6 +31,29 @@ pub(crate) struct Moka {
     pub(super) weigher: Hook,
     pub(super) ttl: Duration,
     pub(super) tti: Duration,
+}
+
+/// How a call went that was made from a bare C function, where PyO3 takes the thread for detached.
+pub(crate) enum AtOnce {
+    Done,
+    /// An exception is set.
+    Raised,
+    /// Nothing was done: the plain method does it.
+    NotDone,
+}
+
+impl AtOnce {
+    /// Runs code that needs PyO3, which is told that the thread is attached. At the interpreter's end it may not be told.
+    #[cold]
+    pub fn attached<T>(code: impl FnOnce(Python<'_>) -> PyResult<T>) -> Result<T, AtOnce> {
+        let run = |py: Python<'_>| {
+            code(py).map_err(|error| {
+                error.restore(py);
+                AtOnce::Raised
+            })
+        };
+        Python::try_attach(run).unwrap_or(Err(AtOnce::NotDone))
+    }
 }
 
 const _: () = assert!(align_of::<Moka>() <= 16, "CPython aligns no object further");
@@ -54,6 +77,14 @@ impl Moka {
     pub fn glance(&self, key: &Bound<'_, PyAny>) -> Option<Option<Object>> {
         let found = self.core.glance(&Key::known(key, self.seed)?)?;
         self.counts.access(found.is_some());
+        Some(found)
+    }
+
+    /// What `get` finds, where that is at hand. A find is counted, and nothing else.
+    #[inline]
+    pub fn glance_hit(&self, key: &Bound<'_, PyAny>) -> Option<Object> {
+        let found = self.core.glance_hit(&Key::known(key, self.seed)?)?;
+        self.counts.hit();
         Some(found)
     }
 
@@ -105,14 +136,58 @@ impl Moka {
         Ok(self.call(py, |left| self.core.remove(query, left))?.is_some())
     }
 
-    /// Sets without a call of any user's code but what the drop of an old value runs. False, with nothing
-    /// done, where that does not go.
+    /// Sets without a call of a user's code but the weigher, the listener, and what the drop of an old value runs.
     #[inline]
-    pub fn set_at_once(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> bool {
-        Key::known(key, self.seed).is_some_and(|key| self.set_known_at_once(key, value))
+    pub fn set_at_once(
+        &self,
+        key: &Bound<'_, PyAny>,
+        value: &Bound<'_, PyAny>,
+        lifetime: Lifetime,
+    ) -> AtOnce {
+        let py = key.py();
+        let Some(query) = Key::known(key, self.seed) else { return AtOnce::NotDone };
+        let mut weight = 1;
+        if self.core.config().weighted {
+            match listener::weigh_at_once(&self.weigher, key, value) {
+                Ok(weighed) => weight = weighed,
+                Err(how) => return how,
+            }
+        }
+        let stored = Stored { value: Object::of(value), weight, lifetime };
+        match self.run(py, |left| self.core.set(&Sure(query), stored, left)) {
+            Ok(()) => AtOnce::Done,
+            Err(Unsure) if self.core.config().weighted => self.set_weighed(key, value, weight, lifetime),
+            Err(Unsure) => AtOnce::NotDone,
+        }
     }
 
-    /// The same, for a key that is hashed already.
+    /// Sets what was weighed, where a user's code compares the key. The weigher is not asked twice.
+    #[cold]
+    fn set_weighed(
+        &self,
+        key: &Bound<'_, PyAny>,
+        value: &Bound<'_, PyAny>,
+        weight: u32,
+        lifetime: Lifetime,
+    ) -> AtOnce {
+        AtOnce::attached(|py| {
+            let query = self.key(key)?;
+            let stored = Stored { value: Object::of(value), weight, lifetime };
+            self.call(py, |left| self.core.set(&query, stored, left))
+        })
+        .map_or_else(|how| how, |()| AtOnce::Done)
+    }
+
+    /// Removes a key, and returns what `remove` finds; `None`, with nothing done, where a user's code must hash or
+    /// compare it.
+    #[inline]
+    pub fn remove_at_once(&self, key: &Bound<'_, PyAny>) -> Option<Option<Object>> {
+        let query = Key::known(key, self.seed)?;
+        self.run(key.py(), |left| self.core.remove(&Sure(query), left)).ok()
+    }
+
+    /// Sets without a call of any user's code but what the drop of an old value runs. False, with nothing
+    /// done, where that does not go.
     #[inline]
     pub fn set_known_at_once(&self, key: Key<'_, '_>, value: &Bound<'_, PyAny>) -> bool {
         let config = self.core.config();

@@ -145,6 +145,22 @@ fn ask_hash(object: &Bound<'_, PyAny>) -> isize {
     unsafe { ffi::PyObject_Hash(object.as_ptr()) }
 }
 
+/// The value of an exact small int.
+#[inline]
+pub(crate) fn small_int(object: &Bound<'_, PyAny>) -> Option<isize> {
+    if let Some(Builtin::Int) = Builtin::of(object) { int::small(object) } else { None }
+}
+
+/// The value of an exact float or small int.
+#[inline]
+pub(crate) fn small_number(object: &Bound<'_, PyAny>) -> Option<f64> {
+    match Builtin::of(object)? {
+        Builtin::Float => Some(float_of(object)),
+        Builtin::Int => int::small(object).map(|value| value as f64),
+        Builtin::Str | Builtin::Bytes => None,
+    }
+}
+
 /// The key types whose equality runs no code of a user.
 enum Builtin {
     Str,
