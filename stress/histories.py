@@ -106,8 +106,14 @@ class Order:
         return after
 
 
+MOST_STATES = 200_000
+
+
 def explain(threads, evicts=False, collides=False):
-    """None if the steps of these threads have an order; else where the search came to its end, in words."""
+    """None if the steps of these threads have an order; else where the search came to its end, in words.
+
+    A history for which more than MOST_STATES are tried passes as well: few are such, and their search could take hours.
+    """
     order = Order(evicts, collides)
     threads = [steps for steps in threads if steps]
     ends = tuple(map(len, threads))
@@ -116,6 +122,8 @@ def explain(threads, evicts=False, collides=False):
     while todo:
         here = todo.pop()
         at, state = here
+        if len(tried) > MOST_STATES:
+            return None
         if at == ends:
             return None
         if not furthest or sum(at) >= sum(furthest[0][0]):

@@ -378,7 +378,7 @@ def run_alone(command):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--case", choices=CASES, help="this case alone")
+    parser.add_argument("--case", choices=CASES, action="append", help="this case alone; may be given several times")
     parser.add_argument("--seconds", type=float, default=60, help="for all cases together")
     parser.add_argument("--threads", type=int, default=8)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
@@ -389,13 +389,13 @@ def main():
     )
     arguments = parser.parse_args()
     if arguments.case and (arguments.in_process or arguments.rounds):
-        run_case(arguments.case, arguments.seed, arguments.seconds, arguments.threads, arguments.rounds)
+        run_case(arguments.case[0], arguments.seed, arguments.seconds, arguments.threads, arguments.rounds)
         return
     gil = "off" if FREE_THREADED else "on"
     print(
         f"CPython {sys.version.split()[0]}, GIL {gil}, {arguments.threads} threads, seed {arguments.seed}", flush=True
     )
-    failed = run_all([arguments.case] if arguments.case else list(CASES), arguments)
+    failed = run_all(arguments.case or list(CASES), arguments)
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 
