@@ -2,14 +2,12 @@
 
 import contextlib
 import gc
-import os
 import random
-import signal
 import sys
 import threading
 import time
 
-from rounds import POLICIES, Planned, Value, check_empty, some_operation
+from rounds import POLICIES, Planned, Value, check_empty, in_child, some_operation
 
 from moka_py import Moka, cached
 
@@ -213,19 +211,12 @@ class Mischief:
     def fork(self):
         if self.dice.randrange(20):
             return
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                signal.alarm(60)
-                cache = self.cache
-                self.quietly(lambda: (cache.set("new", 1), cache.get("new"), cache.get_with("newer", Value)))
-                self.quietly(lambda: (cache.remove("new"), cache.stats(), cache.clear()))
-                code = 0
-            finally:
-                os._exit(code)
-        _, status = os.waitpid(child, 0)
-        assert status == 0, f"the child ended with {status}"
+        in_child(self.use)
+
+    def use(self):
+        cache = self.cache
+        self.quietly(lambda: (cache.set("new", 1), cache.get("new"), cache.get_with("newer", Value)))
+        self.quietly(lambda: (cache.remove("new"), cache.stats(), cache.clear()))
 
 
 class ChangingKey:

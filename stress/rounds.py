@@ -2,7 +2,9 @@
 
 import contextlib
 import gc
+import os
 import random
+import signal
 import sysconfig
 import threading
 import time
@@ -152,3 +154,18 @@ def some_operation(cache, dice, key, value):
         case 23:
             with contextlib.suppress(KeyError):
                 _ = cache[key]
+
+
+def in_child(work):
+    """Forks, and waits for the child: it does `work`, and ends well unless that raises or returns another exit code."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            # faulthandler's own watchdog is a thread, which the child does not have.
+            signal.alarm(60)
+            code = work() or 0
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    assert status == 0, f"the child ended with {status}"

@@ -34,6 +34,7 @@ from rounds import (
     Value,
     check_bound,
     check_empty,
+    in_child,
     living,
     some_operation,
 )
@@ -235,26 +236,19 @@ def forks(round_):
     """`fork` at any moment beside threads in every operation; the child must be able to use the cache, and end."""
     cache = Moka(100, ttl=1, eviction_listener=lambda *_: None)
 
+    def use():
+        for number in range(50):
+            cache.set(number, number)
+            cache.get_with(number + 1000, lambda: 1)
+        cache.clear()
+        return 0 if cache.count() == 0 else 2
+
     def work(dice):
         key = dice.randrange(200)
         if dice.random() > 0.02:
             some_operation(cache, dice, key, Value)
             return
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                # faulthandler's own watchdog is a thread, which the child does not have.
-                signal.alarm(60)
-                for number in range(50):
-                    cache.set(number, number)
-                    cache.get_with(number + 1000, lambda: 1)
-                cache.clear()
-                code = 0 if cache.count() == 0 else 2
-            finally:
-                os._exit(code)
-        _, status = os.waitpid(child, 0)
-        assert status == 0, f"the child ended with {status}"
+        in_child(use)
 
     round_.run(work)
     check_bound(cache)
