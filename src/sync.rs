@@ -26,8 +26,8 @@ pub(crate) use std::sync::atomic::Ordering;
 #[cfg(not(any(moka_gil, moka_loom)))]
 mod threads {
     use std::cell::Cell;
+    use std::sync::OnceLock;
     use std::sync::atomic::Ordering;
-    use std::sync::{Mutex, MutexGuard, OnceLock};
 
     pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize};
     pub(crate) use std::thread::yield_now;
@@ -38,25 +38,6 @@ mod threads {
     #[repr(align(128))]
     #[derive(Default)]
     pub(crate) struct Padded<T>(pub T);
-
-    /// A mutex without poisoning.
-    pub(crate) struct Lock<T>(Mutex<T>);
-
-    pub(crate) type Locked<'a, T> = MutexGuard<'a, T>;
-
-    impl<T> Lock<T> {
-        pub fn new(value: T) -> Self {
-            Lock(Mutex::new(value))
-        }
-
-        pub fn lock(&self) -> Locked<'_, T> {
-            super::lock(&self.0)
-        }
-
-        pub fn try_lock(&self) -> Option<Locked<'_, T>> {
-            super::try_lock(&self.0)
-        }
-    }
 
     /// Orders the stores before it and the loads after it, for all threads that do the same.
     pub(crate) fn full_fence() {
@@ -251,6 +232,30 @@ mod gil {
     }
 }
 
+/// The lock of whoever may meet other threads: a mutex without poisoning.
+#[cfg(any(not(moka_gil), moka_loom))]
+mod mutex {
+    use super::{Mutex, MutexGuard, lock, try_lock};
+
+    pub(crate) struct Lock<T>(Mutex<T>);
+
+    pub(crate) type Locked<'a, T> = MutexGuard<'a, T>;
+
+    impl<T> Lock<T> {
+        pub fn new(value: T) -> Self {
+            Lock(Mutex::new(value))
+        }
+
+        pub fn lock(&self) -> Locked<'_, T> {
+            lock(&self.0)
+        }
+
+        pub fn try_lock(&self) -> Option<Locked<'_, T>> {
+            try_lock(&self.0)
+        }
+    }
+}
+
 /// What is real on either build: for threads that wait detached, and for what is written once.
 #[cfg(not(moka_loom))]
 mod real {
@@ -339,6 +344,8 @@ mod model;
 pub(crate) use gil::*;
 #[cfg(moka_loom)]
 pub(crate) use model::*;
+#[cfg(any(not(moka_gil), moka_loom))]
+pub(crate) use mutex::*;
 #[cfg(not(moka_loom))]
 pub(crate) use real::*;
 #[cfg(not(any(moka_gil, moka_loom)))]

@@ -23,30 +23,16 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+pub(crate) fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    mutex.try_lock().ok()
+}
+
 pub(crate) fn wait_a_while<T>(condition: &Condvar, locked: MutexGuard<'_, T>, how_long: Duration) {
     drop(condition.wait_timeout(locked, how_long));
 }
 
 #[derive(Default)]
 pub(crate) struct Padded<T>(pub T);
-
-pub(crate) struct Lock<T>(Mutex<T>);
-
-pub(crate) type Locked<'a, T> = MutexGuard<'a, T>;
-
-impl<T> Lock<T> {
-    pub fn new(value: T) -> Self {
-        Lock(Mutex::new(value))
-    }
-
-    pub fn lock(&self) -> Locked<'_, T> {
-        lock(&self.0)
-    }
-
-    pub fn try_lock(&self) -> Option<Locked<'_, T>> {
-        self.0.try_lock().ok()
-    }
-}
 
 macro_rules! atomic {
     ($name:ident, $inner:ty, $value:ty $(, $of:ident)?) => {
