@@ -106,19 +106,37 @@ unsafe fn read_call<'a>(
     (cache, unsafe { std::slice::from_raw_parts(arguments, count) })
 }
 
-/// What was found, or else the second argument, or `None`. A new reference.
-#[inline]
-fn found_or_default(
-    py: Python<'_>,
-    found: Option<Object>,
-    given: &[*mut ffi::PyObject],
+/// A method of a key and a default: what `at_once` finds or the default, where it can tell; else the plain method.
+///
+/// # Safety
+/// - `called`.
+#[inline(always)]
+unsafe fn find(
+    at_once: impl FnOnce(&Moka, &Bound<'_, PyAny>) -> Option<Option<Object>>,
+    plain: &Kept,
+    slf: *mut ffi::PyObject,
+    arguments: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    match (found, given.get(1)) {
-        (Some(value), _) => value.into_ptr(),
-        // SAFETY: a live object, and attached.
-        (None, Some(&default)) => unsafe { ffi::Py_NewRef(default) },
-        (None, None) => py.None().into_ptr(),
+    if names.is_null() && (count == 1 || count == 2) {
+        // SAFETY: the caller's.
+        let py = unsafe { Python::assume_attached() };
+        // SAFETY: the caller's.
+        let (cache, given) = unsafe { read_call(py, slf, arguments, count as usize) };
+        // SAFETY: `called`; borrowed for the call.
+        let key = unsafe { Borrowed::from_ptr(py, given[0]) };
+        if let Some(found) = at_once(cache.get(), &key) {
+            return match (found, given.get(1)) {
+                (Some(value), _) => value.into_ptr(),
+                // SAFETY: a live object, and attached.
+                (None, Some(&default)) => unsafe { ffi::Py_NewRef(default) },
+                (None, None) => py.None().into_ptr(),
+            };
+        }
     }
+    // SAFETY: the caller's; the same arguments.
+    unsafe { call_plain(plain, slf, arguments, count, names) }
 }
 
 /// The deadlines that named arguments ask for, behind so many others: none, or one that is told at a glance.
@@ -163,19 +181,8 @@ unsafe extern "C" fn get(
     count: ffi::Py_ssize_t,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    if names.is_null() && (count == 1 || count == 2) {
-        // SAFETY: `called`.
-        let py = unsafe { Python::assume_attached() };
-        // SAFETY: `called`.
-        let (cache, given) = unsafe { read_call(py, slf, arguments, count as usize) };
-        // SAFETY: `called`; borrowed for the call.
-        let key = unsafe { Borrowed::from_ptr(py, given[0]) };
-        if let Some(found) = cache.get().glance(&key) {
-            return found_or_default(py, found, given);
-        }
-    }
-    // SAFETY: `called`; the same arguments.
-    unsafe { call_plain(&PLAIN_GET, slf, arguments, count, names) }
+    // SAFETY: `called`.
+    unsafe { find(Moka::glance, &PLAIN_GET, slf, arguments, count, names) }
 }
 
 /// `Moka.set(key, value, ttl=None, tti=None)`.
@@ -214,19 +221,8 @@ unsafe extern "C" fn remove(
     count: ffi::Py_ssize_t,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    if names.is_null() && (count == 1 || count == 2) {
-        // SAFETY: `called`.
-        let py = unsafe { Python::assume_attached() };
-        // SAFETY: `called`.
-        let (cache, given) = unsafe { read_call(py, slf, arguments, count as usize) };
-        // SAFETY: `called`; borrowed for the call.
-        let key = unsafe { Borrowed::from_ptr(py, given[0]) };
-        if let Some(found) = cache.get().remove_at_once(&key) {
-            return found_or_default(py, found, given);
-        }
-    }
-    // SAFETY: `called`; the same arguments.
-    unsafe { call_plain(&PLAIN_REMOVE, slf, arguments, count, names) }
+    // SAFETY: `called`.
+    unsafe { find(Moka::remove_at_once, &PLAIN_REMOVE, slf, arguments, count, names) }
 }
 
 /// `Moka.get_with(key, initializer, ttl=None, tti=None)`.

@@ -114,7 +114,7 @@ impl Memo {
 
     pub fn store(&self, made: &Made, value: &Bound<'_, PyAny>) -> PyResult<()> {
         let key = made.object.bind(value.py());
-        self.moka().store_as(&made.query(value.py()), key, value)?;
+        self.moka().store_as(&made.query(value.py()), key, value, Lifetime::default())?;
         self.note(key, made.hash);
         Ok(())
     }

@@ -154,7 +154,7 @@ impl Moka {
             }
         }
         let stored = Stored { value: Object::of(value), weight, lifetime };
-        match self.run(py, |left| self.core.set(&Sure(query), stored, left)) {
+        match self.set_sure(py, query, stored) {
             Ok(()) => AtOnce::Done,
             Err(Unsure) if self.core.config().weighted => self.set_weighed(key, value, weight, lifetime),
             Err(Unsure) => AtOnce::NotDone,
@@ -194,15 +194,17 @@ impl Moka {
         if config.listened || config.weighted {
             return false;
         }
-        let mut left = Departures::new();
-        let is_set = self.core.set(&Sure(key), Stored::plain(Object::of(value)), &mut left).is_ok();
-        self.release(&mut left);
-        is_set
+        self.set_sure(value.py(), key, Stored::plain(Object::of(value))).is_ok()
+    }
+
+    #[inline]
+    fn set_sure(&self, py: Python<'_>, key: Key<'_, '_>, stored: Stored<Object>) -> Result<(), Unsure> {
+        self.run(py, |left| self.core.set(&Sure(key), stored, left))
     }
 
     /// Sets without deadlines of its own.
     pub fn store(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.store_as(&self.key(key)?, key, value)
+        self.store_for(key, value, Lifetime::default())
     }
 
     /// Sets with deadlines of its own.
@@ -212,9 +214,7 @@ impl Moka {
         value: &Bound<'_, PyAny>,
         lifetime: Lifetime,
     ) -> PyResult<()> {
-        let query = self.key(key)?;
-        let stored = self.stored(key, value, lifetime)?;
-        self.call(key.py(), |left| self.core.set(&query, stored, left))
+        self.store_as(&self.key(key)?, key, value, lifetime)
     }
 
     /// Sets a key that is hashed already.
@@ -223,8 +223,9 @@ impl Moka {
         query: &Key<'_, '_>,
         key: &Bound<'_, PyAny>,
         value: &Bound<'_, PyAny>,
+        lifetime: Lifetime,
     ) -> PyResult<()> {
-        let stored = self.stored(key, value, Lifetime::default())?;
+        let stored = self.stored(key, value, lifetime)?;
         self.call(key.py(), |left| self.core.set(query, stored, left))
     }
 
