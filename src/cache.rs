@@ -13,7 +13,6 @@
 //! |---|---|---|---|
 //! | `earliest` | a writer: its shard's `next_due`, full fence, then a minimum here | a call, Relaxed | a late look is as good as an earlier call |
 //! | | maintenance: AcqRel swap to the least `next_due`, full fence, then looks at all `next_due` again | | either side of the two fences sees the other, so no deadline is forgotten |
-//! | `shards` | a leader: made at the latest here, full fence, then it computes | who removes and finds none: what it did before, full fence, then another look | either side of the two fences sees the other, so no result of before a removal is cached after it |
 
 use crate::config::Config;
 use crate::departure::{Cause, Departures};
@@ -22,16 +21,16 @@ use crate::expiry::Clock;
 use crate::lookup::Lookup;
 use crate::reclaim::Bins;
 use crate::shard::{Budget, Shard, Write, Written};
+use crate::shards::Shards;
 use crate::single_flight::{Flights, LoadError, Outcome, Pause, SameHash, Turn};
-use crate::sync::{AtomicU64, OnceLock, Ordering, Padded, full_fence, shard_count};
+use crate::sync::{AtomicU64, Ordering, Padded, full_fence};
 
 /// Shards that one call looks at for what is due.
 const SHARDS_A_STEP: usize = 2;
 
 /// An in-process cache. `K` and `V` are one word wide, as references are; `E` is what a user's code raises.
 pub struct Cache<K, V, E = std::convert::Infallible> {
-    /// Made at the first write: many caches are never used, and each shard takes a kilobyte or two.
-    shards: OnceLock<Box<[Shard<K, V>]>>,
+    shards: Shards<K, V>,
     budget: Budget,
     /// No entry is due before this instant.
     earliest: Padded<AtomicU64>,
@@ -85,7 +84,7 @@ where
 {
     pub fn new(config: Config, clock: Clock) -> Self {
         Cache {
-            shards: OnceLock::new(),
+            shards: Shards::new(),
             budget: Budget::new(config.capacity),
             earliest: Padded(AtomicU64::new(NEVER)),
             flights: Flights::new(),
@@ -103,7 +102,7 @@ where
     #[inline]
     pub fn get<Q: Lookup<K>>(&self, query: &Q, left: &mut Departures<K, V>) -> Result<Option<V>, Q::Error> {
         let now = self.now();
-        let Some(shard) = self.shard(query.hash()) else { return Ok(None) };
+        let Some(shard) = self.shards.of(query.hash()) else { return Ok(None) };
         let value = shard.get(query, true, now, &self.clock, left);
         self.maintain(now, left);
         value
@@ -113,12 +112,8 @@ where
     /// [`Cache::get`] answers.
     #[inline(always)]
     pub fn glance<Q: Lookup<K>>(&self, query: &Q) -> Option<Option<V>> {
-        let earliest = self.earliest.0.load(Ordering::Relaxed);
-        let now = if earliest == NEVER { 0 } else { self.clock.now() };
-        if earliest <= now {
-            return None;
-        }
-        match self.shard(query.hash()) {
+        let now = self.now_if_quiet()?;
+        match self.shards.of(query.hash()) {
             Some(shard) => shard.glance(query, now, &self.clock),
             None => Some(None),
         }
@@ -127,15 +122,14 @@ where
     /// The value of a key as a use, where [`Cache::glance`] finds one. What it does not find is not noted.
     #[inline(always)]
     pub fn glance_hit<Q: Lookup<K>>(&self, query: &Q) -> Option<V> {
-        let earliest = self.earliest.0.load(Ordering::Relaxed);
-        let now = if earliest == NEVER { 0 } else { self.clock.now() };
-        if earliest <= now { None } else { self.shard(query.hash())?.glance_hit(query, now, &self.clock) }
+        let now = self.now_if_quiet()?;
+        self.shards.of(query.hash())?.glance_hit(query, now, &self.clock)
     }
 
     /// The value of a key, without a trace.
     pub fn peek<Q: Lookup<K>>(&self, query: &Q, left: &mut Departures<K, V>) -> Result<Option<V>, Q::Error> {
         let now = self.now();
-        let Some(shard) = self.shard(query.hash()) else { return Ok(None) };
+        let Some(shard) = self.shards.of(query.hash()) else { return Ok(None) };
         let value = shard.get(query, false, now, &self.clock, left);
         self.maintain(now, left);
         value
@@ -147,7 +141,7 @@ where
         query: &Q,
         left: &mut Departures<K, V>,
     ) -> Result<Option<u64>, Q::Error> {
-        match self.shard(query.hash()) {
+        match self.shards.of(query.hash()) {
             Some(shard) => shard.expires_in(query, &self.clock, left),
             None => Ok(None),
         }
@@ -204,11 +198,9 @@ where
         left: &mut Departures<K, V>,
     ) -> Result<Option<V>, Q::Error> {
         let overtake = self.overtaker(query)?;
-        let shards = self.shards_to_empty();
+        self.shards.meet_leaders();
         // Without a shard there is nothing to remove, and no computation to tell.
-        let Some(shard) = (!shards.is_empty()).then(|| &shards[index(query.hash(), shards)]) else {
-            return Ok(None);
-        };
+        let Some(shard) = self.shards.of(query.hash()) else { return Ok(None) };
         let value = shard.remove(query, || self.now(), &self.budget, &overtake, left);
         self.maintain(self.now(), left);
         value
@@ -217,7 +209,8 @@ where
     /// Takes out some entry, the colder the better.
     pub fn pop_any(&self, left: &mut Departures<K, V>) -> Option<(K, V)> {
         let now = self.now();
-        self.shards()
+        self.shards
+            .all()
             .iter()
             .find_map(|shard| shard.pop_any(now, &self.budget, |hash| self.overtake_hash(hash), left))
     }
@@ -225,12 +218,12 @@ where
     /// Takes out a batch of all entries, from a cursor that starts at its default and is moved on. Returns
     /// false when it is through: then everything that was there at the start is gone.
     pub fn clear_batch(&self, cursor: &mut Cursor, left: &mut Departures<K, V>) -> bool {
-        let shards = self.shards_to_empty();
-        let Some(shard) = shards.get(cursor.shard) else { return false };
+        self.shards.meet_leaders();
+        let Some(shard) = self.shards.all().get(cursor.shard) else { return false };
         let overtake = || {
             // At each batch: what has landed meanwhile and is taken out can be waited for until its call returns.
             if !self.flights.is_idle() {
-                self.flights.overtake_where(|hash| index(hash, shards) == cursor.shard);
+                self.flights.overtake_where(|hash| self.shards.index(hash) == cursor.shard);
             }
         };
         match shard.clear_batch(cursor.number, self.now(), &self.budget, overtake, left) {
@@ -281,8 +274,8 @@ where
             };
             // Another leader may have landed between the look and the join. A writer that did not see
             // this flight is through with the lock now, so its value is seen.
-            self.made_shard(query.hash()).sync_with_writers();
-            // Pairs with the one in `shards_to_empty`: who finds no shards to remove from comes before the computation.
+            self.shards.made(query.hash(), &self.config).sync_with_writers();
+            // Pairs with the one in `Shards::meet_leaders`: who finds no shards to remove from comes before the computation.
             full_fence();
             // No use, since the look before it was the access.
             if let Some(value) = self.peek(query, left)? {
@@ -309,7 +302,7 @@ where
 
     /// The next entry of an iteration, which is no use. Each entry that stays throughout comes once.
     pub fn next_entry(&self, cursor: &mut Cursor) -> Option<(K, V)> {
-        while let Some(shard) = self.shards().get(cursor.shard) {
+        while let Some(shard) = self.shards.all().get(cursor.shard) {
             // What comes while it goes on may get higher numbers, without end.
             let limit = *cursor.limit.get_or_insert_with(|| shard.limit());
             if let Some((number, key, value)) = shard.next_entry(cursor.number, limit, &self.clock) {
@@ -332,7 +325,7 @@ where
     ) -> bool {
         let Some(number) = cursor.number.checked_sub(1) else { return false };
         let overtake = |hash| self.overtake_hash(hash);
-        let shard = &self.shards()[cursor.shard];
+        let shard = &self.shards.all()[cursor.shard];
         let is_removed = shard.remove_if(number, is_seen, || self.now(), &self.budget, overtake, left);
         self.maintain(self.now(), left);
         is_removed
@@ -340,8 +333,7 @@ where
 
     /// How many entries there are, after all that is due has left.
     pub fn count(&self, left: &mut Departures<K, V>) -> usize {
-        self.expire_all(left);
-        self.shards().iter().map(Shard::count).sum()
+        self.totals(left).0
     }
 
     /// The weight of all entries, after all that is due has left.
@@ -353,7 +345,7 @@ where
     /// How many entries there are and their weight, after all that is due has left.
     pub fn totals(&self, left: &mut Departures<K, V>) -> (usize, u64) {
         self.expire_all(left);
-        (self.shards().iter().map(Shard::count).sum(), self.budget.used())
+        (self.shards.all().iter().map(Shard::count).sum(), self.budget.used())
     }
 
     /// Takes out all that is due.
@@ -362,7 +354,7 @@ where
         if now == 0 {
             return;
         }
-        for shard in self.shards().iter().filter(|shard| shard.may_be_due(now)) {
+        for shard in self.shards.all().iter().filter(|shard| shard.may_be_due(now)) {
             shard.expire(now, true, &self.budget, left);
         }
         self.reschedule();
@@ -390,53 +382,19 @@ where
     /// Drops everything that waits to be dropped, unless another thread is reading, and gives back memory.
     /// The caller is attached and holds nothing.
     pub fn flush(&self) {
-        self.shards().iter().for_each(Shard::prepare_trim);
+        self.shards.all().iter().for_each(Shard::prepare_trim);
         self.bins.flush();
-        self.shards().iter().for_each(Shard::trim);
+        self.shards.all().iter().for_each(Shard::trim);
         self.bins.free_memory();
     }
 
     /// Shows every key and value to the collector, which calls while no thread is inside.
     #[cfg_attr(not(feature = "python"), allow(dead_code))]
     pub fn each(&self, mut visit: impl FnMut(Option<&K>, &V)) {
-        for shard in self.shards() {
+        for shard in self.shards.all() {
             shard.each(|key, value| visit(Some(key), value));
         }
         self.bins.each(|(key, value)| visit(key.as_ref(), value));
-    }
-
-    /// All shards; none before the first write.
-    #[inline]
-    fn shards(&self) -> &[Shard<K, V>] {
-        self.shards.get().map_or(&[], |shards| shards)
-    }
-
-    /// All shards, for who removes. If there are none, each computation begins after what the caller did before.
-    #[inline]
-    fn shards_to_empty(&self) -> &[Shard<K, V>] {
-        if self.shards.get().is_none() {
-            // Pairs with the one in `load`: there the shards are made first, here they are looked at last.
-            full_fence();
-        }
-        self.shards()
-    }
-
-    #[inline]
-    fn make_shards(&self) -> &[Shard<K, V>] {
-        self.shards.get_or_init(|| Shard::all(&self.config, shard_count(self.config.capacity)))
-    }
-
-    /// The shard of a hash, if there are any.
-    #[inline]
-    fn shard(&self, hash: u64) -> Option<&Shard<K, V>> {
-        let shards = self.shards.get()?;
-        Some(&shards[index(hash, shards)])
-    }
-
-    #[inline]
-    fn made_shard(&self, hash: u64) -> &Shard<K, V> {
-        let shards = self.make_shards();
-        &shards[index(hash, shards)]
     }
 
     /// The instant of now, or 0 where nothing can expire.
@@ -444,6 +402,14 @@ where
     fn now(&self) -> u64 {
         // Relaxed: see the module's orderings.
         if self.earliest.0.load(Ordering::Relaxed) == NEVER { 0 } else { self.clock.now() }
+    }
+
+    /// The same, if nothing is due.
+    #[inline(always)]
+    fn now_if_quiet(&self) -> Option<u64> {
+        let earliest = self.earliest.0.load(Ordering::Relaxed);
+        let now = if earliest == NEVER { 0 } else { self.clock.now() };
+        (earliest > now).then_some(now)
     }
 
     /// What marks computations under way for a key that is written to. It is true, as a word at the lock.
@@ -479,7 +445,7 @@ where
         let Stored { value, weight, lifetime } = stored;
         let lifetime = self.config.lifetime.min(lifetime);
         let now = || if lifetime.is_endless() { self.now() } else { self.clock.now() };
-        let shard = self.made_shard(query.hash());
+        let shard = self.shards.made(query.hash(), &self.config);
         let write = Write { value, weight, lifetime, if_absent };
         let (written, now) = shard.set(query, write, &self.budget, now, at_lock, left)?;
         if !lifetime.is_endless() {
@@ -495,8 +461,8 @@ where
     /// Takes from the neighbours what the writer's own shard could not give.
     #[cold]
     fn relieve(&self, hash: u64, now: u64, left: &mut Departures<K, V>) {
-        let shards = self.shards();
-        let own = index(hash, shards);
+        let shards = self.shards.all();
+        let own = self.shards.index(hash);
         for step in 1..shards.len() {
             shards[(own + step) % shards.len()].relieve(now, &self.budget, left);
             if !self.budget.is_over(0) {
@@ -509,7 +475,7 @@ where
     #[cold]
     pub fn catch_up(&self, left: &mut Departures<K, V>) {
         let now = self.now();
-        for shard in self.shards() {
+        for shard in self.shards.all() {
             if !self.budget.is_over(0) {
                 break;
             }
@@ -535,7 +501,7 @@ where
 
     #[cold]
     fn maintain_slow(&self, now: u64, left: &mut Departures<K, V>) {
-        let due = self.shards().iter().filter(|shard| shard.next_due() <= now);
+        let due = self.shards.all().iter().filter(|shard| shard.next_due() <= now);
         for shard in due.take(SHARDS_A_STEP) {
             shard.expire(now, false, &self.budget, left);
         }
@@ -543,7 +509,7 @@ where
     }
 
     fn reschedule(&self) {
-        let least = || self.shards().iter().map(Shard::next_due).min().unwrap_or(NEVER);
+        let least = || self.shards.all().iter().map(Shard::next_due).min().unwrap_or(NEVER);
         // AcqRel: a minimum that this overwrites is acquired, and with it the `next_due` behind it.
         self.earliest.0.swap(least(), Ordering::AcqRel);
         full_fence();
@@ -553,16 +519,10 @@ where
     /// Checks the invariants of everything, while no other thread is in a call. For tests.
     #[cfg(any(test, debug_assertions))]
     pub fn validate(&self) {
-        let weight: u64 = self.shards().iter().map(Shard::validate).sum();
+        let weight: u64 = self.shards.all().iter().map(Shard::validate).sum();
         assert_eq!(weight, self.budget.used(), "the budget knows the weight of all shards");
         assert!(weight <= self.config.capacity, "the whole fits its capacity");
     }
-}
-
-/// Which of the shards a hash belongs to. There is a power of two of them.
-#[inline]
-fn index<T>(hash: u64, shards: &[T]) -> usize {
-    hash as usize & (shards.len() - 1)
 }
 
 #[cfg(test)]
@@ -614,7 +574,7 @@ mod tests {
         assert!(!cache.clear_batch(&mut Cursor::default(), &mut left));
         assert_eq!(cache.totals(&mut left), (0, 0));
         cache.flush();
-        assert!(cache.shards.get().is_none() && left.is_untouched());
+        assert!(cache.shards.all().is_empty() && left.is_untouched());
         assert!(size_of::<Small>() <= 1024);
     }
 

@@ -20,10 +20,11 @@
 //! python                    the Python face
 //! simulate                  hit ratios of a trace at several capacities
 //! cache | single_flight     all shards, the budget, the earliest deadline | one computation a key
+//! shards                    all of them, made when something is first stored
 //! shard                     one lock: the write path, maintenance
 //! map | policy | expiry     keys to entries | who leaves | what is due
 //! entry | departure | lookup, seed | lists, lazy_queue | config
-//! reclaim                   who frees what, when
+//! reclaim | memory          who frees what, when | memory that may be refused
 //! tally                     counts without a shared line
 //! sync                      threads or the GIL
 //! ```
@@ -58,6 +59,7 @@ mod python;
 mod reclaim;
 mod seed;
 mod shard;
+mod shards;
 mod simulate;
 mod single_flight;
 mod sync;

@@ -19,14 +19,17 @@ use crate::entry::{Lifetime, NEVER, Reference};
 use crate::expiry::{Clock, DeadlineQueue};
 use crate::lookup::Lookup;
 use crate::map::{Found, Glance, Map, MapLock, Place};
-use crate::memory::{self, NoMemory};
+use crate::memory::NoMemory;
 use crate::policy::{self, Look, Policy, Recorder, View};
 use crate::reclaim::{Guard, pin};
 use crate::sync::{AtomicU64, Ordering, Padded};
 
 mod change;
+mod weight;
 
 use change::Change;
+pub(crate) use weight::Budget;
+use weight::Weights;
 
 /// Entries that one call looks at for deadlines.
 const EXPIRY_STEPS: usize = 32;
@@ -43,29 +46,6 @@ struct State {
     policy: Policy,
     deadlines: DeadlineQueue,
     weights: Weights,
-}
-
-/// The weights by number; a cache without a weigher has none, and each entry weighs 1.
-struct Weights(Option<Vec<u32>>);
-
-impl Weights {
-    fn get(&self, number: u32) -> u64 {
-        self.0.as_ref().map_or(1, |weights| u64::from(weights[number as usize]))
-    }
-
-    /// Makes sure that the weight of a number can be set.
-    fn reserve(&mut self, number: u32) -> Result<(), NoMemory> {
-        self.0.as_mut().map_or(Ok(()), |weights| memory::reserve(weights, number))
-    }
-
-    fn set(&mut self, number: u32, weight: u32) {
-        if let Some(weights) = &mut self.0 {
-            if weights.len() <= number as usize {
-                weights.resize(number as usize + 1, 0);
-            }
-            weights[number as usize] = weight;
-        }
-    }
 }
 
 /// What the policy sees of the entries.
@@ -85,34 +65,6 @@ impl<K: Reference, V: Reference> View for Sight<'_, K, V> {
 
     fn weight(&self, number: u32) -> u64 {
         self.weights.get(number)
-    }
-}
-
-/// The weight that all shards hold together, and may hold.
-pub(crate) struct Budget {
-    capacity: u64,
-    used: Padded<AtomicU64>,
-}
-
-impl Budget {
-    pub fn new(capacity: u64) -> Self {
-        Budget { capacity, used: Padded(AtomicU64::new(0)) }
-    }
-
-    pub fn used(&self) -> u64 {
-        // Relaxed: exact when no other thread is in a call, which is all that is promised.
-        self.used.0.load(Ordering::Relaxed)
-    }
-
-    /// Whether the whole is over its capacity, with a change that was not told yet.
-    pub fn is_over(&self, change: i64) -> bool {
-        self.used().wrapping_add_signed(change) > self.capacity
-    }
-
-    fn tell(&self, change: i64) {
-        if change != 0 {
-            self.used.0.fetch_add(change as u64, Ordering::Relaxed);
-        }
     }
 }
 
@@ -143,7 +95,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
     pub fn all(config: &Config, shards: usize) -> Box<[Self]> {
         let policies = policy::for_shards(config.policy, config.capacity, shards);
         let shard = |(recorder, policy)| {
-            let weights = Weights(config.weighted.then(Vec::new));
+            let weights = Weights::new(config.weighted);
             Shard {
                 map: Map::new(State { policy, deadlines: DeadlineQueue::default(), weights }),
                 recorder,
@@ -301,7 +253,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
             return Ok(Ok((Written::Kept(None), now)));
         }
         let mut change = self.change(&mut locked, budget, now, left);
-        if u64::from(write.weight) > budget.capacity {
+        if !budget.fits(write.weight) {
             change.refuse(found, query.key(), write.value, &mut guard);
             change.tell();
             return Ok(Ok((Written::Done, now)));
@@ -510,10 +462,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         let state = locked.state();
         state.policy.trim(limit, live);
         state.deadlines.trim(limit);
-        if let Some(weights) = &mut state.weights.0 {
-            weights.truncate(limit as usize);
-            weights.shrink_to_fit();
-        }
+        state.weights.trim(limit);
     }
 
     /// Waits until no writer is under way. What a caller wrote before is seen by every later writer, and

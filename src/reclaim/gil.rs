@@ -1,0 +1,76 @@
+//! Where the GIL lets one thread in at a time: what is retired can be dropped at once.
+
+use std::marker::PhantomData;
+
+use super::Retired;
+
+/// Proof that the thread is reading. It holds the GIL, so it costs nothing.
+pub(crate) struct Guard(PhantomData<*mut ()>);
+
+#[inline]
+pub(crate) fn pin() -> Guard {
+    Guard(PhantomData)
+}
+
+impl Guard {
+    /// Runs `code` of a user, with nothing borrowed through the guard.
+    pub fn unpinned<R>(&mut self, code: impl FnOnce() -> R) -> R {
+        code()
+    }
+
+    /// Frees a box.
+    ///
+    /// # Safety
+    /// - `pointer` came from `Box::into_raw`, is unlinked, and is passed here once.
+    pub(super) unsafe fn free<T>(&mut self, pointer: *mut T) {
+        // SAFETY: the caller's; and `one-pin`: nobody reads it.
+        drop(unsafe { Box::from_raw(pointer) });
+    }
+}
+
+/// Retired values on their way to an owner.
+pub(crate) struct Bin<T, const LOT: usize>(Vec<T>);
+
+impl<T, const LOT: usize> Default for Bin<T, LOT> {
+    fn default() -> Self {
+        Bin(Vec::new())
+    }
+}
+
+impl<T, const LOT: usize> Bin<T, LOT> {
+    pub fn put(&mut self, retired: Retired<T>) {
+        self.0.push(retired.open());
+    }
+
+    /// There is no grace to be asked for.
+    pub fn seal(&mut self) {}
+
+    /// Hands out all of it.
+    #[inline]
+    pub fn take_ready(&mut self, mut take: impl FnMut(T)) {
+        while let Some(value) = self.0.pop() {
+            take(value);
+        }
+    }
+}
+
+/// Where values wait: nowhere.
+pub(crate) struct Bins<T>(PhantomData<fn(T)>);
+
+impl<T> Bins<T> {
+    pub fn new() -> Self {
+        Bins(PhantomData)
+    }
+
+    /// Drops what left. The thread is neither pinned nor under a lock: a drop may run anything.
+    pub fn release(&self, left: impl Iterator<Item = Retired<T>>) {
+        left.for_each(|retired| drop(retired.open()));
+    }
+
+    pub fn flush(&self) {}
+
+    pub fn free_memory(&self) {}
+
+    #[cfg_attr(not(feature = "python"), allow(dead_code))]
+    pub fn each(&self, _visit: impl FnMut(&T)) {}
+}

@@ -1,0 +1,237 @@
+//! Where threads read beside each other: an epoch tells when nobody can see what was retired.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::Retired;
+use crate::sync::{AtomicBool, Lock, OnceLock, Ordering, Padded, cores, epoch, sized, stripe, yield_now};
+
+/// Values that a bin asks for a grace for at a time: to ask takes as long as ten writes.
+const LOT: usize = sized(32, 1);
+/// The lots that may wait in a bin: with the next one under way they are fewer than 64 values, law 11.
+const MOST_WAITING: usize = 1;
+/// How often a thread whose bin is fuller than that lets others go on before it does so itself.
+const MOST_TURNS: usize = sized(32, 1);
+/// Pins that move the epoch on far enough, when nobody else is pinned, to end a grace.
+const ADVANCES: usize = sized(4, 1);
+/// A flush gives up after so many tries: another thread is reading.
+const MOST_HASTENED: usize = sized(64, 1);
+
+/// Proof that the thread is reading: what it can see stays.
+pub(crate) struct Guard(epoch::Guard);
+
+#[inline]
+pub(crate) fn pin() -> Guard {
+    Guard(epoch::pin())
+}
+
+impl Guard {
+    /// Runs `code` unpinned, as code of a user must be (law 4).
+    pub fn unpinned<R>(&mut self, code: impl FnOnce() -> R) -> R {
+        self.0.repin_after(code)
+    }
+
+    /// Frees a box after the grace.
+    ///
+    /// # Safety
+    /// - `pointer` came from `Box::into_raw`, is unlinked, and is passed here once.
+    pub(super) unsafe fn free<T>(&mut self, pointer: *mut T) {
+        let address = pointer as usize;
+        let free = move || {
+            // SAFETY: the caller's: a box, unlinked, passed once; the grace is over.
+            drop(unsafe { Box::from_raw(address as *mut T) });
+        };
+        // SAFETY: the closure outlives the borrow checker's sight of `T`, but what it frees is memory
+        // of the cache's own, without keys or values (`Shared`).
+        unsafe { self.0.defer_unchecked(free) };
+    }
+}
+
+/// Over when every guard of its beginning is gone.
+struct Grace(Arc<AtomicBool>);
+
+impl Grace {
+    fn begin() -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&over);
+        let guard = epoch::pin();
+        // Release: pairs with the Acquire in `is_over`.
+        guard.defer(move || flag.store(true, Ordering::Release));
+        guard.flush();
+        Grace(over)
+    }
+
+    fn is_over(&self) -> bool {
+        // Acquire: pairs with the Release in `begin`; what the readers did comes before the drop.
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Moves the epoch on, as far as other readers let it and until it is enough.
+    fn hasten(mut is_enough: impl FnMut() -> bool) {
+        for _ in 0..ADVANCES {
+            epoch::pin().flush();
+            if is_enough() {
+                break;
+            }
+        }
+    }
+}
+
+/// Retired values on their way to an owner, by the lot.
+pub(crate) struct Bin<T, const LOT: usize> {
+    open: Vec<Retired<T>>,
+    waiting: VecDeque<(Grace, Vec<Retired<T>>)>,
+}
+
+impl<T, const LOT: usize> Default for Bin<T, LOT> {
+    fn default() -> Self {
+        Bin { open: Vec::new(), waiting: VecDeque::new() }
+    }
+}
+
+impl<T, const LOT: usize> Bin<T, LOT> {
+    pub fn put(&mut self, retired: Retired<T>) {
+        self.open.push(retired);
+        if self.open.len() >= LOT {
+            self.seal();
+        }
+    }
+
+    /// Asks for a grace for what has none yet.
+    pub fn seal(&mut self) {
+        if !self.open.is_empty() {
+            let next = Vec::with_capacity(self.open.capacity().min(LOT));
+            let lot = std::mem::replace(&mut self.open, next);
+            self.waiting.push_back((Grace::begin(), lot));
+        }
+    }
+
+    /// Whether all that waits for a grace has had it.
+    fn is_ready(&self) -> bool {
+        self.waiting.back().is_none_or(|(grace, _)| grace.is_over())
+    }
+
+    /// Hands out what no guard can see any more.
+    pub fn take_ready(&mut self, mut take: impl FnMut(T)) {
+        while let Some((grace, _)) = self.waiting.front() {
+            if !grace.is_over() {
+                break;
+            }
+            let (_, lot) = self.waiting.pop_front().expect("the front was just seen");
+            for retired in lot {
+                take(retired.open());
+            }
+        }
+    }
+
+    #[cfg_attr(not(feature = "python"), allow(dead_code))]
+    fn each(&self, visit: &mut impl FnMut(&T)) {
+        let lots = self.waiting.iter().flat_map(|(_, lot)| lot);
+        lots.chain(&self.open).for_each(|retired| visit(retired));
+    }
+}
+
+impl<T, const LOT: usize> Drop for Bin<T, LOT> {
+    fn drop(&mut self) {
+        // The owner of the bin is going, so nobody reads what it held: the grace is over.
+        let lots = self.waiting.drain(..).flat_map(|(_, lot)| lot);
+        for retired in lots.chain(self.open.drain(..)) {
+            drop(retired.open());
+        }
+    }
+}
+
+type Stripe<T> = Padded<Lock<Bin<T, LOT>>>;
+
+/// A bin for each few threads, made when the first value leaves.
+pub(crate) struct Bins<T>(OnceLock<Box<[Stripe<T>]>>);
+
+impl<T> Bins<T> {
+    pub fn new() -> Self {
+        Bins(OnceLock::new())
+    }
+
+    fn made(&self) -> &[Stripe<T>] {
+        self.0.get_or_init(|| {
+            let stripes = (2 * cores()).next_power_of_two().min(32);
+            (0..stripes).map(|_| Padded(Lock::new(Bin::default()))).collect()
+        })
+    }
+
+    fn all(&self) -> &[Stripe<T>] {
+        self.0.get().map_or(&[], |bins| bins)
+    }
+
+    /// Takes in what left, and drops what no reader can see any more. The thread is attached, and
+    /// neither pinned nor under a lock: a drop may run anything.
+    pub fn release(&self, left: impl Iterator<Item = Retired<T>>) {
+        let mut ready = Vec::new();
+        let bins = self.made();
+        let bin = &bins[stripe() & (bins.len() - 1)].0;
+        let waiting = {
+            let mut bin = bin.lock();
+            let before = bin.waiting.len();
+            left.for_each(|retired| bin.put(retired));
+            if bin.waiting.len() > before {
+                Grace::hasten(|| bin.is_ready());
+            }
+            bin.take_ready(|value| ready.push(value));
+            bin.waiting.len()
+        };
+        if waiting > MOST_WAITING {
+            Self::give_turns(bin, &mut ready);
+        }
+        drop(ready);
+    }
+
+    /// Lets other threads go on: one that was stopped while it read holds all graces up.
+    #[cold]
+    fn give_turns(bin: &Lock<Bin<T, LOT>>, ready: &mut Vec<T>) {
+        for _ in 0..MOST_TURNS {
+            yield_now();
+            Grace::hasten(|| false);
+            let mut bin = bin.lock();
+            bin.take_ready(|value| ready.push(value));
+            if bin.waiting.len() <= MOST_WAITING {
+                break;
+            }
+        }
+    }
+
+    /// Drops everything, unless another thread is reading.
+    pub fn flush(&self) {
+        let mut ready = Vec::new();
+        for bin in self.all() {
+            bin.0.lock().seal();
+        }
+        // Graces end in the order of their beginning, a few a pin, and other caches have theirs.
+        for _ in 0..MOST_HASTENED {
+            Grace::hasten(|| false);
+            let mut waiting = 0;
+            for bin in self.all() {
+                let mut bin = bin.0.lock();
+                bin.take_ready(|value| ready.push(value));
+                waiting += bin.waiting.len();
+            }
+            if waiting == 0 {
+                break;
+            }
+        }
+        drop(ready);
+    }
+
+    /// Frees what boxes wait for a grace, unless another thread is reading.
+    pub fn free_memory(&self) {
+        Grace::hasten(|| false);
+    }
+
+    /// Shows what waits, to the collector. It calls while the world is stopped, when no lock is held.
+    #[cfg_attr(not(feature = "python"), allow(dead_code))]
+    pub fn each(&self, mut visit: impl FnMut(&T)) {
+        for bin in self.all() {
+            if let Some(bin) = bin.0.try_lock() {
+                bin.each(&mut visit);
+            }
+        }
+    }
+}
