@@ -38,7 +38,7 @@ use crate::seed::AsIs;
 use crate::sync::dashmap::{self, DashMap};
 use crate::sync::thread::{self, ThreadId};
 use crate::sync::{
-    AtomicBool, AtomicUsize, Condvar, Mutex, OnceLock, Ordering, lock, process_wide, wait_a_while,
+    AtomicBool, AtomicUsize, Condvar, Mutex, OnceLock, Ordering, lock, process_wide, try_lock, wait_a_while,
 };
 
 /// How long a waiter parks before its caller looks at signals.
@@ -52,12 +52,14 @@ process_wide! {
     static WAITS: Mutex<Option<HashMap<ThreadId, Arc<dyn Led>>>> = Mutex::new(None);
 }
 
-/// Forgets all flights and waits of this process: in a child, after a fork.
+/// Forgets all flights and waits of this process: in a child, as its fork returns. It waits for nothing and allocates nothing.
 pub fn forget_all() {
     // Relaxed: the child has one thread.
     GENERATION.fetch_add(1, Ordering::Relaxed);
-    // What is in the table belongs to threads that are gone; to drop it might run code of theirs.
-    std::mem::forget(lock(&WAITS).take());
+    if let Some(mut waits) = try_lock(&WAITS) {
+        // What is in the table belongs to threads that are gone; to drop it might run code of theirs.
+        std::mem::forget(waits.take());
+    }
 }
 
 /// What a waiting thread calls, again and again: it is given what parks for a while, and its error ends the
@@ -152,12 +154,14 @@ where
     /// Waits for the outcome.
     pub fn wait(self: &Arc<Self>, pause: &mut Pause<'_, E>) -> Result<Outcome<V, E>, LoadError<E>> {
         let _wait = Wait::begin(Arc::clone(self) as Arc<dyn Led>).ok_or(LoadError::Circle)?;
-        loop {
+        // A fork, in a signal's handler, leaves the waiter in the child without a leader.
+        while !self.is_stale() {
             if let Some(outcome) = &lock(&self.landing).outcome {
                 return Ok(outcome.clone());
             }
             pause(&|| self.park())?;
         }
+        Ok(Outcome::Abandoned)
     }
 }
 

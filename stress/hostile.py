@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import os
 import random
 import sys
 import threading
@@ -160,8 +161,12 @@ class Mischief:
         self.cache = cache
         self.dice = dice
         self.depth = threading.local()
+        self.process = os.getpid()
 
     def __call__(self):
+        if os.getpid() != self.process:
+            # In a child CPython drops what other threads held before the locks of `threading` are whole again.
+            return
         depth = getattr(self.depth, "now", 0)
         if depth < 3:
             self.depth.now = depth + 1
@@ -214,6 +219,7 @@ class Mischief:
         in_child(self.use)
 
     def use(self):
+        self.process = os.getpid()
         cache = self.cache
         self.quietly(lambda: (cache.set("new", 1), cache.get("new"), cache.get_with("newer", Value)))
         self.quietly(lambda: (cache.remove("new"), cache.stats(), cache.clear()))

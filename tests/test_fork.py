@@ -210,6 +210,52 @@ assert status == 0
     )
 
 
+def test_child_of_a_signal_handler_computes_what_it_waited_for():
+    run_script(
+        IN_FLIGHT
+        + """
+children = []
+def fork(*_):
+    children.append(os.fork())
+    if children[0] == 0:
+        signal.alarm(30)
+    go_on.set()
+signal.signal(signal.SIGUSR1, fork)
+def send():
+    time.sleep(0.3)
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+threads = [thread(lambda: results.append(cache.get_with("a", lambda: "late"))) for _ in range(3)]
+thread(send)
+value = cache.get_with("a", lambda: "child")
+if children[0] == 0:
+    os._exit(value != "child")
+_, status = os.waitpid(children[0], 0)
+assert status == 0, f"the child ended with {status}"
+for it in [leader, *threads]:
+    it.join()
+assert results == ["parent"] * 4 and value == "parent"
+"""
+    )
+
+
+def test_hook_of_before_the_import_computes_in_the_child():
+    run_script(
+        "import os\nos.register_at_fork(after_in_child=lambda: hook())\n"
+        + IN_FLIGHT
+        + """
+found = []
+def hook():
+    signal.alarm(30)
+    found.append(cache.get_with("a", lambda: "child"))
+def work():
+    assert found == ["child"]
+in_child(work)
+go_on.set()
+leader.join()
+"""
+    )
+
+
 def test_circles_are_seen_in_the_child():
     run_script(
         IN_FLIGHT

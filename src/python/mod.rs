@@ -14,6 +14,8 @@ mod coroutine_type;
 mod counts;
 mod end;
 mod fast;
+#[cfg(unix)]
+mod fork;
 mod heap_type;
 mod interpreter;
 mod key;
@@ -31,7 +33,6 @@ mod tuple;
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyDict;
 
 #[pymodule(gil_used = false)]
 mod _moka_py {
@@ -78,23 +79,12 @@ fn prepare(py: Python<'_>) -> PyResult<()> {
     PREPARED.get_or_try_init(py, prepare).copied()
 }
 
-/// Tells the core of a fork, in the child, and of the interpreter's end.
+/// Lets the core know of a fork, in the child, and of the interpreter's end.
 fn register_hooks(py: Python<'_>) -> PyResult<()> {
-    let hooks = PyDict::new(py);
-    hooks.set_item("after_in_child", wrap_pyfunction!(after_fork, py)?)?;
-    let os = py.import("os")?;
-    if os.hasattr("register_at_fork")? {
-        os.call_method("register_at_fork", (), Some(&hooks))?;
-    }
+    #[cfg(unix)]
+    fork::watch()?;
     py.import("atexit")?.call_method1("register", (wrap_pyfunction!(at_exit, py)?,))?;
     Ok(())
-}
-
-/// In a child after a fork nobody computes what other threads had under way.
-#[pyfunction]
-fn after_fork() {
-    crate::forget_all();
-    end::forget_others();
 }
 
 #[pyfunction]
