@@ -2,29 +2,28 @@
 
 How it works: a function becomes a native callable, which looks its arguments up where they lie. A coroutine function's
 returns an awaitable, which does so when it is awaited, and runs the function's coroutine after a miss.
-`wait_concurrent` lets calls of one key share one run: threads through `Moka.get_with`, coroutines through a `_Flight`.
+`wait_concurrent` lets calls of one key share one run: threads through `Moka.get_with`, coroutines through a `Flight`.
 `weak_self` puts an `_Owner` in the instance's place in the keys.
 
 Invariants:
 - `finished`: the cache holds results, never tasks, coroutines or failures.
 - `fresh`: what began before a `cache_clear` is not kept after it.
-- `weak`: only waiters hold a flight, so a loop that is closed with work in flight leaves nothing behind.
 - `unlocked`: no lock is held while the function, a weigher, or an `__eq__` or `__hash__` runs.
 """
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import inspect
 import sys
 import types
 import weakref
-from collections.abc import Awaitable, Callable, Hashable
-from datetime import timedelta
-from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, Protocol, TypeVar, overload
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, NamedTuple, ParamSpec, Protocol, TypeVar, overload
 
-from moka_py._moka_py import Moka, _cached_function, _Made, _Memo, _Owner
+from moka_py._moka_py import Moka, _cached_function, _Memo, _Owner
+
+if TYPE_CHECKING:
+    from datetime import timedelta
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -89,99 +88,6 @@ class CachedMethod(Protocol[P, R_co]):
     def cache_parameters(self) -> dict[str, Any]: ...
     def cache_invalidate(self, instance: Any, /, *args: P.args, **kwargs: P.kwargs) -> bool: ...
     def cache_contains(self, instance: Any, /, *args: P.args, **kwargs: P.kwargs) -> bool: ...
-
-
-async def _awaited(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
-
-
-class _Flight(asyncio.Task[Any]):
-    """The one computation of a key in one event loop. It is a task of its own, so no waiter's end is its end."""
-
-    def __init__(self, computation: Any, loop: asyncio.AbstractEventLoop, era: int) -> None:
-        # Not by the loop's task factory: an eager one would run the function before others can find the flight.
-        super().__init__(computation, loop=loop)
-        self._era = era
-        self._waiters = 0
-        self._is_cancelled = False
-        self._waits_for: _Flight | None = None
-        # Where no waiter is left to see a failure, nobody misses it.
-        self.add_done_callback(lambda flight: flight.cancelled() or flight.exception())
-
-    def is_open(self, era: int) -> bool:
-        return self._era == era and not self._is_cancelled and not self.done()
-
-    def cancel(self, msg: Any = None) -> bool:
-        self._is_cancelled = True
-        return super().cancel(msg)
-
-    async def join(self) -> Any:
-        """The result of the flight. Cancelling the last waiter cancels the flight, whose end is then awaited."""
-        caller = asyncio.current_task()
-        flight: _Flight | None = self
-        while flight is not None:
-            if flight is caller:
-                raise RuntimeError("the computation of a key waits for its own result")
-            flight = flight._waits_for
-        if isinstance(caller, _Flight):
-            caller._waits_for = self
-        self._waiters += 1
-        try:
-            await asyncio.wait((self,))
-        except asyncio.CancelledError as error:
-            if self._waiters > 1 or not self.is_open(self._era):
-                raise
-            self.cancel(*error.args)
-        finally:
-            self._waiters -= 1
-            if isinstance(caller, _Flight):
-                caller._waits_for = None
-        try:
-            return await self
-        finally:
-            # The traceback of a failure holds this frame, and the flight holds the failure.
-            del self, caller
-
-
-def _sharer(function: Callable[..., Any]) -> Callable[..., Any]:
-    # A flight holds its loop, so while it is here no other loop has that id.
-    flights: weakref.WeakValueDictionary[tuple[int, _Made], _Flight] = weakref.WeakValueDictionary()
-
-    async def compute(memo: _Memo, made: _Made, era: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        began = memo._begin_load()
-        try:
-            value = await function(*args, **kwargs)
-        except BaseException:
-            memo._end_load(began, True)
-            raise
-        memo._end_load(began, False)
-        memo._keep(made, value, era)
-        return value
-
-    async def share(memo: _Memo, made: _Made, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The result of a call that was not found, computed once for all that await it in this event loop."""
-        era = memo._era
-        loop = asyncio.get_running_loop()
-        place = (id(loop), made)
-        flight = flights.get(place)
-        leads = flight is None or not flight.is_open(era)
-        if flight is None or leads:
-            flight = _Flight(compute(memo, made, era, args, kwargs), loop, era)
-            try:
-                flights[place] = flight
-            except BaseException:  # of an `__eq__`
-                flight.cancel()
-                raise
-            memo._miss()
-        try:
-            value = await flight.join()
-        finally:
-            del flight
-        if not leads:
-            memo._hit()
-        return value
-
-    return share
 
 
 def _adopter(cache: Moka[Any, Any], owners: dict[int, _Owner]) -> Callable[[object], _Owner]:
@@ -294,6 +200,9 @@ def cached(
     }
 
     def decorate(function: Callable[..., Any]) -> Any:
+        # Not with the package: many programs need neither this nor asyncio, which take longer to import than all else.
+        import inspect
+
         if not callable(function):
             raise TypeError(f"cached needs a callable, got {type(function).__name__}")
         if _is(function, inspect.isgeneratorfunction) or _is(function, inspect.isasyncgenfunction):
@@ -302,6 +211,8 @@ def cached(
         cache: Moka[Any, Any] = Moka(capacity, ttl=ttl, tti=tti, policy=policy, weigher=weigher if capacity else None)
         owners: dict[int, _Owner] = {}
         is_async = _is(function, inspect.iscoroutinefunction)
+        if is_async:
+            from moka_py import _flight
 
         def info(hits: int, misses: int, currsize: int) -> CacheInfo:
             return CacheInfo(hits, misses, maxsize, currsize)
@@ -315,8 +226,8 @@ def cached(
             make_key=key,
             owners=owners if weak_self else None,
             adopt=_adopter(cache, owners) if weak_self else None,
-            awaited=_awaited if is_async else None,
-            share=_sharer(function) if is_async else None,
+            awaited=_flight.awaited if is_async else None,
+            share=_flight.sharer(function) if is_async else None,
         )
         # As CPython 3.13t has it with its own functions: those inside others come and go.
         is_at_top = isinstance(function, types.FunctionType) and not function.__code__.co_flags & inspect.CO_NESTED

@@ -29,6 +29,17 @@ assert len(made) == 8 and len(set(made)) == 1
     )
 
 
+def test_import_takes_no_more_modules_than_it_needs():
+    run_script("""
+import sys
+import moka_py
+heavy = {"asyncio", "dataclasses", "inspect", "logging", "re", "threading"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+assert moka_py.cached(str)(1) == "1"
+assert "asyncio" not in sys.modules
+""")
+
+
 def test_import_anew_while_threads_use_what_was_imported():
     run_script(
         """
