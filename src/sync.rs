@@ -259,8 +259,6 @@ mod mutex {
 /// What is real on either build: for threads that wait detached, and for what is written once.
 #[cfg(not(moka_loom))]
 mod real {
-    use std::alloc::{Layout, alloc_zeroed};
-    use std::ptr;
     use std::sync::{PoisonError, TryLockError};
     use std::time::Duration;
 
@@ -308,23 +306,6 @@ mod real {
         size
     }
 
-    /// A slice of zeroed memory, which the allocator gives without touching it, or `None` if it has none.
-    ///
-    /// # Safety
-    /// - All zero is a valid `T`, and the default. A `T` has a size, and `len` is not 0.
-    pub(crate) unsafe fn zeroed<T: Default>(len: usize) -> Option<Box<[T]>> {
-        let layout = Layout::array::<T>(len).ok()?;
-        debug_assert!(layout.size() > 0, "something is asked for");
-        // SAFETY: the caller's: the size is not zero.
-        let memory = unsafe { alloc_zeroed(layout) };
-        if memory.is_null() {
-            return None;
-        }
-        let slice = ptr::slice_from_raw_parts_mut(memory.cast::<T>(), len);
-        // SAFETY: the caller's: all zero is valid. The memory was just allocated by the layout of the slice.
-        Some(unsafe { Box::from_raw(slice) })
-    }
-
     /// A static that a model makes anew for each of its runs.
     macro_rules! process_wide {
         ($(#[$about:meta])* static $name:ident: $kind:ty = $value:expr;) => {
@@ -340,6 +321,10 @@ mod real {
 #[path = "sync/model.rs"]
 mod model;
 
+#[cfg(not(moka_loom))]
+#[path = "sync/zeroed.rs"]
+mod zeroed;
+
 #[cfg(all(moka_gil, not(moka_loom)))]
 pub(crate) use gil::*;
 #[cfg(moka_loom)]
@@ -350,3 +335,5 @@ pub(crate) use mutex::*;
 pub(crate) use real::*;
 #[cfg(not(any(moka_gil, moka_loom)))]
 pub(crate) use threads::*;
+#[cfg(not(moka_loom))]
+pub(crate) use zeroed::{Zeroed, zeroed};

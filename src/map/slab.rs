@@ -19,7 +19,7 @@
 use crate::entry::{Entry, Life, Reference};
 use crate::memory::NoMemory;
 use crate::reclaim::{Bin, Guard, Retired, Shared};
-use crate::sync::{self, OnceLock, Ordering, sized};
+use crate::sync::{self, OnceLock, Ordering, Zeroed, sized};
 
 use super::table::MOST_NUMBERS;
 
@@ -31,8 +31,8 @@ const NO_NUMBER: u64 = u64::MAX;
 const RESTING_LOT: usize = sized(128, 1);
 
 pub(crate) struct Chunk<K, V> {
-    entries: Box<[Entry<K, V>]>,
-    lives: OnceLock<Box<[Life]>>,
+    entries: Zeroed<Entry<K, V>>,
+    lives: OnceLock<Zeroed<Life>>,
 }
 
 /// What readers see: the chunks.
@@ -104,8 +104,7 @@ fn size_of_chunk(chunk: usize) -> u32 {
     if chunk == 0 { 1 << FIRST_BITS } else { start_of(chunk) }
 }
 
-/// A slice of zeroed memory, which the allocator gives without touching it.
-fn zeroed<T: Default>(len: usize) -> Result<Box<[T]>, NoMemory> {
+fn zeroed<T: Default>(len: usize) -> Result<Zeroed<T>, NoMemory> {
     // SAFETY: `zero`; called for `Entry` and `Life`, which are atomics and optional references, and all
     // zero is a valid one of each, the default.
     unsafe { sync::zeroed(len) }.ok_or(NoMemory)

@@ -25,8 +25,10 @@
 //! Tags and slots are two cache lines a look-up; this is one. With 32 bits of tag an entry of
 //! another key is looked at once in millions of probes.
 
+#![allow(unsafe_code)]
+
 use crate::memory::NoMemory;
-use crate::sync::{AtomicU64, Ordering, sized};
+use crate::sync::{self, AtomicU64, Ordering, Zeroed, sized};
 
 const EMPTY: u64 = 0;
 const TOMBSTONE: u64 = 1;
@@ -37,7 +39,7 @@ const LEAST_BITS: u32 = sized(3, 2);
 pub(super) const MOST_NUMBERS: u32 = u32::MAX - FIRST as u32;
 
 pub(super) struct Table {
-    slots: Box<[AtomicU64]>,
+    slots: Zeroed<AtomicU64>,
     /// The home slot is the hash shifted right by this.
     shift: u32,
     /// Tells this table from others of its map, for whoever let go of it in between.
@@ -61,11 +63,10 @@ impl Slot {
 impl Table {
     pub fn new(slots: usize, serial: u64) -> Result<Self, NoMemory> {
         debug_assert!(slots.is_power_of_two() && slots >= 1 << LEAST_BITS);
-        let mut empty = Vec::new();
-        empty.try_reserve_exact(slots)?;
-        empty.extend((0..slots).map(|_| AtomicU64::new(EMPTY)));
         let shift = 64 - slots.trailing_zeros();
-        Ok(Table { slots: empty.into_boxed_slice(), shift, serial })
+        // SAFETY: all zero is an atomic of `EMPTY`, the default.
+        let slots = unsafe { sync::zeroed(slots) }.ok_or(NoMemory)?;
+        Ok(Table { slots, shift, serial })
     }
 
     /// How many slots a table for this many entries has.

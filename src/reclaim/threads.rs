@@ -44,6 +44,8 @@ impl Guard {
         // SAFETY: the closure outlives the borrow checker's sight of `T`, but what it frees is memory
         // of the cache's own, without keys or values (`Shared`).
         unsafe { self.0.defer_unchecked(free) };
+        // Else it would wait until its thread has more to free, and outgrown tables are large.
+        self.0.flush();
     }
 }
 

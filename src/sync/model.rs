@@ -102,9 +102,11 @@ pub(crate) const fn sized<T: Copy>(_size: T, in_model: T) -> T {
     in_model
 }
 
+pub(crate) type Zeroed<T> = Box<[T]>;
+
 /// # Safety
 /// - As outside of a model, where all zero is a valid `T`: an atomic of loom's is not.
-pub(crate) unsafe fn zeroed<T: Default>(len: usize) -> Option<Box<[T]>> {
+pub(crate) unsafe fn zeroed<T: Default>(len: usize) -> Option<Zeroed<T>> {
     Some((0..len).map(|_| T::default()).collect())
 }
 
