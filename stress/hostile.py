@@ -163,7 +163,8 @@ class Mischief:
         self.depth = threading.local()
         self.process = os.getpid()
 
-    def __call__(self):
+    def __call__(self, *, starts=True):
+        """`starts`: whether it may also start threads."""
         if os.getpid() != self.process:
             # In a child CPython drops what other threads held before the locks of `threading` are whole again.
             return
@@ -171,21 +172,26 @@ class Mischief:
         if depth < 3:
             self.depth.now = depth + 1
             try:
-                self.act(self.dice.randrange(400))
+                self.act(self.dice.randrange(400), starts)
             finally:
                 self.depth.now = depth
 
-    def act(self, what):
+    def at_end(self):
+        """What a `__del__` does: it may run inside of `threading`, whose lock a thread that is started waits for."""
+        with contextlib.suppress(Planned, RuntimeError):
+            self(starts=False)
+
+    def act(self, what, starts):
         cache, key = self.cache, self.dice.randrange(30)
         match what:
             case 0 | 1 | 2:
                 raise Planned
             case 3:
                 sys.setswitchinterval(self.dice.choice([1e-6, 1e-5, 1e-3]))
-            case 4:
+            case 4 if starts:
                 # Joined it may be by nobody: it uses the cache while its maker goes on.
                 threading.Thread(target=self.quietly, args=(cache.set, key, Value()), daemon=True).start()
-            case 5:
+            case 5 if starts:
                 thread = threading.Thread(target=self.quietly, args=(cache.remove, key))
                 thread.start()
                 thread.join()
@@ -244,8 +250,7 @@ class ChangingKey:
         return self.mischief.dice.choice(answers)
 
     def __del__(self):
-        with contextlib.suppress(Planned, RuntimeError):
-            self.mischief()
+        self.mischief.at_end()
 
 
 class MischievousValue(Value):
@@ -256,8 +261,7 @@ class MischievousValue(Value):
         self.mischief = mischief
 
     def __del__(self):
-        with contextlib.suppress(Planned, RuntimeError):
-            self.mischief()
+        self.mischief.at_end()
 
 
 def mischief(round_):
