@@ -162,6 +162,9 @@ class Mischief:
         self.dice = dice
         self.depth = threading.local()
         self.process = os.getpid()
+        # One of both: CPython 3.13t can leave a set of `threading` locked for ever in a child, if another thread was
+        # starting or ending then.
+        self.forks = dice.random() < 0.5
 
     def __call__(self, *, starts=True):
         """`starts`: whether it may also start threads."""
@@ -172,7 +175,7 @@ class Mischief:
         if depth < 3:
             self.depth.now = depth + 1
             try:
-                self.act(self.dice.randrange(400), starts)
+                self.act(self.dice.randrange(400), starts and not self.forks)
             finally:
                 self.depth.now = depth
 
@@ -199,7 +202,7 @@ class Mischief:
                 gc.collect(self.dice.randrange(3))
             case 7:
                 time.sleep(1e-4)
-            case 8:
+            case 8 if self.forks:
                 self.fork()
             case 9:
                 cache.clear()
