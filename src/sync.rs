@@ -337,3 +337,20 @@ pub(crate) use real::*;
 pub(crate) use threads::*;
 #[cfg(not(moka_loom))]
 pub(crate) use zeroed::{Zeroed, zeroed};
+
+/// Zeroed atomics, or `None` if there is no memory. `len` is not 0.
+pub(crate) fn zeroed_atomics(len: usize) -> Option<Zeroed<AtomicU64>> {
+    // SAFETY: all zero is 0, the default.
+    unsafe { zeroed(len) }
+}
+
+/// Words that share a cache line.
+#[repr(align(64))]
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Line(pub [u64; 8]);
+
+/// Zeroed lines, or `None` if there is no memory. `len` is not 0.
+pub(crate) fn zeroed_lines(len: usize) -> Option<Zeroed<Line>> {
+    // SAFETY: all zero is zeros, the default.
+    unsafe { zeroed(len) }
+}

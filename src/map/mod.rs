@@ -14,6 +14,7 @@
 //! - `one-slot`: a live entry is in exactly one slot of the current table, and in no other entry's.
 //! - `whole`: a number is in a slot only while its entry has a hash, a key and a value.
 
+mod resize;
 mod slab;
 mod table;
 
@@ -22,14 +23,12 @@ use crate::entry::{Entry, Life, Lifetime, NEVER, Reference};
 use crate::lookup::Lookup;
 use crate::memory::NoMemory;
 use crate::reclaim::{Guard, Retired, Shared};
-use crate::sync::{Lock, Locked, Ordering, Padded, sized};
+use crate::sync::{Lock, Locked, Ordering, Padded};
 
+use resize::Resize;
 pub(crate) use slab::Found;
 use slab::{Slab, SlabWriter};
 use table::{Slot, Table};
-
-/// Below this many slots a table does not shrink.
-const LEAST_TO_SHRINK: usize = sized(64, 4);
 
 pub(crate) struct Map<K, V, S> {
     table: Shared<Table>,
@@ -40,6 +39,8 @@ pub(crate) struct Map<K, V, S> {
 struct Writer<S> {
     live: usize,
     tombstones: usize,
+    /// The next table, while it is filled.
+    resize: Option<Resize>,
     slab: SlabWriter,
     state: S,
 }
@@ -71,7 +72,7 @@ impl Place {
 
 impl<K: Reference, V: Reference, S> Map<K, V, S> {
     pub fn new(state: S) -> Self {
-        let writer = Writer { live: 0, tombstones: 0, slab: SlabWriter::default(), state };
+        let writer = Writer { live: 0, tombstones: 0, resize: None, slab: SlabWriter::default(), state };
         Map { table: Shared::empty(), slab: Slab::new(), writer: Padded(Lock::new(writer)) }
     }
 
@@ -259,8 +260,9 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
     /// Makes sure that a new entry finds its memory, also that of a deadline. Returns the number that it will have.
     pub fn reserve(&mut self, has_life: bool, guard: &mut Guard) -> Result<u32, NoMemory> {
         let taken = self.writer.live + self.writer.tombstones;
-        if self.map.table.get(guard).is_none_or(|table| taken >= table.room()) {
-            self.resize(guard)?;
+        if self.writer.resize.is_some() || self.map.table.get(guard).is_none_or(|table| taken >= table.room())
+        {
+            self.resize(false, guard)?;
         }
         let number = self.map.slab.reserve_number(&mut self.writer.slab, guard)?;
         if has_life {
@@ -294,6 +296,9 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
         let table = map.table.get(guard).expect("a reserve leaves a table");
         let (index, was_tombstone) = table.vacancy(hash);
         table.put(index, hash, number);
+        if let Some(resize) = &mut self.writer.resize {
+            resize.insert(table, index, hash, number);
+        }
         self.writer.tombstones -= usize::from(was_tombstone);
         self.writer.live += 1;
         number
@@ -332,8 +337,12 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
         let map = self.map;
         let entry = map.entry(number, guard);
         let table = map.table.get(guard).expect("a live entry has a table");
-        let index = table.find_number(entry.hash.load(Ordering::Relaxed), number);
+        let hash = entry.hash.load(Ordering::Relaxed);
+        let index = table.find_number(hash, number);
         let more = table.remove(index);
+        if let Some(resize) = &mut self.writer.resize {
+            resize.remove(table, index, hash, number);
+        }
         self.writer.tombstones = self.writer.tombstones.wrapping_add_signed(more);
         self.writer.live -= 1;
         let key = map.slab.take_key(entry, &mut self.writer.slab);
@@ -342,25 +351,38 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
         key.zip(value.transpose().expect("`whole`: a live entry has a value"))
     }
 
-    /// Makes the table smaller, where few of its slots are taken.
+    /// Makes the table smaller, where few of its slots are taken: a step of it, if the table is large.
     #[inline]
     pub fn shrink(&mut self, guard: &mut Guard) {
-        let slots = self.map.table.get(guard).map_or(0, Table::len);
-        if slots > LEAST_TO_SHRINK && self.writer.live < slots / 8 {
-            // Without memory it stays as large as it is.
-            let _ = self.resize(guard);
+        let live = self.writer.live;
+        if self.writer.resize.is_some() || self.map.table.get(guard).is_some_and(|table| table.is_wide(live))
+        {
+            // Without memory it stays as it is.
+            let _ = self.resize(false, guard);
         }
     }
 
+    /// Goes on with the next table, which is begun if there is none; or, with `all`, comes to its end.
     #[cold]
-    fn resize(&mut self, guard: &mut Guard) -> Result<(), NoMemory> {
-        let slots = Table::slots_for(self.writer.live);
-        let next = match self.map.table.get(guard) {
-            Some(table) => table.resized(slots)?,
-            None => Table::new(slots, 0)?,
+    fn resize(&mut self, all: bool, guard: &mut Guard) -> Result<(), NoMemory> {
+        let Writer { live, tombstones, resize, .. } = &mut *self.writer;
+        let Some(table) = self.map.table.get(guard) else {
+            self.map.table.replace(Some(Table::new(Table::slots_for(*live), 0)?), guard);
+            return Ok(());
         };
-        self.map.table.replace(Some(next), guard);
-        self.writer.tombstones = 0;
+        let mut next = match resize.take().filter(|next| next.fits(*live)) {
+            Some(next) => next,
+            None => Resize::begin(table, *live)?,
+        };
+        // It has ended long before that, unless it was begun more than once.
+        let is_late = *live + *tombstones >= table.len() / 8 * 7;
+        if next.go_on(table, all || is_late) {
+            let (table, left) = next.finish();
+            *tombstones = left;
+            self.map.table.replace(Some(table), guard);
+        } else {
+            *resize = Some(next);
+        }
         Ok(())
     }
 
@@ -371,6 +393,10 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
 
     /// Frees memory that nothing uses. Returns the number from which on none is in use.
     pub fn trim(&mut self, guard: &mut Guard) -> u32 {
+        if self.writer.resize.is_some() {
+            // Without memory it goes on with the next write.
+            let _ = self.resize(true, guard);
+        }
         let live = self.writer.live;
         self.map.slab.trim(live, &mut self.writer.slab, guard)
     }
@@ -403,5 +429,8 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
         assert_eq!((live, slots), (self.writer.live, self.writer.live), "`one-slot`");
         let tombstones = self.map.table.get(guard).map_or(0, Table::tombstones);
         assert_eq!(tombstones, self.writer.tombstones, "the tombstones are counted");
+        if let (Some(resize), Some(table)) = (&self.writer.resize, self.map.table.get(guard)) {
+            resize.validate(table);
+        }
     }
 }

@@ -11,7 +11,7 @@
 //!
 //! # How it works
 //! Linear probing from a home slot that is the top bits of the hash, so of the tag: a larger table is
-//! filled from the slots of the smaller one in one sweep, without a look at any entry.
+//! filled from the slots of the smaller one, without a look at any entry.
 //!
 //! # Invariants
 //! - `in-reach`: between an entry's home and its slot no slot is empty.
@@ -25,8 +25,6 @@
 //! Tags and slots are two cache lines a look-up; this is one. With 32 bits of tag an entry of
 //! another key is looked at once in millions of probes.
 
-#![allow(unsafe_code)]
-
 use crate::memory::NoMemory;
 use crate::sync::{self, AtomicU64, Ordering, Zeroed, sized};
 
@@ -34,6 +32,8 @@ const EMPTY: u64 = 0;
 const TOMBSTONE: u64 = 1;
 const FIRST: u64 = 2;
 const LEAST_BITS: u32 = sized(3, 2);
+/// Below this many slots a table does not shrink.
+const LEAST_TO_SHRINK: usize = sized(64, 4);
 
 /// How many entries numbers can name.
 pub(super) const MOST_NUMBERS: u32 = u32::MAX - FIRST as u32;
@@ -64,9 +64,8 @@ impl Table {
     pub fn new(slots: usize, serial: u64) -> Result<Self, NoMemory> {
         debug_assert!(slots.is_power_of_two() && slots >= 1 << LEAST_BITS);
         let shift = 64 - slots.trailing_zeros();
-        // SAFETY: all zero is an atomic of `EMPTY`, the default.
-        let slots = unsafe { sync::zeroed(slots) }.ok_or(NoMemory)?;
-        Ok(Table { slots, shift, serial })
+        const { assert!(EMPTY == 0) };
+        Ok(Table { slots: sync::zeroed_atomics(slots).ok_or(NoMemory)?, shift, serial })
     }
 
     /// How many slots a table for this many entries has.
@@ -81,6 +80,11 @@ impl Table {
 
     pub fn len(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Whether it is far larger than so many entries need.
+    pub fn is_wide(&self, entries: usize) -> bool {
+        self.slots.len() > LEAST_TO_SHRINK && entries < self.slots.len() / 8
     }
 
     #[inline]
@@ -163,22 +167,17 @@ impl Table {
         -cleared
     }
 
-    /// A table of `slots` slots with the same entries, for the lock's holder to publish.
-    pub fn resized(&self, slots: usize) -> Result<Table, NoMemory> {
-        let next = Table::new(slots, self.serial + 1)?;
-        // From behind an empty slot on, entries come in the order of their homes, but for those that
-        // wrapped around; `open` says that there is an empty one.
-        let start = self.slots.iter().position(|slot| slot.load(Ordering::Relaxed) == EMPTY);
-        let start = start.expect("a table has an empty slot");
-        for index in start..start + self.slots.len() {
-            let word = self.slots[index & (self.slots.len() - 1)].load(Ordering::Relaxed);
-            if word >= FIRST && word as u32 as u64 >= FIRST {
-                let (vacant, _) = next.vacancy(word);
-                // Relaxed: nobody sees the table before it is published.
-                next.slots[vacant].store(word, Ordering::Relaxed);
-            }
-        }
-        Ok(next)
+    /// An empty slot. There is one: `open`.
+    pub fn first_empty(&self) -> usize {
+        // Relaxed, here and below: the lock's holder is the one writer.
+        let first = self.slots.iter().position(|slot| slot.load(Ordering::Relaxed) == EMPTY);
+        first.expect("a table has an empty slot")
+    }
+
+    /// The entry in a slot, whose index may run over the end: what of its hash matters here, and its number.
+    pub fn at(&self, index: usize) -> Option<(u64, u32)> {
+        let word = self.slots[index & (self.slots.len() - 1)].load(Ordering::Relaxed);
+        (word as u32 as u64 >= FIRST).then(|| (word, Slot(word).number()))
     }
 
     /// The numbers in the table, in no order.
@@ -301,32 +300,12 @@ mod tests {
     }
 
     #[test]
-    fn another_size_has_the_same_entries_and_another_serial() {
-        let hash = |number: u32| u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let table = made(Table::new(128, 4));
-        for number in 0..90 {
-            put(&table, hash(number), number);
-        }
-        for number in (0..90).step_by(3) {
-            table.remove(table.find_number(hash(number), number));
-        }
-        for slots in [128, 256, 1024] {
-            let next = made(table.resized(slots));
-            assert_eq!((next.len(), next.serial, next.tombstones()), (slots, 5, 0));
-            for number in 0..90 {
-                let expected = if number % 3 == 0 { vec![] } else { vec![number] };
-                assert_eq!(found(&next, hash(number)), expected);
-            }
-        }
-    }
-
-    #[test]
     fn a_table_that_was_made_for_its_entries_has_room_for_more_and_is_not_too_large() {
         for entries in 0..5_000 {
             let slots = Table::slots_for(entries);
             let table = made(Table::new(slots, 0));
             assert!(entries + entries / 8 < table.room(), "{entries} in {slots}");
-            assert!(slots <= 64 || entries >= slots / 8, "{entries} in {slots} would shrink at once");
+            assert!(!table.is_wide(entries), "{entries} in {slots} would shrink at once");
         }
     }
 }

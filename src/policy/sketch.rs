@@ -8,7 +8,10 @@
 //! Highly Efficient Cache Admission Policy" (2017).
 //!
 //! The sketch grows with what the shard holds, not with its capacity: the counters of a block are copied to
-//! both blocks that its keys may fall into then.
+//! both blocks that its keys may fall into then. A large one is grown, and halved, a few blocks with each newcomer, since
+//! to go through megabytes takes milliseconds: a block that has no copy yet stands for it.
+
+use crate::sync::{Line, Zeroed, zeroed_lines};
 
 const LANES: usize = 8;
 const LEAST_BLOCKS: usize = 2;
@@ -18,14 +21,21 @@ pub(super) const MOST: u32 = 15;
 const SAMPLE: u64 = 10;
 /// A sample is never smaller than that of this many entries.
 const LEAST_SAMPLED: u64 = 16;
-
-#[repr(align(64))]
-#[derive(Clone, Default)]
-struct Block([u64; LANES]);
+/// So many blocks are copied or halved at once: some microseconds.
+const BLOCKS_AT_ONCE: usize = 64;
+/// And so many copied with each newcomer beyond that, where one in eight would do.
+const COPIES: usize = 8;
 
 #[derive(Default)]
 pub(super) struct Sketch {
-    blocks: Vec<Block>,
+    /// A power of two of them.
+    blocks: Option<Zeroed<Line>>,
+    /// Twice as many, on their way to take the place of the others.
+    next: Option<Zeroed<Line>>,
+    /// How many blocks have their copies there.
+    copied: usize,
+    /// The blocks still to be halved, those in front.
+    unhalved: usize,
     /// Uses since the last halving.
     uses: u64,
 }
@@ -48,84 +58,124 @@ fn places(mixed: u64) -> [(usize, u32); 4] {
 impl Sketch {
     /// Counts so many uses.
     pub fn add(&mut self, hash: u64, uses: u32) {
-        if self.blocks.is_empty() {
-            return;
-        }
-        self.uses += u64::from(uses);
         let mixed = mix(hash);
-        let index = self.index(mixed);
-        let block = &mut self.blocks[index];
+        let (is_next, index) = self.place(mixed);
+        let blocks = if is_next { &mut self.next } else { &mut self.blocks };
+        let Some(blocks) = blocks else { return };
+        let block = &mut blocks[index];
         for (word, shift) in places(mixed) {
             let room = !block.0[word] >> shift & u64::from(MOST);
             block.0[word] += u64::from(uses).min(room) << shift;
         }
+        self.uses += u64::from(uses);
     }
 
     pub fn frequency(&self, hash: u64) -> u32 {
-        if self.blocks.is_empty() {
-            return 0;
-        }
         let mixed = mix(hash);
-        let block = &self.blocks[self.index(mixed)];
+        let (is_next, index) = self.place(mixed);
+        let blocks = if is_next { &self.next } else { &self.blocks };
+        let Some(blocks) = blocks else { return 0 };
+        let block = &blocks[index];
         let counts = places(mixed).map(|(word, shift)| (block.0[word] >> shift) as u32 & MOST);
         counts.into_iter().min().expect("there are four counters")
     }
 
-    /// Grows to `entries` entries and lets the past fade.
+    /// Where the block of a hash is: whether in the next sketch, and its index there. Its low bits say it, so that a sketch
+    /// of twice the size adds one bit above them.
     #[inline]
-    pub fn maintain(&mut self, entries: usize) {
-        if entries > self.blocks.len() * LANES {
-            self.grow(entries);
-        }
-        if self.uses >= SAMPLE * (entries as u64).max(LEAST_SAMPLED) {
-            self.age();
+    fn place(&self, mixed: u64) -> (bool, usize) {
+        let place = (mixed >> 32) as usize;
+        let index = place & self.len().wrapping_sub(1);
+        match &self.next {
+            Some(next) if index < self.copied => (true, place & (next.len() - 1)),
+            _ => (false, index),
         }
     }
 
-    /// Without memory it stays as it is: a smaller sketch is less exact, and asks again with the next entry.
+    fn len(&self) -> usize {
+        self.blocks.as_ref().map_or(0, |blocks| blocks.len())
+    }
+
+    /// Grows to `entries` entries and lets the past fade; or goes on with either.
+    #[inline]
+    pub fn maintain(&mut self, entries: usize) {
+        let is_at_rest = self.unhalved == 0 && self.next.is_none();
+        if !is_at_rest || self.is_short_of(entries) || self.is_full(entries) {
+            self.go_on(entries);
+        }
+    }
+
+    fn is_short_of(&self, entries: usize) -> bool {
+        entries > self.len() * LANES
+    }
+
+    fn is_full(&self, entries: usize) -> bool {
+        self.uses >= SAMPLE * (entries as u64).max(LEAST_SAMPLED)
+    }
+
     #[cold]
-    fn grow(&mut self, entries: usize) {
-        let blocks = entries.div_ceil(LANES).next_power_of_two().max(LEAST_BLOCKS);
-        if self.blocks.try_reserve_exact(blocks - self.blocks.len()).is_err() {
-            return;
+    fn go_on(&mut self, entries: usize) {
+        // One after the other: a block that is copied while others are halved would be halved twice, or never.
+        if self.unhalved == 0 {
+            if (self.next.is_some() || self.is_short_of(entries)) && self.grow(entries) {
+                return;
+            }
+            if self.is_full(entries) {
+                self.uses /= 2;
+                self.unhalved = self.len();
+            }
         }
-        if self.blocks.is_empty() {
-            self.blocks.resize(blocks, Block::default());
+        self.halve_some();
+    }
+
+    /// Copies some blocks to a sketch of twice the size. False without memory: a smaller sketch is less exact, and asks
+    /// again with the next entry.
+    fn grow(&mut self, entries: usize) -> bool {
+        let Some(blocks) = &self.blocks else {
+            self.blocks = zeroed_lines(entries.div_ceil(LANES).next_power_of_two().max(LEAST_BLOCKS));
+            return self.blocks.is_some();
+        };
+        let half = blocks.len();
+        if self.next.is_none() {
+            self.next = zeroed_lines(2 * half);
+            self.copied = 0;
         }
-        while self.blocks.len() < blocks {
-            // The block of a hash is its low bits, so a sketch of twice the size adds one bit above them.
-            self.blocks.extend_from_within(..);
+        let Some(next) = &mut self.next else { return false };
+        let many = if half <= BLOCKS_AT_ONCE { half } else { COPIES };
+        let some = self.copied..self.copied + many;
+        next[some.clone()].copy_from_slice(&blocks[some.clone()]);
+        next[half..][some.clone()].copy_from_slice(&blocks[some.clone()]);
+        self.copied = some.end;
+        if self.copied == half {
+            self.blocks = self.next.take();
         }
+        true
     }
 
     /// Forgets all, with its memory, where it is far larger than what is left needs.
     pub fn trim(&mut self, entries: usize) {
-        if entries < self.blocks.len() * LANES / 8 {
+        if entries < self.len() * LANES / 8 {
             *self = Sketch::default();
         }
     }
 
-    #[cold]
-    fn age(&mut self) {
+    fn halve_some(&mut self) {
         const HALVES: u64 = 0x7777_7777_7777_7777;
-        for block in &mut self.blocks {
+        let rest = self.unhalved.saturating_sub(BLOCKS_AT_ONCE);
+        for block in self.blocks.iter_mut().flat_map(|blocks| &mut blocks[rest..self.unhalved]) {
             for word in &mut block.0 {
                 *word = *word >> 1 & HALVES;
             }
         }
-        self.uses /= 2;
-    }
-
-    #[inline]
-    fn index(&self, mixed: u64) -> usize {
-        (mixed >> 32) as usize & (self.blocks.len() - 1)
+        self.unhalved = rest;
     }
 }
 
 #[cfg(test)]
 impl Sketch {
     pub fn heap_bytes(&self) -> usize {
-        self.blocks.capacity() * size_of::<Block>()
+        let next = self.next.as_ref().map_or(0, |next| next.len());
+        (self.len() + next) * size_of::<Line>()
     }
 }
 
@@ -162,7 +212,8 @@ mod tests {
             (0..20).for_each(|_| sketch.add(hash(key), MOST));
         }
         assert!((0..200).all(|key| sketch.frequency(hash(key)) == MOST));
-        sketch.age();
+        sketch.unhalved = sketch.len();
+        sketch.halve_some();
         assert!((0..200).all(|key| sketch.frequency(hash(key)) == MOST / 2));
     }
 
@@ -183,10 +234,38 @@ mod tests {
         (0..10).for_each(|key| sketch.add(hash(key), key as u32));
         let before: Vec<u32> = (0..10).map(|key| sketch.frequency(hash(key))).collect();
         for entries in [11, 16, 17, 300, 5_000] {
-            sketch.maintain(entries);
-            assert!(sketch.blocks.len() * LANES >= entries && sketch.blocks.len().is_power_of_two());
-            assert_eq!((0..10).map(|key| sketch.frequency(hash(key))).collect::<Vec<_>>(), before);
+            while sketch.is_short_of(entries) {
+                sketch.maintain(entries);
+                assert_eq!((0..10).map(|key| sketch.frequency(hash(key))).collect::<Vec<_>>(), before);
+            }
+            assert!(sketch.len() / 2 < entries.div_ceil(LANES));
         }
+    }
+
+    #[test]
+    fn a_large_sketch_grows_and_fades_in_steps() {
+        let entries = 100 * BLOCKS_AT_ONCE * LANES;
+        let mut sketch = sketch_for(entries);
+        let whole = sketch.len();
+        let counted: Vec<u64> = (0..500).map(hash).collect();
+        counted.iter().for_each(|&hash| sketch.add(hash, 8));
+        let seen = |sketch: &Sketch| counted.iter().map(|&hash| sketch.frequency(hash)).collect::<Vec<_>>();
+        let before = seen(&sketch);
+        let mut steps = 0;
+        while sketch.len() < 2 * whole {
+            sketch.maintain(whole * LANES + 1);
+            assert_eq!(seen(&sketch), before);
+            steps += 1;
+        }
+        assert!(steps <= whole * LANES, "it is whole before it is short again");
+        assert!(steps > 10);
+        sketch.uses = SAMPLE * entries as u64;
+        sketch.maintain(entries);
+        assert!(sketch.unhalved > 0 && !sketch.is_full(entries));
+        while sketch.unhalved > 0 {
+            sketch.maintain(entries);
+        }
+        assert!(seen(&sketch).iter().zip(before).all(|(&now, before)| now == before / 2));
     }
 
     #[test]

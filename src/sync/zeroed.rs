@@ -9,7 +9,7 @@
 
 use std::alloc::{Layout, alloc_zeroed};
 use std::mem::needs_drop;
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 use std::ptr::{self, NonNull};
 
 use memmap2::{MmapMut, MmapOptions};
@@ -36,6 +36,14 @@ impl<T> Deref for Zeroed<T> {
     fn deref(&self) -> &[T] {
         // SAFETY: `items`.
         unsafe { self.items.as_ref() }
+    }
+}
+
+impl<T> DerefMut for Zeroed<T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: `items`, which `&mut self` says that nobody else has.
+        unsafe { self.items.as_mut() }
     }
 }
 
@@ -95,11 +103,8 @@ mod tests {
     fn its_items_are_dropped_once() {
         let item = Arc::new(());
         for len in [10, LEAST_PAGES] {
-            let slice = zeroed_of::<Arc<()>>(len);
-            let items = slice.items.as_ptr();
-            // SAFETY: `items`, and nobody else has the slice.
-            let items = unsafe { &mut *items };
-            items[len - 1] = Some(Arc::clone(&item));
+            let mut slice = zeroed_of::<Arc<()>>(len);
+            slice[len - 1] = Some(Arc::clone(&item));
             assert_eq!(Arc::strong_count(&item), 2);
             drop(slice);
             assert_eq!(Arc::strong_count(&item), 1);
