@@ -3,8 +3,8 @@
 use crate::entry::Lifetime;
 use crate::policy::Kind;
 
-/// The longest duration that ends, in nanoseconds: 146 years. A longer one outlives the clock.
-pub const LONGEST: u64 = u64::MAX / 4;
+/// The longest duration that ends, in nanoseconds: 73 years. A longer one outlives the clock.
+pub const LONGEST: u64 = u64::MAX / 8;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Config {

@@ -23,7 +23,7 @@
 //! shards                    all of them, made when something is first stored
 //! shard                     one lock: the write path, maintenance
 //! map | policy | expiry     keys to entries | who leaves | what is due
-//! entry | departure | lookup, seed | lists, lazy_queue | config
+//! entry, life | departure | lookup, seed | lists, lazy_queue | config
 //! reclaim | memory          who frees what, when | memory that may be refused
 //! tally                     counts without a shared line
 //! sync                      threads or the GIL
@@ -49,6 +49,7 @@ mod departure;
 mod entry;
 mod expiry;
 mod lazy_queue;
+mod life;
 mod lists;
 mod lookup;
 mod map;

@@ -97,7 +97,10 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         let shard = |(recorder, policy)| {
             let weights = Weights::new(config.weighted);
             Shard {
-                map: Map::new(State { policy, deadlines: DeadlineQueue::default(), weights }),
+                map: Map::new(
+                    config.lifetime.tti,
+                    State { policy, deadlines: DeadlineQueue::default(), weights },
+                ),
                 recorder,
                 next_due: Padded(AtomicU64::new(NEVER)),
                 listened: config.listened,

@@ -19,7 +19,8 @@ mod slab;
 mod table;
 
 use crate::departure::{Departures, Mark};
-use crate::entry::{Entry, Life, Lifetime, NEVER, Reference};
+use crate::entry::{Entry, Lifetime, NEVER, Reference};
+use crate::life::LifeAt;
 use crate::lookup::Lookup;
 use crate::memory::NoMemory;
 use crate::reclaim::{Guard, Retired, Shared};
@@ -71,8 +72,10 @@ impl Place {
 }
 
 impl<K: Reference, V: Reference, S> Map<K, V, S> {
-    pub fn new(state: S) -> Self {
-        let writer = Writer { live: 0, tombstones: 0, resize: None, slab: SlabWriter::default(), state };
+    /// Of a cache with this time to idle, in nanoseconds; 0 if it has none.
+    pub fn new(tti: u64, state: S) -> Self {
+        let slab = SlabWriter::new(tti);
+        let writer = Writer { live: 0, tombstones: 0, resize: None, slab, state };
         Map { table: Shared::empty(), slab: Slab::new(), writer: Padded(Lock::new(writer)) }
     }
 
@@ -190,7 +193,7 @@ impl<K: Reference, V: Reference, S> Map<K, V, S> {
 
     /// The deadline of an entry; `NEVER` if it has none.
     pub fn deadline(&self, number: u32, guard: &Guard) -> u64 {
-        self.slab.find(number, guard).life().map_or(NEVER, Life::deadline)
+        self.slab.find(number, guard).life().map_or(NEVER, |life| life.deadline())
     }
 
     pub fn lock(&self) -> MapLock<'_, K, V, S> {
@@ -219,14 +222,14 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
 
     /// When the entry expires, if anything near it ever could.
     #[inline]
-    pub fn life<'g>(&self, number: u32, guard: &'g Guard) -> Option<&'g Life> {
+    pub fn life<'g>(&self, number: u32, guard: &'g Guard) -> Option<LifeAt<'g>> {
         self.map.slab.life(number, &self.writer.slab, guard)
     }
 
     /// The deadline of an entry; `NEVER` if it has none. Told without a look at it where no entry ever had one.
     #[inline]
     pub fn deadline(&self, number: u32, guard: &Guard) -> u64 {
-        self.life(number, guard).map_or(NEVER, Life::deadline)
+        self.life(number, guard).map_or(NEVER, |life| life.deadline())
     }
 
     /// Whether a place found before the lock still holds its entry.
@@ -257,24 +260,24 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
         true
     }
 
-    /// Makes sure that a new entry finds its memory, also that of a deadline. Returns the number that it will have.
-    pub fn reserve(&mut self, has_life: bool, guard: &mut Guard) -> Result<u32, NoMemory> {
+    /// Makes sure that a new entry finds its memory, also that of its deadlines. Returns the number that it will have.
+    pub fn reserve(&mut self, lifetime: Lifetime, guard: &mut Guard) -> Result<u32, NoMemory> {
         let taken = self.writer.live + self.writer.tombstones;
         if self.writer.resize.is_some() || self.map.table.get(guard).is_none_or(|table| taken >= table.room())
         {
             self.resize(false, guard)?;
         }
         let number = self.map.slab.reserve_number(&mut self.writer.slab, guard)?;
-        if has_life {
-            self.reserve_life(number, guard)?;
+        if !lifetime.is_endless() {
+            self.reserve_life(number, lifetime, guard)?;
         }
         Ok(number)
     }
 
-    /// Makes sure that the entry of a number has the memory of a deadline.
+    /// Makes sure that the entry of a number has the memory of its deadlines.
     #[inline]
-    pub fn reserve_life(&mut self, number: u32, guard: &Guard) -> Result<(), NoMemory> {
-        self.map.slab.reserve_life(number, &mut self.writer.slab, guard)
+    pub fn reserve_life(&mut self, number: u32, lifetime: Lifetime, guard: &Guard) -> Result<(), NoMemory> {
+        self.map.slab.reserve_life(number, lifetime, &mut self.writer.slab, guard)
     }
 
     /// Puts a new entry in, for which there was a [`reserve`](Self::reserve). The caller knows that its key is absent.

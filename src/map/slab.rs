@@ -16,7 +16,8 @@
 
 #![allow(unsafe_code)]
 
-use crate::entry::{Entry, Life, Reference};
+use crate::entry::{Entry, Lifetime, Reference};
+use crate::life::{LifeAt, Lives};
 use crate::memory::NoMemory;
 use crate::reclaim::{Bin, Guard, Retired, Shared};
 use crate::sync::{self, OnceLock, Ordering, Zeroed, sized};
@@ -32,7 +33,7 @@ const RESTING_LOT: usize = sized(128, 1);
 
 pub(crate) struct Chunk<K, V> {
     entries: Zeroed<Entry<K, V>>,
-    lives: OnceLock<Zeroed<Life>>,
+    lives: OnceLock<Lives>,
 }
 
 /// What readers see: the chunks.
@@ -50,8 +51,8 @@ pub(crate) struct Found<'g, K, V> {
 impl<'g, K, V> Found<'g, K, V> {
     /// When it expires, where any entry of its chunk ever could.
     #[inline(always)]
-    pub fn life(&self) -> Option<&'g Life> {
-        self.chunk.lives.get().map(|lives| &lives[self.offset])
+    pub fn life(&self) -> Option<LifeAt<'g>> {
+        self.chunk.lives.get().map(|lives| lives.at(self.offset))
     }
 }
 
@@ -63,6 +64,8 @@ pub(super) struct SlabWriter {
     resting: Bin<u32, RESTING_LOT>,
     /// Whether any entry ever had a deadline.
     has_lives: bool,
+    /// The cache's time to idle, in nanoseconds; 0 if it has none.
+    tti: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -76,14 +79,14 @@ struct ChunkState {
     exists: bool,
 }
 
-impl Default for SlabWriter {
-    fn default() -> Self {
-        let none = ChunkState { free: NO_NUMBER, fresh: 0, used: 0, exists: false };
-        SlabWriter { room: 0, chunks: [none; CHUNKS], resting: Bin::default(), has_lives: false }
-    }
-}
+const NO_CHUNK: ChunkState = ChunkState { free: NO_NUMBER, fresh: 0, used: 0, exists: false };
 
 impl SlabWriter {
+    /// Of a cache with this time to idle.
+    pub fn new(tti: u64) -> Self {
+        SlabWriter { room: 0, chunks: [NO_CHUNK; CHUNKS], resting: Bin::default(), has_lives: false, tti }
+    }
+
     /// A number above all that are in use.
     pub fn limit(&self) -> u32 {
         let used = |&chunk: &usize| self.chunks[chunk].used > 0;
@@ -102,12 +105,6 @@ fn start_of(chunk: usize) -> u32 {
 
 fn size_of_chunk(chunk: usize) -> u32 {
     if chunk == 0 { 1 << FIRST_BITS } else { start_of(chunk) }
-}
-
-fn zeroed<T: Default>(len: usize) -> Result<Zeroed<T>, NoMemory> {
-    // SAFETY: `zero`; called for `Entry` and `Life`, which are atomics and optional references, and all
-    // zero is a valid one of each, the default.
-    unsafe { sync::zeroed(len) }.ok_or(NoMemory)
 }
 
 impl<K: Reference, V: Reference> Slab<K, V> {
@@ -137,20 +134,26 @@ impl<K: Reference, V: Reference> Slab<K, V> {
 
     /// When the entry expires, where any entry of its chunk ever could.
     #[inline]
-    pub fn life<'g>(&self, number: u32, writer: &SlabWriter, guard: &'g Guard) -> Option<&'g Life> {
+    pub fn life<'g>(&self, number: u32, writer: &SlabWriter, guard: &'g Guard) -> Option<LifeAt<'g>> {
         if writer.has_lives { self.find(number, guard).life() } else { None }
     }
 
-    /// Makes sure that an entry has a life.
+    /// Makes sure that an entry can have such a lifetime.
     #[inline]
-    pub fn reserve_life(&self, number: u32, writer: &mut SlabWriter, guard: &Guard) -> Result<(), NoMemory> {
+    pub fn reserve_life(
+        &self,
+        number: u32,
+        lifetime: Lifetime,
+        writer: &mut SlabWriter,
+        guard: &Guard,
+    ) -> Result<(), NoMemory> {
         let (chunk, _) = self.chunk(number, guard);
         if chunk.lives.get().is_none() {
             // The lock's holder is the one who sets it.
-            let _ = chunk.lives.set(zeroed(chunk.entries.len())?);
+            let _ = chunk.lives.set(Lives::new(chunk.entries.len(), writer.tti)?);
             writer.has_lives = true;
         }
-        Ok(())
+        chunk.lives.get().map_or(Ok(()), |lives| lives.reserve(lifetime))
     }
 
     /// Makes sure that there is a number to take, and tells which one that will be.
@@ -161,8 +164,9 @@ impl<K: Reference, V: Reference> Slab<K, V> {
             let next = writer.chunks.iter().position(|state| !state.exists);
             let chunk = next.expect("there are chunks for every number");
             let chunk_len = size_of_chunk(chunk) as usize;
-            let made = Chunk { entries: zeroed(chunk_len)?, lives: OnceLock::new() };
-            self.chunks[chunk].replace(Some(made), guard);
+            // SAFETY: `zero`; atomics and optional references, of which all zero is a valid one, the default.
+            let entries = unsafe { sync::zeroed(chunk_len) }.ok_or(NoMemory)?;
+            self.chunks[chunk].replace(Some(Chunk { entries, lives: OnceLock::new() }), guard);
             writer.chunks[chunk].exists = true;
             writer.room |= 1 << chunk;
         }
@@ -253,7 +257,7 @@ impl<K: Reference, V: Reference> Slab<K, V> {
                 continue;
             }
             if state.used == 0 && start_of(chunk) as usize >= 2 * live && chunk > 0 {
-                *state = SlabWriter::default().chunks[chunk];
+                *state = NO_CHUNK;
                 writer.room &= !(1 << chunk);
                 self.chunks[chunk].replace(None, guard);
             } else {
@@ -326,14 +330,14 @@ mod tests {
 
     #[test]
     fn numbers_come_in_order_and_none_twice() {
-        let (slab, mut writer) = (TestSlab::new(), SlabWriter::default());
+        let (slab, mut writer) = (TestSlab::new(), SlabWriter::new(0));
         let numbers = take(&slab, &mut writer, 1_000);
         assert_eq!(numbers, (0..1_000).collect::<Vec<_>>());
     }
 
     #[test]
     fn numbers_that_were_given_back_come_again_the_lowest_chunk_first() {
-        let (slab, mut writer) = (TestSlab::new(), SlabWriter::default());
+        let (slab, mut writer) = (TestSlab::new(), SlabWriter::new(0));
         take(&slab, &mut writer, 100);
         let back = [3, 5, 20, 70, 71];
         back.iter().for_each(|&number| slab.give_back(number, &mut writer, &pin()));
@@ -348,7 +352,7 @@ mod tests {
     #[test]
     #[cfg(not(moka_gil))]
     fn a_number_rests_while_a_reader_may_hold_it() {
-        let (slab, mut writer) = (TestSlab::new(), SlabWriter::default());
+        let (slab, mut writer) = (TestSlab::new(), SlabWriter::new(0));
         take(&slab, &mut writer, 64);
         let reader = pin();
         (0..64).for_each(|number| slab.give_back(number, &mut writer, &pin()));
@@ -364,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_trim_frees_the_chunks_that_nobody_uses() {
-        let (slab, mut writer) = (TestSlab::new(), SlabWriter::default());
+        let (slab, mut writer) = (TestSlab::new(), SlabWriter::new(0));
         take(&slab, &mut writer, 1_000);
         (10..1_000).for_each(|number| slab.give_back(number, &mut writer, &pin()));
         rest(&slab, &mut writer, 10);
@@ -377,7 +381,7 @@ mod tests {
 
     #[test]
     fn a_chunk_with_a_number_in_use_stays() {
-        let (slab, mut writer) = (TestSlab::new(), SlabWriter::default());
+        let (slab, mut writer) = (TestSlab::new(), SlabWriter::new(0));
         take(&slab, &mut writer, 500);
         (0..500)
             .filter(|&number| number != 300)

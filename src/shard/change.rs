@@ -29,22 +29,22 @@ impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
         write: &Write<V>,
         guard: &mut Guard,
     ) -> Result<(), NoMemory> {
-        let has_life = self.life(write).is_some();
+        let lifetime = write.lifetime;
         let number = match replaced {
-            Some(number) if has_life => {
-                self.locked.reserve_life(number, guard)?;
+            Some(_) if lifetime.is_endless() => return Ok(()),
+            Some(number) => {
+                self.locked.reserve_life(number, lifetime, guard)?;
                 number
             }
-            Some(_) => return Ok(()),
             None => {
-                let number = self.locked.reserve(has_life, guard)?;
+                let number = self.locked.reserve(lifetime, guard)?;
                 let state = self.locked.state();
                 state.policy.reserve(number)?;
                 state.weights.reserve(number)?;
                 number
             }
         };
-        if has_life { self.locked.state().deadlines.reserve(number) } else { Ok(()) }
+        if lifetime.is_endless() { Ok(()) } else { self.locked.state().deadlines.reserve(number) }
     }
 
     pub fn insert<Q: Lookup<K>>(&mut self, query: &Q, write: Write<V>, guard: &mut Guard) -> u32 {

@@ -130,6 +130,23 @@ fn a_key_that_gets_a_time_to_idle_is_there_throughout() {
 }
 
 #[test]
+fn a_time_to_idle_of_a_former_value_does_not_come_back() {
+    model(3, || {
+        let world = empty();
+        world.set_for(1, 9, 0, 1);
+        world.set_for(1, 10, 8 * TTL, 0);
+        let writer = spawn(&world, |world| world.set_for(1, 11, 0, TTL));
+        let reader = spawn(&world, |world| {
+            world.advance(1);
+            world.get(1)
+        });
+        assert!([Some(10), Some(11)].contains(&reader.join().expect("no panic")));
+        writer.join().expect("no panic");
+        world.end();
+    });
+}
+
+#[test]
 fn a_use_puts_the_end_off_and_does_not_bring_it_back() {
     model(3, || {
         let world = empty();
