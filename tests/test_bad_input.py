@@ -98,15 +98,22 @@ def test_capacity_is_needed():
 @pytest.mark.parametrize("kind", ["ttl", "tti"])
 @pytest.mark.parametrize("duration", NOT_POSITIVE, ids=repr)
 def test_duration_of_the_cache_that_is_not_positive(kind, duration):
-    with pytest.raises(ValueError, match=exactly(f"{kind} must be positive")):
+    with pytest.raises(ValueError, match=exactly(f"{kind} must be positive and finite, got {duration!r}")):
         Moka(10, **{kind: duration})
 
 
 @pytest.mark.parametrize("kind", ["ttl", "tti"])
 @pytest.mark.parametrize("duration", OUT_OF_RANGE, ids=lambda duration: repr(duration)[:30])
 def test_duration_of_the_cache_that_is_out_of_range(kind, duration):
-    with pytest.raises(ValueError, match=exactly(f"{kind} is out of range")):
+    with pytest.raises(ValueError, match=exactly(f"{kind} must be at most 1,000 years, got {duration!r}")):
         Moka(10, **{kind: duration})
+
+
+@pytest.mark.parametrize("duration", [1 << 20_000, -(1 << 20_000)], ids=["long", "negative"])
+def test_duration_of_any_length_has_a_text(duration):
+    rule = "at most 1,000 years" if duration > 0 else "positive and finite"
+    with pytest.raises(ValueError, match=exactly(f"ttl must be {rule}")):
+        Moka(10, ttl=duration)
 
 
 @pytest.mark.parametrize("kind", ["ttl", "tti"])
@@ -179,8 +186,8 @@ def _never(*_):
 
 
 ENTRY_DURATIONS = (
-    [(duration, ValueError, "{} must be positive") for duration in NOT_POSITIVE]
-    + [(duration, ValueError, "{} is out of range") for duration in OUT_OF_RANGE]
+    [(duration, ValueError, f"{{}} must be positive and finite, got {duration!r}") for duration in NOT_POSITIVE]
+    + [(duration, ValueError, f"{{}} must be at most 1,000 years, got {duration!r}") for duration in OUT_OF_RANGE]
     + [
         (duration, TypeError, "{} must be a number of seconds or a timedelta, got " + name_of(duration))
         for duration in NO_DURATION

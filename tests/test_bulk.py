@@ -212,6 +212,22 @@ def test_what_is_no_pair_is_named(cache, pair, len):
         cache.set_many([("a", 1), pair])
 
 
+def test_what_is_no_pair_because_it_is_not_iterable_is_named(cache):
+    for call, name in ((cache.set_many, "entries"), (cache.update, "other")):
+        text = f"^{name} must have pairs of a key and a value, got int in its element 1$"
+        with pytest.raises(TypeError, match=text):
+            call([("a", 1), 7])
+
+
+def test_what_fails_as_a_pair_raises_its_own_error(cache):
+    class Pair:
+        def __iter__(self):
+            raise TypeError("of its own")
+
+    with pytest.raises(TypeError, match=r"^of its own$"):
+        cache.set_many([Pair()])
+
+
 # remove_many.
 def test_remove_many_says_how_many_were_there(cache, events):
     assert cache.remove_many(["a", "x", "c", "a"]) == 2

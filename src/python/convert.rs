@@ -51,10 +51,19 @@ pub(crate) fn duration(name: &str, value: Option<&Bound<'_, PyAny>>) -> PyResult
     };
     match nanos(seconds) {
         Some(nanos) => Ok(Duration { nanos, seconds: Some(seconds) }),
-        None if seconds.is_finite() && seconds > 0.0 => {
-            Err(PyValueError::new_err(format!("{name} is out of range")))
+        None => {
+            let is_long = seconds.is_finite() && seconds > 0.0;
+            let rule = if is_long { "at most 1,000 years" } else { "positive and finite" };
+            Err(PyValueError::new_err(broken(name, rule, value)))
         }
-        None => Err(PyValueError::new_err(format!("{name} must be positive"))),
+    }
+}
+
+/// Tells of an argument of the wrong value; without it, where its `repr` fails, as that of a very long int does.
+fn broken(name: &str, rule: &str, value: &Bound<'_, PyAny>) -> String {
+    match value.repr() {
+        Ok(value) => format!("{name} must be {rule}, got {value}"),
+        Err(_) => format!("{name} must be {rule}"),
     }
 }
 
@@ -86,10 +95,7 @@ pub(crate) fn capacity(value: &Bound<'_, PyAny>) -> PyResult<u64> {
         }
         let is_negative = value.lt(0).unwrap_or(false);
         let rule = if is_negative { "at least 0" } else { "at most 2**64 - 1" };
-        let text = match value.repr() {
-            Ok(value) => format!("capacity must be {rule}, got {value}"),
-            Err(_) => format!("capacity must be {rule}"),
-        };
+        let text = broken("capacity", rule, value);
         match capacity_error(py) {
             Ok(kind) => PyErr::from_type(kind.clone(), text),
             Err(error) => error,
@@ -145,6 +151,14 @@ pub(crate) fn iterable<'py>(
     rule: &str,
     value: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyIterator>> {
+    iterable_or(value, |kind| format!("{name} must be {rule}, got {kind}"))
+}
+
+/// Iterates over something, or tells of it by the name of its type, where it is not iterable.
+pub(crate) fn iterable_or<'py>(
+    value: &Bound<'py, PyAny>,
+    text: impl FnOnce(&str) -> String,
+) -> PyResult<Bound<'py, PyIterator>> {
     value.try_iter().map_err(|error| {
         let kind = value.get_type();
         // By the type, as the interpreter looks. The error of one that is iterable is its own.
@@ -152,7 +166,7 @@ pub(crate) fn iterable<'py>(
         if is_iterable {
             return error;
         }
-        PyTypeError::new_err(format!("{name} must be {rule}, got {}", type_name(value)))
+        PyTypeError::new_err(text(&type_name(value)))
     })
 }
 

@@ -158,12 +158,12 @@ fn each_of_iterable<'py>(
     mut each: impl FnMut(&Bound<'py, PyAny>, &Bound<'py, PyAny>) -> PyResult<()>,
 ) -> PyResult<()> {
     for (position, pair) in pairs.try_iter()?.enumerate() {
-        let pair = pair?.try_iter()?.collect::<PyResult<Vec<_>>>()?;
+        let wrong = |what: &str| {
+            format!("{name} must have pairs of a key and a value, got {what} in its element {position}")
+        };
+        let pair = convert::iterable_or(&pair?, wrong)?.collect::<PyResult<Vec<_>>>()?;
         let [key, value] = pair.as_slice() else {
-            let len = pair.len();
-            return Err(PyValueError::new_err(format!(
-                "{name} must have pairs of a key and a value, got {len} things in its element {position}"
-            )));
+            return Err(PyValueError::new_err(wrong(&format!("{} things", pair.len()))));
         };
         each(key, value)?;
     }
