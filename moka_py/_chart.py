@@ -27,7 +27,7 @@ def target(text: str) -> Path:
 def prepare(path: Path, parser: argparse.ArgumentParser) -> None:
     """Fail before the long work where it would be in vain."""
     if importlib.util.find_spec("matplotlib") is None:
-        parser.error("argument --plot: needs matplotlib: pip install 'moka_py[plot]', or pip install matplotlib")
+        parser.error("argument --plot: needs matplotlib: pip install matplotlib")
     if path.is_dir():
         parser.error(f"argument --plot: {path}: is a directory")
     if not path.parent.is_dir():

@@ -156,6 +156,9 @@ def _feed(source: _Source, trace: _Trace, progress: Progress) -> None:
     text = source.unpacked()
     chunks = 0
     while chunk := text.read(_CHUNK):
+        # As grep tells them: an image or an archive has lines, too, and its figures would mean nothing.
+        if not chunks and b"\0" in chunk:
+            raise ValueError("is no text: it has a NUL byte, as binary files and UTF-16 have")
         trace.feed(chunk)
         chunks += 1
         progress.is_worth_it = chunks > _QUICKLY_READ

@@ -130,6 +130,9 @@ def test_chart_without_matplotlib_says_what_to_install(tmp_path, file):
         (["-"], gzip.compress(b"a\n" * 1000, mtime=0)[:-4], "standard input: is broken: "),
         (["-"], lzma.compress(b"a\n" * 1000)[:-4], "standard input: is broken: "),
         (["-"], b"BZh9xxxx", "standard input: is packed with bzip2"),
+        (["-"], b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\n", "standard input: is no text: it has a NUL byte"),
+        (["-"], gzip.compress(b"keys.txt\0\0\na\n", mtime=0), "standard input: is no text: it has a NUL byte"),
+        (["-", "--column", "a"], "a,b\n1,2\n".encode("utf-16"), "standard input: is no text: it has a NUL byte"),
         (
             ["-", "--column", "key"],
             b"time,size\n1,2\n",

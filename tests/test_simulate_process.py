@@ -234,7 +234,7 @@ def test_without_matplotlib_the_error_says_what_to_install(web12, tmp_path):
     command = [sys.executable, "-P", "-c", program, "simulate", web12, "--plot", tmp_path / "chart.svg"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert result.returncode == 2 and not result.stdout and result.stderr.count("\n") == 1
-    assert result.stderr.endswith("needs matplotlib: pip install 'moka_py[plot]', or pip install matplotlib\n")
+    assert result.stderr.endswith("needs matplotlib: pip install matplotlib\n")
 
 
 @pytest.mark.skipif(not HAS_MATPLOTLIB, reason="matplotlib is not installed")
