@@ -153,7 +153,7 @@ impl Moka {
         bulk::get_many(self, keys)
     }
 
-    /// Set each pair of a mapping or of an iterable of pairs; ttl and tti are the entries' own, in seconds.
+    /// Set each pair of a mapping or of an iterable of pairs; ttl and tti are of these alone.
     #[pyo3(signature = (entries, ttl=None, tti=None))]
     fn set_many(
         &self,

@@ -20,7 +20,18 @@ use crate::{Cache, Cursor, Departures, Failure, Lifetime, LoadError, Lookup, Sto
 type Core = Cache<Object, Object, Raised>;
 type Left = Departures<Object, Object>;
 
-/// A cache bounded by weight, with deadlines, that threads use in parallel.
+/// A cache bounded by weight, with deadlines, that threads use in parallel. It is a mutable mapping.
+///
+/// - capacity: the most that all entries may weigh together. An entry weighs 1 unless there is a weigher.
+/// - ttl, tti: how long an entry lives after it was set, and after its last use: seconds or a timedelta.
+/// - eviction_listener(key, value, cause): called once for each entry that leaves, after the fact. The cause is
+///   "expired", "explicit" (removed by a call), "replaced" (set again) or "size" (no room).
+/// - policy: what leaves when the cache is full: under "tiny_lfu" what is used rarely, under "lru" what was used
+///   longest ago.
+/// - weigher(key, value): called once for each insert; returns the entry's weight, an int of at least 0.
+///
+/// Keys are hashable; keys and values are held by reference. Durations that a method takes are seconds or a timedelta,
+/// too. An empty cache is false, and a cache equals only itself.
 #[pyclass(module = "moka_py", frozen, subclass, weakref, mapping)]
 pub(crate) struct Moka {
     /// Boxed, because CPython aligns objects to 16 bytes and the core asks for whole cache lines.
