@@ -1,9 +1,15 @@
 """A cache and its process: Ctrl-C, and the end of the interpreter."""
 
 import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from helpers import run_script
+
+import moka_py
 
 WAITS = """
 import _thread, os, signal, sys, threading, time
@@ -252,6 +258,19 @@ atexit.register(lambda: print("removed", cache.remove("a")))
 """
     )
     assert "left a" in out and "removed 1" in out and "late 1" in out
+
+
+def test_import_of_a_checkout_without_its_extension_module_says_why(tmp_path):
+    package = Path(moka_py.__file__).parent
+    (tmp_path / "moka_py").mkdir()
+    for file in package.glob("*.py"):
+        shutil.copy(file, tmp_path / "moka_py")
+    command = [sys.executable, "-c", "import sys; sys.path[0:0] = ['']; import moka_py"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith(f"ModuleNotFoundError: {tmp_path / 'moka_py'} has no extension module for this interpreter")
+    assert last.endswith("run Python in another folder or with -P")
 
 
 def test_import_anew_leaves_the_class_whole():
