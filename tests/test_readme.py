@@ -1,8 +1,15 @@
-"""Every Python block of the README, and of the reference that the package implements, is a program that runs."""
+"""Every Python block of the README, and of the reference that the package implements, is a program that runs.
 
+So are its commands that size a cache. The others install things or take long.
+"""
+
+import gzip
+import importlib.util
 import re
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -41,6 +48,39 @@ def test_block_runs(tmp_path, code, line):
     )
     assert result.returncode == 0, result.stderr
     assert not result.stderr
+
+
+def simulations():
+    """The lines of the README that size a cache, without their comments."""
+    text = SOURCES[0].read_text(encoding="utf-8")
+    shell = "".join(re.findall(r"^```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    return [line.partition("  #")[0].rstrip() for line in shell.splitlines() if "moka_py simulate" in line]
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+@pytest.mark.parametrize("command", simulations())
+def test_command_that_sizes_a_cache_runs(tmp_path, command):
+    (tmp_path / "keys.txt").write_text("a\nb\na\nc\na\n")
+    (tmp_path / "keys.1.gz").write_bytes(gzip.compress(b"a\nb\na\nc\na\n"))
+    (tmp_path / "access.csv.gz").write_bytes(gzip.compress(b"time,url\n1,a\n2,b\n3,a\n4,c\n5,a\n"))
+    line = command.replace("python -m", f"'{sys.executable}' -P -W error -m")
+    assert line != command
+    result = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", line], cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, timeout=60
+    )
+    if "--plot" in command and importlib.util.find_spec("matplotlib") is None:
+        assert (result.returncode, b"needs matplotlib" in result.stderr) == (2, True), result.stderr
+    else:
+        assert result.returncode == 0 and b"5 accesses" in result.stdout.replace(b'"accesses": 5', b"5 accesses")
+
+
+def test_readme_has_commands_that_size_a_cache():
+    assert len(simulations()) == 5
+
+
+def test_readme_names_the_oldest_rust_that_serves():
+    least = tomllib.loads((TESTS.parent / "Cargo.toml").read_text(encoding="utf-8"))["package"]["rust-version"]
+    assert f"Rust {least} or later" in SOURCES[0].read_text(encoding="utf-8")
 
 
 def test_both_documents_have_blocks():
