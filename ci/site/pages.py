@@ -22,8 +22,8 @@ SECTIONS_OF_FIRST_PAGE = 2
 API = """# API reference
 
 What the package exports, from its own types and docstrings. `_K` and `_V` stand for the types of keys and values, a
-`_Duration` is a number of seconds or a `timedelta`, a `_Policy` is `"tiny_lfu"` or `"lru"`, and a `_Cause` is
-`"expired"`, `"explicit"`, `"replaced"` or `"size"`.
+`_Duration` is a number of seconds or a `timedelta`, a `_Policy` is `"tiny_lfu"` or `"lru"`, a `_Cause` is `"expired"`,
+`"explicit"`, `"replaced"` or `"size"`, and `_KeysAndGetItem` is any mapping.
 
 """
 PARTS = ("_cached.CachedFunction", "_cached.CachedMethod", "_cached.CacheInfo")
