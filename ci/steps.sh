@@ -30,6 +30,8 @@ count() {
 telling() {
   local dots='^[.sxFE]+ *\[ *[0-9]+%\]$'
   { grep -m 20 -E '^(FAILED|ERROR|Fatal Python error|test .* FAILED$|---- )' "$1" || true; }
+  # These follow the dots of other tests on one line, and the tracebacks of all threads follow them.
+  { grep -m 2 -A 60 -E 'Fatal Python error|Timeout \(' "$1" || true; }
   { grep -vE "$dots" "$1" || true; } | tail -n 60
 }
 
