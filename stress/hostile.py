@@ -229,7 +229,7 @@ class Mischief:
         in_child(self.use)
 
     def use(self):
-        # CPython 3.13t leaves the lock of an object held in a child if it was on its way to a thread that waited for it.
+        # CPython 3.13t leaves an object locked in a child if its lock was on its way to a thread that waited for it.
         self.process, self.dice, self.heard = os.getpid(), random.Random(os.getpid()), []
         cache = self.cache
         self.quietly(lambda: (cache.set("new", 1), cache.get("new"), cache.get_with("newer", Value)))
