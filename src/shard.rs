@@ -21,7 +21,7 @@ use crate::lookup::Lookup;
 use crate::map::{Found, Glance, Map, MapLock, Place};
 use crate::memory::NoMemory;
 use crate::policy::{self, Look, Policy, Recorder, View};
-use crate::reclaim::{Guard, pin};
+use crate::reclaim::{Guard, Retired, pin};
 use crate::sync::{AtomicU64, Ordering, Padded};
 
 mod change;
@@ -39,6 +39,8 @@ pub(crate) struct Shard<K, V> {
     recorder: Recorder,
     next_due: Padded<AtomicU64>,
     listened: bool,
+    /// Whether entries weigh 1 each and nobody listens.
+    is_plain: bool,
 }
 
 /// What the lock guards besides the map.
@@ -104,6 +106,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
                 recorder,
                 next_due: Padded(AtomicU64::new(NEVER)),
                 listened: config.listened,
+                is_plain: !config.listened && !config.weighted,
             }
         };
         policies.map(shard).collect()
@@ -254,6 +257,17 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         }
         if !at_lock() {
             return Ok(Ok((Written::Kept(None), now)));
+        }
+        if let Some(number) = found
+            && self.is_plain
+            && write.lifetime.is_endless()
+            && !locked.has_lives()
+        {
+            // Another value and nothing else: no weight, no deadline, nobody who hears of the key.
+            let old = locked.replace_value(number, write.value, &guard);
+            left.push(Retired::of(None).zip(old), Cause::Replaced);
+            self.recorder.record(&self.map.entry(number, &guard).stamp);
+            return Ok(Ok((Written::Done, now)));
         }
         let mut change = self.change(&mut locked, budget, now, left);
         if !budget.fits(write.weight) {

@@ -226,6 +226,11 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
         self.map.slab.life(number, &self.writer.slab, guard)
     }
 
+    /// Whether any entry ever had a deadline.
+    pub fn has_lives(&self) -> bool {
+        self.writer.slab.has_lives()
+    }
+
     /// The deadline of an entry; `NEVER` if it has none. Told without a look at it where no entry ever had one.
     #[inline]
     pub fn deadline(&self, number: u32, guard: &Guard) -> u64 {
@@ -315,9 +320,16 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
         lifetime: Option<(u64, Lifetime)>,
         guard: &Guard,
     ) -> Retired<V> {
+        let old = self.replace_value(number, value, guard);
+        self.begin_life(number, lifetime, guard);
+        old
+    }
+
+    /// Puts another value into a live entry, and nothing else.
+    #[inline]
+    pub fn replace_value(&mut self, number: u32, value: V, guard: &Guard) -> Retired<V> {
         let map = self.map;
         let old = map.slab.put_value(map.entry(number, guard), Some(value), &mut self.writer.slab);
-        self.begin_life(number, lifetime, guard);
         old.transpose().expect("`whole`: a live entry has a value")
     }
 

@@ -87,6 +87,11 @@ impl SlabWriter {
         SlabWriter { room: 0, chunks: [NO_CHUNK; CHUNKS], resting: Bin::default(), has_lives: false, tti }
     }
 
+    /// Whether any entry ever had a deadline.
+    pub fn has_lives(&self) -> bool {
+        self.has_lives
+    }
+
     /// A number above all that are in use.
     pub fn limit(&self) -> u32 {
         let used = |&chunk: &usize| self.chunks[chunk].used > 0;

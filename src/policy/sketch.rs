@@ -32,7 +32,7 @@ pub(super) struct Sketch {
     blocks: Option<Zeroed<Line>>,
     /// Twice as many, on their way to take the place of the others.
     next: Option<Zeroed<Line>>,
-    /// How many blocks have their copies there.
+    /// How many blocks have their copies there; 0 without it.
     copied: usize,
     /// The blocks still to be halved, those in front.
     unhalved: usize,
@@ -61,8 +61,7 @@ impl Sketch {
         let mixed = mix(hash);
         let (is_next, index) = self.place(mixed);
         let blocks = if is_next { &mut self.next } else { &mut self.blocks };
-        let Some(blocks) = blocks else { return };
-        let block = &mut blocks[index];
+        let Some(block) = blocks.as_mut().and_then(|blocks| blocks.get_mut(index)) else { return };
         for (word, shift) in places(mixed) {
             let room = !block.0[word] >> shift & u64::from(MOST);
             block.0[word] += u64::from(uses).min(room) << shift;
@@ -74,22 +73,18 @@ impl Sketch {
         let mixed = mix(hash);
         let (is_next, index) = self.place(mixed);
         let blocks = if is_next { &self.next } else { &self.blocks };
-        let Some(blocks) = blocks else { return 0 };
-        let block = &blocks[index];
+        let Some(block) = blocks.as_ref().and_then(|blocks| blocks.get(index)) else { return 0 };
         let counts = places(mixed).map(|(word, shift)| (block.0[word] >> shift) as u32 & MOST);
         counts.into_iter().min().expect("there are four counters")
     }
 
     /// Where the block of a hash is: whether in the next sketch, and its index there. Its low bits say it, so that a sketch
     /// of twice the size adds one bit above them.
-    #[inline]
+    #[inline(always)]
     fn place(&self, mixed: u64) -> (bool, usize) {
         let place = (mixed >> 32) as usize;
         let index = place & self.len().wrapping_sub(1);
-        match &self.next {
-            Some(next) if index < self.copied => (true, place & (next.len() - 1)),
-            _ => (false, index),
-        }
+        if index >= self.copied { (false, index) } else { (true, place & (2 * self.len() - 1)) }
     }
 
     fn len(&self) -> usize {
@@ -138,7 +133,6 @@ impl Sketch {
         let half = blocks.len();
         if self.next.is_none() {
             self.next = zeroed_lines(2 * half);
-            self.copied = 0;
         }
         let Some(next) = &mut self.next else { return false };
         let many = if half <= BLOCKS_AT_ONCE { half } else { COPIES };
@@ -148,6 +142,7 @@ impl Sketch {
         self.copied = some.end;
         if self.copied == half {
             self.blocks = self.next.take();
+            self.copied = 0;
         }
         true
     }

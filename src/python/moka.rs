@@ -305,13 +305,24 @@ impl Moka {
         let mut left = ManuallyDrop::new(Departures::new());
         let result = code(&mut left);
         if !left.is_untouched() {
-            let is_cut = left.is_cut();
-            self.settle(py, ManuallyDrop::into_inner(left));
-            if is_cut {
-                self.catch_up(py);
+            if self.core.config().listened || left.is_cut() {
+                self.settle_all(py, ManuallyDrop::into_inner(left));
+            } else {
+                // Where it lies, and dropped when nothing is in it.
+                self.release(&mut left);
+                drop(ManuallyDrop::into_inner(left));
             }
         }
         result
+    }
+
+    #[inline(never)]
+    fn settle_all(&self, py: Python<'_>, left: Left) {
+        let is_cut = left.is_cut();
+        self.settle(py, left);
+        if is_cut {
+            self.catch_up(py);
+        }
     }
 
     /// Lets go of what a call had no memory for to let go at once.
