@@ -282,7 +282,7 @@ where
                 leader.land(Outcome::Value(value.clone()));
                 return Ok(value);
             }
-            let (value, weight) = match compute(left) {
+            let (computed, weight) = match compute(left) {
                 Ok(computed) => computed,
                 Err(Failure { error, is_shared }) => {
                     let shared = if is_shared { Outcome::Failed(error.clone()) } else { Outcome::Abandoned };
@@ -290,7 +290,9 @@ where
                     return Err(LoadError::User(error));
                 }
             };
-            let stored = Stored { value: value.clone(), weight, lifetime };
+            // The cache keeps the very reference that it was given, which may be counted for that.
+            let value = computed.clone();
+            let stored = Stored { value: computed, weight, lifetime };
             if let Err(error) = self.write(query, stored, false, || !leader.is_overtaken(), left) {
                 leader.land(Outcome::Failed(error.clone()));
                 return Err(LoadError::User(error));

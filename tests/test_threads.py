@@ -3,6 +3,7 @@
 import random
 import threading
 import time
+import weakref
 from collections import Counter
 
 import pytest
@@ -292,6 +293,38 @@ def test_cache_may_die_in_another_thread():
         holder[0].update({number: [number] for number in range(10)})
         with Background(holder.clear):
             pass
+
+
+def test_what_one_thread_set_and_another_removed_is_gone_at_once():
+    # On the free-threaded build a reference in an object's own count is let go of only when its maker's turn comes.
+    class Value:
+        pass
+
+    cache, references = Moka(100), []
+    began, stored = threading.Event(), threading.Event()
+
+    def made():
+        value = Value()
+        references.append(weakref.ref(value))
+        return value
+
+    def remove():
+        cache.set("of this thread", None)
+        began.set()
+        stored.wait(60)
+        for key in ("set", "loaded"):
+            cache.remove(key)
+        cache.run_pending_tasks()
+        return [reference() for reference in references]
+
+    cache.set("of the first thread", None)
+    with Background(remove) as other:
+        began.wait(60)
+        cache.set("set", made())
+        cache.get_with("loaded", made)
+        stored.set()
+        other.join()
+    assert other.result == [None, None]
 
 
 def test_expiring_entries_among_threads():

@@ -192,7 +192,7 @@ impl Lookup<Object> for Lone<'_, '_> {
     }
 
     fn key(&self) -> Object {
-        Object::of(self.object)
+        Object::kept(self.object)
     }
 
     fn quick(&self, key: &Object) -> Option<bool> {

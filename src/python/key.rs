@@ -58,7 +58,7 @@ impl Lookup<Object> for Key<'_, '_> {
     }
 
     fn key(&self) -> Object {
-        Object::of(self.object)
+        Object::kept(self.object)
     }
 
     #[inline(always)]

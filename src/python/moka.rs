@@ -164,7 +164,7 @@ impl Moka {
                 Err(how) => return how,
             }
         }
-        let stored = Stored { value: Object::of(value), weight, lifetime };
+        let stored = Stored { value: Object::kept(value), weight, lifetime };
         match self.set_sure(py, query, stored) {
             Ok(()) => AtOnce::Done,
             Err(Unsure) if self.core.config().weighted => self.set_weighed(key, value, weight, lifetime),
@@ -183,7 +183,7 @@ impl Moka {
     ) -> AtOnce {
         AtOnce::attached(|py| {
             let query = self.key(key)?;
-            let stored = Stored { value: Object::of(value), weight, lifetime };
+            let stored = Stored { value: Object::kept(value), weight, lifetime };
             self.call(py, |left| self.core.set(&query, stored, left))
         })
         .map_or_else(|how| how, |()| AtOnce::Done)
@@ -205,7 +205,7 @@ impl Moka {
         if config.listened || config.weighted {
             return false;
         }
-        self.set_sure(value.py(), key, Stored::plain(Object::of(value))).is_ok()
+        self.set_sure(value.py(), key, Stored::plain(Object::kept(value))).is_ok()
     }
 
     #[inline]
@@ -253,7 +253,7 @@ impl Moka {
             // A load may take its time.
             self.settle(py, std::mem::take(left));
             let weighed = self.counts.load(compute).and_then(|value| Ok((self.weigh(key, &value)?, value)));
-            weighed.map(|(weight, value)| (Object::new(value.unbind()), weight)).map_err(|error| {
+            weighed.map(|(weight, value)| (Object::kept(&value), weight)).map_err(|error| {
                 let is_shared = convert::is_failure(py, &error);
                 Failure { error: Raised::new(py, error), is_shared }
             })
@@ -285,7 +285,7 @@ impl Moka {
         lifetime: Lifetime,
     ) -> PyResult<Stored<Object>> {
         let weight = self.weigh(key, value)?;
-        Ok(Stored { value: Object::of(value), weight, lifetime })
+        Ok(Stored { value: Object::kept(value), weight, lifetime })
     }
 
     fn weigh(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<u32> {

@@ -31,6 +31,16 @@ impl Object {
         Object::new(object.clone().unbind())
     }
 
+    /// A reference for the cache to keep.
+    #[inline]
+    pub fn kept(object: &Bound<'_, PyAny>) -> Self {
+        #[cfg(Py_GIL_DISABLED)]
+        if let Some(kept) = shared::kept(object) {
+            return kept;
+        }
+        Object::of(object)
+    }
+
     pub fn bind<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
         self.0.bind(py)
     }
@@ -237,6 +247,43 @@ fn int_eq(a: &Bound<'_, PyAny>, b: &Bound<'_, PyAny>) -> bool {
     }
     // SAFETY: `attached`; two exact ints are compared by the interpreter, which can't fail.
     unsafe { ffi::PyObject_RichCompareBool(a.as_ptr(), b.as_ptr(), ffi::Py_EQ) == 1 }
+}
+
+/// Counting on the free-threaded build, where an object has a count of the thread that made it and one of all others.
+///
+/// What is set by one thread is mostly dropped by another. Of a reference in the own count the other can't let go by itself:
+/// it queues the object for its thread, under a lock, and has that thread interrupted. So where there are threads the
+/// cache counts its references with those of others, which anyone may count down.
+#[cfg(Py_GIL_DISABLED)]
+mod shared {
+    use std::sync::atomic::Ordering;
+
+    use pyo3::prelude::*;
+
+    use super::Object;
+    use crate::sync::is_threaded;
+
+    const IMMORTAL: u32 = u32::MAX;
+    /// The lowest bits are flags.
+    const ONE: isize = 1 << 2;
+
+    /// A reference counted as a thread does that did not make the object; `None` in one thread, and of what is immortal.
+    #[inline]
+    pub fn kept(object: &Bound<'_, PyAny>) -> Option<Object> {
+        let pointer = object.as_ptr();
+        // SAFETY: a live object; its counts are atomics.
+        let local = unsafe { &(*pointer).ob_ref_local };
+        if !is_threaded() || local.load(Ordering::Relaxed) == IMMORTAL {
+            return None;
+        }
+        // SAFETY: likewise.
+        let shared = unsafe { &(*pointer).ob_ref_shared };
+        // Relaxed: to count up orders nothing, as in CPython.
+        shared.fetch_add(ONE, Ordering::Relaxed);
+        // SAFETY: the reference just made.
+        let kept = unsafe { Bound::from_owned_ptr(object.py(), pointer) };
+        Some(Object::new(kept.unbind()))
+    }
 }
 
 /// Ints of one digit, as CPython 3.12 and later lay them out.
