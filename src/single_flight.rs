@@ -38,7 +38,7 @@ use crate::seed::AsIs;
 use crate::sync::dashmap::{self, DashMap};
 use crate::sync::thread::{self, ThreadId};
 use crate::sync::{
-    AtomicBool, AtomicUsize, Condvar, Mutex, OnceLock, Ordering, lock, process_wide, try_lock, wait_a_while,
+    AtomicBool, AtomicUsize, Condvar, Mutex, OnceLock, Ordering, Padded, lock, process_wide, try_lock, wait_a_while,
 };
 
 /// How long a waiter parks before its caller looks at signals.
@@ -204,7 +204,8 @@ type Table<K, V, E> = DashMap<u64, SameHash<K, V, E>, BuildHasherDefault<AsIs>>;
 pub(crate) struct Flights<K, V, E> {
     /// Made at the first flight: most caches never have one.
     table: OnceLock<Table<K, V, E>>,
-    under_way: AtomicUsize,
+    /// Apart from what readers look at.
+    under_way: Padded<AtomicUsize>,
 }
 
 /// Whose turn it is to compute.
@@ -215,13 +216,13 @@ pub(crate) enum Turn<'f, K, V, E> {
 
 impl<K, V, E> Flights<K, V, E> {
     pub fn new() -> Self {
-        Flights { table: OnceLock::new(), under_way: AtomicUsize::new(0) }
+        Flights { table: OnceLock::new(), under_way: Padded(AtomicUsize::new(0)) }
     }
 
     /// Whether no computation is under way. A caller that must not miss one holds the shard lock, which a
     /// leader takes after it has begun.
     pub fn is_idle(&self) -> bool {
-        self.under_way.load(Ordering::Relaxed) == 0
+        self.under_way.0.load(Ordering::Relaxed) == 0
     }
 
     /// The flights of other keys with the hash of this one, for [`overtake`](Self::overtake) to spare.
@@ -304,8 +305,8 @@ impl<K, V, E> Flights<K, V, E> {
                 *flights = joinable;
                 flights.push(Arc::clone(&flight));
                 drop(flights);
-                self.under_way.fetch_add(1, Ordering::Relaxed);
-                self.under_way.fetch_sub(gone.len(), Ordering::Relaxed);
+                self.under_way.0.fetch_add(1, Ordering::Relaxed);
+                self.under_way.0.fetch_sub(gone.len(), Ordering::Relaxed);
                 return Ok(Turn::Lead(Leader { flights: self, flight }));
             }
             drop(flights);
@@ -325,7 +326,7 @@ impl<K, V, E> Flights<K, V, E> {
             }
         }
         if found.is_some() {
-            self.under_way.fetch_sub(1, Ordering::Relaxed);
+            self.under_way.0.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }

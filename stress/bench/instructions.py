@@ -1,0 +1,187 @@
+"""Instructions of the hot operations by what they are for, counted by callgrind, which counts the same each time.
+
+    CARGO_PROFILE_RELEASE_DEBUG=1 CARGO_PROFILE_RELEASE_STRIP=none ./ci/wheel
+    python stress/bench/instructions.py            # where that wheel is installed; it takes valgrind and some minutes
+
+Each operation runs in a process of its own, once with few and once with many rounds: what the rounds that are more
+took, is the operation's. An instruction counts for the function that its line is written in, also inlined.
+"""
+
+import argparse
+import collections
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PREPARE = """
+import gc, sys
+from moka_py import Moka
+gc.disable()
+rounds, entries = int(sys.argv[1]), 10_000
+"""
+FILL = "for k in range(entries): cache.set({key}, k)\nneedles = [{key} for k in range(5000, 6000)]\n"
+OPERATIONS = {
+    "nothing: the loop around a call of `().count`": (
+        "call = ().count\nneedles = list(range(10**6, 10**6 + 1000))\n",
+        "call(k)",
+    ),
+    "`get`, a hit, int": ("cache = Moka(entries)\n" + FILL.format(key="k + 10**6") + "call = cache.get\n", "call(k)"),
+    "`get`, a hit, str": ("cache = Moka(entries)\n" + FILL.format(key="f'k {k}'") + "call = cache.get\n", "call(k)"),
+    "`get`, a hit, ttl and tti": (
+        "cache = Moka(entries, ttl=9999, tti=9999)\n" + FILL.format(key="k + 10**6") + "call = cache.get\n",
+        "call(k)",
+    ),
+    "`get`, a miss, int": (
+        "cache = Moka(entries)\n" + FILL.format(key="k + 10**6") + "call = cache.get\nneedles = list(range(1000))\n",
+        "call(k)",
+    ),
+    "`set` of a present key": (
+        "cache = Moka(entries)\n" + FILL.format(key="k + 10**6") + "call = cache.set\n",
+        "call(k, k)",
+    ),
+    "`set` that evicts, `lru`": (
+        "cache = Moka(entries, policy='lru')\n" + FILL.format(key="k + 10**6") + "call = cache.set\nfresh = 10**8\n",
+        "call(fresh, k); fresh += 1",
+    ),
+    "`set` that evicts, `tiny_lfu`": (
+        "cache = Moka(entries)\n" + FILL.format(key="k + 10**6") + "call = cache.set\nfresh = 10**8\n",
+        "call(fresh, k); fresh += 1",
+    ),
+    "`remove` and `set` again": (
+        "cache = Moka(entries)\n" + FILL.format(key="k + 10**6") + "call, back = cache.remove, cache.set\n",
+        "call(k); back(k, k)",
+    ),
+}
+FEW, MANY = 20, 120
+
+# What a function is for: the file, and the names of functions in it, or all.
+PURPOSES = (
+    ("hash", ("object.rs", r"known_hash|builtin_hash|ask_hash|str_hash|small_hash|small$"), ("seed.rs", ".*")),
+    ("equality", ("object.rs", r"quick_eq|builtin_eq|of$|str_parts|int_eq|bytes_of|float_of"), ("key.rs", "quick")),
+    ("probe", ("table.rs", ".*"), ("resize.rs", ".*"), ("mod.rs:map", "glance|find.*"), ("shards.rs", ".*")),
+    ("pin, lock", ("sync.rs", ".*"), ("reclaim.rs", "pin"), ("gil.rs", ".*"), ("threads.rs", ".*"), ("epoch", ".*")),
+    ("entry", ("slab.rs", ".*"), ("entry.rs", ".*"), ("life.rs", ".*"), ("mod.rs:map", ".*"), ("reclaim.rs", ".*")),
+    ("stamp", ("uses.rs", "record.*"), ("mod.rs:policy", "record.*")),
+    ("sketch", ("sketch.rs", ".*"), ("uses.rs", ".*")),
+    ("order", ("policy", ".*"), ("lists.rs", ".*"), ("lazy_queue.rs", ".*"), ("lru.rs", ".*"), ("regions.rs", ".*")),
+    ("clock, deadlines", ("expiry", ".*"), ("clock.rs", ".*"), ("quanta", ".*"), ("deadline_queue.rs", ".*")),
+    ("count", ("counts.rs", ".*"), ("tally.rs", ".*")),
+    ("references, result", ("object.rs", ".*"), ("refcount.rs", ".*"), ("departure.rs", ".*")),
+    (
+        "way in and out",
+        ("python", ".*"),
+        ("cache.rs", ".*"),
+        ("shard.rs", ".*"),
+        ("change.rs", ".*"),
+        ("config.rs", ".*"),
+    ),
+)
+
+
+class Sources:
+    """The function that each line of the project is in."""
+
+    def __init__(self):
+        self.lines = {}
+
+    def function(self, path, line):
+        if path not in self.lines:
+            names, name = [], ""
+            for text in path.read_text().splitlines():
+                found = re.match(r"\s*(?:pub(?:\([a-z]+\))? )?(?:const )?(?:unsafe )?(?:extern \"C\" )?fn (\w+)", text)
+                name = found[1] if found else name
+                names.append(name)
+            self.lines[path] = names
+        names = self.lines[path]
+        return names[line - 1] if 0 < line <= len(names) else ""
+
+
+def purpose(sources, file, line, caller):
+    """What an instruction is for; what of the standard library is inlined counts with the function that it is in."""
+    path = Path(file)
+    marked = f"{path.parts[-2] if len(path.parts) > 1 else ''}/{path.name}"
+    mine = ROOT / "src" / (file.split("/src/")[-1] if "/src/" in file else file.removeprefix("src/"))
+    function = sources.function(mine, line) if mine.is_file() else ""
+    for name, *places in PURPOSES:
+        for place, functions in places:
+            where, _, folder = place.partition(":")
+            fits = where in (path.name if where.endswith(".rs") else marked) and (not folder or f"{folder}/" in marked)
+            if fits and re.search(functions, function):
+                return name
+    return caller
+
+
+def counted(profile, sources):
+    """Instructions by purpose in a file of callgrind's."""
+    names, counts = {}, collections.Counter()
+    thing = file = ""
+    line, is_call = 0, False
+
+    def named(kind, text):
+        number, _, name = text.partition(" ")
+        if name:
+            names[kind, number] = name
+        return names[kind, number]
+
+    last = ""
+    for text in profile.read_text().splitlines():
+        key, _, value = text.partition("=")
+        if key in ("ob", "cob"):
+            value = named("ob", value)
+            thing = value if key == "ob" else thing
+        elif key in ("fl", "fi", "fe", "cfi", "cfl"):
+            value = named("file", value)
+            file = value if key in ("fl", "fi", "fe") else file
+        elif key in ("fn", "cfn"):
+            named("fn", value)
+            last = "way in and out" if key == "fn" else last
+        elif key == "calls":
+            is_call = True
+        elif text[:1] in "+-*0123456789" and text:
+            position, _, cost = text.partition(" ")
+            line = line if position == "*" else line + int(position) if position[0] in "+-" else int(position)
+            if not is_call and cost:
+                if "_moka_py" in thing:
+                    last = purpose(sources, file, line, last)
+                    counts[last] += int(cost.split()[0])
+                else:
+                    counts["interpreter"] += int(cost.split()[0])
+            is_call = False
+    return counts
+
+
+def measure(prepare, work, sources):
+    """Instructions of one operation by purpose."""
+    loop = f"def main(call, needles, fresh, back):\n for _ in range(rounds):\n  for k in needles:\n   {work}\n"
+    code = PREPARE + "fresh = 0\nback = None\n" + prepare + loop + "main(call, needles, fresh, back)\n"
+    totals = []
+    with tempfile.TemporaryDirectory() as folder:
+        for rounds in (FEW, MANY):
+            profile = Path(folder) / str(rounds)
+            run = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={profile}", sys.executable, "-P", "-c", code]
+            subprocess.run([*run, str(rounds)], check=True, capture_output=True)
+            totals.append(counted(profile, sources))
+    few, many = totals
+    return {name: (many[name] - few[name]) / ((MANY - FEW) * 1000) for name in many}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", help="operations whose names hold this")
+    asked = parser.parse_args()
+    sources = Sources()
+    columns = ["interpreter", *(name for name, *_ in PURPOSES)]
+    print(f"| operation | {' | '.join(columns)} | together |\n|---|{'--:|' * (len(columns) + 1)}")
+    for name, (prepare, work) in OPERATIONS.items():
+        if asked.only in name:
+            counts = measure(prepare, work, sources)
+            cells = [f"{counts.get(column, 0):.0f}" for column in columns]
+            print(f"| {name} | {' | '.join(cells)} | {sum(counts.values()):.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
