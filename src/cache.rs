@@ -15,7 +15,7 @@
 //! | | maintenance: AcqRel swap to the least `next_due`, full fence, then looks at all `next_due` again | | either side of the two fences sees the other, so no deadline is forgotten |
 
 use crate::config::Config;
-use crate::departure::{Cause, Departures};
+use crate::departure::{Departure, Departures};
 use crate::entry::{Lifetime, NEVER, Reference};
 use crate::expiry::Clock;
 use crate::lookup::Lookup;
@@ -371,11 +371,11 @@ where
 
     /// The same, with a word for each before it is dropped.
     #[inline]
-    pub fn release_each(&self, left: &mut Departures<K, V>, mut each: impl FnMut(Cause)) {
+    pub fn release_each(&self, left: &mut Departures<K, V>, mut each: impl FnMut(&Departure<K, V>)) {
         if !left.list.is_empty() {
             // Where it lies: to move the list takes as long as to drop what is in it.
             self.bins.release(left.list.drain(..).map(|departure| {
-                each(departure.cause);
+                each(&departure);
                 departure.pair
             }));
         }

@@ -38,7 +38,8 @@ use crate::seed::AsIs;
 use crate::sync::dashmap::{self, DashMap};
 use crate::sync::thread::{self, ThreadId};
 use crate::sync::{
-    AtomicBool, AtomicUsize, Condvar, Mutex, OnceLock, Ordering, Padded, lock, process_wide, try_lock, wait_a_while,
+    AtomicBool, AtomicUsize, Condvar, Mutex, OnceLock, Ordering, Padded, lock, process_wide, try_lock,
+    wait_a_while,
 };
 
 /// How long a waiter parks before its caller looks at signals.

@@ -79,15 +79,6 @@ mod threads {
         if stripe == UNKNOWN { choose_stripe() } else { stripe }
     }
 
-    /// Whether more threads than this one have a number.
-    #[cfg_attr(not(feature = "python"), allow(dead_code))]
-    #[inline]
-    pub(crate) fn is_threaded() -> bool {
-        stripe();
-        let taken = TAKEN.load(Ordering::Relaxed);
-        taken & taken.wrapping_sub(1) != 0
-    }
-
     const UNKNOWN: usize = usize::MAX;
 
     /// A bit for each number that a thread has.

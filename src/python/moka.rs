@@ -15,7 +15,7 @@ use super::key::{Key, Raised, Sure, Unsure};
 use super::listener::{self, Hook};
 use super::object::Object;
 use crate::seed::Seed;
-use crate::{Cache, Cursor, Departures, Failure, Lifetime, LoadError, Lookup, Stored};
+use crate::{Cache, Cursor, Departure, Departures, Failure, Lifetime, LoadError, Lookup, Stored};
 
 type Core = Cache<Object, Object, Raised>;
 type Left = Departures<Object, Object>;
@@ -347,8 +347,15 @@ impl Moka {
         }
     }
 
+    #[inline]
+    fn note(&self, departure: &Departure<Object, Object>) {
+        self.counts.gone(departure.cause());
+        departure.value().note_drop();
+        departure.key().into_iter().for_each(Object::note_drop);
+    }
+
     fn count_gone(&self, left: &Left) {
-        left.iter().for_each(|departure| self.counts.gone(departure.cause()));
+        left.iter().for_each(|departure| self.note(departure));
     }
 
     /// Tells the listener of what left and was counted, and lets go of it.
@@ -362,7 +369,7 @@ impl Moka {
     /// Counts what left a cache without a listener, and lets go of it.
     #[inline]
     fn release(&self, left: &mut Left) {
-        self.core.release_each(left, |cause| self.counts.gone(cause));
+        self.core.release_each(left, |departure| self.note(departure));
     }
 
     /// Runs code with the weight and the number of all entries, when all that is due has left and is counted, and

@@ -41,6 +41,13 @@ impl Object {
         Object::of(object)
     }
 
+    /// Learns that this thread is about to drop what the cache kept.
+    #[inline]
+    pub fn note_drop(&self) {
+        #[cfg(Py_GIL_DISABLED)]
+        shared::note_drop(self);
+    }
+
     pub fn bind<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
         self.0.bind(py)
     }
@@ -251,38 +258,81 @@ fn int_eq(a: &Bound<'_, PyAny>, b: &Bound<'_, PyAny>) -> bool {
 
 /// Counting on the free-threaded build, where an object has a count of the thread that made it and one of all others.
 ///
-/// What is set by one thread is mostly dropped by another. Of a reference in the own count the other can't let go by itself:
-/// it queues the object for its thread, under a lock, and has that thread interrupted. So where there are threads the
-/// cache counts its references with those of others, which anyone may count down.
+/// Of a reference in the own count another thread can't let go by itself: it queues the object for its maker, under a
+/// lock, and has that thread interrupted. Where threads drop what others have set, the cache so counts its references
+/// with those of others, which anyone may count down. The price is that the maker, too, then counts as others do, by atomics;
+/// so it is done from the first such drop on.
 #[cfg(Py_GIL_DISABLED)]
 mod shared {
-    use std::sync::atomic::Ordering;
+    use std::cell::Cell;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+    use pyo3::ffi;
     use pyo3::prelude::*;
 
     use super::Object;
-    use crate::sync::is_threaded;
 
     const IMMORTAL: u32 = u32::MAX;
     /// The lowest bits are flags.
     const ONE: isize = 1 << 2;
 
-    /// A reference counted as a thread does that did not make the object; `None` in one thread, and of what is immortal.
+    /// Whether a thread ever dropped what another had set.
+    static CROSSED: AtomicBool = AtomicBool::new(false);
+
+    thread_local! {
+        /// This thread as objects name their maker; 0 is not known yet.
+        static ME: Cell<usize> = const { Cell::new(0) };
+    }
+
+    /// A reference counted as a thread does that did not make the object; `None` where there is no need to.
     #[inline]
     pub fn kept(object: &Bound<'_, PyAny>) -> Option<Object> {
         let pointer = object.as_ptr();
         // SAFETY: a live object; its counts are atomics.
         let local = unsafe { &(*pointer).ob_ref_local };
-        if !is_threaded() || local.load(Ordering::Relaxed) == IMMORTAL {
+        // Relaxed, here and below: to count up orders nothing, as in CPython, and the mark may be seen late.
+        if !CROSSED.load(Ordering::Relaxed) || local.load(Ordering::Relaxed) == IMMORTAL {
             return None;
         }
         // SAFETY: likewise.
         let shared = unsafe { &(*pointer).ob_ref_shared };
-        // Relaxed: to count up orders nothing, as in CPython.
         shared.fetch_add(ONE, Ordering::Relaxed);
         // SAFETY: the reference just made.
         let kept = unsafe { Bound::from_owned_ptr(object.py(), pointer) };
         Some(Object::new(kept.unbind()))
+    }
+
+    /// Learns what this thread is about to drop.
+    #[inline]
+    pub fn note_drop(object: &Object) {
+        if !CROSSED.load(Ordering::Relaxed) && maker(object.as_ptr()).is_some_and(|maker| maker != me()) {
+            CROSSED.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The thread in whose own count references may be; `None` if there is none any more, or nothing is counted.
+    fn maker(object: *mut ffi::PyObject) -> Option<usize> {
+        // SAFETY: `attached`; a live object.
+        let maker = unsafe { &raw mut (*object).ob_tid };
+        // SAFETY: the field is aligned, and other threads touch it by atomics too.
+        let maker = unsafe { AtomicUsize::from_ptr(maker) }.load(Ordering::Relaxed);
+        // SAFETY: as above.
+        let local = unsafe { &(*object).ob_ref_local };
+        (maker != 0 && local.load(Ordering::Relaxed) != IMMORTAL).then_some(maker)
+    }
+
+    /// What an object that is made here has for its maker.
+    fn me() -> usize {
+        if ME.get() == 0 {
+            // SAFETY: `attached`; a new reference, or null.
+            let made = unsafe { ffi::PyFloat_FromDouble(0.5) };
+            if !made.is_null() {
+                ME.set(maker(made).unwrap_or_default());
+                // SAFETY: the reference just made.
+                unsafe { ffi::Py_DECREF(made) };
+            }
+        }
+        ME.get()
     }
 }
 
