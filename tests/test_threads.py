@@ -296,8 +296,8 @@ def test_cache_may_die_in_another_thread():
 
 
 def test_what_one_thread_set_and_another_removed_is_gone_at_once():
-    # On the free-threaded build a reference in an object's own count is let go of only when its maker's turn comes. From
-    # the first time on that this happens the cache counts its references otherwise.
+    # On the free-threaded build a reference in an object's own count is let go of only when its maker's turn comes.
+    # From the first time on that this happens the cache counts its references otherwise.
     class Value:
         pass
 
