@@ -18,6 +18,10 @@ V = TypeVar("V")
 _ABSENT = object()
 
 
+def rest() -> None:
+    """Nothing: at its call the interpreter looks whether other threads wait, or a signal."""
+
+
 class ValuesView(abc.ValuesView[V]):
     """The values of a cache, as they are when it is asked."""
 

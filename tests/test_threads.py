@@ -329,6 +329,27 @@ def test_what_one_thread_set_and_another_removed_is_gone_at_once():
     assert alive[1] == [False, False]
 
 
+@pytest.mark.parametrize("policy", ["lru", "tiny_lfu"])
+def test_other_threads_go_on_while_many_entries_leave(policy):
+    count, seen = 300_000, []
+    cache = Moka(10**6, policy=policy)
+    cache.set_many((number, None) for number in range(count))
+    began, ended = threading.Event(), threading.Event()
+
+    def watch():
+        began.set()
+        while not ended.is_set():
+            seen.append(len(cache))
+
+    with Background(watch) as other:
+        began.wait(60)
+        cache.clear()
+        ended.set()
+        other.join()
+    assert len(cache) == 0
+    assert any(0 < number < count for number in seen)
+
+
 def test_expiring_entries_among_threads():
     cache, told = Moka(5000, eviction_listener=lambda *event: told.append(event)), []
 

@@ -89,6 +89,7 @@ impl EntryIterator {
 static KEYS_VIEW: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 static VALUES_VIEW: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 static ITEMS_VIEW: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+static REST: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 /// The class of a view, which is written in Python.
 fn view_class<'py>(py: Python<'py>, part: Part) -> PyResult<&'py Bound<'py, PyType>> {
@@ -99,10 +100,16 @@ fn view_class<'py>(py: Python<'py>, part: Part) -> PyResult<&'py Bound<'py, PyTy
     }
 }
 
-/// Imports the classes of the views, so that no call ever waits for an import: another thread may be in it
+/// Lets other threads go on, and signals be handled, as the interpreter does between two steps of a program.
+pub(crate) fn rest(py: Python<'_>) -> PyResult<()> {
+    REST.import(py, "moka_py._views", "rest")?.call0().map(drop)
+}
+
+/// Imports the classes of the views, and what lets others go on, so that no call ever waits for an import: another thread may be in it
 /// when a process forks.
 pub(crate) fn import_views(py: Python<'_>) -> PyResult<()> {
-    [Part::Key, Part::Value, Part::Item].into_iter().try_for_each(|part| view_class(py, part).map(drop))
+    [Part::Key, Part::Value, Part::Item].into_iter().try_for_each(|part| view_class(py, part).map(drop))?;
+    rest(py)
 }
 
 /// A live view of a cache. Its `__init__` would run Python code under a Rust frame, where a daemon thread

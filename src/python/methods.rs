@@ -128,8 +128,11 @@ impl Moka {
     }
 
     /// Remove everything.
-    fn clear(&self, py: Python<'_>) {
-        self.empty(py, Self::settle);
+    fn clear(&self, py: Python<'_>) -> PyResult<()> {
+        self.empty(py, |this, py, left| {
+            this.settle(py, left);
+            mapping::rest(py)
+        })
     }
 
     /// Return the number of entries.
@@ -373,6 +376,10 @@ impl Moka {
     fn __clear__(&self, py: Python<'_>) {
         self.listener.clear();
         self.weigher.clear();
-        self.empty(py, |this, _, mut left| this.core.release(&mut left));
+        let emptied = self.empty(py, |this, _, mut left| {
+            this.core.release(&mut left);
+            Ok(())
+        });
+        emptied.expect("to release does not fail");
     }
 }

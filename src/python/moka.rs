@@ -383,18 +383,23 @@ impl Moka {
         result
     }
 
-    /// Removes everything, batch by batch, and gives the memory back.
-    pub fn empty(&self, py: Python<'_>, settle: impl Fn(&Self, Python<'_>, Left)) {
+    /// Removes everything, batch by batch, and gives the memory back. An error of `settle`, which gets each batch, ends it.
+    pub fn empty(
+        &self,
+        py: Python<'_>,
+        settle: impl Fn(&Self, Python<'_>, Left) -> PyResult<()>,
+    ) -> PyResult<()> {
         let mut cursor = Cursor::default();
         loop {
             let mut left = Departures::new();
             let goes_on = self.core.clear_batch(&mut cursor, &mut left);
-            settle(self, py, left);
+            settle(self, py, left)?;
             if !goes_on {
                 break;
             }
         }
         self.core.flush();
+        Ok(())
     }
 }
 
