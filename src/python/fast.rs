@@ -31,7 +31,7 @@ const GET_DOC: &CStr = c"get($self, /, key, default=None)\n--\n\n\
     Return the value of key, or default. Counts as a use.";
 
 const SET_DOC: &CStr = c"set($self, /, key, value, ttl=None, tti=None)\n--\n\n\
-    Store a value; ttl and tti are the entry's own, in seconds.";
+    Store a value; ttl and tti are the entry's own, in seconds or as a timedelta.";
 
 const REMOVE_DOC: &CStr = c"remove($self, /, key, default=None)\n--\n\n\
     Remove key and return its value, or default.";
