@@ -1,0 +1,74 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::policy::Kind;
+
+struct Query(u64);
+
+impl Lookup<Arc<u64>> for Query {
+    type Error = std::convert::Infallible;
+
+    fn hash(&self) -> u64 {
+        self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15).swap_bytes()
+    }
+
+    fn key(&self) -> Arc<u64> {
+        Arc::new(self.0)
+    }
+
+    fn quick(&self, key: &Arc<u64>) -> Option<bool> {
+        Some(self.0 == **key)
+    }
+
+    fn equals(&self, _: &Arc<u64>) -> Result<bool, Self::Error> {
+        unreachable!("numbers are compared quickly")
+    }
+
+    fn same(a: &Arc<u64>, b: &Arc<u64>) -> bool {
+        Arc::ptr_eq(a, b)
+    }
+}
+
+#[test]
+fn a_cache_that_nothing_was_written_to_has_no_shards() {
+    type Small = Cache<Arc<u64>, Arc<u64>>;
+    let cache = Small::new(Config::new(1 << 40, Kind::TinyLfu), Clock::Manual(Arc::default()));
+    let mut left = Departures::new();
+    assert_eq!(cache.glance(&Query(1)), Some(None));
+    assert_eq!((cache.get(&Query(1), &mut left), cache.peek(&Query(1), &mut left)), (Ok(None), Ok(None)));
+    assert_eq!(
+        (cache.remove(&Query(1), &mut left), cache.expires_in(&Query(1), &mut left)),
+        (Ok(None), Ok(None))
+    );
+    assert!(cache.pop_any(&mut left).is_none());
+    assert!(cache.next_entry(&mut Cursor::default()).is_none());
+    assert!(!cache.clear_batch(&mut Cursor::default(), &mut left));
+    assert_eq!(cache.totals(&mut left), (0, 0));
+    cache.flush();
+    assert!(cache.shards.all().is_empty() && left.is_untouched());
+    assert!(size_of::<Small>() <= 1024);
+}
+
+#[test]
+fn the_clock_is_read_only_while_something_can_expire() {
+    let time = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let cache: Cache<Arc<u64>, Arc<u64>> =
+        Cache::new(Config::new(10_000, Kind::TinyLfu), Clock::Manual(Arc::clone(&time)));
+    let set = |id: u64, ttl: u64| {
+        let stored = Stored { lifetime: Lifetime { ttl, tti: 0 }, ..Stored::plain(Arc::new(id)) };
+        let mut left = Departures::new();
+        cache.set(&Query(id), stored, &mut left).expect("numbers do not fail");
+        cache.release(&mut left);
+    };
+    (0..100).for_each(|id| set(id, 0));
+    assert_eq!(cache.now(), 0);
+    (0..100).for_each(|id| set(id, 1_000));
+    assert_ne!(cache.now(), 0);
+    time.store(1_000_000, Ordering::Relaxed);
+    (100..200).for_each(|id| set(id, 0));
+    let mut left = Departures::new();
+    assert_eq!(cache.count(&mut left), 100);
+    cache.release(&mut left);
+    (200..300).for_each(|id| set(id, 0));
+    assert_eq!(cache.now(), 0, "what is there has no end");
+}
