@@ -16,6 +16,7 @@ use crate::memory::NoMemory;
 use crate::sync::{AtomicU64, OnceLock, Ordering, Zeroed, zeroed_atomics};
 
 const WHOSE_BITS: u32 = 2;
+const WHOSE: u64 = (1 << WHOSE_BITS) - 1;
 const NOBODYS: u64 = 0;
 const CACHES: u64 = 1;
 const ITS_OWN: u64 = 2;
@@ -84,7 +85,7 @@ impl LifeAt<'_> {
     /// The time to idle that an end speaks of; 0 if there is none.
     #[inline]
     fn tti(&self, end: u64) -> u64 {
-        match end & ((1 << WHOSE_BITS) - 1) {
+        match end & WHOSE {
             NOBODYS => 0,
             CACHES => self.lives.tti,
             // Acquire: pairs with the Release in `begin`.
@@ -126,7 +127,7 @@ impl LifeAt<'_> {
     pub fn touch(&self, now: u64) {
         const WORTH_A_WRITE: u64 = 1_000;
         // Relaxed: a use is an instant and nothing else.
-        let is_idle = self.end().load(Ordering::Relaxed) & ((1 << WHOSE_BITS) - 1) != NOBODYS;
+        let is_idle = self.end().load(Ordering::Relaxed) & WHOSE != NOBODYS;
         if is_idle && now > self.used_at().load(Ordering::Relaxed).saturating_add(WORTH_A_WRITE) {
             // A maximum: whoever was stopped here must not take back a later use, or a new beginning.
             self.used_at().fetch_max(now, Ordering::Relaxed);

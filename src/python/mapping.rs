@@ -105,8 +105,8 @@ pub(crate) fn rest(py: Python<'_>) -> PyResult<()> {
     REST.import(py, "moka_py._views", "rest")?.call0().map(drop)
 }
 
-/// Imports the classes of the views, and what lets others go on, so that no call ever waits for an import: another thread may be in it
-/// when a process forks.
+/// Imports the classes of the views, and what lets others go on, so that no call ever waits for an import: another
+/// thread may be in it when a process forks.
 pub(crate) fn import_views(py: Python<'_>) -> PyResult<()> {
     [Part::Key, Part::Value, Part::Item].into_iter().try_for_each(|part| view_class(py, part).map(drop))?;
     rest(py)

@@ -384,11 +384,11 @@ impl Moka {
     }
 
     /// Removes everything, batch by batch, and gives the memory back. An error of `settle`, which gets each batch, ends it.
-    pub fn empty(
+    pub fn empty<E>(
         &self,
         py: Python<'_>,
-        settle: impl Fn(&Self, Python<'_>, Left) -> PyResult<()>,
-    ) -> PyResult<()> {
+        settle: impl Fn(&Self, Python<'_>, Left) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut cursor = Cursor::default();
         loop {
             let mut left = Departures::new();
