@@ -1,4 +1,4 @@
-"""Instructions of the hot operations by what they are for, counted by callgrind, which counts the same each time.
+"""Instructions of the hot operations by what they are for, counted by callgrind: whatever else the machine does.
 
     CARGO_PROFILE_RELEASE_DEBUG=1 CARGO_PROFILE_RELEASE_STRIP=none ./ci/wheel
     python stress/bench/instructions.py            # where that wheel is installed; it takes valgrind and some minutes
@@ -23,38 +23,30 @@ from moka_py import Moka
 gc.disable()
 rounds, entries = int(sys.argv[1]), 10_000
 """
-FILL = "for k in range(entries): cache.set({key}, k)\nneedles = [{key} for k in range(5000, 6000)]\n"
+
+
+def filled(work, made="Moka(entries)", key="k + 10**6", more=""):
+    """A program's preparation and its work: a cache that is full, and needles equal to some of its keys."""
+    prepare = f"""
+cache = {made}
+for k in range(entries): cache.set({key}, k)
+needles = [{key} for k in range(5000, 6000)]
+get, set, remove, fresh = cache.get, cache.set, cache.remove, 10**8
+{more}
+"""
+    return prepare, work
+
+
 OPERATIONS = {
-    "nothing: the loop around a call of `().count`": (
-        "call = ().count\nneedles = list(range(10**6, 10**6 + 1000))\n",
-        "call(k)",
-    ),
-    "`get`, a hit, int": ("cache = Moka(entries)\n" + FILL.format(key="k + 10**6") + "call = cache.get\n", "call(k)"),
-    "`get`, a hit, str": ("cache = Moka(entries)\n" + FILL.format(key="f'k {k}'") + "call = cache.get\n", "call(k)"),
-    "`get`, a hit, ttl and tti": (
-        "cache = Moka(entries, ttl=9999, tti=9999)\n" + FILL.format(key="k + 10**6") + "call = cache.get\n",
-        "call(k)",
-    ),
-    "`get`, a miss, int": (
-        "cache = Moka(entries)\n" + FILL.format(key="k + 10**6") + "call = cache.get\nneedles = list(range(1000))\n",
-        "call(k)",
-    ),
-    "`set` of a present key": (
-        "cache = Moka(entries)\n" + FILL.format(key="k + 10**6") + "call = cache.set\n",
-        "call(k, k)",
-    ),
-    "`set` that evicts, `lru`": (
-        "cache = Moka(entries, policy='lru')\n" + FILL.format(key="k + 10**6") + "call = cache.set\nfresh = 10**8\n",
-        "call(fresh, k); fresh += 1",
-    ),
-    "`set` that evicts, `tiny_lfu`": (
-        "cache = Moka(entries)\n" + FILL.format(key="k + 10**6") + "call = cache.set\nfresh = 10**8\n",
-        "call(fresh, k); fresh += 1",
-    ),
-    "`remove` and `set` again": (
-        "cache = Moka(entries)\n" + FILL.format(key="k + 10**6") + "call, back = cache.remove, cache.set\n",
-        "call(k); back(k, k)",
-    ),
+    "nothing: the loop around a call of `().count`": filled("get(k)", more="get = ().count"),
+    "`get`, a hit, int": filled("get(k)"),
+    "`get`, a hit, str": filled("get(k)", key="f'k {k}'"),
+    "`get`, a hit, ttl and tti": filled("get(k)", made="Moka(entries, ttl=9999, tti=9999)"),
+    "`get`, a miss, int": filled("get(k)", more="needles = list(range(1000))"),
+    "`set` of a present key": filled("set(k, k)"),
+    "`set` that evicts, `lru`": filled("set(fresh, k); fresh += 1", made="Moka(entries, policy='lru')"),
+    "`set` that evicts, `tiny_lfu`": filled("set(fresh, k); fresh += 1"),
+    "`remove` and `set` again": filled("remove(k); set(k, k)"),
 }
 FEW, MANY = 20, 120
 
@@ -156,8 +148,8 @@ def counted(profile, sources):
 
 def measure(prepare, work, sources):
     """Instructions of one operation by purpose."""
-    loop = f"def main(call, needles, fresh, back):\n for _ in range(rounds):\n  for k in needles:\n   {work}\n"
-    code = PREPARE + "fresh = 0\nback = None\n" + prepare + loop + "main(call, needles, fresh, back)\n"
+    loop = f"def main(needles, get, set, remove, fresh):\n for _ in range(rounds):\n  for k in needles:\n   {work}\n"
+    code = PREPARE + prepare + loop + "main(needles, get, set, remove, fresh)\n"
     totals = []
     with tempfile.TemporaryDirectory() as folder:
         for rounds in (FEW, MANY):
