@@ -124,8 +124,22 @@ impl State {
     }
 }
 
-/// Whether the steps of these threads have an order; else what could not be next, and in which state.
-pub fn explain(threads: &[Vec<Step>], leave: Leave) -> Result<(), String> {
+/// States that a search remembers, at most.
+const MOST_STATES: usize = 200_000;
+
+/// What a search came to.
+#[derive(Debug)]
+pub enum Verdict {
+    Ordered,
+    /// What could not be next, and in which state.
+    Disordered(String),
+    /// There were too many states. Where a thread is held up in a call, all that others do meanwhile overlaps with it,
+    /// and the search could take all memory.
+    Undecided,
+}
+
+/// Whether the steps of these threads have an order.
+pub fn explain(threads: &[Vec<Step>], leave: Leave) -> Verdict {
     let begin = (vec![0; threads.len()], State::default());
     let mut tried = HashSet::from([begin.clone()]);
     let mut todo = vec![begin];
@@ -134,7 +148,12 @@ pub fn explain(threads: &[Vec<Step>], leave: Leave) -> Result<(), String> {
         let next = |thread: usize| threads[thread].get(at[thread]);
         let coming: Vec<(usize, &Step)> =
             (0..threads.len()).filter_map(|thread| Some((thread, next(thread)?))).collect();
-        let Some(first_return) = coming.iter().map(|(_, step)| step.ret).min() else { return Ok(()) };
+        let Some(first_return) = coming.iter().map(|(_, step)| step.ret).min() else {
+            return Verdict::Ordered;
+        };
+        if tried.len() > MOST_STATES {
+            return Verdict::Undecided;
+        }
         let first_call = coming.iter().map(|(_, step)| step.call).min().unwrap_or(0);
         let depth: usize = at.iter().sum();
         if depth >= furthest {
@@ -160,7 +179,7 @@ pub fn explain(threads: &[Vec<Step>], leave: Leave) -> Result<(), String> {
             }
         }
     }
-    Err(stuck)
+    Verdict::Disordered(stuck)
 }
 
 /// Steps of one thread from calls, returns and acts.
@@ -169,7 +188,7 @@ fn steps<const N: usize>(of: [(u64, u64, Act); N]) -> Vec<Step> {
 }
 
 fn has_order(threads: &[Vec<Step>], evicts: bool) -> bool {
-    explain(threads, Leave { evicts, collides: false }).is_ok()
+    matches!(explain(threads, Leave { evicts, collides: false }), Verdict::Ordered)
 }
 
 #[test]
@@ -211,4 +230,14 @@ fn a_computation_is_kept_unless_it_is_overtaken() {
     assert!(!has_order(&[leader(Some(2)), waiter, steps([(0, 1, Act::Write(2))])], true));
     let second = steps([(2, 3, Act::Join(2)), (2, 3, Act::Look), (4, 5, Act::Land(2))]);
     assert!(!has_order(&[leader(Some(2)), second], true), "two computations at once");
+}
+
+#[test]
+fn a_search_of_too_many_states_ends_undecided() {
+    // All writes overlap, and what one more thread saw is none of them.
+    let writer =
+        |thread: u64| (0..40).map(|n| Step { call: 0, ret: 9, act: Act::Write(thread << 32 | n) }).collect();
+    let mut threads: Vec<Vec<Step>> = (1..6).map(writer).collect();
+    threads.push(steps([(0, 9, Act::Read(Some(7)))]));
+    assert!(matches!(explain(&threads, Leave::default()), Verdict::Undecided));
 }
