@@ -104,6 +104,36 @@ assert cache.get(1) == 2
     assert out.startswith("ImportError: ")
 
 
+def test_collector_of_another_interpreter_does_not_meet_the_classes():
+    # It would leave marks on them that the collector of their own interpreter takes for its own: a debug build of
+    # CPython 3.13t gave up at the end of such a program.
+    run_script(
+        """
+try:
+    import _interpreters
+except ImportError:
+    raise SystemExit
+import moka_py, sys
+other = _interpreters.create("legacy")
+failed = _interpreters.run_string(other, f'''
+import importlib.machinery, importlib.util
+spec = importlib.machinery.PathFinder.find_spec("moka_py._moka_py", {moka_py.__path__!r})
+module = importlib.util.module_from_spec(spec)
+try:
+    spec.loader.exec_module(module)
+except ImportError:
+    pass
+else:
+    raise AssertionError("it serves one interpreter")
+classes = [name for name, kept in vars(module).items() if isinstance(kept, type)]
+assert not classes, classes
+''')
+assert failed is None, failed
+_interpreters.destroy(other)
+"""
+    )
+
+
 WAITS = """
 import os, signal, threading, time
 from moka_py import Moka, cached

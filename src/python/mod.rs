@@ -35,39 +35,22 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
 #[pymodule(gil_used = false)]
-mod _moka_py {
-    use pyo3::prelude::*;
-
-    #[pymodule_export]
-    use super::moka::Moka;
-
-    #[pymodule_export]
-    use super::memo::{Made, Memo};
-
-    #[pymodule_export]
-    use super::owner::Owner;
-
-    #[pymodule_export]
-    use super::cached::new;
-
-    #[pymodule_export]
-    use super::simulate::Accesses;
-
-    #[pymodule_export]
-    use super::clock::ManualClock;
-
-    #[pymodule_export]
-    const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-    #[pymodule_init]
-    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        super::prepare(module.py())
-    }
+fn _moka_py(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    // Before anything else: another interpreter's module may not even hold the classes, which its collector would mark.
+    interpreter::claim(module.py())?;
+    module.add("VERSION", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<moka::Moka>()?;
+    module.add_class::<memo::Made>()?;
+    module.add_class::<memo::Memo>()?;
+    module.add_class::<owner::Owner>()?;
+    module.add_class::<simulate::Accesses>()?;
+    module.add_class::<clock::ManualClock>()?;
+    module.add_function(wrap_pyfunction!(cached::new, module)?)?;
+    prepare(module.py())
 }
 
 /// What is done once a process, also where the module is imported anew.
 fn prepare(py: Python<'_>) -> PyResult<()> {
-    interpreter::claim(py)?;
     static PREPARED: PyOnceLock<()> = PyOnceLock::new();
     let prepare = || {
         fast::install(py)?;
