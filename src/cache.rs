@@ -70,10 +70,10 @@ impl<V> Stored<V> {
     }
 }
 
-/// How a computation failed, and whether those who wait for it fail with it.
+/// How a computation failed, and with what those fail who wait for it; with `None` they try for themselves.
 pub struct Failure<E> {
     pub error: E,
-    pub is_shared: bool,
+    pub shared: Option<E>,
 }
 
 impl<K, V, E> Cache<K, V, E>
@@ -284,9 +284,8 @@ where
             }
             let (computed, weight) = match compute(left) {
                 Ok(computed) => computed,
-                Err(Failure { error, is_shared }) => {
-                    let shared = if is_shared { Outcome::Failed(error.clone()) } else { Outcome::Abandoned };
-                    leader.land(shared);
+                Err(Failure { error, shared }) => {
+                    leader.land(shared.map_or(Outcome::Abandoned, Outcome::Failed));
                     return Err(LoadError::User(error));
                 }
             };
@@ -294,7 +293,8 @@ where
             let value = computed.clone();
             let stored = Stored { value: computed, weight, lifetime };
             if let Err(error) = self.write(query, stored, false, || !leader.is_overtaken(), left) {
-                leader.land(Outcome::Failed(error.clone()));
+                // It is of the leader's own key, or for want of memory. What was computed is right.
+                leader.land(Outcome::Value(value));
                 return Err(LoadError::User(error));
             }
             leader.land(Outcome::Value(value.clone()));

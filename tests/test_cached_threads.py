@@ -5,6 +5,7 @@ import time
 
 import pytest
 from cached_helpers import WAIT, at_once, recorded
+from helpers import assert_raised_for_each
 
 from moka_py import cached
 
@@ -86,9 +87,8 @@ def test_failure_is_shared_and_not_cached():
         return "fine"
 
     errors = at_once(8, lambda _: function(1))
-    assert isinstance(errors[0], LookupError)
-    assert all(error is errors[0] for error in errors)
-    assert errors[0].__cause__ is None and errors[0].__context__ is None
+    assert_raised_for_each(errors[0], errors[1:])
+    assert all(error.args == ("first",) and error.__context__ is None for error in errors)
     assert function(1) == "fine"
     assert runs == [1, 1]
     assert function.cache_info() == (0, 2, 128, 1)

@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from helpers import MISSING, Background, Events, Gate, Key, contents, run_threads, state
+from helpers import MISSING, Background, Events, Gate, Key, assert_raised_for_each, contents, run_threads, state
 
 from moka_py import Moka
 
@@ -145,7 +145,7 @@ def test_waiters_get_the_exception_of_the_leader():
         cache, leader, waiters, computed = _wait_for(fail, late=lambda: "too late")
         assert leader is error
         if computed == 0:
-            assert all(result is error for result in waiters)
+            assert_raised_for_each(error, waiters)
             assert contents(cache) == {}
             return
     pytest.fail("the waiters came too late each time")

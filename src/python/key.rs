@@ -4,22 +4,9 @@ use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
 
 use super::object::{self, Object};
+use super::raised::Raised;
 use crate::Lookup;
 use crate::seed::Seed;
-
-/// An exception, which threads can share.
-#[derive(Clone)]
-pub(crate) struct Raised(Object);
-
-impl Raised {
-    pub fn new(py: Python<'_>, error: PyErr) -> Self {
-        Raised(Object::new(error.into_value(py).into_any()))
-    }
-
-    pub fn into_error(self, py: Python<'_>) -> PyErr {
-        PyErr::from_value(self.0.into_py().into_bound(py))
-    }
-}
 
 /// A key looked for.
 pub(crate) struct Key<'a, 'py> {

@@ -26,6 +26,7 @@ mod methods;
 mod moka;
 mod object;
 mod owner;
+mod raised;
 mod simulate;
 #[cfg(moka_stays)]
 mod stays;
@@ -57,6 +58,7 @@ fn prepare(py: Python<'_>) -> PyResult<()> {
         listener::prepare(py);
         mapping::import_views(py)?;
         counts::import_stats(py)?;
+        raised::prepare(py)?;
         register_hooks(py)
     };
     PREPARED.get_or_try_init(py, prepare).copied()

@@ -11,9 +11,10 @@ use pyo3::prelude::*;
 use super::convert::{self, Duration};
 use super::counts::Counts;
 use super::end;
-use super::key::{Key, Raised, Sure, Unsure};
+use super::key::{Key, Sure, Unsure};
 use super::listener::{self, Hook};
 use super::object::Object;
+use super::raised::Raised;
 use crate::seed::Seed;
 use crate::{Cache, Cursor, Departure, Departures, Failure, Lifetime, LoadError, Lookup, Stored};
 
@@ -254,8 +255,9 @@ impl Moka {
             self.settle(py, std::mem::take(left));
             let weighed = self.counts.load(compute).and_then(|value| Ok((self.weigh(key, &value)?, value)));
             weighed.map(|(weight, value)| (Object::kept(&value), weight)).map_err(|error| {
-                let is_shared = convert::is_failure(py, &error);
-                Failure { error: Raised::new(py, error), is_shared }
+                let is_failure = convert::is_failure(py, &error);
+                let shared = if is_failure { Raised::for_others(py, &error) } else { None };
+                Failure { error: Raised::new(py, error), shared }
             })
         };
         // Law 2: only the park itself runs detached.

@@ -201,7 +201,11 @@ impl<'a> Worker<'a> {
                 thread::yield_now();
             }
             ran.set(Some((from, self.now())));
-            if fails { Err(Failure { error: "planned", is_shared: true }) } else { Ok((value.clone(), 1)) }
+            if fails {
+                Err(Failure { error: "planned", shared: Some("planned") })
+            } else {
+                Ok((value.clone(), 1))
+            }
         };
         let mut pause = |park: &(dyn Fn() + Sync)| {
             park();

@@ -166,5 +166,5 @@ impl Shared {
 }
 
 pub fn shared_failure(error: Error) -> Result<u64, Failure<Error>> {
-    Err(Failure { error, is_shared: true })
+    Err(Failure { error, shared: Some(error) })
 }

@@ -83,10 +83,39 @@ fn a_failure_is_shared_and_not_cached() {
 }
 
 #[test]
+fn who_waits_for_a_leader_that_cannot_store_its_value_gets_it() {
+    must_end(|| {
+        let shared = Shared::one();
+        let (begun, has_begun) = mpsc::channel();
+        let (end, ended) = mpsc::channel::<()>();
+        let leader = shared.thread(move |shared| {
+            let equals = |key: &Key| if key.id() == 2 { Err("boom") } else { Ok(key.id() == 1) };
+            let query = Asking { key: Key::new(1, &shared.tally), hash: mixed(1), equals };
+            shared.load_query(0, &query, || {
+                let other = Plain { key: Key::new(2, &shared.tally), hash: mixed(1) };
+                let stored = Stored::plain(Value::new(20, &shared.tally));
+                call(&shared.caches[0], |left| shared.caches[0].set(&other, stored, left))
+                    .0
+                    .expect("no failure");
+                begun.send(()).expect("the test waits");
+                shared.detached(|| ended.recv().expect_err("nothing is sent"));
+                Ok(10)
+            })
+        });
+        has_begun.recv().expect("the leader begins");
+        let waiters = shared.waiters(3, 99);
+        drop(end);
+        assert_eq!(leader.join().expect("no panic"), Err(LoadError::User("boom")));
+        waiters.into_iter().for_each(|waiter| assert_eq!(waiter.join().expect("no panic"), Ok(10)));
+        assert_eq!((shared.computed.load(SeqCst), shared.peek(1)), (1, None));
+    });
+}
+
+#[test]
 fn of_those_who_waited_for_one_who_gave_up_one_computes() {
     must_end(|| {
         let shared = Shared::one();
-        let (leader, end) = shared.leader(Err(Failure { error: "my own", is_shared: false }));
+        let (leader, end) = shared.leader(Err(Failure { error: "my own", shared: None }));
         let waiters = shared.waiters(3, 12);
         drop(end);
         assert_eq!(leader.join().expect("no panic"), Err(LoadError::User("my own")));
