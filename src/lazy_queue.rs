@@ -29,7 +29,7 @@ const DIGITS: usize = 1 << DIGIT_BITS;
 
 #[derive(Default)]
 pub(crate) struct LazyQueue {
-    buckets: Lists,
+    buckets: Lists<0>,
     /// For each level in use, which of its buckets hold something.
     levels: Vec<u32>,
     base: u64,

@@ -1,8 +1,8 @@
 //! The memory of one shard's entries: chunks of growing size, an entry found by its number.
 //!
 //! # How it works
-//! Chunk 0 holds 16 entries, each further one as many as all before it, so that 28 chunks name every number
-//! and an entry never moves. The memory comes zeroed, which is an empty entry; what no entry has used is
+//! Chunk 0 holds 16 entries, each further one twice as many as the one before it, so that 28 chunks name every number
+//! and an entry never moves: the top bit of a number and 16 names the chunk, the bits below it the place. The memory comes zeroed, which is an empty entry; what no entry has used is
 //! never touched. Numbers are given out from the lowest chunk that has one, so that high chunks drain and
 //! can go.
 //!
@@ -26,7 +26,7 @@ use super::table::MOST_NUMBERS;
 
 const FIRST_BITS: u32 = sized(4, 1);
 const NUMBER_BITS: u32 = sized(32, 4);
-const CHUNKS: usize = (NUMBER_BITS - FIRST_BITS) as usize + 1;
+const CHUNKS: usize = (NUMBER_BITS - FIRST_BITS) as usize;
 const NO_NUMBER: u64 = u64::MAX;
 /// Numbers whose rest begins at a time. They hold nothing alive, and a grace for each few would cost more than their memory.
 const RESTING_LOT: usize = sized(128, 1);
@@ -99,18 +99,29 @@ impl SlabWriter {
     }
 }
 
+/// The chunk of a number, and its place there.
+#[inline(always)]
+fn place_of(number: u32) -> (usize, usize) {
+    let shifted = number as usize + (1 << FIRST_BITS);
+    let top = shifted.ilog2();
+    ((top - FIRST_BITS) as usize, shifted ^ 1 << top)
+}
+
 fn chunk_of(number: u32) -> usize {
-    (u32::BITS - (number >> FIRST_BITS).leading_zeros()) as usize
+    place_of(number).0
 }
 
 /// The first number of a chunk, which is also how many numbers come before it.
 fn start_of(chunk: usize) -> u32 {
-    if chunk == 0 { 0 } else { 1 << (FIRST_BITS + chunk as u32 - 1) }
+    size_of_chunk(chunk) - (1 << FIRST_BITS)
 }
 
 fn size_of_chunk(chunk: usize) -> u32 {
-    if chunk == 0 { 1 << FIRST_BITS } else { start_of(chunk) }
+    1 << (FIRST_BITS + chunk as u32)
 }
+
+const _: () =
+    assert!((1 << NUMBER_BITS) - (1 << FIRST_BITS) <= MOST_NUMBERS as u64, "a slot can name every number");
 
 impl<K: Reference, V: Reference> Slab<K, V> {
     pub fn new() -> Self {
@@ -119,9 +130,8 @@ impl<K: Reference, V: Reference> Slab<K, V> {
 
     #[inline(always)]
     fn chunk<'g>(&self, number: u32, guard: &'g Guard) -> (&'g Chunk<K, V>, usize) {
-        let chunk = chunk_of(number);
-        let found = self.chunks[chunk].get(guard);
-        (found.expect("a number in use has a chunk"), (number - start_of(chunk)) as usize)
+        let (chunk, offset) = place_of(number);
+        (self.chunks[chunk].get(guard).expect("a number in use has a chunk"), offset)
     }
 
     /// An entry with what belongs to it.
@@ -161,7 +171,8 @@ impl<K: Reference, V: Reference> Slab<K, V> {
         chunk.lives.get().map_or(Ok(()), |lives| lives.reserve(lifetime))
     }
 
-    /// Makes sure that there is a number to take, and tells which one that will be.
+    /// Makes sure that there is a number to take, and tells which one that will be. Panics when four billion are in use:
+    /// 128 GiB of entries.
     #[inline]
     pub fn reserve_number(&self, writer: &mut SlabWriter, guard: &mut Guard) -> Result<u32, NoMemory> {
         self.end_rests(writer, guard);
@@ -180,7 +191,7 @@ impl<K: Reference, V: Reference> Slab<K, V> {
         Ok(if state.free == NO_NUMBER { start_of(chunk) + state.fresh } else { state.free as u32 })
     }
 
-    /// The number that was reserved, whose entry is empty. Panics when four billion are in use: 128 GiB of entries.
+    /// The number that was reserved, whose entry is empty.
     pub fn take_number(&self, writer: &mut SlabWriter, guard: &Guard) -> u32 {
         let chunk = writer.room.trailing_zeros() as usize;
         let state = &mut writer.chunks[chunk];
@@ -192,7 +203,6 @@ impl<K: Reference, V: Reference> Slab<K, V> {
             state.free = self.entry(number, guard).hash.load(Ordering::Relaxed);
             number
         };
-        assert!(number < MOST_NUMBERS, "a cache holds fewer than 2**32 entries");
         state.used += 1;
         if state.free == NO_NUMBER && state.fresh == size_of_chunk(chunk) {
             writer.room &= !(1 << chunk);
@@ -330,7 +340,7 @@ mod tests {
             assert_eq!((chunk_of(start as u32), chunk_of(last as u32)), (chunk, chunk));
             start = last + 1;
         }
-        assert_eq!(start, 1 << 32);
+        assert_eq!(start, (1 << 32) - 16);
     }
 
     #[test]
@@ -377,7 +387,7 @@ mod tests {
         take(&slab, &mut writer, 1_000);
         (10..1_000).for_each(|number| slab.give_back(number, &mut writer, &pin()));
         rest(&slab, &mut writer, 10);
-        assert_eq!(slab.trim(10, &mut writer, &mut pin()), 32);
+        assert_eq!(slab.trim(10, &mut writer, &mut pin()), 48);
         assert!(slab.chunks[1].get(&pin()).is_some());
         assert!(slab.chunks[2].get(&pin()).is_none());
         let numbers: BTreeSet<u32> = take(&slab, &mut writer, 990).into_iter().collect();
@@ -392,7 +402,7 @@ mod tests {
             .filter(|&number| number != 300)
             .for_each(|number| slab.give_back(number, &mut writer, &pin()));
         rest(&slab, &mut writer, 1);
-        assert_eq!(slab.trim(1, &mut writer, &mut pin()), 512);
+        assert_eq!(slab.trim(1, &mut writer, &mut pin()), 496);
         let guard = pin();
         assert_eq!(slab.next_live(0, &writer, &guard), None, "it has no key yet");
         let _ = slab.entry(300, &guard).key.swap(Some(Arc::new(1)));

@@ -18,16 +18,11 @@ const WEIGHTLESS: usize = 1;
 /// The mark of an entry that was not used since its birth, in its stamp.
 const UNUSED: u64 = 1 << 63;
 
+#[derive(Default)]
 pub(crate) struct Lru {
     /// Those not used when last looked at, in the order of their births; and those of weight 0.
-    lists: Lists,
+    lists: Lists<2>,
     queue: LazyQueue,
-}
-
-impl Default for Lru {
-    fn default() -> Self {
-        Lru { lists: Lists::new(2), queue: LazyQueue::default() }
-    }
 }
 
 impl Lru {

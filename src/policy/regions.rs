@@ -44,6 +44,7 @@ use Region::{Probation, Protected, Weightless, Window};
 const WINDOW_LISTS: usize = 4;
 /// The ticks that the window can tell apart.
 const WINDOW_TICKS: u64 = 8;
+const LISTS: usize = WINDOW_LISTS + WINDOW_TICKS as usize;
 /// The ticks in which a window's worth of entries comes. With more the order is no better.
 const TICKS_A_WINDOW: u64 = 4;
 /// Entries that a call looks at. With 16 the hit ratio is 0.1 points lower, with 200 as much higher.
@@ -54,7 +55,7 @@ const WARM: u32 = 6;
 const LUCK: u64 = 1024;
 
 pub(super) struct Regions {
-    lists: Lists,
+    lists: Lists<LISTS>,
     regions: Vec<Region>,
     weights: [u64; 4],
     sketch: Sketch,
@@ -76,7 +77,7 @@ pub(super) struct Regions {
 impl Regions {
     pub fn new(share: u64, window: f64) -> Self {
         Regions {
-            lists: Lists::new(WINDOW_LISTS + WINDOW_TICKS as usize),
+            lists: Lists::default(),
             regions: Vec::new(),
             weights: [0; 4],
             sketch: Sketch::default(),
