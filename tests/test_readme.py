@@ -1,10 +1,12 @@
 """Every Python block of the README, and of the reference that the package implements, is a program that runs.
 
-So are its commands that size a cache. The others install things or take long.
+So are its commands that size a cache. Those that install are run by `ci/test`; the others are scripts of `ci/`,
+which are there.
 """
 
 import gzip
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -76,6 +78,15 @@ def test_command_that_sizes_a_cache_runs(tmp_path, command):
 
 def test_readme_has_commands_that_size_a_cache():
     assert len(simulations()) == 5
+
+
+def test_scripts_that_the_documents_name_can_be_run():
+    documents = [TESTS.parent / name for name in ("README.md", "stress/README.md", "stress/bench/README.md")]
+    named = {name for path in documents for name in re.findall(r"\bci/\w+", path.read_text(encoding="utf-8"))}
+    scripts = {name: TESTS.parent / name for name in named if not (TESTS.parent / f"{name}.py").exists()}
+    scripts.pop("ci/thread_sanitizer")  # a list
+    assert len(scripts) > 10
+    assert {name for name, path in scripts.items() if not os.access(path, os.X_OK)} == set()
 
 
 def test_readme_names_the_oldest_rust_that_serves():
