@@ -192,16 +192,43 @@ where
     }
 
     /// Takes an entry out and returns its value.
+    #[inline]
     pub fn remove<Q: Lookup<K>>(
         &self,
         query: &Q,
         left: &mut Departures<K, V>,
     ) -> Result<Option<V>, Q::Error> {
+        if !self.flights.is_idle() {
+            return self.remove_beside_flights(query, left);
+        }
+        let hash = query.hash();
+        self.take_out(query, || self.overtake_hash(hash), left)
+    }
+
+    #[cold]
+    fn remove_beside_flights<Q: Lookup<K>>(
+        &self,
+        query: &Q,
+        left: &mut Departures<K, V>,
+    ) -> Result<Option<V>, Q::Error> {
         let overtake = self.overtaker(query)?;
+        let at_lock = || {
+            overtake();
+        };
+        self.take_out(query, at_lock, left)
+    }
+
+    #[inline]
+    fn take_out<Q: Lookup<K>>(
+        &self,
+        query: &Q,
+        at_lock: impl Fn(),
+        left: &mut Departures<K, V>,
+    ) -> Result<Option<V>, Q::Error> {
         self.shards.meet_leaders();
         // Without a shard there is nothing to remove, and no computation to tell.
         let Some(shard) = self.shards.of(query.hash()) else { return Ok(None) };
-        let value = shard.remove(query, || self.now(), &self.budget, &overtake, left);
+        let value = shard.remove(query, || self.now(), &self.budget, at_lock, left);
         self.maintain(self.now(), left);
         value
     }

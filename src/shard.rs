@@ -89,8 +89,8 @@ pub(crate) enum Written<V> {
 /// What became of a write and when, unless there was no memory for it.
 type Tried<V> = Result<(Written<V>, u64), NoMemory>;
 
-/// The place of a key's entry, if there is one, and the lock that keeps it there.
-type LockedAt<'a, K, V> = (Option<Place>, MapLock<'a, K, V, State>);
+/// The place of a key's entry, if there is one, the lock that keeps it there, and a guard to be dropped before that.
+type LockedAt<'a, K, V> = (Option<Place>, MapLock<'a, K, V, State>, Guard);
 
 impl<K: Reference, V: Reference> Shard<K, V> {
     /// All the shards of a cache.
@@ -239,8 +239,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         at_lock: impl Fn() -> bool,
         left: &mut Departures<K, V>,
     ) -> Result<Tried<V>, Q::Error> {
-        let mut guard = pin();
-        let (place, mut locked) = self.lock_at(query, &mut guard, left)?;
+        let (place, mut locked, mut guard) = self.lock_at(query, left)?;
         let now = now();
         let found = place.as_ref().map(Place::number);
         let is_live = found.is_some_and(|number| locked.deadline(number, &guard) > now);
@@ -302,11 +301,10 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         query: &Q,
         now: impl Fn() -> u64,
         budget: &Budget,
-        at_lock: impl Fn() -> bool,
+        at_lock: impl Fn(),
         left: &mut Departures<K, V>,
     ) -> Result<Option<V>, Q::Error> {
-        let mut guard = pin();
-        let (place, mut locked) = self.lock_at(query, &mut guard, left)?;
+        let (place, mut locked, mut guard) = self.lock_at(query, left)?;
         at_lock();
         let Some(place) = place else { return Ok(None) };
         let mut change = self.change(&mut locked, budget, now(), left);
@@ -327,8 +325,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         at_lock: impl Fn(u64),
         left: &mut Departures<K, V>,
     ) -> bool {
-        let mut guard = pin();
-        let mut locked = self.map.lock();
+        let (mut locked, mut guard) = self.map.lock_unpinned();
         if locked.next_live(number, &guard) != Some(number) {
             return false;
         }
@@ -355,35 +352,38 @@ impl<K: Reference, V: Reference> Shard<K, V> {
     fn lock_at<'a, Q: Lookup<K>>(
         &'a self,
         query: &Q,
-        guard: &mut Guard,
         left: &mut Departures<K, V>,
     ) -> Result<LockedAt<'a, K, V>, Q::Error> {
-        let locked = self.map.lock();
-        match self.map.glance(query, guard) {
-            Glance::Found(_, place) => return Ok((Some(place), locked)),
-            Glance::Absent => return Ok((None, locked)),
-            Glance::Unclear => drop(locked),
-        }
-        self.lock_at_slow(query, guard, left)
+        let (locked, guard) = self.map.lock_unpinned();
+        let place = match self.map.glance(query, &guard) {
+            Glance::Found(_, place) => Some(place),
+            Glance::Absent => None,
+            Glance::Unclear => {
+                drop((guard, locked));
+                return self.lock_at_slow(query, left);
+            }
+        };
+        Ok((place, locked, guard))
     }
 
     #[cold]
     fn lock_at_slow<'a, Q: Lookup<K>>(
         &'a self,
         query: &Q,
-        guard: &mut Guard,
         left: &mut Departures<K, V>,
     ) -> Result<LockedAt<'a, K, V>, Q::Error> {
+        // One pin throughout: the number that is found must not be given to another key before the lock is taken.
+        let mut guard = pin();
         let since = left.mark();
         loop {
-            let place = self.map.find_slow(query, guard, left, since)?;
+            let place = self.map.find_slow(query, &mut guard, left, since)?;
             let locked = self.map.lock();
             let is_still = match &place {
-                Some(place) => locked.holds(place, guard),
-                None => locked.is_absent(query, left.unequal(since), guard),
+                Some(place) => locked.holds(place, &guard),
+                None => locked.is_absent(query, left.unequal(since), &guard),
             };
             if is_still {
-                return Ok((place, locked));
+                return Ok((place, locked, guard));
             }
         }
     }
@@ -396,8 +396,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         at_lock: impl Fn(u64),
         left: &mut Departures<K, V>,
     ) -> Option<(K, V)> {
-        let mut guard = pin();
-        let mut locked = self.map.lock();
+        let (mut locked, mut guard) = self.map.lock_unpinned();
         let mut change = self.change(&mut locked, budget, now, left);
         let mut popped = None;
         while popped.is_none()
@@ -422,8 +421,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         left: &mut Departures<K, V>,
     ) -> Option<u32> {
         const BATCH: usize = 256;
-        let mut guard = pin();
-        let mut locked = self.map.lock();
+        let (mut locked, mut guard) = self.map.lock_unpinned();
         at_lock();
         let mut change = self.change(&mut locked, budget, now, left);
         let mut next = Some(from);
@@ -459,8 +457,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
 
     /// Evicts for the whole what no longer fits, from this shard.
     pub fn relieve(&self, now: u64, budget: &Budget, left: &mut Departures<K, V>) {
-        let mut guard = pin();
-        let mut locked = self.map.lock();
+        let (mut locked, mut guard) = self.map.lock_unpinned();
         let mut change = self.change(&mut locked, budget, now, left);
         change.make_room(None, &mut guard);
     }
@@ -472,8 +469,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
 
     /// Gives back memory that nothing uses.
     pub fn trim(&self) {
-        let mut guard = pin();
-        let mut locked = self.map.lock();
+        let (mut locked, mut guard) = self.map.lock_unpinned();
         let limit = locked.trim(&mut guard);
         let live = locked.len();
         let state = locked.state();
@@ -510,8 +506,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
 
     /// The next entry from a number on, below a limit, that is not due; with its number.
     pub fn next_entry(&self, mut from: u32, limit: u32, clock: &Clock) -> Option<(u32, K, V)> {
-        let guard = pin();
-        let locked = self.map.lock();
+        let (locked, guard) = self.map.lock_unpinned();
         loop {
             let number = locked.next_live(from, &guard).filter(|&number| number < limit)?;
             let deadline = self.map.deadline(number, &guard);
@@ -557,8 +552,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
     /// Checks the invariants of the shard and everything in it, and returns its weight.
     #[cfg(any(test, debug_assertions))]
     pub fn validate(&self) -> u64 {
-        let guard = pin();
-        let mut locked = self.map.lock();
+        let (mut locked, guard) = self.map.lock_unpinned();
         locked.validate(&guard);
         let mut live = Vec::new();
         while let Some(number) = locked.next_live(live.last().map_or(0, |last| last + 1), &guard) {

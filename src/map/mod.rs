@@ -13,6 +13,9 @@
 //! # Invariants
 //! - `one-slot`: a live entry is in exactly one slot of the current table, and in no other entry's.
 //! - `whole`: a number is in a slot only while its entry has a hash, a key and a value.
+//! - `by-holder`: tables, chunks, keys and values are unlinked by the lock's holder alone.
+
+#![allow(unsafe_code)]
 
 mod resize;
 mod slab;
@@ -198,6 +201,14 @@ impl<K: Reference, V: Reference, S> Map<K, V, S> {
 
     pub fn lock(&self) -> MapLock<'_, K, V, S> {
         MapLock { map: self, writer: self.writer.0.lock() }
+    }
+
+    /// Takes the lock, and a guard that costs no pin, which is dropped before the lock is.
+    #[inline]
+    pub fn lock_unpinned(&self) -> (MapLock<'_, K, V, S>, Guard) {
+        let locked = self.lock();
+        // SAFETY: `by-holder`.
+        (locked, unsafe { Guard::of_lock() })
     }
 
     pub fn try_lock(&self) -> Option<MapLock<'_, K, V, S>> {

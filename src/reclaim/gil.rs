@@ -13,6 +13,15 @@ pub(crate) fn pin() -> Guard {
 }
 
 impl Guard {
+    /// For who holds a lock.
+    ///
+    /// # Safety
+    /// - It is not used past the unlock.
+    #[inline]
+    pub unsafe fn of_lock() -> Guard {
+        pin()
+    }
+
     /// Runs `code` of a user, with nothing borrowed through the guard.
     pub fn unpinned<R>(&mut self, code: impl FnOnce() -> R) -> R {
         code()

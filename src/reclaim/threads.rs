@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Retired;
-use crate::sync::{AtomicBool, Lock, OnceLock, Ordering, Padded, cores, epoch, sized, stripe, yield_now};
+use crate::sync::{
+    AtomicBool, Lock, Locked, OnceLock, Ordering, Padded, cores, epoch, sized, stripe, yield_now,
+};
 
 /// Values that a bin asks for a grace for at a time: to ask takes as long as ten writes.
 const LOT: usize = sized(32, 1);
@@ -17,18 +19,27 @@ const ADVANCES: usize = sized(4, 1);
 /// A flush gives up after so many tries: another thread is reading.
 const MOST_HASTENED: usize = sized(64, 1);
 
-/// Proof that the thread is reading: what it can see stays.
-pub(crate) struct Guard(epoch::Guard);
+/// Proof that what the thread can see stays: it is pinned, or it holds the lock.
+pub(crate) struct Guard(Option<epoch::Guard>);
 
 #[inline]
 pub(crate) fn pin() -> Guard {
-    Guard(epoch::pin())
+    Guard(Some(epoch::pin()))
 }
 
 impl Guard {
+    /// For who holds a lock, which costs no pin.
+    ///
+    /// # Safety
+    /// - What is read through it is unlinked by the lock's holder alone, and it is not used past the unlock.
+    #[inline]
+    pub unsafe fn of_lock() -> Guard {
+        Guard(None)
+    }
+
     /// Runs `code` unpinned, as code of a user must be (law 4).
     pub fn unpinned<R>(&mut self, code: impl FnOnce() -> R) -> R {
-        self.0.repin_after(code)
+        self.0.as_mut().expect("no user's code runs under a lock").repin_after(code)
     }
 
     /// Frees a box after the grace.
@@ -36,6 +47,8 @@ impl Guard {
     /// # Safety
     /// - `pointer` came from `Box::into_raw`, is unlinked, and is passed here once.
     pub(super) unsafe fn free<T>(&mut self, pointer: *mut T) {
+        let mut pinned = None;
+        let guard = self.0.as_ref().unwrap_or_else(|| pinned.insert(epoch::pin()));
         let address = pointer as usize;
         let free = move || {
             // SAFETY: the caller's: a box, unlinked, passed once; the grace is over.
@@ -43,9 +56,9 @@ impl Guard {
         };
         // SAFETY: the closure outlives the borrow checker's sight of `T`, but what it frees is memory
         // of the cache's own, without keys or values (`Shared`).
-        unsafe { self.0.defer_unchecked(free) };
+        unsafe { guard.defer_unchecked(free) };
         // Else it would wait until its thread has more to free, and outgrown tables are large.
-        self.0.flush();
+        guard.flush();
     }
 }
 
@@ -92,6 +105,7 @@ impl<T, const LOT: usize> Default for Bin<T, LOT> {
 }
 
 impl<T, const LOT: usize> Bin<T, LOT> {
+    #[inline]
     pub fn put(&mut self, retired: Retired<T>) {
         self.open.push(retired);
         if self.open.len() >= LOT {
@@ -113,16 +127,17 @@ impl<T, const LOT: usize> Bin<T, LOT> {
         self.waiting.back().is_none_or(|(grace, _)| grace.is_over())
     }
 
+    /// The oldest lot, if no guard can see it any more.
+    fn next_ready(&mut self) -> Option<Vec<Retired<T>>> {
+        let (grace, _) = self.waiting.front()?;
+        if grace.is_over() { self.waiting.pop_front().map(|(_, lot)| lot) } else { None }
+    }
+
     /// Hands out what no guard can see any more.
+    #[inline]
     pub fn take_ready(&mut self, mut take: impl FnMut(T)) {
-        while let Some((grace, _)) = self.waiting.front() {
-            if !grace.is_over() {
-                break;
-            }
-            let (_, lot) = self.waiting.pop_front().expect("the front was just seen");
-            for retired in lot {
-                take(retired.open());
-            }
+        while let Some(lot) = self.next_ready() {
+            lot.into_iter().for_each(|retired| take(retired.open()));
         }
     }
 
@@ -166,38 +181,39 @@ impl<T> Bins<T> {
 
     /// Takes in what left, and drops what no reader can see any more. The thread is attached, and
     /// neither pinned nor under a lock: a drop may run anything.
+    #[inline]
     pub fn release(&self, left: impl Iterator<Item = Retired<T>>) {
-        let mut ready = Vec::new();
         let bins = self.made();
         let bin = &bins[stripe() & (bins.len() - 1)].0;
-        let waiting = {
-            let mut bin = bin.lock();
-            let before = bin.waiting.len();
-            left.for_each(|retired| bin.put(retired));
-            if bin.waiting.len() > before {
-                Grace::hasten(|| bin.is_ready());
-            }
-            bin.take_ready(|value| ready.push(value));
-            bin.waiting.len()
-        };
-        if waiting > MOST_WAITING {
-            Self::give_turns(bin, &mut ready);
+        let mut locked = bin.lock();
+        let before = locked.waiting.len();
+        left.for_each(|retired| locked.put(retired));
+        // Mostly a lot is not full yet, and none waits.
+        if !locked.waiting.is_empty() {
+            Self::release_lots(bin, locked, before);
         }
-        drop(ready);
     }
 
-    /// Lets other threads go on: one that was stopped while it read holds all graces up.
+    /// Drops the lots whose grace is over, and sees to it that few wait. There were so many `before`.
     #[cold]
-    fn give_turns(bin: &Lock<Bin<T, LOT>>, ready: &mut Vec<T>) {
+    fn release_lots<'a>(bin: &'a Lock<Bin<T, LOT>>, mut locked: Locked<'a, Bin<T, LOT>>, before: usize) {
+        if locked.waiting.len() > before {
+            Grace::hasten(|| locked.is_ready());
+        }
+        let mut ready: Vec<_> = std::iter::from_fn(|| locked.next_ready()).collect();
+        // Other threads may go on meanwhile: one that was stopped while it read holds all graces up.
         for _ in 0..MOST_TURNS {
-            yield_now();
-            Grace::hasten(|| false);
-            let mut bin = bin.lock();
-            bin.take_ready(|value| ready.push(value));
-            if bin.waiting.len() <= MOST_WAITING {
+            if locked.waiting.len() <= MOST_WAITING {
                 break;
             }
+            drop(locked);
+            yield_now();
+            Grace::hasten(|| false);
+            locked = bin.lock();
+            ready.extend(std::iter::from_fn(|| locked.next_ready()));
         }
+        drop(locked);
+        ready.into_iter().flatten().for_each(|retired| drop(retired.open()));
     }
 
     /// Drops everything, unless another thread is reading.
