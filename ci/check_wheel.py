@@ -52,7 +52,7 @@ class Wheel:
 
 
 def check_metadata(wheel: Wheel) -> Iterator[str]:
-    """Twine's strict check, the version of Cargo.toml, the licence's text, classifiers that PyPI knows."""
+    """Twine's strict check; the version, the licence's text and the addresses; classifiers that PyPI knows."""
     from trove_classifiers import classifiers
 
     twine = [sys.executable, "-m", "twine", "--no-color", "check", "--strict", str(wheel.path)]
@@ -68,6 +68,9 @@ def check_metadata(wheel: Wheel) -> Iterator[str]:
         yield f"the licence must be MIT, got {metadata['License-Expression']}"
     if wheel.files.get(f"{wheel.info}/licenses/LICENSE") != (ROOT / "LICENSE").read_bytes():
         yield "licenses/LICENSE is not the project's"
+    urls = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"].get("urls", {})
+    if sorted(metadata.get_all("Project-URL", [])) != sorted(f"{name}, {url}" for name, url in urls.items()):
+        yield f"the addresses must be {urls}, got {metadata.get_all('Project-URL', [])}"
     given = metadata.get_all("Classifier", [])
     yield from (f"PyPI knows no classifier {name!r}" for name in given if name not in classifiers)
     for tag in wheel.tags():

@@ -2,6 +2,9 @@
 
 What it leaves there is checked, and has passed the tests on each interpreter given. It needs Rust and those
 interpreters. ci/wheel and ci/test are for Linux and for work on the project: they keep what takes long.
+
+The addresses in the metadata are of the repository whose workflow runs this, so that wherever the project is published
+from, they lead there.
 """
 
 import os
@@ -16,6 +19,24 @@ from pathlib import Path
 from check_wheel import CHECKS, ROOT
 
 DIST = ROOT / "dist"
+PYPROJECT = ROOT / "pyproject.toml"
+
+
+def address() -> str | None:
+    """The repository of the workflow that this runs in."""
+    server, repository = os.environ.get("GITHUB_SERVER_URL"), os.environ.get("GITHUB_REPOSITORY")
+    return f"{server}/{repository}" if server and repository else None
+
+
+def with_urls(pyproject: str, address: str) -> str:
+    """The project's metadata with the addresses that a repository has."""
+    urls = {
+        "Repository": address,
+        "Documentation": f"{address}#readme",
+        "Changelog": f"{address}/blob/main/CHANGELOG.md",
+        "Issues": f"{address}/issues",
+    }
+    return f"{pyproject}\n[project.urls]\n" + "".join(f'{name} = "{url}"\n' for name, url in urls.items())
 
 
 def tools(name: str) -> list[str]:
@@ -75,13 +96,19 @@ def make_sdist(scratch: Path, python: str) -> None:
 def main() -> None:
     kind, *pythons = sys.argv[1:]
     shutil.rmtree(DIST, ignore_errors=True)
-    with tempfile.TemporaryDirectory() as folder:
-        if kind == "wheel":
-            make_wheel(Path(folder), pythons)
-        elif kind == "sdist":
-            make_sdist(Path(folder), *pythons)
-        else:
-            sys.exit(f"release.py makes a wheel or an sdist, got {kind}")
+    pyproject = PYPROJECT.read_text(encoding="utf-8")
+    if (repository := address()) is not None:
+        PYPROJECT.write_text(with_urls(pyproject, repository), encoding="utf-8")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            if kind == "wheel":
+                make_wheel(Path(folder), pythons)
+            elif kind == "sdist":
+                make_sdist(Path(folder), *pythons)
+            else:
+                sys.exit(f"release.py makes a wheel or an sdist, got {kind}")
+    finally:
+        PYPROJECT.write_text(pyproject, encoding="utf-8")
 
 
 if __name__ == "__main__":
