@@ -70,6 +70,17 @@ impl AtOnce {
 
 const _: () = assert!(align_of::<Moka>() <= 16, "CPython aligns no object further");
 
+/// How a computation failed. After an interrupt and the like those who wait try for themselves.
+fn failure(py: Python<'_>, error: PyErr) -> Failure<Raised> {
+    let is_failure = |error: &PyErr| convert::is_failure(py, error);
+    let (error, shared) = match is_failure(&error).then(|| Raised::for_others(py, &error)) {
+        // A signal came while it was copied.
+        Some(Err(interrupt)) if !is_failure(&interrupt) => (interrupt, None),
+        shared => (error, shared.and_then(Result::ok)),
+    };
+    Failure { error: Raised::new(py, error), shared }
+}
+
 impl Moka {
     pub fn core(&self) -> &Core {
         &self.core
@@ -254,11 +265,7 @@ impl Moka {
             // A load may take its time.
             self.settle(py, std::mem::take(left));
             let weighed = self.counts.load(compute).and_then(|value| Ok((self.weigh(key, &value)?, value)));
-            weighed.map(|(weight, value)| (Object::kept(&value), weight)).map_err(|error| {
-                let is_failure = convert::is_failure(py, &error);
-                let shared = if is_failure { Raised::for_others(py, &error) } else { None };
-                Failure { error: Raised::new(py, error), shared }
-            })
+            weighed.map(|(weight, value)| (Object::kept(&value), weight)).map_err(|error| failure(py, error))
         };
         // Law 2: only the park itself runs detached.
         let mut pause = |park: &(dyn Fn() + Sync)| {

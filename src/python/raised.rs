@@ -22,14 +22,14 @@ impl Raised {
         Raised { exception: Object::new(error.into_value(py).into_any()), is_shared: false }
     }
 
-    /// What those fail with who wait for a computation that raised this; `None` where there is no copy to be had.
-    pub fn for_others(py: Python<'_>, error: &PyErr) -> Option<Self> {
+    /// What those fail with who wait for a computation that raised this. The error is of the copy, or a signal's.
+    pub fn for_others(py: Python<'_>, error: &PyErr) -> PyResult<Self> {
         let exception = error.value(py).as_any();
         if cfg!(not(Py_GIL_DISABLED)) {
-            return Some(Raised { exception: Object::of(exception), is_shared: false });
+            return Ok(Raised { exception: Object::of(exception), is_shared: false });
         }
-        let copy = copied(exception).ok()?;
-        Some(Raised { exception: Object::new(copy.unbind()), is_shared: true })
+        let copy = copied(exception)?;
+        Ok(Raised { exception: Object::new(copy.unbind()), is_shared: true })
     }
 
     pub fn into_error(self, py: Python<'_>) -> PyErr {
