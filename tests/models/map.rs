@@ -150,3 +150,18 @@ fn a_writer_beside_a_removal_does_not_write_to_what_has_left() {
         world.end();
     });
 }
+
+#[test]
+fn a_number_of_one_key_is_not_given_to_another_under_a_writer() {
+    // Of one hash, so that the other key would be in the very place that the writer found.
+    model(2, || {
+        let world = Arc::new(World::new(7, false, one_hash).asking());
+        world.set(1, 10);
+        let writer = spawn(&world, |world| world.set(1, 11));
+        world.remove(1);
+        world.set(2, 20);
+        writer.join().expect("no panic");
+        assert_eq!(world.get(2), Some(20));
+        world.end();
+    });
+}
