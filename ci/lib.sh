@@ -92,12 +92,20 @@ one_at_a_time() {
 }
 
 # Runs a command with a cargo target folder of its own, NAME, which is kept between runs and used by one
-# command at a time.
+# command at a time. Cargo goes by the times of files and tells checkouts apart by nothing: what another checkout than this
+# one has left of the crate itself is forgotten, or it could stand for files that are older than it.
 with_target() {
   local target=$CACHE/target/$1
   shift
   mkdir -p "$target"
-  (flock 7 && CARGO_TARGET_DIR=$target "$@") 7>"$target.lock"
+  (
+    flock 7
+    if [ "$(cat "$target.root" 2>/dev/null)" != "$ROOT" ]; then
+      find "$target" -path '*/.fingerprint/moka_py*' -prune -exec rm -rf {} +
+      echo "$ROOT" >"$target.root"
+    fi
+    CARGO_TARGET_DIR=$target "$@"
+  ) 7>"$target.lock"
 }
 
 # Has what is built from here on name its crates, in the messages of panics, without a path of this machine. (The variable
