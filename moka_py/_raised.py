@@ -5,15 +5,17 @@ counts references wrongly where threads do that to one object at the same time.
 """
 
 from contextlib import suppress
-from types import MemberDescriptorType
+from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any
 
 _HEAP_TYPE = 1 << 9
 
-# Those of the class itself, whatever a subclass makes of these names.
-_ARGS, _DICT, _CAUSE, _CONTEXT, _TRACEBACK = (
-    vars(BaseException)[name] for name in ("args", "__dict__", "__cause__", "__context__", "__traceback__")
-)
+# Those of the class itself, whatever a subclass makes of these names. `__suppress_context__` comes after what sets it.
+_DICT = vars(BaseException)["__dict__"]
+_COMMON = [
+    vars(BaseException)[name] for name in ("args", "__traceback__", "__context__", "__cause__", "__suppress_context__")
+]
+_GROUPED = [vars(BaseExceptionGroup)[name] for name in ("message", "exceptions")]
 
 
 def copied(error: Any) -> Any:
@@ -23,24 +25,24 @@ def copied(error: Any) -> Any:
     """
     kind = type(error)
     builtin: Any = next(base for base in kind.__mro__ if not base.__flags__ & _HEAP_TYPE)
-    copy = builtin.__new__(kind, *_ARGS.__get__(error))
-    if type(copy) is not kind:
-        raise TypeError(f"{kind.__qualname__} makes another class of its arguments")
+    # What a group holds is set when it is made, and all else below.
+    grouped = [field.__get__(error) for field in _GROUPED] if isinstance(error, BaseExceptionGroup) else []
+    copy = builtin.__new__(kind, *grouped)
     attributes = _DICT.__get__(copy)
     attributes.update(_DICT.__get__(error))
     notes = attributes.get("__notes__")
     if type(notes) is list:
         attributes["__notes__"] = notes.copy()
-    for descriptor in (_CAUSE, _CONTEXT, _TRACEBACK):
-        descriptor.__set__(copy, descriptor.__get__(error))
+    for field in _COMMON:
+        field.__set__(copy, field.__get__(error))
     # What is kept in slots, and in the fields of builtin classes.
-    for base in kind.__mro__:
-        for member in list(vars(base).values()):
-            if isinstance(member, MemberDescriptorType):
-                # One that is not set raises, and so does one that is read-only, which was set when the copy was made.
+    for base in kind.__mro__[: kind.__mro__.index(BaseException)]:
+        for field in list(vars(base).values()):
+            if isinstance(field, MemberDescriptorType | GetSetDescriptorType):
+                # One that is not set raises, and so does one that is read-only.
                 with suppress(AttributeError, TypeError):
-                    value = member.__get__(error)
-                    # A field that is not set reads as None, but one set to None is shown.
+                    value = field.__get__(error)
+                    # A field that is not set may read as None, but one set to None is shown.
                     if value is not None or base.__flags__ & _HEAP_TYPE:
-                        member.__set__(copy, value)
+                        field.__set__(copy, value)
     return copy

@@ -506,3 +506,31 @@ def test_threads_that_drop_unawaited_calls_beside_the_collector():
             gc.collect()
 
     run_threads(drop, hammer)
+
+
+def stop_with_42(*args):
+    raise StopIteration(42)
+
+
+@WAIT
+@pytest.mark.parametrize("where", ["hash", "eq", "key function", "weigher"])
+def test_stop_iteration_of_a_users_code_is_no_result(where, wait):
+    # Who awaits took it for the value that a coroutine returns, and the function had not run.
+    class Argument:
+        __hash__ = stop_with_42 if where == "hash" else lambda self: 1
+        __eq__ = stop_with_42 if where == "eq" else object.__eq__
+
+    options = {"key": {"key function": stop_with_42}.get(where), "weigher": {"weigher": stop_with_42}.get(where)}
+
+    @cached(wait_concurrent=wait, **{name: option for name, option in options.items() if option})
+    async def function(x):
+        return "a result"
+
+    async def main():
+        if where == "eq":
+            await function(Argument())
+        with pytest.raises(RuntimeError, match="coroutine raised StopIteration") as raised:
+            await function(Argument())
+        assert isinstance(raised.value.__cause__, StopIteration) and raised.value.__cause__.value == 42
+
+    run(main)

@@ -2,6 +2,7 @@
 
 import threading
 import traceback
+import urllib.error
 
 import pytest
 from cached_helpers import at_once
@@ -41,6 +42,19 @@ class Bare(Exception):
     __dict__ = property()
 
 
+class Failed(OSError):
+    """Leaves its arguments to `OSError.__init__`, as `requests.RequestException` does."""
+
+    def __init__(self, *args, response=None):
+        self.response = response
+        super().__init__(*args)
+
+
+def changed(error, *args):
+    error.args = args
+    return error
+
+
 KINDS = [
     lambda: ValueError("x"),
     lambda: KeyError(("a", 1)),
@@ -52,7 +66,12 @@ KINDS = [
     lambda: ImportError("x", name="name", path="path"),
     lambda: AttributeError("x", name="name", obj=3),
     lambda: StopIteration(3),
-    lambda: MemoryError(),
+    lambda: MemoryError("why"),
+    lambda: Failed("no answer", response=1),
+    lambda: Failed(111, "refused", "file"),
+    lambda: urllib.error.URLError("no host"),
+    lambda: changed(OSError("a text"), 2, "none"),
+    lambda: changed(ExceptionGroup("group", [ValueError(1)]), "other"),
     lambda: ExceptionGroup("group", [ValueError(1), KeyError(2)]),
     lambda: Coded(7),
     lambda: Slotted(5),
@@ -60,7 +79,7 @@ KINDS = [
 ]
 FIELDS = (
     "characters_written code encoding end errno exceptions filename filename2 lineno message msg name none obj object"
-    " offset path reason start strerror text unset value x"
+    " offset path print_file_and_line reason response start strerror text unset value x"
 ).split()
 
 

@@ -154,3 +154,17 @@ cache.clear()
 check()
 """
     )
+
+
+@pytest.mark.parametrize("between", ["function", "partial(function)"])
+def test_cached_function_over_another_forty_thousand_deep_is_freed(between):
+    run_script(
+        f"""
+from functools import partial
+from moka_py import cached
+function = partial(int)
+for _ in range(40_000):
+    function = cached({between})
+del function
+"""
+    )

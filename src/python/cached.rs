@@ -29,8 +29,10 @@ use super::arguments::Given;
 use super::call::{self, Lost};
 use super::coroutine_type;
 use super::counts::Load;
+use super::end;
 use super::heap_type::{Spec, getter, member, method, slot};
 use super::memo::{Made, Memo, Mode};
+use super::object::Object;
 
 #[repr(C)]
 struct Cached {
@@ -185,12 +187,14 @@ unsafe extern "C" fn dealloc(slf: *mut ffi::PyObject) {
     // SAFETY: likewise.
     unsafe { ffi::PyObject_ClearWeakRefs(slf) };
     // SAFETY: likewise.
-    unsafe { clear(slf) };
-    // SAFETY: likewise.
     let this = unsafe { &mut *slf.cast::<Cached>() };
-    let memo = std::mem::replace(&mut this.memo, ptr::null_mut());
-    // SAFETY: an owned reference, or null.
-    unsafe { ffi::Py_XDECREF(memo) };
+    let held = [&mut this.dict, &mut this.memo].map(|field| std::mem::replace(field, ptr::null_mut()));
+    // SAFETY: `called`.
+    let py = unsafe { Python::assume_attached() };
+    // SAFETY: owned references, or null.
+    let held = held.map(|object| unsafe { Bound::from_owned_ptr_or_opt(py, object) });
+    // Of these the function may be, and that another cached one.
+    end::drop_objects(held.into_iter().flatten().map(|object| Object::new(object.unbind())));
     // SAFETY: `called`.
     let kind = unsafe { ffi::Py_TYPE(slf) };
     // SAFETY: it was allocated by the type's generic function, for the collector.

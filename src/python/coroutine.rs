@@ -110,6 +110,32 @@ pub(super) fn raise(kind: *mut ffi::PyObject, text: &CStr) -> Outcome {
     Outcome::Raises
 }
 
+/// Makes a `StopIteration` that is set a `RuntimeError`, as a coroutine does (PEP 479): who awaits would take it for a
+/// result. It comes of a user's code that looks the arguments up: of a key, a key function or a weigher.
+#[cold]
+fn refuse_stop() {
+    // SAFETY: `called`.
+    let kind = unsafe { ffi::PyExc_StopIteration };
+    // SAFETY: `called`; an exception is set.
+    if unsafe { ffi::PyErr_ExceptionMatches(kind) } == 0 {
+        return;
+    }
+    // SAFETY: `called`; an exception is set.
+    let stop = unsafe { ffi::PyErr_GetRaisedException() };
+    // SAFETY: `called`.
+    raise(unsafe { ffi::PyExc_RuntimeError }, c"coroutine raised StopIteration");
+    // SAFETY: `called`; an exception is set.
+    let error = unsafe { ffi::PyErr_GetRaisedException() };
+    // SAFETY: the reference taken above.
+    let cause = unsafe { ffi::Py_NewRef(stop) };
+    // SAFETY: both are exceptions; takes the reference.
+    unsafe { ffi::PyException_SetCause(error, cause) };
+    // SAFETY: likewise; takes the reference from above.
+    unsafe { ffi::PyException_SetContext(error, stop) };
+    // SAFETY: `called`; takes the reference from above.
+    unsafe { ffi::PyErr_SetRaisedException(error) };
+}
+
 pub(super) fn none() -> *mut ffi::PyObject {
     // SAFETY: `called`.
     unsafe { ffi::Py_None() }
@@ -210,6 +236,9 @@ impl Body {
             // SAFETY: `turn`.
             _ => unsafe { self.go_on(how) },
         };
+        if let Outcome::Raises = outcome {
+            refuse_stop();
+        }
         match outcome {
             Outcome::Yields(_) => self.leave(PAUSED),
             // SAFETY: `turn`.

@@ -1,8 +1,8 @@
-//! The end: of caches inside caches, and of the interpreter under a thread that waits.
+//! The end: of caches inside caches and cached functions over others, and of the interpreter under a thread that waits.
 //!
 //! A cache that dies drops its values, and one of them may be the last reference to another cache, and so on,
-//! each a few frames deeper on the stack. CPython's containers break such chains with a trashcan; so does
-//! [`drop_contents`].
+//! each a few frames deeper on the stack; and so with a cached function over another. CPython's containers break such
+//! chains with a trashcan; so does [`drop_contents`].
 
 use std::cell::{Cell, RefCell};
 use std::sync::OnceLock;
@@ -13,7 +13,8 @@ use std::thread::{self, ThreadId};
 use pyo3::prelude::*;
 
 use super::object::Object;
-use crate::Departures;
+use crate::reclaim::Retired;
+use crate::{Cause, Departures};
 
 /// Caches that die inside each other before the rest wait for their turn.
 const DEEPEST: usize = 30;
@@ -43,6 +44,15 @@ pub(super) fn drop_contents(mut take: impl FnMut() -> Option<Contents>) {
         contents.drop_unseen();
     }
     DEPTH.set(depth);
+}
+
+/// Drops what another dying object held, in the same way.
+pub(super) fn drop_objects(objects: impl Iterator<Item = Object>) {
+    let mut contents = Contents::new();
+    // Nobody is told of a cause.
+    objects.for_each(|object| contents.push(Retired::of((None, object)), Cause::Explicit));
+    let mut contents = Some(contents);
+    drop_contents(|| contents.take());
 }
 
 /// The thread that ends the interpreter, once it does.
