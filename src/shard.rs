@@ -43,11 +43,12 @@ pub(crate) struct Shard<K, V> {
     is_plain: bool,
 }
 
-/// What the lock guards besides the map.
+/// What the lock guards besides the map. What every write needs comes first.
+#[repr(C)]
 struct State {
     policy: Policy,
-    deadlines: DeadlineQueue,
     weights: Weights,
+    deadlines: DeadlineQueue,
 }
 
 /// What the policy sees of the entries.

@@ -40,13 +40,16 @@ pub(crate) struct Map<K, V, S> {
     writer: Padded<Lock<Writer<S>>>,
 }
 
+/// In this order, so that what every write needs lies in few cache lines, beside the lock: mostly another thread has
+/// written them last.
+#[repr(C)]
 struct Writer<S> {
     live: usize,
     tombstones: usize,
     /// The next table, while it is filled.
-    resize: Option<Resize>,
-    slab: SlabWriter,
+    resize: Option<Box<Resize>>,
     state: S,
+    slab: SlabWriter,
 }
 
 /// What a look-up saw at a glance.
@@ -398,7 +401,7 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
         };
         let mut next = match resize.take().filter(|next| next.fits(*live)) {
             Some(next) => next,
-            None => Resize::begin(table, *live)?,
+            None => Box::new(Resize::begin(table, *live)?),
         };
         // It has ended long before that, unless it was begun more than once.
         let is_late = *live + *tombstones >= table.len() / 8 * 7;

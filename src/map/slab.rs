@@ -56,14 +56,15 @@ impl<'g, K, V> Found<'g, K, V> {
     }
 }
 
-/// What the lock's holder knows besides.
+/// What the lock's holder knows besides. What is used most comes first.
+#[repr(C)]
 pub(super) struct SlabWriter {
     /// For each chunk: is there a number to give out?
     room: u32,
-    chunks: [ChunkState; CHUNKS],
-    resting: Bin<u32, RESTING_LOT>,
     /// Whether any entry ever had a deadline.
     has_lives: bool,
+    resting: Bin<u32, RESTING_LOT>,
+    chunks: [ChunkState; CHUNKS],
     /// The cache's time to idle, in nanoseconds; 0 if it has none.
     tti: u64,
 }
