@@ -43,6 +43,8 @@ LONGEST = 2.0
 MAY_WAIT = 64 if FREE_THREADED else 0
 # Values that a thread may hold besides: those of a small cache and of the call under way.
 IN_HAND = 32
+# Once: each time it makes a class, and CPython 3.13t lets classes live for ever.
+LIBRARY = ctypes.CDLL(None)
 # How much each may rise after the warm-up.
 GROWTH = {"resident": 0.25 if FREE_THREADED else 0.05, "blocks": 0.05, "heap": 0.05}
 
@@ -295,14 +297,13 @@ def resident():
 
 def heap():
     """The bytes that are in use of the C library's heap; `None` where it does not tell."""
-    library = ctypes.CDLL(None)
-    if not hasattr(library, "malloc_info"):
+    if not hasattr(LIBRARY, "malloc_info"):
         return None
-    library.fdopen.restype = ctypes.c_void_p
+    LIBRARY.fdopen.restype = ctypes.c_void_p
     with tempfile.TemporaryFile() as file:
-        stream = ctypes.c_void_p(library.fdopen(os.dup(file.fileno()), b"w"))
-        library.malloc_info(0, stream)
-        library.fclose(stream)
+        stream = ctypes.c_void_p(LIBRARY.fdopen(os.dup(file.fileno()), b"w"))
+        LIBRARY.malloc_info(0, stream)
+        LIBRARY.fclose(stream)
         file.seek(0)
         of_all = file.read().decode().rpartition("</heap>")[2]
     free = sum(int(size) for size in re.findall(r'type="(?:fast|rest)" count="\d+" size="(\d+)"', of_all))
