@@ -520,9 +520,9 @@ def test_stop_iteration_of_a_users_code_is_no_result(where, wait):
         __hash__ = stop_with_42 if where == "hash" else lambda self: 1
         __eq__ = stop_with_42 if where == "eq" else object.__eq__
 
-    options = {"key": {"key function": stop_with_42}.get(where), "weigher": {"weigher": stop_with_42}.get(where)}
+    option = {"key function": "key", "weigher": "weigher"}.get(where)
 
-    @cached(wait_concurrent=wait, **{name: option for name, option in options.items() if option})
+    @cached(wait_concurrent=wait, **({option: stop_with_42} if option else {}))
     async def function(x):
         return "a result"
 

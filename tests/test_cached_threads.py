@@ -88,7 +88,8 @@ def test_failure_is_shared_and_not_cached():
 
     errors = at_once(8, lambda _: function(1))
     assert_raised_for_each(errors[0], errors[1:])
-    assert all(error.args == ("first",) and error.__context__ is None for error in errors)
+    assert isinstance(errors[0], LookupError) and errors[0].args == ("first",)
+    assert all(error.__cause__ is None and error.__context__ is None for error in errors)
     assert function(1) == "fine"
     assert runs == [1, 1]
     assert function.cache_info() == (0, 2, 128, 1)

@@ -122,13 +122,25 @@ impl Shared {
         self: &Arc<Self>,
         outcome: Result<u64, Failure<Error>>,
     ) -> (thread::JoinHandle<Loaded>, mpsc::Sender<()>) {
+        self.leader_by(|shared, wait| {
+            shared.load(0, 1, || {
+                wait();
+                outcome
+            })
+        })
+    }
+
+    /// The same in a way of its own, which calls what it is given where it is to wait, once.
+    pub fn leader_by<R: Send + 'static>(
+        self: &Arc<Self>,
+        body: impl FnOnce(&Self, &dyn Fn()) -> R + Send + 'static,
+    ) -> (thread::JoinHandle<R>, mpsc::Sender<()>) {
         let (begun, has_begun) = mpsc::channel();
         let (end, ended) = mpsc::channel::<()>();
         let leader = self.thread(move |shared| {
-            shared.load(0, 1, || {
+            body(shared, &|| {
                 begun.send(()).expect("the test waits");
                 shared.detached(|| ended.recv().expect_err("nothing is sent"));
-                outcome
             })
         });
         has_begun.recv().expect("the leader begins");

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::{Arc, Barrier, mpsc};
+use std::sync::{Arc, Barrier};
 use std::thread;
 
 use moka_py::{Cause, Config, Cursor, Departures, Failure, Kind, Lifetime, LoadError, Stored};
@@ -86,9 +86,7 @@ fn a_failure_is_shared_and_not_cached() {
 fn who_waits_for_a_leader_that_cannot_store_its_value_gets_it() {
     must_end(|| {
         let shared = Shared::one();
-        let (begun, has_begun) = mpsc::channel();
-        let (end, ended) = mpsc::channel::<()>();
-        let leader = shared.thread(move |shared| {
+        let (leader, end) = shared.leader_by(|shared, wait| {
             let equals = |key: &Key| if key.id() == 2 { Err("boom") } else { Ok(key.id() == 1) };
             let query = Asking { key: Key::new(1, &shared.tally), hash: mixed(1), equals };
             shared.load_query(0, &query, || {
@@ -97,12 +95,10 @@ fn who_waits_for_a_leader_that_cannot_store_its_value_gets_it() {
                 call(&shared.caches[0], |left| shared.caches[0].set(&other, stored, left))
                     .0
                     .expect("no failure");
-                begun.send(()).expect("the test waits");
-                shared.detached(|| ended.recv().expect_err("nothing is sent"));
+                wait();
                 Ok(10)
             })
         });
-        has_begun.recv().expect("the leader begins");
         let waiters = shared.waiters(3, 99);
         drop(end);
         assert_eq!(leader.join().expect("no panic"), Err(LoadError::User("boom")));
@@ -128,19 +124,15 @@ fn of_those_who_waited_for_one_who_gave_up_one_computes() {
 fn a_leader_that_panics_leaves_nobody_waiting() {
     must_end(|| {
         let shared = Shared::one();
-        let (begun, has_begun) = mpsc::channel();
-        let (end, ended) = mpsc::channel::<()>();
-        let leader = shared.thread(move |shared| {
+        let (leader, end) = shared.leader_by(|shared, wait| {
             let computation = std::panic::AssertUnwindSafe(|| {
                 shared.load(0, 1, || {
-                    begun.send(()).expect("the test waits");
-                    shared.detached(|| ended.recv().expect_err("nothing is sent"));
+                    wait();
                     panic!("on purpose")
                 })
             });
             std::panic::catch_unwind(computation).is_err()
         });
-        has_begun.recv().expect("the leader begins");
         let waiters = shared.waiters(2, 12);
         drop(end);
         assert!(leader.join().expect("it was caught"));
