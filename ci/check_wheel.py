@@ -24,7 +24,7 @@ MOST_BYTES = 3_000_000
 
 # Paths that only the machine has on which it was built, in any file of the wheel.
 OF_A_MACHINE = re.compile(
-    rb"(?:/home/|/root/|/Users/|[A-Z]:[\\/]Users[\\/])[\w.]|\.cargo[\\/]registry|\.rustup[\\/]|path\+file:///[^#]"
+    rb"(?:/(?:home|root|Users)/|[A-Z]:[\\/]Users[\\/])[\w.]|\.cargo[\\/]registry|\.rustup[\\/]|path\+file:///[^#]"
 )
 
 

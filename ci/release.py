@@ -7,6 +7,7 @@ The addresses in the metadata are of the repository whose workflow runs this, so
 from, they lead there.
 """
 
+import contextlib
 import os
 import re
 import shlex
@@ -14,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from check_wheel import CHECKS, ROOT
@@ -93,22 +95,31 @@ def make_sdist(scratch: Path, python: str) -> None:
     test(scratch / "test", python, sdist)
 
 
+@contextlib.contextmanager
+def addressed() -> Iterator[None]:
+    """Has pyproject.toml name the repository meanwhile, where it is known."""
+    repository = address()
+    if repository is None:
+        yield
+        return
+    before = PYPROJECT.read_bytes()
+    PYPROJECT.write_text(with_urls(before.decode(), repository), encoding="utf-8", newline="")
+    try:
+        yield
+    finally:
+        PYPROJECT.write_bytes(before)
+
+
 def main() -> None:
     kind, *pythons = sys.argv[1:]
     shutil.rmtree(DIST, ignore_errors=True)
-    pyproject = PYPROJECT.read_text(encoding="utf-8")
-    if (repository := address()) is not None:
-        PYPROJECT.write_text(with_urls(pyproject, repository), encoding="utf-8")
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            if kind == "wheel":
-                make_wheel(Path(folder), pythons)
-            elif kind == "sdist":
-                make_sdist(Path(folder), *pythons)
-            else:
-                sys.exit(f"release.py makes a wheel or an sdist, got {kind}")
-    finally:
-        PYPROJECT.write_text(pyproject, encoding="utf-8")
+    with addressed(), tempfile.TemporaryDirectory() as folder:
+        if kind == "wheel":
+            make_wheel(Path(folder), pythons)
+        elif kind == "sdist":
+            make_sdist(Path(folder), *pythons)
+        else:
+            sys.exit(f"release.py makes a wheel or an sdist, got {kind}")
 
 
 if __name__ == "__main__":

@@ -101,6 +101,12 @@ check_pyright() {
   PYRIGHT_PYTHON_IGNORE_WARNINGS=1 "$lint/bin/python" -m pyright --pythonpath "$lint/bin/python" tests/typing
 }
 
+# run_tests ENVIRONMENT SECONDS: the tests of the package that is installed there, in so many seconds.
+run_tests() {
+  timeout --foreground -s INT -k 30 "$2" "$1/bin/python" -P -m pytest -n 2 -q --tb=short --import-mode=importlib \
+    -c pyproject.toml --rootdir . -p no:cacheprovider tests
+}
+
 # What needs neither a wheel nor an interpreter with the package.
 quick_steps() {
   need_rust
