@@ -2,9 +2,9 @@
 //!
 //! # How it works
 //! Chunk 0 holds 16 entries, each further one twice as many as the one before it, so that 28 chunks name every number
-//! and an entry never moves: the top bit of a number and 16 names the chunk, the bits below it the place. The memory comes zeroed, which is an empty entry; what no entry has used is
-//! never touched. Numbers are given out from the lowest chunk that has one, so that high chunks drain and
-//! can go.
+//! and an entry never moves: the top bit of a number and 16 names the chunk, the bits below it the place. The memory
+//! comes zeroed, which is an empty entry; what no entry has used is never touched. Numbers are given out from the
+//! lowest chunk that has one, so that high chunks drain and can go.
 //!
 //! A freed number rests in a bin until no reader can still hold it from a slot: only then may another key
 //! move in.
