@@ -27,6 +27,9 @@ OF_A_MACHINE = re.compile(
     rb"(?:/(?:home|root|Users)/|[A-Z]:[\\/]Users[\\/])[\w.]|\.cargo[\\/]registry|\.rustup[\\/]|path\+file:///[^#]"
 )
 
+# What a module says where PyO3 was built without its pool of references.
+OF_NO_POOL = b"without the thread being attached"
+
 
 class Wheel:
     """A wheel file, and what its name and its metadata say."""
@@ -95,6 +98,8 @@ def check_modules(wheel: Wheel) -> Iterator[str]:
         print(f"{file}: {len(data):,} bytes")
         if len(data) > MOST_BYTES:
             yield f"{file} has {len(data):,} bytes, more than {MOST_BYTES:,}"
+        if OF_NO_POOL not in data:
+            yield f"{file} was built without the flags of .cargo/config.toml: PyO3 has its pool of references"
 
 
 def check_platform(wheel: Wheel) -> Iterator[str]:

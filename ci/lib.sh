@@ -84,6 +84,18 @@ need_rust() {
   rust_serves || fail "this crate needs Rust $(sed -n 's/^rust-version = //p' "$ROOT/Cargo.toml") or later, which could not be installed: see https://rustup.rs"
 }
 
+# Puts an llvm-profdata in PATH that reads the profiles of this rustc, by the given interpreter. Fails where there is none.
+need_profdata() {
+  local python=$1 folder newest
+  if ! folder=$("$python" "$ROOT/ci/profdata.py" 2>/dev/null); then
+    # A rustc of Debian's has no rustup to ask.
+    newest=$(apt-cache search --names-only '^llvm-[0-9]+$' 2>/dev/null | cut -d' ' -f1 | sort -V | tail -n 1)
+    if [ -n "$newest" ]; then apt_install "$newest"; fi
+    folder=$("$python" "$ROOT/ci/profdata.py") || return
+  fi
+  PATH=$folder:$PATH
+}
+
 # Waits until no other script holds the name in this checkout, and holds it until this one ends.
 one_at_a_time() {
   mkdir -p "$ROOT/target"
@@ -108,9 +120,13 @@ with_target() {
   ) 7>"$target.lock"
 }
 
-# Has what is built from here on name its crates, in the messages of panics, without a path of this machine. (The variable
-# adds to what .cargo/config.toml says; RUSTFLAGS would replace it.)
-hide_paths() { export CARGO_BUILD_RUSTFLAGS="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}/registry/src=crates"; }
+# Has what is built from here on name its crates, in the messages of panics, without a path of this machine. (RUSTFLAGS would
+# replace what .cargo/config.toml says, and this variable does so where maturin builds by a profile: so that comes first.)
+hide_paths() {
+  local flags
+  flags=$(sed -n 's/^rustflags = \[\(.*\)\]$/\1/p' "$ROOT/.cargo/config.toml" | tr -d '",')
+  export CARGO_BUILD_RUSTFLAGS="$flags --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}/registry/src=crates"
+}
 
 # Prints a virtual environment for VERSION which holds the tools named after it. It is made once for each
 # list of tools, and no step changes it afterwards.

@@ -15,9 +15,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import profdata
 from check_wheel import CHECKS, ROOT
 
 DIST = ROOT / "dist"
@@ -72,12 +74,19 @@ def test(scratch: Path, python: str, package: Path) -> None:
 def make_wheel(scratch: Path, pythons: list[str]) -> None:
     """One wheel for all the interpreters, built, merged, checked and tested."""
     build = environment(scratch / "build", pythons[0], *tools("BUILD_TOOLS"), *tools("RELEASE_TOOLS"))
-    # As `hide_paths` of ci/lib.sh has it.
+    # As `need_profdata` and `hide_paths` of ci/lib.sh have it.
+    by_profile, path = ["--pgo"], os.environ["PATH"]
+    try:
+        path = os.pathsep.join([str(profdata.find()), path])
+    except LookupError as error:
+        print(f"building without a profile: {error}", flush=True)
+        by_profile = []
+    config = tomllib.loads((ROOT / ".cargo/config.toml").read_text(encoding="utf-8"))
     crates = Path(os.environ.get("CARGO_HOME", Path.home() / ".cargo"), "registry", "src")
-    hidden = f"--remap-path-prefix={crates}=crates"
+    flags = " ".join([*config["build"]["rustflags"], f"--remap-path-prefix={crates}=crates"])
     for number, python in enumerate(pythons):
-        maturin = ("-m", "maturin", "build", "--release", "--locked", "--interpreter", python)
-        run(build, *maturin, "--out", scratch / f"part-{number}", CARGO_BUILD_RUSTFLAGS=hidden)
+        maturin = ("-m", "maturin", "build", "--release", "--locked", *by_profile, "--interpreter", python)
+        run(build, *maturin, "--out", scratch / f"part-{number}", CARGO_BUILD_RUSTFLAGS=flags, PATH=path)
     run(build, "ci/merge_wheels.py", DIST, *scratch.glob("part-*/*.whl"))
     (wheel,) = DIST.glob("*.whl")
     for check in CHECKS:
