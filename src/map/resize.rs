@@ -14,7 +14,7 @@ use crate::sync::sized;
 
 use super::table::Table;
 
-/// Slots passed by each write. A table is three quarters full when its successor is begun, and then one more in each 32
+/// Slots passed by each write. A table is half full when its successor is begun, and then one more in each 32
 /// slots fills, at most.
 const SLOTS_A_WRITE: usize = sized(32, 2);
 /// A table of so many slots is passed at once, in some ten microseconds; in a debug build few are, for the tests.
@@ -155,7 +155,7 @@ mod tests {
         for round in 0..20 {
             let old = Table::new(8192, 0).expect("there is memory");
             let mut live = BTreeMap::new();
-            for number in 0..(old.room() / 2) as u32 {
+            for number in 0..(old.room() / 4 * 3) as u32 {
                 live.insert(number, put(&old, number));
             }
             let mut resize = Resize::begin(&old, live.len() * (1 + round % 2)).expect("there is memory");
