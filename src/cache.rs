@@ -399,9 +399,9 @@ where
     /// The same, with a word for each before it is dropped.
     #[inline]
     pub fn release_each(&self, left: &mut Departures<K, V>, mut each: impl FnMut(&Departure<K, V>)) {
-        if !left.list.is_empty() {
+        if !left.is_empty() {
             // Where it lies: to move the list takes as long as to drop what is in it.
-            self.bins.release(left.list.drain(..).map(|departure| {
+            self.bins.release(left.drain().map(|departure| {
                 each(&departure);
                 departure.pair
             }));

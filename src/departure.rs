@@ -1,7 +1,5 @@
 //! What leaves the cache on the way out of a call: carried in a list, told and dropped after the unlock.
 
-use smallvec::SmallVec;
-
 use crate::reclaim::{Bin, Retired};
 
 /// Why an entry left.
@@ -55,7 +53,9 @@ impl<K, V> Departure<K, V> {
 /// The caller of the core tells the listener of each, then hands the list to
 /// [`Cache::release`](crate::Cache::release). Dropping it instead leaks what it holds.
 pub struct Departures<K, V> {
-    pub(crate) list: SmallVec<[Departure<K, V>; 1]>,
+    /// What left, in order: mostly nothing or one, which need no memory of their own.
+    first: Option<Departure<K, V>>,
+    more: Vec<Departure<K, V>>,
     /// Whether more was to leave than there was memory for.
     is_cut: bool,
     /// Made when a key is held to be compared, which most calls never do.
@@ -80,7 +80,7 @@ pub(crate) struct Mark {
 
 impl<K, V> Default for Departures<K, V> {
     fn default() -> Self {
-        Departures { list: SmallVec::new(), is_cut: false, compared: None }
+        Departures { first: None, more: Vec::new(), is_cut: false, compared: None }
     }
 }
 
@@ -92,11 +92,30 @@ impl<K, V> Departures<K, V> {
     /// Whether nothing left and no key was held.
     #[inline]
     pub fn is_untouched(&self) -> bool {
-        self.list.is_empty() && self.compared.is_none()
+        self.is_empty() && self.compared.is_none()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Departure<K, V>> {
-        self.list.iter()
+        self.first.iter().chain(&self.more)
+    }
+
+    /// Whether nothing left.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        // The first is taken out with all others or not at all.
+        self.first.is_none()
+    }
+
+    /// What left last.
+    #[inline]
+    pub(crate) fn last(&self) -> Option<&Departure<K, V>> {
+        self.more.last().or(self.first.as_ref())
+    }
+
+    /// Takes out all that left, in order.
+    #[inline]
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Departure<K, V>> {
+        self.first.take().into_iter().chain(self.more.drain(..))
     }
 
     pub(crate) fn compared(&mut self) -> &mut Compared<K> {
@@ -123,16 +142,16 @@ impl<K, V> Departures<K, V> {
 
     /// Drops what left a cache that nobody can reach any more, and so no reader can see.
     #[cfg_attr(not(feature = "python"), allow(dead_code))]
-    pub(crate) fn drop_unseen(self) {
+    pub(crate) fn drop_unseen(mut self) {
         let mut bin = Bin::<_, 1>::default();
-        self.list.into_iter().for_each(|departure| bin.put(departure.pair));
+        self.drain().for_each(|departure| bin.put(departure.pair));
     }
 
     /// Whether so many more may leave. Where something left and there is no memory for more, that waits until the list
     /// is empty.
     #[inline]
     pub(crate) fn has_room(&mut self, more: usize) -> bool {
-        let has_room = self.list.is_empty() || self.list.try_reserve(more).is_ok();
+        let has_room = self.is_empty() || self.more.try_reserve(more).is_ok();
         self.is_cut |= !has_room;
         has_room
     }
@@ -143,7 +162,13 @@ impl<K, V> Departures<K, V> {
         self.is_cut
     }
 
+    #[inline]
     pub(crate) fn push(&mut self, pair: Retired<(Option<K>, V)>, cause: Cause) {
-        self.list.push(Departure { pair, cause });
+        let departure = Departure { pair, cause };
+        if self.first.is_none() {
+            self.first = Some(departure);
+        } else {
+            self.more.push(departure);
+        }
     }
 }

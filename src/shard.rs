@@ -311,7 +311,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         let mut change = self.change(&mut locked, budget, now(), left);
         let was_due = change.take_out(place.number(), Cause::Explicit, &mut guard);
         change.tell();
-        let removed = left.list.last().filter(|_| !was_due);
+        let removed = left.last().filter(|_| !was_due);
         Ok(removed.map(|departure| departure.value().clone()))
     }
 
@@ -405,7 +405,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         {
             at_lock(self.map.entry(number, &guard).hash.load(Ordering::Relaxed));
             let was_due = change.take_out(number, Cause::Explicit, &mut guard);
-            let last = change.left.list.last().filter(|_| !was_due);
+            let last = change.left.last().filter(|_| !was_due);
             popped = last.and_then(|last| Some((last.key()?.clone(), last.value().clone())));
         }
         change.tell();

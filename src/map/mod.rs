@@ -309,8 +309,7 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
         guard: &mut Guard,
     ) -> u32 {
         let map = self.map;
-        let number = map.slab.take_number(&mut self.writer.slab, guard);
-        let entry = map.slab.entry(number, guard);
+        let (number, entry) = map.slab.take_number(&mut self.writer.slab, guard);
         // Relaxed: the slot's Release makes all of it seen.
         entry.hash.store(hash, Ordering::Relaxed);
         map.slab.fill(entry, key, value, &mut self.writer.slab);

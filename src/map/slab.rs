@@ -12,6 +12,8 @@
 //! # Invariants
 //! - `zero`: an entry that is given out has no key and no value.
 //! - `resting`: a number is free, in the bin, or live; a live one has a key.
+//! - `there`: whoever asks for an entry has its number from a slot, a list or a queue, or was just given it, so it is in
+//!   use or rests, and its chunk is there.
 //! - `one-writer`: what an entry holds is changed by who has the [`SlabWriter`], which is in the shard's lock.
 
 #![allow(unsafe_code)]
@@ -132,20 +134,25 @@ impl<K: Reference, V: Reference> Slab<K, V> {
     #[inline(always)]
     fn chunk<'g>(&self, number: u32, guard: &'g Guard) -> (&'g Chunk<K, V>, usize) {
         let (chunk, offset) = place_of(number);
-        (self.chunks[chunk].get(guard).expect("a number in use has a chunk"), offset)
+        debug_assert!(self.chunks[chunk].get(guard).is_some_and(|chunk| offset < chunk.entries.len()), "`there`");
+        // SAFETY: `there`.
+        let shared = unsafe { self.chunks.get_unchecked(chunk) };
+        // SAFETY: `there`.
+        (unsafe { shared.get(guard).unwrap_unchecked() }, offset)
     }
 
     /// An entry with what belongs to it.
     #[inline(always)]
     pub fn find<'g>(&self, number: u32, guard: &'g Guard) -> Found<'g, K, V> {
         let (chunk, offset) = self.chunk(number, guard);
-        Found { entry: &chunk.entries[offset], chunk, offset }
+        // SAFETY: `there`.
+        let entry = unsafe { chunk.entries.get_unchecked(offset) };
+        Found { entry, chunk, offset }
     }
 
     #[inline]
     pub fn entry<'g>(&self, number: u32, guard: &'g Guard) -> &'g Entry<K, V> {
-        let (chunk, offset) = self.chunk(number, guard);
-        &chunk.entries[offset]
+        self.find(number, guard).entry
     }
 
     /// When the entry expires, where any entry of its chunk ever could.
@@ -192,23 +199,24 @@ impl<K: Reference, V: Reference> Slab<K, V> {
         Ok(if state.free == NO_NUMBER { start_of(chunk) + state.fresh } else { state.free as u32 })
     }
 
-    /// The number that was reserved, whose entry is empty.
-    pub fn take_number(&self, writer: &mut SlabWriter, guard: &Guard) -> u32 {
+    /// The number that was reserved, and its entry, which is empty.
+    #[inline]
+    pub fn take_number<'g>(&self, writer: &mut SlabWriter, guard: &'g Guard) -> (u32, &'g Entry<K, V>) {
         let chunk = writer.room.trailing_zeros() as usize;
         let state = &mut writer.chunks[chunk];
-        let number = if state.free == NO_NUMBER {
+        let is_fresh = state.free == NO_NUMBER;
+        let number = if is_fresh { start_of(chunk) + state.fresh } else { state.free as u32 };
+        let entry = self.entry(number, guard);
+        if is_fresh {
             state.fresh += 1;
-            start_of(chunk) + state.fresh - 1
         } else {
-            let number = state.free as u32;
-            state.free = self.entry(number, guard).hash.load(Ordering::Relaxed);
-            number
-        };
+            state.free = entry.hash.load(Ordering::Relaxed);
+        }
         state.used += 1;
         if state.free == NO_NUMBER && state.fresh == size_of_chunk(chunk) {
             writer.room &= !(1 << chunk);
         }
-        number
+        (number, entry)
     }
 
     /// Puts a key and a value into an empty entry.
@@ -240,21 +248,24 @@ impl<K: Reference, V: Reference> Slab<K, V> {
 
     /// Gives a number back. It rests first.
     pub fn give_back(&self, number: u32, writer: &mut SlabWriter, guard: &Guard) {
-        writer.resting.put(Retired::of(number));
+        let SlabWriter { room, chunks, resting, .. } = writer;
         // However many are given back in a row, few wait.
-        self.end_rests(writer, guard);
+        resting.pass(Retired::of(number), |number| self.end_rest(number, room, chunks, guard));
     }
 
     fn end_rests(&self, writer: &mut SlabWriter, guard: &Guard) {
         let SlabWriter { room, chunks, resting, .. } = writer;
-        resting.take_ready(|number| {
-            let chunk = chunk_of(number);
-            let state = &mut chunks[chunk];
-            self.entry(number, guard).hash.store(state.free, Ordering::Relaxed);
-            state.free = u64::from(number);
-            state.used -= 1;
-            *room |= 1 << chunk;
-        });
+        resting.take_ready(|number| self.end_rest(number, room, chunks, guard));
+    }
+
+    #[inline]
+    fn end_rest(&self, number: u32, room: &mut u32, chunks: &mut [ChunkState; CHUNKS], guard: &Guard) {
+        let chunk = chunk_of(number);
+        let state = &mut chunks[chunk];
+        self.entry(number, guard).hash.store(state.free, Ordering::Relaxed);
+        state.free = u64::from(number);
+        state.used -= 1;
+        *room |= 1 << chunk;
     }
 
     /// Makes sure that every rest ends, however few numbers are given back from now on.
@@ -315,7 +326,7 @@ mod tests {
 
     fn take_one(slab: &TestSlab, writer: &mut SlabWriter) -> u32 {
         let reserved = slab.reserve_number(writer, &mut pin()).expect("there is memory");
-        assert_eq!(slab.take_number(writer, &pin()), reserved);
+        assert_eq!(slab.take_number(writer, &pin()).0, reserved);
         reserved
     }
 

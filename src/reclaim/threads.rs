@@ -113,6 +113,13 @@ impl<T, const LOT: usize> Bin<T, LOT> {
         }
     }
 
+    /// Puts one in, and hands out what no guard can see any more.
+    #[inline]
+    pub fn pass(&mut self, retired: Retired<T>, take: impl FnMut(T)) {
+        self.put(retired);
+        self.take_ready(take);
+    }
+
     /// Asks for a grace for what has none yet.
     pub fn seal(&mut self) {
         if !self.open.is_empty() {

@@ -113,12 +113,18 @@ impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
 
     /// The same, for who takes out many and then has the table shrink once: the sizes in between would fill the heap.
     pub fn unlink(&mut self, number: u32, cause: Cause, guard: &Guard) -> bool {
+        let state = self.locked.state();
+        let sight = Sight { map: &self.shard.map, weights: &state.weights, guard };
+        state.policy.remove(number, &sight);
+        self.discard(number, cause, guard)
+    }
+
+    /// The same for an entry that the policy has let go.
+    fn discard(&mut self, number: u32, cause: Cause, guard: &Guard) -> bool {
         let deadline = self.locked.deadline(number, guard);
         let is_due = deadline <= self.now;
         let state = self.locked.state();
         self.weight -= state.weights.get(number) as i64;
-        let sight = Sight { map: &self.shard.map, weights: &state.weights, guard };
-        state.policy.remove(number, &sight);
         if deadline != NEVER {
             state.deadlines.remove(number);
         }
@@ -158,9 +164,10 @@ impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
                 let state = self.locked.state();
                 let sight = Sight { map: &shard.map, weights: &state.weights, guard };
                 match state.policy.victim(keep, &sight) {
-                    Some(victim) => self.take_out(victim, Cause::Size, guard),
+                    Some(victim) => self.discard(victim, Cause::Size, guard),
                     None => return self.tell(),
                 };
+                self.locked.shrink(guard);
             }
             if self.weight == 0 {
                 break;
