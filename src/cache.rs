@@ -23,7 +23,7 @@ use crate::reclaim::Bins;
 use crate::shard::{Budget, Shard, Write, Written};
 use crate::shards::Shards;
 use crate::single_flight::{Flights, LoadError, Outcome, Pause, SameHash, Turn};
-use crate::sync::{AtomicU64, Ordering, Padded, full_fence};
+use crate::sync::{AtomicU64, ONE_AT_A_TIME, Ordering, Padded, full_fence};
 
 /// Shards that one call looks at for what is due.
 const SHARDS_A_STEP: usize = 2;
@@ -117,13 +117,6 @@ where
             Some(shard) => shard.glance(query, now, &self.clock),
             None => Some(None),
         }
-    }
-
-    /// The value of a key as a use, where [`Cache::glance`] finds one. What it does not find is not noted.
-    #[inline(always)]
-    pub fn glance_hit<Q: Lookup<K>>(&self, query: &Q) -> Option<V> {
-        let now = self.now_if_quiet()?;
-        self.shards.of(query.hash())?.glance_hit(query, now, &self.clock)
     }
 
     /// The value of a key, without a trace.
@@ -273,21 +266,25 @@ where
     ) -> Result<V, LoadError<E>> {
         match self.get(query, left)? {
             Some(value) => Ok(value),
-            None => self.load(query, lifetime, |_| compute(), pause, left),
+            None => self.load(query, lifetime, true, |_| compute(), pause, left),
         }
     }
 
-    /// The same for a key whose value the caller has looked for and not found. `compute` is given what left so far,
-    /// which need not wait for its end.
+    /// The same for a key whose value the caller has looked for and not found; `is_just_now` says that no code of a user
+    /// has run since. `compute` is given what left so far, which need not wait for its end.
     pub fn load<Q: Lookup<K, Error = E>>(
         &self,
         query: &Q,
         lifetime: Lifetime,
+        is_just_now: bool,
         compute: impl FnOnce(&mut Departures<K, V>) -> Result<(V, u32), Failure<E>>,
         pause: &mut Pause<'_, E>,
         left: &mut Departures<K, V>,
     ) -> Result<V, LoadError<E>> {
+        let mut is_absent = ONE_AT_A_TIME && is_just_now;
         loop {
+            // To join others may run the user's `__eq__`, or wait.
+            is_absent &= self.flights.is_idle();
             let leader = match self.flights.join(query)? {
                 Turn::Lead(leader) => leader,
                 Turn::Wait(flight) => match flight.wait(pause)? {
@@ -305,7 +302,7 @@ where
             // Pairs with the one in `Shards::meet_leaders`: who finds no shards to remove from comes before the computation.
             full_fence();
             // No use, since the look before it was the access.
-            if let Some(value) = self.peek(query, left)? {
+            if !is_absent && let Some(value) = self.peek(query, left)? {
                 leader.land(Outcome::Value(value.clone()));
                 return Ok(value);
             }

@@ -105,9 +105,9 @@ impl LifeAt<'_> {
         }
     }
 
-    /// Begins anew. The memory of a time to idle of its own was reserved.
+    /// Begins anew, with the deadline that it returns. The memory of a time to idle of its own was reserved.
     #[inline]
-    pub fn begin(&self, now: u64, lifetime: Lifetime) {
+    pub fn begin(&self, now: u64, lifetime: Lifetime) -> u64 {
         let expires_at = match now.saturating_add(lifetime.ttl) {
             at if lifetime.ttl > 0 && at < END_OF_TIME => at,
             _ => 0,
@@ -119,6 +119,8 @@ impl LifeAt<'_> {
             ttis[self.offset].store(lifetime.tti, Ordering::Release);
         }
         self.end().store(expires_at << WHOSE_BITS | whose, Ordering::Release);
+        let by_write = if expires_at == 0 { NEVER } else { expires_at };
+        if lifetime.tti == 0 { by_write } else { by_write.min(now.saturating_add(lifetime.tti)) }
     }
 
     /// Notes a use, for the time to idle. A use within a microsecond of the last one is not worth a

@@ -130,7 +130,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
             Glance::Absent => return Ok(self.nothing(query, is_use)),
             Glance::Unclear => match self.map.find_slow(query, &mut guard, left, left.mark())? {
                 // A user's code may have taken its time, so the caller's look at the clock is old.
-                Some(place) => (self.map.found(&place, &guard), 0),
+                Some(place) => (self.map.found(place.number(), &guard), 0),
                 None => return Ok(self.nothing(query, is_use)),
             },
         };
@@ -145,16 +145,6 @@ impl<K: Reference, V: Reference> Shard<K, V> {
             Glance::Found(found, _) => Some(self.value_of(found, true, now, clock, &guard)),
             Glance::Absent => Some(self.nothing(query, true)),
             Glance::Unclear => None,
-        }
-    }
-
-    /// The value of a key as a use, if it is found at a glance.
-    #[inline(always)]
-    pub fn glance_hit<Q: Lookup<K>>(&self, query: &Q, now: u64, clock: &Clock) -> Option<V> {
-        let guard = pin();
-        match self.map.glance(query, &guard) {
-            Glance::Found(found, _) => self.value_of(found, true, now, clock, &guard),
-            Glance::Absent | Glance::Unclear => None,
         }
     }
 
@@ -264,9 +254,10 @@ impl<K: Reference, V: Reference> Shard<K, V> {
             && !locked.has_lives()
         {
             // Another value and nothing else: no weight, no deadline, nobody who hears of the key.
-            let old = locked.replace_value(number, write.value, &guard);
+            let entry = self.map.entry(number, &guard);
+            let old = locked.replace_value(entry, write.value);
             left.push(Retired::of(None).zip(old), Cause::Replaced);
-            self.recorder.record(&self.map.entry(number, &guard).stamp);
+            self.recorder.record(&entry.stamp);
             return Ok(Ok((Written::Done, now)));
         }
         let mut change = self.change(&mut locked, budget, now, left);
@@ -289,7 +280,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
                 change.replace(number, write, &guard);
                 number
             }
-            None => change.insert(query, write, &mut guard),
+            None => change.insert(query, write, &guard),
         };
         change.make_room(Some(number), &mut guard);
         Ok(Ok((Written::Done, now)))

@@ -9,7 +9,7 @@
 use crate::config::Config;
 use crate::entry::Reference;
 use crate::shard::Shard;
-use crate::sync::{OnceLock, full_fence, shard_count};
+use crate::sync::{OnceLock, full_fence, shard_count, shard_index};
 
 pub(crate) struct Shards<K, V>(OnceLock<Box<[Shard<K, V>]>>);
 
@@ -28,19 +28,19 @@ impl<K: Reference, V: Reference> Shards<K, V> {
     #[inline]
     pub fn of(&self, hash: u64) -> Option<&Shard<K, V>> {
         let shards = self.0.get()?;
-        Some(&shards[place(hash, shards)])
+        Some(&shards[shard_index(hash, shards.len())])
     }
 
     /// The shard of a hash.
     #[inline]
     pub fn made(&self, hash: u64, config: &Config) -> &Shard<K, V> {
         let shards = self.0.get_or_init(|| Shard::all(config, shard_count(config.capacity)));
-        &shards[place(hash, shards)]
+        &shards[shard_index(hash, shards.len())]
     }
 
     /// Which of all, of which there are some, a hash belongs to.
     pub fn index(&self, hash: u64) -> usize {
-        place(hash, self.all())
+        shard_index(hash, self.all().len())
     }
 
     /// For who removes: if there are no shards after it, each computation begins after what the caller did before.
@@ -51,10 +51,4 @@ impl<K: Reference, V: Reference> Shards<K, V> {
             full_fence();
         }
     }
-}
-
-/// There is a power of two of them.
-#[inline]
-fn place<T>(hash: u64, shards: &[T]) -> usize {
-    hash as usize & (shards.len() - 1)
 }

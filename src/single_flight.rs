@@ -36,10 +36,10 @@ use crate::entry::Reference;
 use crate::lookup::Lookup;
 use crate::seed::AsIs;
 use crate::sync::dashmap::{self, DashMap};
-use crate::sync::thread::{self, ThreadId};
+use crate::sync::thread::ThreadId;
 use crate::sync::{
-    AtomicBool, AtomicUsize, Condvar, Mutex, OnceLock, Ordering, Padded, lock, process_wide, try_lock,
-    wait_a_while,
+    AtomicBool, AtomicUsize, Condvar, Mutex, OnceLock, Ordering, Padded, lock, process_wide, thread_id,
+    try_lock, wait_a_while,
 };
 
 /// How long a waiter parks before its caller looks at signals.
@@ -173,7 +173,7 @@ struct Wait(Option<Arc<dyn Led>>);
 impl Wait {
     /// Notes that this thread waits for a flight, unless that closes a circle.
     fn begin(flight: Arc<dyn Led>) -> Option<Self> {
-        let me = thread::current().id();
+        let me = thread_id();
         let mut waits = lock(&WAITS);
         let waits = waits.get_or_insert_default();
         let mut leader = flight.leader();
@@ -189,7 +189,7 @@ impl Wait {
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        let me = thread::current().id();
+        let me = thread_id();
         let flight = lock(&WAITS).as_mut().and_then(|waits| match self.0.take() {
             Some(before) => waits.insert(me, before),
             None => waits.remove(&me),
@@ -270,7 +270,7 @@ impl<K, V, E> Flights<K, V, E> {
     /// Joins the flight of a key, or begins it.
     pub fn join<Q: Lookup<K, Error = E>>(&self, query: &Q) -> Result<Turn<'_, K, V, E>, LoadError<E>> {
         let hash = query.hash();
-        let me = thread::current().id();
+        let me = thread_id();
         let table = self.table.get_or_init(DashMap::default);
         // Mostly there are none. One that has begun since is seen below.
         let mut known = if self.is_idle() { SameHash::new() } else { self.known(hash) };
@@ -355,8 +355,10 @@ impl<K, V, E> Leader<'_, K, V, E> {
         self.flights.forget(&self.flight);
         // Release: pairs with the Acquire in `has_landed`.
         self.flight.has_landed.store(true, Ordering::Release);
-        if self.flight.is_stale() {
-            // A fork left a waiter's lock behind, and nobody who waits.
+        // Acquire: pairs with the Release in the drop of a waiter's. The table has none any more, so no more are made.
+        let is_alone = Arc::strong_count(&self.flight) == 1;
+        if is_alone || self.flight.is_stale() {
+            // Nobody waits. A fork may have left a waiter's lock behind.
             return;
         }
         let mut landing = lock(&self.flight.landing);
@@ -380,6 +382,7 @@ mod tests {
     use std::sync::MutexGuard;
 
     use super::*;
+    use crate::sync::thread;
 
     type TestFlights = Flights<Arc<u64>, Arc<u64>, &'static str>;
 

@@ -138,6 +138,12 @@ mod threads {
         let room = usize::try_from(capacity / LEAST_IN_A_SHARD).unwrap_or(usize::MAX);
         wanted.min(1 << room.ilog2())
     }
+
+    /// Which of so many shards a hash belongs to.
+    #[inline(always)]
+    pub(crate) fn shard_index(hash: u64, count: usize) -> usize {
+        hash as usize & (count - 1)
+    }
 }
 
 #[cfg(all(moka_gil, not(moka_loom)))]
@@ -230,6 +236,12 @@ mod gil {
     pub(crate) fn shard_count(_capacity: u64) -> usize {
         1
     }
+
+    /// Which of so many shards a hash belongs to.
+    #[inline(always)]
+    pub(crate) fn shard_index(_hash: u64, _count: usize) -> usize {
+        0
+    }
 }
 
 /// The lock of whoever may meet other threads: a mutex without poisoning.
@@ -259,6 +271,7 @@ mod mutex {
 /// What is real on either build: for threads that wait detached, and for what is written once.
 #[cfg(not(moka_loom))]
 mod real {
+    use std::cell::Cell;
     use std::sync::{PoisonError, TryLockError};
     use std::time::Duration;
 
@@ -267,6 +280,19 @@ mod real {
     pub(crate) use std::thread;
 
     pub(crate) use ::dashmap;
+
+    /// The id of this thread. The standard library counts references of the thread each time that it is asked.
+    #[inline]
+    pub(crate) fn thread_id() -> thread::ThreadId {
+        thread_local! {
+            static ID: Cell<Option<thread::ThreadId>> = const { Cell::new(None) };
+        }
+        ID.get().unwrap_or_else(|| {
+            let id = thread::current().id();
+            ID.set(Some(id));
+            id
+        })
+    }
 
     /// Takes a mutex that is never poisoned: nothing panics between lock and unlock.
     #[inline]
@@ -337,6 +363,9 @@ pub(crate) use real::*;
 pub(crate) use threads::*;
 #[cfg(not(moka_loom))]
 pub(crate) use zeroed::{Zeroed, zeroed};
+
+/// Whether one thread is let in at a time, so that between two looks nothing happens unless a user's code runs.
+pub(crate) const ONE_AT_A_TIME: bool = cfg!(all(moka_gil, not(moka_loom)));
 
 /// Zeroed atomics, or `None` if there is no memory. `len` is not 0.
 pub(crate) fn zeroed_atomics(len: usize) -> Option<Zeroed<AtomicU64>> {

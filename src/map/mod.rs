@@ -187,9 +187,10 @@ impl<K: Reference, V: Reference, S> Map<K, V, S> {
         }
     }
 
+    /// An entry with what belongs to it.
     #[inline]
-    pub fn found<'g>(&self, place: &Place, guard: &'g Guard) -> Found<'g, K, V> {
-        self.slab.find(place.number(), guard)
+    pub fn found<'g>(&self, number: u32, guard: &'g Guard) -> Found<'g, K, V> {
+        self.slab.find(number, guard)
     }
 
     #[inline]
@@ -199,7 +200,7 @@ impl<K: Reference, V: Reference, S> Map<K, V, S> {
 
     /// The deadline of an entry; `NEVER` if it has none.
     pub fn deadline(&self, number: u32, guard: &Guard) -> u64 {
-        self.slab.find(number, guard).life().map_or(NEVER, |life| life.deadline())
+        self.found(number, guard).deadline()
     }
 
     pub fn lock(&self) -> MapLock<'_, K, V, S> {
@@ -217,6 +218,15 @@ impl<K: Reference, V: Reference, S> Map<K, V, S> {
     pub fn try_lock(&self) -> Option<MapLock<'_, K, V, S>> {
         self.writer.0.try_lock().map(|writer| MapLock { map: self, writer })
     }
+}
+
+/// Begins the life of an entry that was written, if it has one: with an instant and durations whose memory was reserved,
+/// or without an end. Returns its deadline.
+#[inline]
+fn begin_life(life: Option<LifeAt<'_>>, lifetime: Option<(u64, Lifetime)>) -> u64 {
+    let (now, lifetime) = lifetime.unwrap_or_default();
+    debug_assert!(life.is_some() || lifetime.is_endless(), "a deadline's memory was reserved");
+    life.map_or(NEVER, |life| life.begin(now, lifetime))
 }
 
 /// The map with its lock held: the one who may change it.
@@ -300,20 +310,22 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
     }
 
     /// Puts a new entry in, for which there was a [`reserve`](Self::reserve). The caller knows that its key is absent.
-    pub fn insert(
+    /// Returns its number, the entry, and its deadline.
+    pub fn insert<'g>(
         &mut self,
         hash: u64,
         key: K,
         value: V,
         lifetime: Option<(u64, Lifetime)>,
-        guard: &mut Guard,
-    ) -> u32 {
+        guard: &'g Guard,
+    ) -> (u32, &'g Entry<K, V>, u64) {
         let map = self.map;
-        let (number, entry) = map.slab.take_number(&mut self.writer.slab, guard);
+        let (number, found) = map.slab.take_number(&mut self.writer.slab, guard);
+        let entry = found.entry;
         // Relaxed: the slot's Release makes all of it seen.
         entry.hash.store(hash, Ordering::Relaxed);
         map.slab.fill(entry, key, value, &mut self.writer.slab);
-        self.begin_life(number, lifetime, guard);
+        let deadline = begin_life(found.life(), lifetime);
         let table = map.table.get(guard).expect("a reserve leaves a table");
         let (index, was_tombstone) = table.vacancy(hash);
         table.put(index, hash, number);
@@ -322,42 +334,26 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
         }
         self.writer.tombstones -= usize::from(was_tombstone);
         self.writer.live += 1;
-        number
+        (number, entry, deadline)
     }
 
-    /// Puts another value into a live entry, then its new deadlines.
+    /// Puts another value into a live entry, then its new deadlines, of which it returns the sooner.
+    #[inline]
     pub fn replace(
         &mut self,
-        number: u32,
+        found: &Found<'_, K, V>,
         value: V,
         lifetime: Option<(u64, Lifetime)>,
-        guard: &Guard,
-    ) -> Retired<V> {
-        let old = self.replace_value(number, value, guard);
-        self.begin_life(number, lifetime, guard);
-        old
+    ) -> (Retired<V>, u64) {
+        let old = self.replace_value(found.entry, value);
+        (old, begin_life(found.life(), lifetime))
     }
 
     /// Puts another value into a live entry, and nothing else.
     #[inline]
-    pub fn replace_value(&mut self, number: u32, value: V, guard: &Guard) -> Retired<V> {
-        let map = self.map;
-        let old = map.slab.put_value(map.entry(number, guard), Some(value), &mut self.writer.slab);
+    pub fn replace_value(&mut self, entry: &Entry<K, V>, value: V) -> Retired<V> {
+        let old = self.map.slab.put_value(entry, Some(value), &mut self.writer.slab);
         old.transpose().expect("`whole`: a live entry has a value")
-    }
-
-    fn begin_life(&mut self, number: u32, lifetime: Option<(u64, Lifetime)>, guard: &Guard) {
-        match lifetime {
-            Some((now, lifetime)) => {
-                let life = self.life(number, guard).expect("a deadline's memory was reserved");
-                life.begin(now, lifetime);
-            }
-            None => {
-                if let Some(life) = self.life(number, guard) {
-                    life.begin(0, Lifetime::default());
-                }
-            }
-        }
     }
 
     /// Takes a live entry out. The table keeps its size, until a [`shrink`](Self::shrink).

@@ -18,7 +18,7 @@
 
 #![allow(unsafe_code)]
 
-use crate::entry::{Entry, Lifetime, Reference};
+use crate::entry::{Entry, Lifetime, NEVER, Reference};
 use crate::life::{LifeAt, Lives};
 use crate::memory::NoMemory;
 use crate::reclaim::{Bin, Guard, Retired, Shared};
@@ -55,6 +55,12 @@ impl<'g, K, V> Found<'g, K, V> {
     #[inline(always)]
     pub fn life(&self) -> Option<LifeAt<'g>> {
         self.chunk.lives.get().map(|lives| lives.at(self.offset))
+    }
+
+    /// When it expires; `NEVER` if it does not.
+    #[inline]
+    pub fn deadline(&self) -> u64 {
+        self.life().map_or(NEVER, |life| life.deadline())
     }
 }
 
@@ -134,7 +140,10 @@ impl<K: Reference, V: Reference> Slab<K, V> {
     #[inline(always)]
     fn chunk<'g>(&self, number: u32, guard: &'g Guard) -> (&'g Chunk<K, V>, usize) {
         let (chunk, offset) = place_of(number);
-        debug_assert!(self.chunks[chunk].get(guard).is_some_and(|chunk| offset < chunk.entries.len()), "`there`");
+        debug_assert!(
+            self.chunks[chunk].get(guard).is_some_and(|chunk| offset < chunk.entries.len()),
+            "`there`"
+        );
         // SAFETY: `there`.
         let shared = unsafe { self.chunks.get_unchecked(chunk) };
         // SAFETY: `there`.
@@ -201,22 +210,22 @@ impl<K: Reference, V: Reference> Slab<K, V> {
 
     /// The number that was reserved, and its entry, which is empty.
     #[inline]
-    pub fn take_number<'g>(&self, writer: &mut SlabWriter, guard: &'g Guard) -> (u32, &'g Entry<K, V>) {
+    pub fn take_number<'g>(&self, writer: &mut SlabWriter, guard: &'g Guard) -> (u32, Found<'g, K, V>) {
         let chunk = writer.room.trailing_zeros() as usize;
         let state = &mut writer.chunks[chunk];
         let is_fresh = state.free == NO_NUMBER;
         let number = if is_fresh { start_of(chunk) + state.fresh } else { state.free as u32 };
-        let entry = self.entry(number, guard);
+        let found = self.find(number, guard);
         if is_fresh {
             state.fresh += 1;
         } else {
-            state.free = entry.hash.load(Ordering::Relaxed);
+            state.free = found.entry.hash.load(Ordering::Relaxed);
         }
         state.used += 1;
         if state.free == NO_NUMBER && state.fresh == size_of_chunk(chunk) {
             writer.room &= !(1 << chunk);
         }
-        (number, entry)
+        (number, found)
     }
 
     /// Puts a key and a value into an empty entry.

@@ -10,7 +10,7 @@ use crate::lists::Lists;
 use crate::memory::NoMemory;
 use crate::sync::{AtomicU64, Ordering};
 
-use super::View;
+use super::{Look, View};
 
 const YOUNG: usize = 0;
 const WEIGHTLESS: usize = 1;
@@ -27,11 +27,12 @@ pub(crate) struct Lru {
 
 impl Lru {
     /// Takes in a new entry. Its birth is a use, of which `uses` is the count.
-    pub fn insert(&mut self, number: u32, view: &impl View, uses: &AtomicU64) {
+    pub fn insert(&mut self, number: u32, look: Look<'_>, view: &impl View, uses: &AtomicU64) {
         // Relaxed: as any other use.
         let birth = uses.fetch_add(1, Ordering::Relaxed) + 1;
-        view.stamp(number).store(birth | UNUSED, Ordering::Relaxed);
-        self.file(number, view);
+        look.stamp.store(birth | UNUSED, Ordering::Relaxed);
+        let list = if view.weight(number) == 0 { WEIGHTLESS } else { YOUNG };
+        self.lists.push_back(list, number);
     }
 
     pub fn reserve(&mut self, number: u32) -> Result<(), NoMemory> {
@@ -168,7 +169,7 @@ mod tests {
         let mut naive: Vec<u32> = Vec::new();
         let mut random = 7u64;
         for number in 0..200 {
-            lru.insert(number, &entries, &uses.0);
+            lru.insert(number, entries.look(number), &entries, &uses.0);
             naive.push(number);
             for _ in 0..3 {
                 random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -189,7 +190,7 @@ mod tests {
         let mut entries = Entries::weighing(&[0, 1, 0]);
         let mut lru = Lru::default();
         let uses = AtomicU64::new(1);
-        (0..3).for_each(|number| lru.insert(number, &entries, &uses));
+        (0..3).for_each(|number| lru.insert(number, entries.look(number), &entries, &uses));
         entries.0[1].1 = 0;
         lru.reweigh(1, 1, &entries);
         assert_eq!(lru.victim(None, &entries), None);

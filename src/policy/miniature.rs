@@ -73,7 +73,8 @@ impl Miniature {
         self.entries.hashes[number] = hash;
         self.live += 1;
         self.free = self.live;
-        self.regions.insert(number as u32, self.live, false, &self.entries, &self.uses);
+        let look = self.entries.look(number as u32);
+        self.regions.insert(number as u32, look, self.live, false, &self.entries, &self.uses);
         if self.live == self.entries.hashes.len() {
             let victim = self.regions.victim(Some(number as u32), &self.entries);
             self.free = victim.expect("there are others") as usize;

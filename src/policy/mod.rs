@@ -121,11 +121,18 @@ impl Policy {
         }
     }
 
-    /// Takes in a new entry, one of `live` with it.
-    pub fn insert(&mut self, number: u32, live: usize, view: &impl View, recorder: &Recorder) {
+    /// Takes in a new entry, one of `live` with it, at which its caller is looking.
+    pub fn insert(
+        &mut self,
+        number: u32,
+        look: Look<'_>,
+        live: usize,
+        view: &impl View,
+        recorder: &Recorder,
+    ) {
         match (self, recorder) {
-            (Policy::TinyLfu(tiny), Recorder::TinyLfu(uses)) => tiny.insert(number, live, view, uses),
-            (Policy::Lru(lru), Recorder::Lru { uses }) => lru.insert(number, view, &uses.0),
+            (Policy::TinyLfu(tiny), Recorder::TinyLfu(uses)) => tiny.insert(number, look, live, view, uses),
+            (Policy::Lru(lru), Recorder::Lru { uses }) => lru.insert(number, look, view, &uses.0),
             _ => unreachable!("both sides are of one kind"),
         }
     }
@@ -264,7 +271,7 @@ mod tests {
                 let (recorder, mut policy) = new(kind, 20);
                 let entries = Entries::plain(count);
                 for number in 0..count {
-                    policy.insert(number, number as usize + 1, &entries, &recorder);
+                    policy.insert(number, entries.look(number), number as usize + 1, &entries, &recorder);
                     policy.settle(&entries);
                 }
                 let keep = count / 2;

@@ -99,8 +99,15 @@ impl Regions {
     }
 
     /// Takes in a new entry, one of `live` with it.
-    pub fn insert(&mut self, number: u32, live: usize, is_followed: bool, view: &impl View, uses: &Uses) {
-        let Look { hash, stamp } = view.look(number);
+    pub fn insert(
+        &mut self,
+        number: u32,
+        Look { hash, stamp }: Look<'_>,
+        live: usize,
+        is_followed: bool,
+        view: &impl View,
+        uses: &Uses,
+    ) {
         self.sketch.maintain(live);
         let (times, waiting) = uses.take_misses(hash);
         self.sketch.add(hash, times);

@@ -5,10 +5,10 @@
 
 use crate::memory::NoMemory;
 
-use super::View;
 use super::regions::Regions;
 use super::uses::Uses;
 use super::window::{Steering, Window};
+use super::{Look, View};
 
 pub(crate) struct TinyLfu {
     regions: Regions,
@@ -27,14 +27,14 @@ impl TinyLfu {
         }
     }
 
-    pub fn insert(&mut self, number: u32, live: usize, view: &impl View, uses: &Uses) {
+    pub fn insert(&mut self, number: u32, look: Look<'_>, live: usize, view: &impl View, uses: &Uses) {
         self.live = live;
         let mut is_followed = false;
         if let Some(steering) = &mut self.steering {
             steering.learn_uses(&mut self.regions, view, uses);
-            is_followed = steering.learn_birth(view.hash(number));
+            is_followed = steering.learn_birth(look.hash);
         }
-        self.regions.insert(number, live, is_followed, view, uses);
+        self.regions.insert(number, look, live, is_followed, view, uses);
     }
 
     pub fn reserve(&mut self, number: u32) -> Result<(), NoMemory> {

@@ -212,7 +212,7 @@ mod tests {
         let mut regions = Regions::new(100, 0.1);
         let uses = Uses::new(false);
         for number in 0..100 {
-            regions.insert(number, number as usize + 1, false, &entries, &uses);
+            regions.insert(number, entries.look(number), number as usize + 1, false, &entries, &uses);
             regions.settle(&entries);
         }
         assert_eq!(regions.sizes(), [10, 90]);
@@ -297,7 +297,7 @@ mod tests {
         let mut steering = Steering::default();
         for number in 0..1_000 {
             let is_followed = steering.learn_birth(entries.hash(number));
-            regions.insert(number, number as usize + 1, is_followed, &entries, &uses);
+            regions.insert(number, entries.look(number), number as usize + 1, is_followed, &entries, &uses);
         }
         let followed = || (0..1_000).filter(|&number| uses::is_followed(entries.stamp(number))).count();
         assert!((200..300).contains(&followed()), "one in four: {}", followed());

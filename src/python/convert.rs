@@ -8,6 +8,8 @@ use pyo3::types::{IntoPyDict, PyDelta, PyDeltaAccess, PyFloat, PyInt, PyIterator
 use crate::{Kind, LONGEST};
 
 const NANOS: f64 = 1e9;
+/// From here on all floats are whole, 52 days in nanoseconds.
+const WHOLE: f64 = (1_u64 << 52) as f64;
 /// Longer durations than 1,000 years are taken for a mistake.
 const MOST_SECONDS: f64 = 1000.0 * 365.25 * 86_400.0;
 
@@ -72,9 +74,16 @@ pub(crate) fn nanos(seconds: f64) -> Option<u64> {
     if !(seconds > 0.0 && seconds <= MOST_SECONDS) {
         return None;
     }
-    let nanos = (seconds * NANOS).round().max(1.0);
-    // What outlives the clock never ends.
-    Some(if nanos < LONGEST as f64 { nanos as u64 } else { 0 })
+    let nanos = seconds * NANOS;
+    Some(if nanos < WHOLE {
+        // `f64::round` is a call on most processors that the wheel is for.
+        ((nanos + 0.5) as u64).max(1)
+    } else if nanos < LONGEST as f64 {
+        nanos as u64
+    } else {
+        // What outlives the clock never ends.
+        0
+    })
 }
 
 /// Whether the object is an int, or of a type that stands for one.

@@ -1,10 +1,9 @@
 //! `Moka.get`, `set`, `remove` and `get_with` as bare C functions: PyO3's way in and out of a method costs as much as the
 //! look-up itself.
 //!
-//! What is usual is done here: keys that are hashed and compared in place, one deadline of an entry's own, values that
-//! `get_with` need not compute. All else goes to the method that PyO3 made, with the arguments as they came: in
-//! a bare C function PyO3 takes the thread for detached, so nothing of it that counts references or holds
-//! errors is touched.
+//! What is usual is done here: keys that are hashed and compared in place, and one deadline of an entry's own. All else goes
+//! to the method that PyO3 made, with the arguments as they came: in a bare C function PyO3 takes the thread for detached,
+//! so nothing of it that counts references or holds errors is touched, but where it is told that the thread is attached.
 //!
 //! # Invariants
 //! - `called`: the interpreter calls these functions as methods of `Moka`: attached, with an instance
@@ -239,10 +238,16 @@ unsafe extern "C" fn get_with(
         let (cache, given) = unsafe { read_call(py, slf, arguments, 2) };
         // SAFETY: `called`; borrowed for the call.
         let key = unsafe { Borrowed::from_ptr(py, given[0]) };
+        // SAFETY: likewise.
+        let initializer = unsafe { Borrowed::from_ptr(py, given[1]) };
         // SAFETY: a live object, and attached.
         let is_callable = unsafe { ffi::PyCallable_Check(given[1]) } != 0;
-        if is_callable && let Some(value) = cache.get().glance_hit(&key) {
-            return value.into_ptr();
+        if is_callable {
+            match cache.get().get_with_at_once(&key, &initializer) {
+                Ok(value) => return value,
+                Err(AtOnce::NotDone) => {}
+                Err(_) => return ptr::null_mut(),
+            }
         }
     }
     // SAFETY: `called`; the same arguments.

@@ -308,7 +308,7 @@ impl Memo {
             self.miss();
             self.function.bind(key.py()).call(args, Some(keywords))
         };
-        let value = self.moka().load(&Key::hashed(key, hash), key, Lifetime::default(), compute)?;
+        let value = self.moka().load(&Key::hashed(key, hash), key, Lifetime::default(), false, compute)?;
         if leads {
             self.note(key, hash);
         } else {

@@ -112,7 +112,7 @@ impl Moka {
         let query = self.key(key)?;
         match self.look_up(key.py(), &query)? {
             Some(value) => Ok(value.into_py()),
-            None => self.load(&query, key, lifetime, || initializer.call0()),
+            None => self.load(&query, key, lifetime, false, || initializer.call0()),
         }
     }
 

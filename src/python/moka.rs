@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use std::mem::ManuallyDrop;
 
 use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::convert::{self, Duration};
@@ -56,7 +57,6 @@ pub(crate) enum AtOnce {
 
 impl AtOnce {
     /// Runs code that needs PyO3, which is told that the thread is attached. At the interpreter's end it may not be told.
-    #[cold]
     pub fn attached<T>(code: impl FnOnce(Python<'_>) -> PyResult<T>) -> Result<T, AtOnce> {
         let run = |py: Python<'_>| {
             code(py).map_err(|error| {
@@ -103,12 +103,24 @@ impl Moka {
         Some(found)
     }
 
-    /// What `get` finds, where that is at hand. A find is counted, and nothing else.
+    /// What `get_with` returns, for a callable, where the key's code need not run.
     #[inline]
-    pub fn glance_hit(&self, key: &Bound<'_, PyAny>) -> Option<Object> {
-        let found = self.core.glance_hit(&Key::known(key, self.seed)?)?;
-        self.counts.hit();
-        Some(found)
+    pub fn get_with_at_once<'py>(
+        &self,
+        key: &Bound<'py, PyAny>,
+        initializer: &Bound<'py, PyAny>,
+    ) -> Result<*mut ffi::PyObject, AtOnce> {
+        let query = Key::known(key, self.seed).ok_or(AtOnce::NotDone)?;
+        match self.core.glance(&query).ok_or(AtOnce::NotDone)? {
+            Some(value) => {
+                self.counts.hit();
+                Ok(value.into_ptr())
+            }
+            None => AtOnce::attached(|_| {
+                self.counts.miss();
+                self.load(&query, key, Lifetime::default(), true, || initializer.call0()).map(Py::into_ptr)
+            }),
+        }
     }
 
     /// A key that needs no code of a user to be hashed.
@@ -252,12 +264,14 @@ impl Moka {
         self.call(key.py(), |left| self.core.set(query, stored, left))
     }
 
-    /// The value of a key that was looked up and not found, computed once for all threads that ask.
+    /// The value of a key that was looked up and not found, computed once for all threads that ask. `is_just_now` says
+    /// that no code of a user has run since.
     pub fn load<'py>(
         &self,
         query: &Key<'_, 'py>,
         key: &Bound<'py, PyAny>,
         lifetime: Lifetime,
+        is_just_now: bool,
         compute: impl FnOnce() -> PyResult<Bound<'py, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
         let py = key.py();
@@ -272,7 +286,8 @@ impl Moka {
             end::wait_detached(py, park);
             py.check_signals().map_err(|error| Raised::new(py, error))
         };
-        let loaded = self.run(py, |left| self.core.load(query, lifetime, compute, &mut pause, left));
+        let load = |left: &mut Left| self.core.load(query, lifetime, is_just_now, compute, &mut pause, left);
+        let loaded = self.run(py, load);
         loaded.map(Object::into_py).map_err(|error| match error {
             LoadError::User(raised) => raised.into_error(py),
             LoadError::OwnKey => PyRuntimeError::new_err("the initializer of a key asked for that very key"),

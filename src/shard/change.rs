@@ -7,6 +7,7 @@ use crate::expiry::BATCH;
 use crate::lookup::Lookup;
 use crate::map::MapLock;
 use crate::memory::NoMemory;
+use crate::policy::Look;
 use crate::reclaim::{Guard, Retired};
 
 use super::{Budget, EXPIRY_STEPS, Shard, Sight, State, Write};
@@ -47,30 +48,30 @@ impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
         if lifetime.is_endless() { Ok(()) } else { self.locked.state().deadlines.reserve(number) }
     }
 
-    pub fn insert<Q: Lookup<K>>(&mut self, query: &Q, write: Write<V>, guard: &mut Guard) -> u32 {
+    pub fn insert<Q: Lookup<K>>(&mut self, query: &Q, write: Write<V>, guard: &Guard) -> u32 {
         let shard = self.shard;
         let hash = query.hash();
         let life = self.life(&write);
-        let number = self.locked.insert(hash, query.key(), write.value, life, guard);
+        let (number, entry, deadline) = self.locked.insert(hash, query.key(), write.value, life, guard);
         let live = self.locked.len();
         let state = self.locked.state();
         state.weights.set(number, write.weight);
         self.weight += state.weights.get(number) as i64;
         let sight = Sight { map: &shard.map, weights: &state.weights, guard };
-        state.policy.insert(number, live, &sight, &shard.recorder);
-        self.file(number, NEVER, guard);
+        state.policy.insert(number, Look { hash, stamp: &entry.stamp }, live, &sight, &shard.recorder);
+        self.file(number, NEVER, deadline);
         number
     }
 
     pub fn replace(&mut self, number: u32, write: Write<V>, guard: &Guard) {
         let shard = self.shard;
-        let before = self.locked.deadline(number, guard);
+        let found = shard.map.found(number, guard);
+        let before = found.deadline();
         let life = self.life(&write);
-        let entry = shard.map.entry(number, guard);
-        let key = if shard.listened { entry.key.read(guard).clone() } else { None };
-        let old = self.locked.replace(number, write.value, life, guard);
+        let key = if shard.listened { found.entry.key.read(guard).clone() } else { None };
+        let (old, deadline) = self.locked.replace(&found, write.value, life);
         self.left.push(Retired::of(key).zip(old), Cause::Replaced);
-        shard.recorder.record(&entry.stamp);
+        shard.recorder.record(&found.entry.stamp);
         let state = self.locked.state();
         let weight_before = state.weights.get(number);
         state.weights.set(number, write.weight);
@@ -80,13 +81,12 @@ impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
             let sight = Sight { map: &shard.map, weights: &state.weights, guard };
             state.policy.reweigh(number, weight_before, &sight);
         }
-        self.file(number, before, guard);
+        self.file(number, before, deadline);
     }
 
     /// Files an entry that had the deadline `before` under its new one.
     #[inline]
-    fn file(&mut self, number: u32, before: u64, guard: &Guard) {
-        let deadline = self.locked.deadline(number, guard);
+    fn file(&mut self, number: u32, before: u64, deadline: u64) {
         if deadline != before {
             self.locked.state().deadlines.update(number, before, deadline);
             self.shard.announce(deadline);

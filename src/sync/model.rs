@@ -77,6 +77,10 @@ pub(crate) fn full_fence() {
     loom::sync::atomic::fence(SeqCst);
 }
 
+pub(crate) fn thread_id() -> thread::ThreadId {
+    thread::current().id()
+}
+
 /// Few enough, so that two threads meet.
 pub(crate) fn cores() -> usize {
     1
@@ -96,6 +100,10 @@ pub(crate) fn stripe() -> usize {
 /// Two shards from a capacity of eight on, so that a model chooses.
 pub(crate) fn shard_count(capacity: u64) -> usize {
     if capacity < 8 { 1 } else { 2 }
+}
+
+pub(crate) fn shard_index(hash: u64, count: usize) -> usize {
+    hash as usize & (count - 1)
 }
 
 pub(crate) const fn sized<T: Copy>(_size: T, in_model: T) -> T {

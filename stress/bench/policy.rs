@@ -90,7 +90,7 @@ impl Subject {
         self.live += 1;
         if let Some((recorder, policy)) = &mut self.policy {
             recorder.record_miss(entry.hash);
-            policy.insert(number, self.live, &self.entries, recorder);
+            policy.insert(number, self.entries.look(number), self.live, &self.entries, recorder);
         }
         self.free = self.live as u32;
         if self.live > ENTRIES {

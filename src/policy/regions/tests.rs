@@ -29,7 +29,8 @@ impl Subject {
 
     fn insert(&mut self, number: u32) {
         self.live += 1;
-        self.regions.insert(number, self.live, false, &self.entries, &self.uses);
+        let look = self.entries.look(number);
+        self.regions.insert(number, look, self.live, false, &self.entries, &self.uses);
     }
 
     fn come(&mut self, weight: u64) -> u32 {
