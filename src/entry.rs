@@ -57,8 +57,9 @@ impl Lifetime {
         Lifetime { ttl: shorter(self.ttl, other.ttl), tti: shorter(self.tti, other.tti) }
     }
 
+    #[inline(always)]
     pub fn is_endless(self) -> bool {
-        self == Lifetime::default()
+        self.ttl | self.tti == 0
     }
 }
 

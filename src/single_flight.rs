@@ -297,8 +297,16 @@ impl<K, V, E> Flights<K, V, E> {
                 landed: Condvar::new(),
                 has_landed: AtomicBool::new(false),
             });
+            let mut flights = match table.entry(hash) {
+                dashmap::Entry::Vacant(place) => {
+                    // Mostly there is none of this hash.
+                    drop(place.insert(SameHash::from_iter([Arc::clone(&flight)])));
+                    self.under_way.0.fetch_add(1, Ordering::Relaxed);
+                    return Ok(Turn::Lead(Leader { flights: self, flight }));
+                }
+                dashmap::Entry::Occupied(flights) => flights.into_ref(),
+            };
             // What nobody can join is carried out of the table's lock before it is dropped.
-            let mut flights = table.entry(hash).or_default();
             let is_known = |new: &Arc<Flight<K, V, E>>| known.iter().any(|old| Arc::ptr_eq(old, new));
             if flights.iter().all(is_known) {
                 let (joinable, gone): (SameHash<K, V, E>, SameHash<K, V, E>) =

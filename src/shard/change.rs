@@ -9,6 +9,7 @@ use crate::map::MapLock;
 use crate::memory::NoMemory;
 use crate::policy::Look;
 use crate::reclaim::{Guard, Retired};
+use crate::sync::ONE_AT_A_TIME;
 
 use super::{Budget, EXPIRY_STEPS, Shard, Sight, State, Write};
 
@@ -173,6 +174,9 @@ impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
                 break;
             }
             self.tell();
+            if ONE_AT_A_TIME {
+                break;
+            }
         }
         let state = self.locked.state();
         state.policy.settle(&Sight { map: &shard.map, weights: &state.weights, guard });

@@ -51,6 +51,17 @@ impl<K: Eq + Hash, V, S: BuildHasher> Ref<'_, K, V, S> {
     pub fn remove(mut self) {
         self.map.remove(&self.key);
     }
+
+    pub fn into_ref(self) -> Self {
+        self
+    }
+}
+
+impl<K: Copy + Eq + Hash, V, S: BuildHasher> Ref<'_, K, V, S> {
+    pub fn insert(mut self, value: V) -> Self {
+        self.map.insert(self.key, value);
+        self
+    }
 }
 
 impl<K: Eq + Hash, V, S: BuildHasher> Deref for Ref<'_, K, V, S> {
@@ -70,15 +81,6 @@ impl<K: Eq + Hash, V, S: BuildHasher> DerefMut for Ref<'_, K, V, S> {
 pub(crate) enum Entry<'a, K, V, S> {
     Occupied(Ref<'a, K, V, S>),
     Vacant(Ref<'a, K, V, S>),
-}
-
-impl<'a, K: Copy + Eq + Hash, V: Default, S: BuildHasher> Entry<'a, K, V, S> {
-    pub fn or_default(self) -> Ref<'a, K, V, S> {
-        let (Entry::Occupied(mut found) | Entry::Vacant(mut found)) = self;
-        let key = found.key;
-        found.map.entry(key).or_default();
-        found
-    }
 }
 
 /// A copy of an entry. The real one holds a lock as well.
