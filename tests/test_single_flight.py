@@ -255,6 +255,27 @@ def test_keys_of_equal_hash_nest():
     assert value == "inner outer"
 
 
+def test_what_a_comparison_with_a_key_under_way_sets_is_seen_before_the_computation():
+    """The look-up is over by then, so the leader must look again."""
+    cache = Moka(10)
+
+    class Acting:
+        def __hash__(self):
+            return hash(7)
+
+        def __eq__(self, other):
+            # The write compares with what is under way, too.
+            if type(other) is int and not asked:
+                asked.append(other)
+                cache.set(7, "set")
+            return self is other
+
+    asked, inner = [], []
+    cache.get_with(Acting(), lambda: inner.append(cache.get_with(7, lambda: "computed")))
+    assert inner == ["set"]
+    assert cache.get(7) == "set"
+
+
 def test_equal_keys_that_are_not_identical_share_a_computation():
     cache, gate = Moka(10), Gate()
 
