@@ -266,12 +266,12 @@ where
     ) -> Result<V, LoadError<E>> {
         match self.get(query, left)? {
             Some(value) => Ok(value),
-            None => self.load(query, lifetime, true, |_| compute(), pause, left),
+            None => self.load(query, lifetime, false, |_| compute(), pause, left),
         }
     }
 
-    /// The same for a key whose value the caller has looked for and not found; `is_just_now` says that no code of a user
-    /// has run since. `compute` is given what left so far, which need not wait for its end.
+    /// The same for a key whose value the caller has looked for and not found; `is_just_now` says that neither that look
+    /// nor anything since has run code of a user. `compute` is given what left so far, which need not wait for its end.
     pub fn load<Q: Lookup<K, Error = E>>(
         &self,
         query: &Q,

@@ -101,11 +101,11 @@ impl Table {
             index &= mask;
             // Acquire: pairs with the Release in `put`; the entry is whole before its number is seen.
             let word = self.slots[index].load(Ordering::Acquire);
-            if (word ^ hash) >> 32 == 0 && word as u32 as u64 >= FIRST {
-                return Some((index, Slot(word)));
-            }
             if word == EMPTY {
                 return None;
+            }
+            if (word ^ hash) >> 32 == 0 && word as u32 as u64 != TOMBSTONE {
+                return Some((index, Slot(word)));
             }
             index += 1;
         }

@@ -265,7 +265,7 @@ impl Moka {
     }
 
     /// The value of a key that was looked up and not found, computed once for all threads that ask. `is_just_now` says
-    /// that no code of a user has run since.
+    /// that neither that look nor anything since has run code of a user.
     pub fn load<'py>(
         &self,
         query: &Key<'_, 'py>,
