@@ -80,7 +80,7 @@ pub(crate) fn for_shards(
     (0..shards).map(move |shard| match kind {
         Kind::TinyLfu if capacity >= LEAST_FOR_FREQUENCY => {
             let leads = shard == 0;
-            let policy = Box::new(TinyLfu::new(share, window.clone(), leads));
+            let policy = Box::new(TinyLfu::new(share, window.clone(), leads.then_some(shards)));
             (Recorder::TinyLfu(Uses::new(leads)), Policy::TinyLfu(policy))
         }
         _ => (Recorder::Lru { uses: Padded(AtomicU64::new(1)) }, Policy::Lru(Lru::default())),

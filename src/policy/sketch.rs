@@ -2,10 +2,12 @@
 //!
 //! # How it works
 //! A word holds 16 counters, and there is at least one word for each entry that the shard holds. A hash picks a
-//! block of eight words, one cache line, and in it four counters; its frequency is the smallest of them.
-//! After ten uses for each entry all counters are halved, so that the past fades. Cormode and
-//! Muthukrishnan, "An Improved Data Stream Summary" (2005); Einziger, Friedman, Manes, "TinyLFU: A
-//! Highly Efficient Cache Admission Policy" (2017).
+//! block of eight words, one cache line, and in it four counters; its frequency is the smallest of them. A use is
+//! added to the smallest alone, since the others say more than it has: else of six keys for each entry that were used
+//! once, two in five would seem to have been used more. After some uses for each entry all counters are halved, so that
+//! the past fades. Cormode and Muthukrishnan, "An Improved Data Stream Summary" (2005); Estan and Varghese, "New
+//! Directions in Traffic Measurement and Accounting" (2002), for the smallest alone; Einziger, Friedman, Manes,
+//! "TinyLFU: A Highly Efficient Cache Admission Policy" (2017).
 //!
 //! The sketch grows with what the shard holds, not with its capacity: the counters of a block are copied to
 //! both blocks that its keys may fall into then. A large one is grown, and halved, a few blocks with each newcomer, since
@@ -17,8 +19,9 @@ const LANES: usize = 8;
 const LEAST_BLOCKS: usize = 2;
 /// Counters end at this.
 pub(super) const MOST: u32 = 15;
-/// All counters are halved after this many uses for each entry.
-const SAMPLE: u64 = 10;
+/// All counters are halved after this many uses for each entry. With 10, as in the paper on TinyLFU, a loop that does not
+/// fit has up to 3 points fewer hits; with 20 two traces of `stress/hit_ratio` have some tenths fewer.
+const SAMPLE: u64 = 15;
 /// A sample is never smaller than that of this many entries.
 const LEAST_SAMPLED: u64 = 16;
 /// So many blocks are copied or halved at once: some microseconds.
@@ -55,6 +58,16 @@ fn places(mixed: u64) -> [(usize, u32); 4] {
     })
 }
 
+#[inline(always)]
+fn counts(block: &Line, places: [(usize, u32); 4]) -> [u32; 4] {
+    places.map(|(word, shift)| (block.0[word] >> shift) as u32 & MOST)
+}
+
+#[inline(always)]
+fn least([a, b, c, d]: [u32; 4]) -> u32 {
+    a.min(b).min(c.min(d))
+}
+
 impl Sketch {
     /// Counts so many uses.
     pub fn add(&mut self, hash: u64, uses: u32) {
@@ -62,9 +75,11 @@ impl Sketch {
         let (is_next, index) = self.place(mixed);
         let blocks = if is_next { &mut self.next } else { &mut self.blocks };
         let Some(block) = blocks.as_mut().and_then(|blocks| blocks.get_mut(index)) else { return };
-        for (word, shift) in places(mixed) {
-            let room = !block.0[word] >> shift & u64::from(MOST);
-            block.0[word] += u64::from(uses).min(room) << shift;
+        let places = places(mixed);
+        let counts = counts(block, places);
+        let count = (least(counts) + uses).min(MOST);
+        for ((word, shift), before) in places.into_iter().zip(counts) {
+            block.0[word] += u64::from(count.saturating_sub(before)) << shift;
         }
         self.uses += u64::from(uses);
     }
@@ -74,8 +89,7 @@ impl Sketch {
         let (is_next, index) = self.place(mixed);
         let blocks = if is_next { &self.next } else { &self.blocks };
         let Some(block) = blocks.as_ref().and_then(|blocks| blocks.get(index)) else { return 0 };
-        let counts = places(mixed).map(|(word, shift)| (block.0[word] >> shift) as u32 & MOST);
-        counts.into_iter().min().expect("there are four counters")
+        least(counts(block, places(mixed)))
     }
 
     /// Where the block of a hash is: whether in the next sketch, and its index there. Its low bits say it, so that a sketch
@@ -221,6 +235,16 @@ mod tests {
         let excess = |key: u64| sketch.frequency(hash(key)) - (key % 7) as u32;
         let wrong = (0..1_000).filter(|&key| excess(key) > 0).count();
         assert!(wrong < 50, "{wrong} of 1000 are too high");
+    }
+
+    #[test]
+    fn of_many_keys_that_were_used_once_few_seem_to_have_been_used_more() {
+        let mut sketch = sketch_for(1_024);
+        // Six for each entry, as of a cache that is read through.
+        (0..6_144).for_each(|key| sketch.add(hash(key), 1));
+        let wrong = (0..6_144).filter(|&key| sketch.frequency(hash(key)) > 1).count();
+        // Added to all four counters it would be 2,606.
+        assert!(wrong < 1_200, "{wrong} of 6,144");
     }
 
     #[test]

@@ -18,12 +18,13 @@ pub(crate) struct TinyLfu {
 }
 
 impl TinyLfu {
-    pub fn new(share: u64, window: Window, leads: bool) -> Self {
+    /// The leader knows how many shards it leads.
+    pub fn new(share: u64, window: Window, leads: Option<usize>) -> Self {
         TinyLfu {
             regions: Regions::new(share, window.get()),
             live: 0,
             window,
-            steering: leads.then(Steering::default),
+            steering: leads.map(Steering::new),
         }
     }
 

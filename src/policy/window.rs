@@ -41,7 +41,7 @@ const ANY: RangeInclusive<f64> = 0.0..=0.99;
 const LEAST_SAMPLING: u32 = 2;
 /// A miniature has at most this many keys; one more fills its sketch. More of them foretell better, and cost more.
 const MOST_KEYS: usize = 63;
-/// And so many in a shard of [`LARGE`] entries or more, of which few in a thousand are followed. With 63 keys a cache of
+/// And so many in a cache of [`LARGE`] entries or more, of which few in a thousand are followed. With 63 keys a cache of
 /// 100,000 that was read through by Zipf's law had 78.2 in place of 78.8 % hits in one process of three.
 const MOST_KEYS_OF_LARGE: usize = 255;
 const LARGE: usize = 16_384;
@@ -72,8 +72,9 @@ impl Window {
 }
 
 /// What the leader does about the window.
-#[derive(Default)]
 pub(super) struct Steering {
+    /// How many shards there are: so many times as many entries as the leader has are in the cache.
+    shards: usize,
     /// Whether the cache was full once; before that nothing is at stake.
     was_full: bool,
     /// Entries that came since the window was looked at last.
@@ -92,6 +93,11 @@ struct Miniatures {
 }
 
 impl Steering {
+    /// Of the leader of so many shards.
+    pub fn new(shards: usize) -> Self {
+        Steering { shards, was_full: false, births: 0, miniatures: None }
+    }
+
     /// Learns of the uses of followed entries, in their order.
     pub fn learn_uses(&mut self, regions: &mut Regions, view: &impl View, uses: &Uses) {
         for number in uses.take_followed() {
@@ -147,7 +153,7 @@ impl Steering {
         self.births = 0;
         let hits = std::mem::take(&mut regions.hits);
         if !std::mem::replace(&mut self.was_full, true) {
-            self.miniatures = Miniatures::new(live);
+            self.miniatures = Miniatures::new(live, self.shards);
             return;
         }
         let sizes = regions.sizes();
@@ -157,7 +163,7 @@ impl Steering {
         let range = match &mut self.miniatures {
             Some(miniatures) if miniatures.fit(live) => miniatures.range(),
             other => {
-                *other = Miniatures::new(live);
+                *other = Miniatures::new(live, self.shards);
                 ANY
             }
         };
@@ -166,9 +172,9 @@ impl Steering {
 }
 
 impl Miniatures {
-    /// Of a cache with so many entries, if that is enough.
-    fn new(live: usize) -> Option<Box<Self>> {
-        let most = if live < LARGE { MOST_KEYS } else { MOST_KEYS_OF_LARGE };
+    /// Of a shard with so many entries, one of so many shards, if that is enough.
+    fn new(live: usize, shards: usize) -> Option<Box<Self>> {
+        let most = if live.saturating_mul(shards) < LARGE { MOST_KEYS } else { MOST_KEYS_OF_LARGE };
         let sampling = (LEAST_SAMPLING..).find(|&sampling| live >> sampling <= most)?;
         let keys = live >> sampling;
         let miniature = |candidate: usize| Miniature::new(keys, CANDIDATES[candidate].0);
@@ -229,7 +235,7 @@ mod tests {
         window.set(0.1);
         // Too few entries for miniatures.
         let live = 40;
-        let mut steering = Steering::default();
+        let mut steering = Steering::new(1);
         steering.steer(&mut regions, live, &window);
         for _ in 0..steps {
             steering.births = births;
@@ -263,7 +269,7 @@ mod tests {
 
     /// The candidate that miniatures of a cache of so many entries find best for these keys.
     fn best(live: usize, keys: impl Iterator<Item = u64>) -> RangeInclusive<f64> {
-        let mut steering = Steering { miniatures: Miniatures::new(live), ..Steering::default() };
+        let mut steering = Steering { miniatures: Miniatures::new(live, 1), ..Steering::new(1) };
         for key in keys {
             steering.learn_birth(hash(key));
         }
@@ -281,19 +287,20 @@ mod tests {
     #[test]
     fn miniatures_are_small_whatever_the_capacity() {
         for live in [48, 100, 255, 256, 1_000, 1_000_000, 4_000_000_000] {
-            let miniatures = Miniatures::new(live).expect("there are enough entries");
+            let miniatures = Miniatures::new(live, 1).expect("there are enough entries");
             let most = if live < LARGE { MOST_KEYS } else { MOST_KEYS_OF_LARGE };
             assert!((LEAST_KEYS..=most).contains(&miniatures.keys));
             assert!(miniatures.fit(live) && !miniatures.fit(live * 3) && !miniatures.fit(live / 3));
         }
-        assert!(Miniatures::new(47).is_none());
+        assert!(Miniatures::new(47, 8).is_none());
+        assert_eq!(Miniatures::new(4_000, 8).map(|miniatures| miniatures.keys), Some(250));
     }
 
     #[test]
     fn miniatures_take_less_than_16_or_64_kilobytes() {
         for (live, keys, most) in [(255, MOST_KEYS, 16_384), (1 << 20, MOST_KEYS_OF_LARGE, 65_536)] {
             // The most that any cache of this size has.
-            let mut miniatures = Miniatures::new(live - 1).expect("there are enough entries");
+            let mut miniatures = Miniatures::new(live - 1, 1).expect("there are enough entries");
             assert_eq!(miniatures.keys, keys);
             (0..100_000)
                 .for_each(|key| miniatures.each.iter_mut().for_each(|each| each.access(key * 7 % 400 + 1)));
@@ -304,7 +311,7 @@ mod tests {
 
     #[test]
     fn the_best_miniature_stays_it_unless_another_is_better_by_more_than_chance() {
-        let mut miniatures = Miniatures::new(1_000).expect("there are enough entries");
+        let mut miniatures = Miniatures::new(1_000, 1).expect("there are enough entries");
         let mut range_after = |hits: [u32; CANDIDATES.len()]| {
             miniatures.each.iter_mut().zip(hits).for_each(|(each, hits)| each.hits = hits);
             miniatures.range()
@@ -320,7 +327,7 @@ mod tests {
         let entries = Entries::plain(1_000);
         let uses = Uses::new(true);
         let mut regions = Regions::new(1_000, 0.01);
-        let mut steering = Steering::default();
+        let mut steering = Steering::new(1);
         for number in 0..1_000 {
             let is_followed = steering.learn_birth(entries.hash(number));
             regions.insert(number, entries.look(number), number as usize + 1, is_followed, &entries, &uses);
