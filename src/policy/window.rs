@@ -200,7 +200,9 @@ impl Miniatures {
         if self.scores.iter().any(|&score| score < top) {
             let is_as_good = |&best: &usize| self.scores[best] * BETTER >= top;
             let is_top = |&candidate: &usize| self.scores[candidate] == top;
-            self.best = self.best.filter(is_as_good).or_else(|| (0..CANDIDATES.len()).find(is_top));
+            // The cache begins with the window of the first.
+            let before = Some(self.best.unwrap_or(0));
+            self.best = before.filter(is_as_good).or_else(|| (0..CANDIDATES.len()).find(is_top));
         }
         self.best.map_or(ANY, |best| CANDIDATES[best].1.clone())
     }
@@ -316,7 +318,7 @@ mod tests {
             miniatures.each.iter_mut().zip(hits).for_each(|(each, hits)| each.hits = hits);
             miniatures.range()
         };
-        assert_eq!(range_after([1_000, 990, 980, 970]), CANDIDATES[0].1);
+        assert_eq!(range_after([1_000, 1_000, 1_009, 970]), CANDIDATES[0].1);
         assert_eq!(range_after([1_000, 1_010, 1_000, 1_000]), CANDIDATES[0].1);
         assert_eq!(range_after([1_000, 1_100, 1_000, 1_000]), CANDIDATES[1].1);
         assert_eq!(range_after([1_045, 1_000, 1_000, 1_000]), CANDIDATES[1].1);
