@@ -6,10 +6,12 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::convert;
+use super::interpreter::Deeper;
 use super::moka::Moka;
 use crate::Cursor;
 
 pub(super) fn get_many<'py>(cache: &Moka, keys: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
+    let _deeper = Deeper::enter(keys.py())?;
     let found = PyDict::new(keys.py());
     for key in convert::iterable("keys", "an iterable", keys)? {
         let key = key?;
@@ -21,6 +23,7 @@ pub(super) fn get_many<'py>(cache: &Moka, keys: &Bound<'py, PyAny>) -> PyResult<
 }
 
 pub(super) fn remove_many(cache: &Moka, keys: &Bound<'_, PyAny>) -> PyResult<usize> {
+    let _deeper = Deeper::enter(keys.py())?;
     let mut removed = 0;
     for key in convert::iterable("keys", "an iterable", keys)? {
         let key = key?;
@@ -33,6 +36,7 @@ pub(super) fn remove_many(cache: &Moka, keys: &Bound<'_, PyAny>) -> PyResult<usi
 /// value meanwhile stays.
 pub(super) fn remove_if(cache: &Moka, predicate: &Bound<'_, PyAny>) -> PyResult<usize> {
     let py = predicate.py();
+    let _deeper = Deeper::enter(py)?;
     let core = cache.core();
     let mut removed = 0;
     let mut cursor = Cursor::default();

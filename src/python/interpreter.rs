@@ -1,10 +1,15 @@
-//! The interpreter that the module serves: the first that imports it in its process.
+//! The interpreter that the module serves: the first that imports it in its process; and how deep its C stack may get.
 //!
 //! The classes are made once a process and belong to the interpreter that they were made in. CPython itself turns
 //! interpreters away that share nothing with the first, and PyO3 no others, so that is done here.
+//!
+//! CPython counts the calls of C functions in each other, and raises before so many of its own frames fill the stack. Some
+//! of ours are larger, and how large depends on what the compiler puts together, so where a user's code runs in
+//! them they count for one more.
 
 #![allow(unsafe_code)]
 
+use std::marker::PhantomData;
 use std::sync::OnceLock;
 
 use pyo3::exceptions::PyImportError;
@@ -24,4 +29,25 @@ pub(super) fn claim(_py: Python<'_>) -> PyResult<()> {
     Err(PyImportError::new_err(
         "moka_py serves one interpreter of a process, the first that imports it, and this is another",
     ))
+}
+
+/// One more call in the interpreter's count of those that are in each other, until it is dropped.
+pub(super) struct Deeper<'py>(PhantomData<Python<'py>>);
+
+impl<'py> Deeper<'py> {
+    /// Raises `RecursionError` where the interpreter does.
+    pub fn enter(py: Python<'py>) -> PyResult<Self> {
+        // SAFETY: the thread is attached, and the text lives for ever.
+        match unsafe { ffi::Py_EnterRecursiveCall(c" while a cache calls a function".as_ptr()) } {
+            0 => Ok(Deeper(PhantomData)),
+            _ => Err(PyErr::fetch(py)),
+        }
+    }
+}
+
+impl Drop for Deeper<'_> {
+    fn drop(&mut self) {
+        // SAFETY: it was entered, and the thread is attached.
+        unsafe { ffi::Py_LeaveRecursiveCall() };
+    }
 }

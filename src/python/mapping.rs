@@ -10,6 +10,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyType};
 
 use super::convert;
+use super::interpreter::Deeper;
 use super::moka::Moka;
 use crate::Cursor;
 use crate::sync::Lock;
@@ -143,6 +144,7 @@ pub(crate) fn each_pair<'py>(
     pairs: &Bound<'py, PyAny>,
     mut each: impl FnMut(&Bound<'py, PyAny>, &Bound<'py, PyAny>) -> PyResult<()>,
 ) -> PyResult<()> {
+    let _deeper = Deeper::enter(pairs.py())?;
     if let Ok(moka) = pairs.cast::<Moka>() {
         // Its items, since a key may leave between its iteration and its look-up.
         let items = Bound::new(pairs.py(), EntryIterator::new(moka.clone().unbind(), Part::Item))?;

@@ -9,6 +9,7 @@ use pyo3::types::{PyDict, PyTuple};
 
 use super::call;
 use super::counts::Load;
+use super::interpreter::Deeper;
 use super::key::Key;
 use super::moka::Moka;
 use super::object::Object;
@@ -302,6 +303,8 @@ impl Memo {
         args: &Bound<'py, PyTuple>,
         keywords: &Bound<'py, PyDict>,
     ) -> PyResult<Py<PyAny>> {
+        // There is the frame of the call besides.
+        let _deeper = Deeper::enter(key.py())?;
         let mut leads = false;
         let compute = || {
             leads = true;

@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use super::convert::{self, Duration};
 use super::counts::Counts;
 use super::end;
+use super::interpreter::Deeper;
 use super::key::{Key, Sure, Unsure};
 use super::listener::{self, Hook};
 use super::object::Object;
@@ -278,7 +279,8 @@ impl Moka {
         let compute = |left: &mut Left| {
             // A load may take its time.
             self.settle(py, std::mem::take(left));
-            let weighed = self.counts.load(compute).and_then(|value| Ok((self.weigh(key, &value)?, value)));
+            let loaded = Deeper::enter(py).and_then(|_deeper| self.counts.load(compute));
+            let weighed = loaded.and_then(|value| Ok((self.weigh(key, &value)?, value)));
             weighed.map(|(weight, value)| (Object::kept(&value), weight)).map_err(|error| failure(py, error))
         };
         // Law 2: only the park itself runs detached.
