@@ -34,7 +34,7 @@ impl<K: Reference, V: Reference> Shards<K, V> {
     /// The shard of a hash.
     #[inline]
     pub fn made(&self, hash: u64, config: &Config) -> &Shard<K, V> {
-        let shards = self.0.get_or_init(|| Shard::all(config, shard_count(config.capacity)));
+        let shards = self.0.get_or_init(|| make(config));
         &shards[shard_index(hash, shards.len())]
     }
 
@@ -51,4 +51,12 @@ impl<K: Reference, V: Reference> Shards<K, V> {
             full_fence();
         }
     }
+}
+
+/// Apart, since a shard takes a kilobyte on the stack while it is made, which would be there under each user's code that
+/// a write runs.
+#[cold]
+#[inline(never)]
+fn make<K: Reference, V: Reference>(config: &Config) -> Box<[Shard<K, V>]> {
+    Shard::all(config, shard_count(config.capacity))
 }

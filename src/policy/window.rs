@@ -149,6 +149,7 @@ impl Steering {
     }
 
     #[cold]
+    #[inline(never)]
     fn steer_slow(&mut self, regions: &mut Regions, live: usize, window: &Window) {
         self.births = 0;
         let hits = std::mem::take(&mut regions.hits);

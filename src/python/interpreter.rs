@@ -37,11 +37,15 @@ pub(super) struct Deeper<'py>(PhantomData<Python<'py>>);
 impl<'py> Deeper<'py> {
     /// Raises `RecursionError` where the interpreter does.
     pub fn enter(py: Python<'py>) -> PyResult<Self> {
+        Self::enter_at_once(py).ok_or_else(|| PyErr::fetch(py))
+    }
+
+    /// The same from a bare C function: with `None` the exception is set.
+    #[inline]
+    pub fn enter_at_once(_py: Python<'py>) -> Option<Self> {
         // SAFETY: the thread is attached, and the text lives for ever.
-        match unsafe { ffi::Py_EnterRecursiveCall(c" while a cache calls a function".as_ptr()) } {
-            0 => Ok(Deeper(PhantomData)),
-            _ => Err(PyErr::fetch(py)),
-        }
+        let entered = unsafe { ffi::Py_EnterRecursiveCall(c" while a cache calls a function".as_ptr()) };
+        (entered == 0).then(|| Deeper(PhantomData))
     }
 }
 

@@ -16,6 +16,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 
 use super::convert;
+use super::interpreter::Deeper;
 use super::moka::AtOnce;
 use super::object::{self, Object};
 use crate::reclaim::{Bin, Swap, pin};
@@ -88,10 +89,9 @@ fn cause_str(py: Python<'_>, cause: Cause) -> &Bound<'_, PyString> {
 
 /// The weight of an entry: 1, or what the weigher says.
 pub(crate) fn weigh(weigher: &Hook, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<u32> {
-    match weigher.get() {
-        None => Ok(1),
-        Some(weigher) => convert::weight(&weigher.bind(key.py()).call1((key, value))?),
-    }
+    let Some(weigher) = weigher.get() else { return Ok(1) };
+    let _deeper = Deeper::enter(key.py())?;
+    convert::weight(&weigher.bind(key.py()).call1((key, value))?)
 }
 
 /// The same from a bare C function.
@@ -101,6 +101,7 @@ pub(crate) fn weigh_at_once(
     value: &Bound<'_, PyAny>,
 ) -> Result<u32, AtOnce> {
     let Some(weigher) = weigher.get() else { return Ok(1) };
+    let _deeper = Deeper::enter_at_once(key.py()).ok_or(AtOnce::Raised)?;
     let weight = call(key.py(), &weigher, [key.as_ptr(), value.as_ptr()]).ok_or(AtOnce::Raised)?;
     match object::small_int(&weight).and_then(|weight| u32::try_from(weight).ok()) {
         Some(weight) => Ok(weight),

@@ -233,7 +233,8 @@ impl Moka {
         self.set_sure(value.py(), key, Stored::plain(Object::kept(value))).is_ok()
     }
 
-    #[inline]
+    /// Apart, so that the weigher does not run in a frame that has all this.
+    #[inline(never)]
     fn set_sure(&self, py: Python<'_>, key: Key<'_, '_>, stored: Stored<Object>) -> Result<(), Unsure> {
         self.run(py, |left| self.core.set(&Sure(key), stored, left))
     }

@@ -66,6 +66,8 @@ impl Guard {
 struct Grace(Arc<AtomicBool>);
 
 impl Grace {
+    /// Apart, since the epoch moves bags of two kilobytes over the stack, which would be there under a user's code.
+    #[inline(never)]
     fn begin() -> Self {
         let over = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&over);
@@ -82,6 +84,7 @@ impl Grace {
     }
 
     /// Moves the epoch on, as far as other readers let it and until it is enough.
+    #[inline(never)]
     fn hasten(mut is_enough: impl FnMut() -> bool) {
         for _ in 0..ADVANCES {
             epoch::pin().flush();
