@@ -106,7 +106,8 @@ class Order:
         return after
 
 
-MOST_STATES = 200_000
+# Where a thread is held up, a state has hundreds of values that landed meanwhile: so many of such take half a minute.
+MOST_STATES = 50_000
 
 
 def explain(threads, evicts=False, collides=False):
