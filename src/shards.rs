@@ -9,7 +9,7 @@
 use crate::config::Config;
 use crate::entry::Reference;
 use crate::shard::Shard;
-use crate::sync::{OnceLock, full_fence, shard_count, shard_index};
+use crate::sync::{ONE_AT_A_TIME, OnceLock, full_fence, shard_count};
 
 pub(crate) struct Shards<K, V>(OnceLock<Box<[Shard<K, V>]>>);
 
@@ -28,19 +28,19 @@ impl<K: Reference, V: Reference> Shards<K, V> {
     #[inline]
     pub fn of(&self, hash: u64) -> Option<&Shard<K, V>> {
         let shards = self.0.get()?;
-        Some(&shards[shard_index(hash, shards.len())])
+        Some(&shards[place(hash, shards)])
     }
 
     /// The shard of a hash.
     #[inline]
     pub fn made(&self, hash: u64, config: &Config) -> &Shard<K, V> {
         let shards = self.0.get_or_init(|| make(config));
-        &shards[shard_index(hash, shards.len())]
+        &shards[place(hash, shards)]
     }
 
     /// Which of all, of which there are some, a hash belongs to.
     pub fn index(&self, hash: u64) -> usize {
-        shard_index(hash, self.all().len())
+        place(hash, self.all())
     }
 
     /// For who removes: if there are no shards after it, each computation begins after what the caller did before.
@@ -59,4 +59,10 @@ impl<K: Reference, V: Reference> Shards<K, V> {
 #[inline(never)]
 fn make<K: Reference, V: Reference>(config: &Config) -> Box<[Shard<K, V>]> {
     Shard::all(config, shard_count(config.capacity))
+}
+
+/// There is a power of two of them: one, where one thread is let in at a time.
+#[inline(always)]
+fn place<T>(hash: u64, shards: &[T]) -> usize {
+    if ONE_AT_A_TIME { 0 } else { hash as usize & (shards.len() - 1) }
 }

@@ -138,12 +138,6 @@ mod threads {
         let room = usize::try_from(capacity / LEAST_IN_A_SHARD).unwrap_or(usize::MAX);
         wanted.min(1 << room.ilog2())
     }
-
-    /// Which of so many shards a hash belongs to.
-    #[inline(always)]
-    pub(crate) fn shard_index(hash: u64, count: usize) -> usize {
-        hash as usize & (count - 1)
-    }
 }
 
 #[cfg(all(moka_gil, not(moka_loom)))]
@@ -235,12 +229,6 @@ mod gil {
     /// How many shards a cache has: one, since the GIL lets one thread in at a time.
     pub(crate) fn shard_count(_capacity: u64) -> usize {
         1
-    }
-
-    /// Which of so many shards a hash belongs to.
-    #[inline(always)]
-    pub(crate) fn shard_index(_hash: u64, _count: usize) -> usize {
-        0
     }
 }
 

@@ -31,8 +31,7 @@ impl Lru {
         // Relaxed: as any other use.
         let birth = uses.fetch_add(1, Ordering::Relaxed) + 1;
         look.stamp.store(birth | UNUSED, Ordering::Relaxed);
-        let list = if view.weight(number) == 0 { WEIGHTLESS } else { YOUNG };
-        self.lists.push_back(list, number);
+        self.file_as(number, birth | UNUSED, view);
     }
 
     pub fn reserve(&mut self, number: u32) -> Result<(), NoMemory> {
@@ -88,7 +87,12 @@ impl Lru {
     }
 
     fn file(&mut self, number: u32, view: &impl View) {
-        let stamp = view.stamp(number).load(Ordering::Relaxed);
+        self.file_as(number, view.stamp(number).load(Ordering::Relaxed), view);
+    }
+
+    /// The same for an entry whose stamp is known.
+    #[inline]
+    fn file_as(&mut self, number: u32, stamp: u64, view: &impl View) {
         if view.weight(number) == 0 {
             self.lists.push_back(WEIGHTLESS, number);
         } else if stamp & UNUSED != 0 {

@@ -174,6 +174,7 @@ impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
                 break;
             }
             self.tell();
+            // Else another thread may have brought more meanwhile.
             if ONE_AT_A_TIME {
                 break;
             }

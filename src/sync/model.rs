@@ -102,10 +102,6 @@ pub(crate) fn shard_count(capacity: u64) -> usize {
     if capacity < 8 { 1 } else { 2 }
 }
 
-pub(crate) fn shard_index(hash: u64, count: usize) -> usize {
-    hash as usize & (count - 1)
-}
-
 pub(crate) const fn sized<T: Copy>(_size: T, in_model: T) -> T {
     in_model
 }
