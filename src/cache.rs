@@ -80,7 +80,7 @@ impl<K, V, E> Cache<K, V, E>
 where
     K: Reference,
     V: Reference,
-    E: Reference,
+    E: Clone + Send + Sync + 'static,
 {
     pub fn new(config: Config, clock: Clock) -> Self {
         Cache {
@@ -144,9 +144,21 @@ where
     pub fn set<Q: Lookup<K>>(
         &self,
         query: &Q,
-        stored: Stored<V>,
+        mut stored: Stored<V>,
         left: &mut Departures<K, V>,
     ) -> Result<(), Q::Error> {
+        // Another value and nothing else: no weight, no deadline, nobody who hears of the key.
+        if stored.lifetime.is_endless()
+            && let Some(shard) = self.shards.of(query.hash())
+        {
+            match shard.replace(query, stored.value, left) {
+                Ok(()) => {
+                    self.maintain(self.now(), left);
+                    return Ok(());
+                }
+                Err(back) => stored.value = back,
+            }
+        }
         if !self.flights.is_idle() {
             return self.set_beside_flights(query, stored, left);
         }
@@ -346,7 +358,7 @@ where
     pub fn remove_last_seen(
         &self,
         cursor: &Cursor,
-        is_seen: impl FnOnce(&K, &V) -> bool,
+        is_seen: impl Fn(&K, &V) -> bool,
         left: &mut Departures<K, V>,
     ) -> bool {
         let Some(number) = cursor.number.checked_sub(1) else { return false };
@@ -398,10 +410,9 @@ where
     pub fn release_each(&self, left: &mut Departures<K, V>, mut each: impl FnMut(&Departure<K, V>)) {
         if !left.is_empty() {
             // Where it lies: to move the list takes as long as to drop what is in it.
-            self.bins.release(left.drain().map(|departure| {
-                each(&departure);
-                departure.pair
-            }));
+            let told = left.drain().inspect(|departure| each(departure));
+            let mortal = told.filter(|departure| !departure.is_immortal());
+            self.bins.release(mortal.map(|departure| departure.pair));
         }
     }
 

@@ -8,25 +8,43 @@
 //! | field | writer | reader | why |
 //! |---|---|---|---|
 //! | `hash` | before the slot's Release | after the slot's Acquire | fixed while the entry is in a slot |
-//! | `key`, `value` | Release, by the lock's holder | Acquire | see `Swap` |
+//! | `key` | Release, by the lock's holder | Acquire | see `Swap` |
+//! | `value` | AcqRel, by the lock's holder or in the place of another value | Acquire | see `Swap` |
 //! | `stamp` | Relaxed, readers too | Relaxed | a lost hit costs accuracy, never correctness |
 
-use crate::reclaim::Swap;
+use std::sync::Arc;
+
+use crate::reclaim::{Guard, Lent, Swap};
 use crate::sync::AtomicU64;
 
 /// What a cache holds: references, of a word's width, that threads share. To clone one must not run foreign
 /// code, since it is done under locks.
-pub trait Reference: Clone + Send + Sync + 'static {}
+pub trait Reference: Clone + Send + Sync + 'static {
+    /// Whether what it refers to lives for ever, so that to drop a reference does nothing.
+    fn is_immortal(&self) -> bool {
+        false
+    }
+}
 
-impl<T: Clone + Send + Sync + 'static> Reference for T {}
+impl<T: Send + Sync + 'static> Reference for Arc<T> {}
 
 /// One entry. All zero is an empty one, so that fresh memory needs no writing.
 pub(crate) struct Entry<K, V> {
     pub hash: AtomicU64,
     pub key: Swap<Option<K>>,
+    /// Looked at by [`Entry::value`].
     pub value: Swap<Option<V>>,
     /// When it was used last, in the policy's own terms; 0 is not since the policy looked.
     pub stamp: AtomicU64,
+}
+
+impl<K, V> Entry<K, V> {
+    /// The value. Who replaces it may do so without the lock, so that the lock does not keep it: the guard is a pin.
+    #[inline(always)]
+    pub fn value<'g>(&self, guard: &'g Guard) -> Lent<'g, Option<V>> {
+        debug_assert!(guard.is_pin(), "a value is looked at under a pin");
+        self.value.read(guard)
+    }
 }
 
 /// The same as all zero.

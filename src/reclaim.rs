@@ -23,9 +23,11 @@
 //! # Orderings
 //! | field | writer | reader | why |
 //! |---|---|---|---|
-//! | `Swap::word` | AcqRel swap, or a Release store of the one writer | Acquire load | the object is whole before its pointer is seen |
+//! | `Swap::word` | AcqRel swap or exchange, or a Release store of the one writer | Acquire load | the object is whole before its pointer is seen |
 //! | `Shared::pointer` | AcqRel swap | Acquire load | likewise |
 //! | `Grace::over` | Release, in the closure | Acquire | reads under the old guards come before the drop |
+//! | `Latch::is_set` | Relaxed, before the wait for all who are pinned | Relaxed, pinned | who is pinned later is ordered after it by the epoch |
+//! | `Latch::is_known` | Release, after that wait | Acquire | what those did who saw it unset comes before what follows |
 
 #![allow(unsafe_code)]
 
@@ -34,10 +36,14 @@ use std::mem::{ManuallyDrop, size_of};
 use std::ops::Deref;
 use std::ptr;
 
-use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
+use crate::sync::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
 #[cfg(moka_gil)]
+use gil::wait_for_readers;
+#[cfg(moka_gil)]
 pub(crate) use gil::{Bin, Bins, Guard, pin};
+#[cfg(not(moka_gil))]
+use threads::wait_for_readers;
 #[cfg(not(moka_gil))]
 pub(crate) use threads::{Bin, Bins, Guard, pin};
 
@@ -127,19 +133,33 @@ impl<T> Swap<T> {
     }
 
     /// Puts another value in place. What was there may still be lent.
-    #[cfg_attr(not(feature = "python"), allow(dead_code))]
     pub fn swap(&self, value: T) -> Retired<T> {
         let word = Self::into_word(value);
         // AcqRel: pairs with the Acquire in `read`, and with earlier swaps for what is handed out.
         Retired(Self::from_word(self.word.swap(word, Ordering::AcqRel)))
     }
 
+    /// Puts another value in the place of the one that was `seen`; hands it back where that is gone. If the one that was seen
+    /// has come again meanwhile, nobody can tell.
+    #[inline]
+    pub fn exchange(&self, seen: &Lent<'_, T>, value: T) -> Result<Retired<T>, T> {
+        let (old, new) = (Self::word(&seen.value), Self::into_word(value));
+        // AcqRel: as in `swap`. Relaxed: what is there now is not looked at.
+        match self.word.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed) {
+            Ok(old) => Ok(Retired(Self::from_word(old))),
+            Err(_) => Err(ManuallyDrop::into_inner(Self::from_word(new))),
+        }
+    }
+
     fn into_word(value: T) -> usize {
+        Self::word(&ManuallyDrop::new(value))
+    }
+
+    fn word(value: &ManuallyDrop<T>) -> usize {
         const { Self::ONE_WORD };
-        let value = ManuallyDrop::new(value);
         // SAFETY: `word`; both are one word wide, and an integer takes any bits that are initialized,
         // which those of a reference or of an optional one are.
-        unsafe { std::mem::transmute_copy::<ManuallyDrop<T>, usize>(&value) }
+        unsafe { std::mem::transmute_copy::<ManuallyDrop<T>, usize>(value) }
     }
 
     fn from_word(word: usize) -> ManuallyDrop<T> {
@@ -205,6 +225,40 @@ impl<T> Drop for Shared<T> {
     }
 }
 
+/// A switch that is thrown once. Threads look at it while they are pinned, and once it is set none of them goes on for which
+/// it was not.
+pub(crate) struct Latch {
+    is_set: AtomicBool,
+    is_known: AtomicBool,
+}
+
+impl Latch {
+    pub fn new(is_set: bool) -> Self {
+        Latch { is_set: AtomicBool::new(is_set), is_known: AtomicBool::new(is_set) }
+    }
+
+    #[inline]
+    pub fn is_set(&self, _guard: &Guard) -> bool {
+        self.is_set.load(Ordering::Relaxed)
+    }
+
+    /// Sets it, for a thread that has neither a pin nor a lock.
+    #[inline]
+    pub fn set(&self) {
+        if !self.is_known.load(Ordering::Acquire) {
+            self.set_slow();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn set_slow(&self) {
+        self.is_set.store(true, Ordering::Relaxed);
+        wait_for_readers();
+        self.is_known.store(true, Ordering::Release);
+    }
+}
+
 #[cfg(not(moka_gil))]
 mod threads;
 
@@ -237,6 +291,19 @@ mod tests {
         assert!(second_seen.upgrade().is_none());
         drop(old.open());
         assert!(first_seen.upgrade().is_none());
+    }
+
+    #[test]
+    fn an_exchange_takes_the_place_of_what_was_seen_and_of_nothing_else() {
+        let swap = Swap::new(Some(Arc::new(1)));
+        let guard = pin();
+        let seen = swap.read(&guard);
+        let first = swap.exchange(&seen, Some(Arc::new(2))).unwrap_or_else(|_| panic!("it was there"));
+        assert_eq!(first.as_deref(), Some(&1));
+        let back = swap.exchange(&seen, Some(Arc::new(3))).err().expect("it has gone");
+        assert_eq!((back.as_deref(), swap.read(&guard).as_deref()), (Some(&3), Some(&2)));
+        assert_eq!(Arc::strong_count(&back.expect("it is the third")), 1);
+        drop(first.open());
     }
 
     #[test]
@@ -285,6 +352,30 @@ mod tests {
             bins.flush();
             bin.take_ready(drop);
         }
+    }
+
+    #[test]
+    #[cfg(not(moka_gil))]
+    fn who_sets_a_latch_waits_for_all_who_saw_it_unset_also_the_second() {
+        const TURNS: usize = 1_000;
+        let (latch, is_through) = (Latch::new(false), AtomicBool::new(false));
+        let reader = pin();
+        assert!(!latch.is_set(&reader));
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    latch.set();
+                    assert!(is_through.load(Ordering::Relaxed), "a reader goes on that saw it unset");
+                });
+                while !latch.is_set(&reader) {
+                    std::thread::yield_now();
+                }
+            }
+            (0..TURNS).for_each(|_| std::thread::yield_now());
+            is_through.store(true, Ordering::Relaxed);
+            drop(reader);
+        });
+        assert!(latch.is_set(&pin()));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! # How it works
 //! A read looks the key up, compares the deadline, takes the value and notes the use; no lock. A write looks
 //! the key up first, without the lock, since its `__eq__` may run there. Then it locks and checks that what
-//! it found still holds; else it looks again. Under the lock no key or value is dropped and no foreign code runs
+//! it found still holds; else it looks again. A value that takes the place of another, with nothing else to be
+//! done, needs no lock ([`Shard::replace`]). Under the lock no key or value is dropped and no foreign code runs
 //! (law 1): what leaves goes to a list that the caller hands up.
 //!
 //! The weight bound is one [`Budget`] for all shards. A write adds up what it changed and tells the budget
@@ -21,8 +22,8 @@ use crate::lookup::Lookup;
 use crate::map::{Found, Glance, Map, MapLock, Place};
 use crate::memory::NoMemory;
 use crate::policy::{self, Look, Policy, Recorder, View};
-use crate::reclaim::{Guard, Retired, pin};
-use crate::sync::{AtomicU64, Ordering, Padded};
+use crate::reclaim::{Guard, Latch, Retired, pin};
+use crate::sync::{AtomicU64, Ordering, Padded, last_set_found, note_set};
 
 mod change;
 mod weight;
@@ -41,6 +42,8 @@ pub(crate) struct Shard<K, V> {
     listened: bool,
     /// Whether entries weigh 1 each and nobody listens.
     is_plain: bool,
+    /// Set before an entry has a deadline. Until then a value may be replaced without the lock.
+    can_expire: Latch,
 }
 
 /// What the lock guards besides the map. What every write needs comes first.
@@ -108,6 +111,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
                 next_due: Padded(AtomicU64::new(NEVER)),
                 listened: config.listened,
                 is_plain: !config.listened && !config.weighted,
+                can_expire: Latch::new(!config.lifetime.is_endless()),
             }
         };
         policies.map(shard).collect()
@@ -179,7 +183,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
                 }
             }
         }
-        let value = found.entry.value.read(guard).clone();
+        let value = found.entry.value(guard).clone();
         if is_use && value.is_some() {
             self.recorder.record(&found.entry.stamp);
         }
@@ -203,6 +207,29 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         Ok(deadline.checked_sub(clock.now()).filter(|&rest| rest > 0))
     }
 
+    /// Puts another value in the place of a key's, where that needs neither a user's code nor the lock; else hands it back.
+    ///
+    /// Nobody who computes the key's value at the time need be told. Who began while the key was absent was told by the
+    /// write that brought it since; who began while it was there returns what is there.
+    #[inline(always)]
+    pub fn replace<Q: Lookup<K>>(&self, query: &Q, value: V, left: &mut Departures<K, V>) -> Result<(), V> {
+        if !self.is_plain || !last_set_found() {
+            return Err(value);
+        }
+        let guard = pin();
+        let found = match self.map.glance(query, &guard) {
+            Glance::Found(found, _) if !self.can_expire.is_set(&guard) => found,
+            _ => {
+                note_set(false);
+                return Err(value);
+            }
+        };
+        let old = found.replace_value(value, &guard)?;
+        left.push(Retired::of(None).zip(old), Cause::Replaced);
+        self.recorder.record(&found.entry.stamp);
+        Ok(())
+    }
+
     /// Writes a value, unless there is one to be kept or the caller's `at_lock` says no.
     ///
     /// `at_lock` and `now` are asked under the lock, at the moment of the write: a user's `__eq__` may have
@@ -216,6 +243,9 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         at_lock: impl Fn() -> bool,
         left: &mut Departures<K, V>,
     ) -> Result<(Written<V>, u64), Q::Error> {
+        if !write.lifetime.is_endless() {
+            self.can_expire.set();
+        }
         // Law 1: an error is an object of the user's world, so it is made with nothing held.
         self.try_set(query, write, budget, now, at_lock, left)?.map_err(|NoMemory| query.no_memory())
     }
@@ -243,7 +273,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
             if let Some(life) = locked.life(number, &guard) {
                 life.touch(now);
             }
-            return Ok(Ok((Written::Kept(entry.value.read(&guard).clone()), now)));
+            return Ok(Ok((Written::Kept(entry.value(&pin()).clone()), now)));
         }
         if !at_lock() {
             return Ok(Ok((Written::Kept(None), now)));
@@ -258,6 +288,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
             let old = locked.replace_value(entry, write.value);
             left.push(Retired::of(None).zip(old), Cause::Replaced);
             self.recorder.record(&entry.stamp);
+            note_set(true);
             return Ok(Ok((Written::Done, now)));
         }
         let mut change = self.change(&mut locked, budget, now, left);
@@ -311,7 +342,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
     pub fn remove_if(
         &self,
         number: u32,
-        is_meant: impl FnOnce(&K, &V) -> bool,
+        is_meant: impl Fn(&K, &V) -> bool,
         now: impl Fn() -> u64,
         budget: &Budget,
         at_lock: impl Fn(u64),
@@ -321,19 +352,25 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         if locked.next_live(number, &guard) != Some(number) {
             return false;
         }
-        let entry = self.map.entry(number, &guard);
-        let is_it = match (entry.key.read(&guard).as_ref(), entry.value.read(&guard).as_ref()) {
-            (Some(key), Some(value)) => is_meant(key, value),
-            _ => false,
-        };
-        if !is_it {
-            return false;
-        }
-        at_lock(entry.hash.load(Ordering::Relaxed));
+        let pinned = pin();
+        let entry = self.map.entry(number, &pinned);
         let mut change = self.change(&mut locked, budget, now(), left);
-        let was_due = change.take_out(number, Cause::Explicit, &mut guard);
-        change.tell();
-        !was_due
+        loop {
+            let seen = entry.value(&pinned);
+            let is_it = match (entry.key.read(&pinned).as_ref(), seen.as_ref()) {
+                (Some(key), Some(value)) => is_meant(key, value),
+                _ => false,
+            };
+            if !is_it {
+                return false;
+            }
+            at_lock(entry.hash.load(Ordering::Relaxed));
+            // Else another value came meanwhile.
+            if let Some(was_due) = change.take_out_seen(number, &seen, Cause::Explicit, &mut guard) {
+                change.tell();
+                return !was_due;
+            }
+        }
     }
 
     /// Takes the lock, and tells where the key's entry is.
@@ -505,7 +542,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
             if deadline == NEVER || deadline > clock.now() {
                 let entry = self.map.entry(number, &guard);
                 let key = entry.key.read(&guard).clone();
-                let value = entry.value.read(&guard).clone();
+                let value = entry.value(&pin()).clone();
                 if let Some((key, value)) = key.zip(value) {
                     return Some((number, key, value));
                 }
@@ -522,8 +559,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         let mut from = 0;
         while let Some(number) = locked.next_live(from, &guard) {
             let entry = self.map.entry(number, &guard);
-            if let (Some(key), Some(value)) =
-                (entry.key.read(&guard).as_ref(), entry.value.read(&guard).as_ref())
+            if let (Some(key), Some(value)) = (entry.key.read(&guard).as_ref(), entry.value(&guard).as_ref())
             {
                 visit(key, value);
             }

@@ -150,7 +150,7 @@ impl<K, V, E> Flight<K, V, E>
 where
     K: Reference,
     V: Reference,
-    E: Reference,
+    E: Clone + Send + Sync + 'static,
 {
     /// Waits for the outcome.
     pub fn wait(self: &Arc<Self>, pause: &mut Pause<'_, E>) -> Result<Outcome<V, E>, LoadError<E>> {

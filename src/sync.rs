@@ -79,12 +79,24 @@ mod threads {
         if stripe == UNKNOWN { choose_stripe() } else { stripe }
     }
 
+    /// Whether this thread's last `set` found its key: mostly its next one does what the last did.
+    #[inline]
+    pub(crate) fn last_set_found() -> bool {
+        LAST_SET_FOUND.get()
+    }
+
+    #[inline]
+    pub(crate) fn note_set(has_found: bool) {
+        LAST_SET_FOUND.set(has_found);
+    }
+
     const UNKNOWN: usize = usize::MAX;
 
     /// A bit for each number that a thread has.
     static TAKEN: AtomicU64 = AtomicU64::new(0);
 
     thread_local! {
+        static LAST_SET_FOUND: Cell<bool> = const { Cell::new(false) };
         static STRIPE: Cell<usize> = const { Cell::new(UNKNOWN) };
         // Apart, so that to ask for the number is not to ask whether the thread is ending.
         static GIVEN_BACK: GiveBack = const { GiveBack };
@@ -195,6 +207,20 @@ mod gil {
                     old
                 }
 
+                pub fn compare_exchange(
+                    &self,
+                    seen: $word,
+                    value: $word,
+                    _: Ordering,
+                    _: Ordering,
+                ) -> Result<$word, $word> {
+                    let old = self.0.load(Relaxed);
+                    if old == seen {
+                        self.0.store(value, Relaxed);
+                    }
+                    if old == seen { Ok(old) } else { Err(old) }
+                }
+
                 pub fn fetch_add(&self, by: $word, _: Ordering) -> $word {
                     let old = self.0.load(Relaxed);
                     self.0.store(old.wrapping_add(by), Relaxed);
@@ -225,6 +251,13 @@ mod gil {
 
     /// There is nobody to be ordered against.
     pub(crate) fn full_fence() {}
+
+    /// The lock costs nothing, so nobody needs to know.
+    pub(crate) fn last_set_found() -> bool {
+        false
+    }
+
+    pub(crate) fn note_set(_has_found: bool) {}
 
     /// How many shards a cache has: one, since the GIL lets one thread in at a time.
     pub(crate) fn shard_count(_capacity: u64) -> usize {

@@ -67,8 +67,8 @@ class Colliding(Key):
 class Worker:
     """One thread's calls, each noted as steps in the log of its key."""
 
-    def __init__(self, cache, keys, others, shares, seed, number):
-        self.cache, self.keys, self.others = cache, keys, others
+    def __init__(self, cache, keys, others, ttls, shares, seed, number):
+        self.cache, self.keys, self.others, self.ttls = cache, keys, others, ttls
         self.dice = random.Random(f"{seed} {number}")
         # Values tell who made them, so no two are the same.
         self.fresh = map("{}.{}".format, itertools.repeat(number), itertools.count()).__next__
@@ -114,7 +114,7 @@ class Worker:
 
     def do_set(self, key):
         value, call = self.fresh(), now()
-        self.cache.set(key, value, ttl=self.dice.choice([None, 1000]))
+        self.cache.set(key, value, ttl=self.dice.choice(self.ttls))
         self.note(call, key, "write", value)
 
     def do_setitem(self, key):
@@ -249,11 +249,15 @@ def play(seed, made_by=Moka, calls=600):
     if not evicts and dice.random() < 0.3:
         others = None
 
+    # While nothing can expire, values give way to others without a lock. That ends with the first ttl.
+    ttls = [None] * dice.choice([1, 1, 1, 100]) + [1000] * (dice.random() < 0.6)
+
     def keys():
         """Of each thread its own, so that they are not the same but equal."""
         return [kind(number) for number in range(many)]
 
-    workers = [Worker(cache, keys(), others, shares, seed, number) for number in range(dice.choice([2, 3, 4]))]
+    count = dice.choice([2, 3, 4])
+    workers = [Worker(cache, keys(), others, ttls, shares, seed, number) for number in range(count)]
     barrier = threading.Barrier(len(workers))
     errors = []
 

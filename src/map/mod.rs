@@ -12,8 +12,9 @@
 //!
 //! # Invariants
 //! - `one-slot`: a live entry is in exactly one slot of the current table, and in no other entry's.
-//! - `whole`: a number is in a slot only while its entry has a hash, a key and a value.
-//! - `by-holder`: tables, chunks, keys and values are unlinked by the lock's holder alone.
+//! - `whole`: a number is in a slot only while its entry has a hash, a key and a value. Of what is removed the value goes first.
+//! - `by-holder`: tables, chunks and keys are unlinked by the lock's holder alone. Values are not, see
+//!   [`Found::replace_value`], so to look at one takes a pin also under the lock ([`Entry::value`]).
 
 #![allow(unsafe_code)]
 
@@ -26,7 +27,7 @@ use crate::entry::{Entry, Lifetime, NEVER, Reference};
 use crate::life::LifeAt;
 use crate::lookup::Lookup;
 use crate::memory::NoMemory;
-use crate::reclaim::{Guard, Retired, Shared};
+use crate::reclaim::{Guard, Lent, Retired, Shared};
 use crate::sync::{Lock, Locked, Ordering, Padded};
 
 use resize::Resize;
@@ -356,8 +357,28 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
         old.transpose().expect("`whole`: a live entry has a value")
     }
 
-    /// Takes a live entry out. The table keeps its size, until a [`shrink`](Self::shrink).
-    pub fn remove(&mut self, number: u32, guard: &Guard) -> Retired<(Option<K>, V)> {
+    /// Takes the value out of a live entry, which is to be [removed](Self::remove) next.
+    #[inline]
+    pub fn take_value(&mut self, number: u32, guard: &Guard) -> Retired<V> {
+        let entry = self.map.entry(number, guard);
+        let value = self.map.slab.put_value(entry, None, &mut self.writer.slab);
+        value.transpose().expect("`whole`: a live entry has a value")
+    }
+
+    /// The same, if the value is still the one that was `seen`.
+    pub fn take_seen(
+        &mut self,
+        number: u32,
+        seen: &Lent<'_, Option<V>>,
+        guard: &Guard,
+    ) -> Option<Retired<V>> {
+        let entry = self.map.entry(number, guard);
+        self.map.slab.take_seen(entry, seen, &mut self.writer.slab)?.transpose()
+    }
+
+    /// Takes out an entry without its value, and returns its key. The table keeps its size, until a
+    /// [`shrink`](Self::shrink).
+    pub fn remove(&mut self, number: u32, guard: &Guard) -> Retired<Option<K>> {
         let map = self.map;
         let entry = map.entry(number, guard);
         let table = map.table.get(guard).expect("a live entry has a table");
@@ -370,9 +391,8 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
         self.writer.tombstones = self.writer.tombstones.wrapping_add_signed(more);
         self.writer.live -= 1;
         let key = map.slab.take_key(entry, &mut self.writer.slab);
-        let value = map.slab.put_value(entry, None, &mut self.writer.slab);
         map.slab.give_back(number, &mut self.writer.slab, guard);
-        key.zip(value.transpose().expect("`whole`: a live entry has a value"))
+        key
     }
 
     /// Makes the table smaller, where few of its slots are taken: a step of it, if the table is large.
@@ -438,6 +458,7 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
     /// Checks the invariants. For tests: it walks everything.
     #[cfg(any(test, debug_assertions))]
     pub fn validate(&self, guard: &Guard) {
+        let pinned = crate::reclaim::pin();
         let mut live = 0;
         let mut from = 0;
         while let Some(number) = self.next_live(from, guard) {
@@ -445,7 +466,7 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
             let table = self.map.table.get(guard).expect("a live entry has a table");
             let index = table.find_number(entry.hash.load(Ordering::Relaxed), number);
             assert!(index < table.len(), "`one-slot`");
-            assert!(entry.value.read(guard).is_some(), "`whole`");
+            assert!(entry.value(&pinned).is_some(), "`whole`");
             live += 1;
             from = number + 1;
         }

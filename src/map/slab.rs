@@ -14,14 +14,15 @@
 //! - `resting`: a number is free, in the bin, or live; a live one has a key.
 //! - `there`: whoever asks for an entry has its number from a slot, a list or a queue, or was just given it, so it is in
 //!   use or rests, and its chunk is there.
-//! - `one-writer`: what an entry holds is changed by who has the [`SlabWriter`], which is in the shard's lock.
+//! - `one-writer`: what an entry holds is changed by who has the [`SlabWriter`], which is in the shard's lock; but a value
+//!   may give way to another one without it ([`Found::replace_value`]).
 
 #![allow(unsafe_code)]
 
 use crate::entry::{Entry, Lifetime, NEVER, Reference};
 use crate::life::{LifeAt, Lives};
 use crate::memory::NoMemory;
-use crate::reclaim::{Bin, Guard, Retired, Shared};
+use crate::reclaim::{Bin, Guard, Lent, Retired, Shared};
 use crate::sync::{self, OnceLock, Ordering, Zeroed, sized};
 
 use super::table::MOST_NUMBERS;
@@ -62,6 +63,19 @@ impl<'g, K, V> Found<'g, K, V> {
     pub fn deadline(&self) -> u64 {
         self.life().map_or(NEVER, |life| life.deadline())
     }
+
+    /// Puts another value in the place of one, without the lock. Hands it back if there is none, or another came meanwhile.
+    #[inline(always)]
+    pub fn replace_value(&self, value: V, guard: &Guard) -> Result<Retired<V>, V> {
+        let seen = self.entry.value(guard);
+        if seen.is_none() {
+            return Err(value);
+        }
+        match self.entry.value.exchange(&seen, Some(value)) {
+            Ok(old) => Ok(old.transpose().expect("one was seen")),
+            Err(back) => Err(back.expect("one was given")),
+        }
+    }
 }
 
 /// What the lock's holder knows besides. What is used most comes first.
@@ -93,7 +107,8 @@ const NO_CHUNK: ChunkState = ChunkState { free: NO_NUMBER, fresh: 0, used: 0, ex
 impl SlabWriter {
     /// Of a cache with this time to idle.
     pub fn new(tti: u64) -> Self {
-        SlabWriter { room: 0, chunks: [NO_CHUNK; CHUNKS], resting: Bin::default(), has_lives: false, tti }
+        let chunks = [NO_CHUNK; CHUNKS];
+        SlabWriter { room: 0, chunks, resting: Bin::default(), has_lives: false, tti }
     }
 
     /// Whether any entry ever had a deadline.
@@ -245,8 +260,17 @@ impl<K: Reference, V: Reference> Slab<K, V> {
         value: Option<V>,
         _writer: &mut SlabWriter,
     ) -> Retired<Option<V>> {
-        // SAFETY: `one-writer`.
-        unsafe { entry.value.put(value) }
+        entry.value.swap(value)
+    }
+
+    /// Takes the value out of an entry, if it is still the one that was `seen`.
+    pub fn take_seen(
+        &self,
+        entry: &Entry<K, V>,
+        seen: &Lent<'_, Option<V>>,
+        _writer: &mut SlabWriter,
+    ) -> Option<Retired<Option<V>>> {
+        entry.value.exchange(seen, None).ok()
     }
 
     /// Takes the key out of an entry.

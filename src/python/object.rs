@@ -18,6 +18,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
 use super::tuple;
+use crate::Reference;
 
 #[repr(transparent)]
 pub(crate) struct Object(ManuallyDrop<Py<PyAny>>);
@@ -127,6 +128,17 @@ impl Clone for Object {
         unsafe { ffi::Py_INCREF(self.as_ptr()) };
         // SAFETY: the copy owns the reference just made (`owned`).
         Object(unsafe { ptr::read(&self.0) })
+    }
+}
+
+impl Reference for Object {
+    #[inline]
+    fn is_immortal(&self) -> bool {
+        #[cfg(Py_GIL_DISABLED)]
+        return shared::is_immortal(self);
+        // Nothing waits for its drop there, so there is nothing to be spared.
+        #[cfg(not(Py_GIL_DISABLED))]
+        false
     }
 }
 
@@ -300,6 +312,14 @@ mod shared {
         // SAFETY: the reference just made.
         let kept = unsafe { Bound::from_owned_ptr(object.py(), pointer) };
         Some(Object::new(kept.unbind()))
+    }
+
+    /// Whether nobody counts its references.
+    #[inline]
+    pub fn is_immortal(object: &Object) -> bool {
+        // SAFETY: a live object.
+        let local = unsafe { &(*object.as_ptr()).ob_ref_local };
+        local.load(Ordering::Relaxed) == IMMORTAL
     }
 
     /// Learns what this thread is about to drop.

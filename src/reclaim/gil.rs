@@ -22,6 +22,11 @@ impl Guard {
         pin()
     }
 
+    /// Whether it keeps what can be replaced without the lock.
+    pub fn is_pin(&self) -> bool {
+        true
+    }
+
     /// Runs `code` of a user, with nothing borrowed through the guard.
     pub fn unpinned<R>(&mut self, code: impl FnOnce() -> R) -> R {
         code()
@@ -36,6 +41,9 @@ impl Guard {
         drop(unsafe { Box::from_raw(pointer) });
     }
 }
+
+/// Nobody else is inside.
+pub(super) fn wait_for_readers() {}
 
 /// Retired values on their way to an owner.
 pub(crate) struct Bin<T, const LOT: usize>(Vec<T>);

@@ -37,6 +37,11 @@ impl Guard {
         Guard(None)
     }
 
+    /// Whether it keeps what can be replaced without the lock.
+    pub fn is_pin(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Runs `code` unpinned, as code of a user must be (law 4).
     pub fn unpinned<R>(&mut self, code: impl FnOnce() -> R) -> R {
         self.0.as_mut().expect("no user's code runs under a lock").repin_after(code)
@@ -92,6 +97,20 @@ impl Grace {
                 break;
             }
         }
+    }
+}
+
+/// Waits until every pin of now is gone. The thread has none, nor a lock, so that the others go on: no pin outlasts a few
+/// steps.
+#[cold]
+pub(super) fn wait_for_readers() {
+    let grace = Grace::begin();
+    loop {
+        Grace::hasten(|| grace.is_over());
+        if grace.is_over() {
+            break;
+        }
+        yield_now();
     }
 }
 
@@ -192,11 +211,13 @@ impl<T> Bins<T> {
     /// Takes in what left, and drops what no reader can see any more. The thread is attached, and
     /// neither pinned nor under a lock: a drop may run anything.
     #[inline]
-    pub fn release(&self, left: impl Iterator<Item = Retired<T>>) {
+    pub fn release(&self, mut left: impl Iterator<Item = Retired<T>>) {
+        let Some(first) = left.next() else { return };
         let bins = self.made();
         let bin = &bins[stripe() & (bins.len() - 1)].0;
         let mut locked = bin.lock();
         let before = locked.waiting.len();
+        locked.put(first);
         left.for_each(|retired| locked.put(retired));
         // Mostly a lot is not full yet, and none waits.
         if !locked.waiting.is_empty() {

@@ -8,7 +8,7 @@ use crate::lookup::Lookup;
 use crate::map::MapLock;
 use crate::memory::NoMemory;
 use crate::policy::Look;
-use crate::reclaim::{Guard, Retired};
+use crate::reclaim::{Guard, Lent, Retired};
 use crate::sync::ONE_AT_A_TIME;
 
 use super::{Budget, EXPIRY_STEPS, Shard, Sight, State, Write};
@@ -114,14 +114,34 @@ impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
 
     /// The same, for who takes out many and then has the table shrink once: the sizes in between would fill the heap.
     pub fn unlink(&mut self, number: u32, cause: Cause, guard: &Guard) -> bool {
+        let value = self.locked.take_value(number, guard);
+        self.forget(number, value, cause, guard)
+    }
+
+    /// Takes a live entry out of everything, if its value is still the one that was `seen`. Returns whether it was due.
+    pub fn take_out_seen(
+        &mut self,
+        number: u32,
+        seen: &Lent<'_, Option<V>>,
+        cause: Cause,
+        guard: &mut Guard,
+    ) -> Option<bool> {
+        let value = self.locked.take_seen(number, seen, guard)?;
+        let was_due = self.forget(number, value, cause, guard);
+        self.locked.shrink(guard);
+        Some(was_due)
+    }
+
+    /// Takes out an entry that has given up its value.
+    fn forget(&mut self, number: u32, value: Retired<V>, cause: Cause, guard: &Guard) -> bool {
         let state = self.locked.state();
         let sight = Sight { map: &self.shard.map, weights: &state.weights, guard };
         state.policy.remove(number, &sight);
-        self.discard(number, cause, guard)
+        self.discard(number, value, cause, guard)
     }
 
-    /// The same for an entry that the policy has let go.
-    fn discard(&mut self, number: u32, cause: Cause, guard: &Guard) -> bool {
+    /// The same for an entry that the policy has let go, and that has given up its value.
+    fn discard(&mut self, number: u32, value: Retired<V>, cause: Cause, guard: &Guard) -> bool {
         let deadline = self.locked.deadline(number, guard);
         let is_due = deadline <= self.now;
         let state = self.locked.state();
@@ -129,8 +149,8 @@ impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
         if deadline != NEVER {
             state.deadlines.remove(number);
         }
-        let pair = self.locked.remove(number, guard);
-        self.left.push(pair, if is_due { Cause::Expired } else { cause });
+        let key = self.locked.remove(number, guard);
+        self.left.push(key.zip(value), if is_due { Cause::Expired } else { cause });
         is_due
     }
 
@@ -165,9 +185,12 @@ impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
                 let state = self.locked.state();
                 let sight = Sight { map: &shard.map, weights: &state.weights, guard };
                 match state.policy.victim(keep, &sight) {
-                    Some(victim) => self.discard(victim, Cause::Size, guard),
+                    Some(victim) => {
+                        let value = self.locked.take_value(victim, guard);
+                        self.discard(victim, value, Cause::Size, guard);
+                    }
                     None => return self.tell(),
-                };
+                }
                 self.locked.shrink(guard);
             }
             if self.weight == 0 {

@@ -27,6 +27,7 @@ pub use trace::{Limits, Trace};
 use crate::cache::{Cache, Stored};
 use crate::config::Config;
 use crate::departure::Departures;
+use crate::entry::Reference;
 use crate::expiry::Clock;
 use crate::lookup::Lookup;
 use crate::policy::Kind;
@@ -101,6 +102,12 @@ impl Trace {
 /// A key, and its own value: a number.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Number(NonZeroUsize);
+
+impl Reference for Number {
+    fn is_immortal(&self) -> bool {
+        true
+    }
+}
 
 struct Query {
     number: Number,

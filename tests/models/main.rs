@@ -6,5 +6,6 @@ mod budget;
 mod expiry;
 mod map;
 mod reclaim;
+mod replace;
 mod single_flight;
 mod support;

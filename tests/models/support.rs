@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use moka_py::{
-    Cache, Cause, Clock, Config, Cursor, Departures, Failure, Kind, Lifetime, LoadError, Lookup, Stored,
+    Cache, Cause, Clock, Config, Cursor, Departures, Failure, Kind, Lifetime, LoadError, Lookup, Reference,
+    Stored,
 };
 
 pub type Error = &'static str;
@@ -61,6 +62,8 @@ impl Shared {
         word.as_ref().expect("it is read after its end").load(Ordering::Relaxed)
     }
 }
+
+impl Reference for Shared {}
 
 impl Clone for Shared {
     fn clone(&self) -> Self {
@@ -122,7 +125,8 @@ impl Lookup<Shared> for Query {
     }
 }
 
-/// One leaving, as a listener is told of it: key, value, cause.
+/// One leaving, as a listener is told of it: key, value, cause. Where nobody listens, the key of a value that was replaced
+/// is 0.
 pub type Gone = (u64, u64, Cause);
 
 /// A cache in a model.
@@ -151,8 +155,16 @@ pub fn one_hash(_: u64) -> u64 {
 
 impl World {
     pub fn new(capacity: u64, weighted: bool, hash: fn(u64) -> u64) -> Self {
+        Self::of(Config { weighted, listened: true, ..Config::new(capacity, Kind::Lru) }, hash)
+    }
+
+    /// One to which nobody listens.
+    pub fn unheard(capacity: u64, hash: fn(u64) -> u64) -> Self {
+        Self::of(Config::new(capacity, Kind::Lru), hash)
+    }
+
+    fn of(config: Config, hash: fn(u64) -> u64) -> Self {
         let time = Arc::new(Time::new(0));
-        let config = Config { weighted, listened: true, ..Config::new(capacity, Kind::Lru) };
         let cache = Cache::new(config, Clock::Manual(time.clone()));
         World { cache, time, alive: Arc::default(), hash, asks: false }
     }
@@ -188,10 +200,12 @@ impl World {
         IS_INSIDE.with(|inside| inside.set(true));
         let result = body(&self.cache, &mut left);
         IS_INSIDE.with(|inside| inside.set(false));
-        let told = |key: &Shared, value: &Shared, cause| (key.word(), value.word(), cause);
-        let gone =
-            left.iter().map(|one| told(one.key().expect("a listener is told it"), one.value(), one.cause()));
-        let gone = gone.collect();
+        let is_heard = self.cache.config().listened;
+        let told = |key: Option<&Shared>, value: &Shared, cause| {
+            assert!(key.is_some() || !is_heard, "a listener is told it");
+            (key.map_or(0, Shared::word), value.word(), cause)
+        };
+        let gone = left.iter().map(|one| told(one.key(), one.value(), one.cause())).collect();
         self.cache.release(&mut left);
         (result, gone)
     }
@@ -223,6 +237,36 @@ impl World {
         let (done, gone) = self.call(|cache, left| cache.set(&query, stored, left));
         done.expect("no key fails");
         gone
+    }
+
+    /// The very value that a key has.
+    pub fn value_of(&self, id: u64) -> Shared {
+        let query = self.query(id);
+        self.call(|cache, left| cache.peek(&query, left)).0.expect("no key fails").expect("it is there")
+    }
+
+    pub fn set_shared_for(&self, id: u64, value: Shared, ttl: u64) -> Vec<Gone> {
+        self.store(id, Stored { lifetime: Lifetime { ttl, tti: 0 }, ..Stored::plain(value) })
+    }
+
+    pub fn set_if_absent(&self, id: u64, word: u64) -> Option<u64> {
+        let query = self.query(id);
+        // The caller has it as well, also where it is not stored.
+        let value = Shared::new(word, &self.alive);
+        let stored = Stored::plain(value.clone());
+        let kept = self.call(|cache, left| cache.set_if_absent(&query, stored, left)).0;
+        kept.expect("no key fails").map(|value| value.word())
+    }
+
+    /// Goes through all, and removes what has this value still when it comes to that.
+    pub fn remove_all_if(&self, word: u64) {
+        let mut cursor = Cursor::default();
+        while let Some((_, value)) = self.cache.next_entry(&mut cursor) {
+            if value.word() == word {
+                let is_seen = |_: &Shared, now: &Shared| std::ptr::eq(now.0, value.0);
+                self.call(|cache, left| cache.remove_last_seen(&cursor, is_seen, left));
+            }
+        }
     }
 
     pub fn remove(&self, id: u64) -> (Option<u64>, Vec<Gone>) {

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::thread;
 
-use moka_py::{Cache, Clock, Config, Cursor, Departures, Kind, Lifetime, LoadError};
+use moka_py::{Cache, Clock, Config, Cursor, Departures, Kind, Lifetime, LoadError, Reference};
 
 use crate::support::{Error, Key, Plain, Tally, must_end};
 
@@ -19,6 +19,8 @@ thread_local! {
 
 /// A value whose copies are noticed: the leader copies what it computed for those who wait.
 struct Hooked(Box<u64>);
+
+impl Reference for Hooked {}
 
 impl Clone for Hooked {
     fn clone(&self) -> Self {

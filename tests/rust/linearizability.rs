@@ -45,6 +45,8 @@ struct Round {
     keys: u64,
     leave: Leave,
     asks: bool,
+    /// Of a hundred values set, so many have a deadline. Until the first of them a value may be replaced without the lock.
+    expiring: u64,
     mistake: Mistake,
 }
 
@@ -138,7 +140,7 @@ impl<'a> Worker<'a> {
 
     fn set(&mut self, key: u64) {
         let value = self.fresh();
-        let ttl = self.random.pick(&[0, 1 << 40]);
+        let ttl = if self.random.below(100) < self.round.expiring { 1 << 40 } else { 0 };
         let stored = || Stored { lifetime: Lifetime { ttl, tti: 0 }, ..Stored::plain(value.clone()) };
         let (cache, begun) = (self.cache, self.now());
         self.by_key(
@@ -347,7 +349,9 @@ fn play(seed: u64, evicts: bool, mistake: Mistake, searched: &mut Searched) -> R
     let mut random = Random::new(seed);
     let keys = 1 + random.below(KEYS);
     let leave = Leave { evicts, collides: random.one_in(5) };
-    let round = Round { seed, threads: 2 + random.below(3), keys, leave, asks: random.one_in(3), mistake };
+    let threads = 2 + random.below(3);
+    let expiring = random.pick(&[0, 1, 50]);
+    let round = Round { seed, threads, keys, leave, asks: random.one_in(3), expiring, mistake };
     let capacity = if evicts { random.pick(&[1, 2, 4, 16]) } else { random.pick(&[1_000, 5_000]) };
     let kind = random.pick(&[Kind::Lru, Kind::TinyLfu]);
     let cache: TestCache = Cache::new(Config::new(capacity, kind), Clock::default());

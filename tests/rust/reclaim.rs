@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use moka_py::{Cache, Clock, Config, Cursor, Departures, Kind, Lifetime, Lookup, Reference, Stored};
 
-use crate::support::{Error, Random, Subject, mixed, must_end, validate};
+use crate::support::{Error, Key, Plain, Random, Subject, Tally, mixed, must_end, validate};
 
 #[test]
 fn the_end_of_a_cache_drops_all() {
@@ -30,6 +30,8 @@ thread_local! {
 
 /// A reference whose drop, even of a mere copy, runs code.
 struct Nosy(Arc<u64>);
+
+impl Reference for Nosy {}
 
 impl Clone for Nosy {
     fn clone(&self) -> Self {
@@ -188,6 +190,36 @@ fn a_drop_may_use_the_cache_freely() {
         assert!(cache.weight(&mut left) <= 20);
         cache.release(&mut left);
     });
+}
+
+/// What it refers to is to live for ever.
+#[derive(Clone)]
+struct Eternal(Arc<u64>);
+
+impl Reference for Eternal {
+    fn is_immortal(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn what_lives_for_ever_is_not_dropped() {
+    let tally = Tally::default();
+    let cache = Cache::<Key, Eternal, Error>::new(Config::new(20, Kind::Lru), Clock::default());
+    let value = Eternal(Arc::new(7));
+    let mut left = Departures::new();
+    for word in 0..5 {
+        // The first brings the key, which is mortal and leaves with the last.
+        let stored = Stored::plain(if word == 0 { Eternal(Arc::new(0)) } else { value.clone() });
+        cache.set(&Plain::new(1, &tally), stored, &mut left).expect("plain keys do not fail");
+        cache.release(&mut left);
+    }
+    cache.flush();
+    assert_eq!(Arc::strong_count(&value.0), 5, "four were given, and three replaced");
+    drop(cache.remove(&Plain::new(1, &tally), &mut left));
+    cache.release(&mut left);
+    cache.flush();
+    assert_eq!(Arc::strong_count(&value.0), 4, "it left with a key that is dropped");
 }
 
 #[test]

@@ -68,6 +68,10 @@ pub struct Key(Arc<Body>);
 #[derive(Clone)]
 pub struct Value(Arc<Body>);
 
+impl Reference for Key {}
+
+impl Reference for Value {}
+
 impl Drop for Key {
     fn drop(&mut self) {
         self.0.let_go();
@@ -208,7 +212,7 @@ pub fn call<R>(cache: &TestCache, body: impl FnOnce(&mut Departures<Key, Value>)
 }
 
 /// Checks a cache's invariants, where the build has the check.
-pub fn validate<K: Reference, V: Reference, E: Reference>(_cache: &Cache<K, V, E>) {
+pub fn validate<K: Reference, V: Reference, E: Clone + Send + Sync + 'static>(_cache: &Cache<K, V, E>) {
     #[cfg(debug_assertions)]
     _cache.validate();
 }
