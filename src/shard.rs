@@ -23,7 +23,7 @@ use crate::map::{Found, Glance, Map, MapLock, Place};
 use crate::memory::NoMemory;
 use crate::policy::{self, Look, Policy, Recorder, View};
 use crate::reclaim::{Guard, Latch, Retired, pin};
-use crate::sync::{AtomicU64, Ordering, Padded, last_set_found, note_set};
+use crate::sync::{AtomicU64, Ordering, Padded, note_set};
 
 mod change;
 mod weight;
@@ -213,7 +213,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
     /// write that brought it since; who began while it was there returns what is there.
     #[inline(always)]
     pub fn replace<Q: Lookup<K>>(&self, query: &Q, value: V, left: &mut Departures<K, V>) -> Result<(), V> {
-        if !self.is_plain || !last_set_found() {
+        if !self.is_plain {
             return Err(value);
         }
         let guard = pin();
@@ -262,57 +262,58 @@ impl<K: Reference, V: Reference> Shard<K, V> {
     ) -> Result<Tried<V>, Q::Error> {
         let (place, mut locked, mut guard) = self.lock_at(query, left)?;
         let now = now();
-        let found = place.as_ref().map(Place::number);
-        let is_live = found.is_some_and(|number| locked.deadline(number, &guard) > now);
-        if let Some(number) = found
+        let number = place.as_ref().map(Place::number);
+        let found = number.map(|number| self.map.found(number, &guard));
+        let live = found.filter(|found| found.deadline() > now);
+        if let Some(live) = live
             && write.if_absent
-            && is_live
         {
-            let entry = self.map.entry(number, &guard);
-            self.recorder.record(&entry.stamp);
-            if let Some(life) = locked.life(number, &guard) {
+            self.recorder.record(&live.entry.stamp);
+            if let Some(life) = live.life() {
                 life.touch(now);
             }
-            return Ok(Ok((Written::Kept(entry.value(&pin()).clone()), now)));
+            return Ok(Ok((Written::Kept(live.entry.value(&pin()).clone()), now)));
         }
         if !at_lock() {
             return Ok(Ok((Written::Kept(None), now)));
         }
-        if let Some(number) = found
+        if let Some(live) = live
             && self.is_plain
             && write.lifetime.is_endless()
-            && !locked.has_lives()
+            && live.life().is_none()
         {
             // Another value and nothing else: no weight, no deadline, nobody who hears of the key.
-            let entry = self.map.entry(number, &guard);
-            let old = locked.replace_value(entry, write.value);
+            let old = locked.replace_value(live.entry, write.value);
             left.push(Retired::of(None).zip(old), Cause::Replaced);
-            self.recorder.record(&entry.stamp);
+            self.recorder.record(&live.entry.stamp);
             note_set(true);
             return Ok(Ok((Written::Done, now)));
         }
         let mut change = self.change(&mut locked, budget, now, left);
         if !budget.fits(write.weight) {
-            change.refuse(found, query.key(), write.value, &mut guard);
+            change.refuse(number, query.key(), write.value, &mut guard);
             change.tell();
             return Ok(Ok((Written::Done, now)));
         }
-        let replaced = found.filter(|_| is_live);
+        if let Some((number, live)) = number.zip(live) {
+            if let Err(no_memory) = change.reserve_life(number, &live, write.lifetime) {
+                return Ok(Err(no_memory));
+            }
+            change.replace(number, &live, write, &guard);
+            if change.weight != 0 {
+                change.make_room(Some(number), &mut guard);
+            }
+            return Ok(Ok((Written::Done, now)));
+        }
         // What is due is as good as gone, with its key.
-        if let Some(due) = found.filter(|_| !is_live) {
+        if let Some(due) = number {
             change.take_out(due, Cause::Expired, &mut guard);
         }
-        if let Err(no_memory) = change.reserve(replaced, &write, &mut guard) {
+        if let Err(no_memory) = change.reserve(&write, &mut guard) {
             change.tell();
             return Ok(Err(no_memory));
         }
-        let number = match replaced {
-            Some(number) => {
-                change.replace(number, write, &guard);
-                number
-            }
-            None => change.insert(query, write, &guard),
-        };
+        let number = change.insert(query, write, &guard);
         change.make_room(Some(number), &mut guard);
         Ok(Ok((Written::Done, now)))
     }

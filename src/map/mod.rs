@@ -12,7 +12,8 @@
 //!
 //! # Invariants
 //! - `one-slot`: a live entry is in exactly one slot of the current table, and in no other entry's.
-//! - `whole`: a number is in a slot only while its entry has a hash, a key and a value. Of what is removed the value goes first.
+//! - `whole`: a number is in a slot only while its entry has a hash, a key and a value. What is removed if it is as it
+//!   was seen loses its value first.
 //! - `by-holder`: tables, chunks and keys are unlinked by the lock's holder alone. Values are not, see
 //!   [`Found::replace_value`], so to look at one takes a pin also under the lock ([`Entry::value`]).
 
@@ -251,11 +252,6 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
         self.map.slab.life(number, &self.writer.slab, guard)
     }
 
-    /// Whether any entry ever had a deadline.
-    pub fn has_lives(&self) -> bool {
-        self.writer.slab.has_lives()
-    }
-
     /// The deadline of an entry; `NEVER` if it has none. Told without a look at it where no entry ever had one.
     #[inline]
     pub fn deadline(&self, number: u32, guard: &Guard) -> u64 {
@@ -290,24 +286,20 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
         true
     }
 
-    /// Makes sure that a new entry finds its memory, also that of its deadlines. Returns the number that it will have.
-    pub fn reserve(&mut self, lifetime: Lifetime, guard: &mut Guard) -> Result<u32, NoMemory> {
+    /// Makes sure that a new entry finds its memory, but for its deadlines. Returns the number that it will have.
+    pub fn reserve(&mut self, guard: &mut Guard) -> Result<u32, NoMemory> {
         let taken = self.writer.live + self.writer.tombstones;
         if self.writer.resize.is_some() || self.map.table.get(guard).is_none_or(|table| taken >= table.room())
         {
             self.resize(false, guard)?;
         }
-        let number = self.map.slab.reserve_number(&mut self.writer.slab, guard)?;
-        if !lifetime.is_endless() {
-            self.reserve_life(number, lifetime, guard)?;
-        }
-        Ok(number)
+        self.map.slab.reserve_number(&mut self.writer.slab, guard)
     }
 
-    /// Makes sure that the entry of a number has the memory of its deadlines.
+    /// Makes sure that an entry has the memory of such deadlines.
     #[inline]
-    pub fn reserve_life(&mut self, number: u32, lifetime: Lifetime, guard: &Guard) -> Result<(), NoMemory> {
-        self.map.slab.reserve_life(number, lifetime, &mut self.writer.slab, guard)
+    pub fn reserve_life(&mut self, found: &Found<'_, K, V>, lifetime: Lifetime) -> Result<(), NoMemory> {
+        found.reserve_life(lifetime, &mut self.writer.slab)
     }
 
     /// Puts a new entry in, for which there was a [`reserve`](Self::reserve). The caller knows that its key is absent.
@@ -357,15 +349,7 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
         old.transpose().expect("`whole`: a live entry has a value")
     }
 
-    /// Takes the value out of a live entry, which is to be [removed](Self::remove) next.
-    #[inline]
-    pub fn take_value(&mut self, number: u32, guard: &Guard) -> Retired<V> {
-        let entry = self.map.entry(number, guard);
-        let value = self.map.slab.put_value(entry, None, &mut self.writer.slab);
-        value.transpose().expect("`whole`: a live entry has a value")
-    }
-
-    /// The same, if the value is still the one that was `seen`.
+    /// Takes the value out of a live entry that is to be [removed](Self::remove), if it is still the one that was `seen`.
     pub fn take_seen(
         &mut self,
         number: u32,
@@ -376,9 +360,14 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
         self.map.slab.take_seen(entry, seen, &mut self.writer.slab)?.transpose()
     }
 
-    /// Takes out an entry without its value, and returns its key. The table keeps its size, until a
-    /// [`shrink`](Self::shrink).
-    pub fn remove(&mut self, number: u32, guard: &Guard) -> Retired<Option<K>> {
+    /// Takes a live entry out; its value may be taken already. The table keeps its size, until a [`shrink`](Self::shrink).
+    #[inline]
+    pub fn remove(
+        &mut self,
+        number: u32,
+        taken: Option<Retired<V>>,
+        guard: &Guard,
+    ) -> Retired<(Option<K>, V)> {
         let map = self.map;
         let entry = map.entry(number, guard);
         let table = map.table.get(guard).expect("a live entry has a table");
@@ -391,8 +380,9 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
         self.writer.tombstones = self.writer.tombstones.wrapping_add_signed(more);
         self.writer.live -= 1;
         let key = map.slab.take_key(entry, &mut self.writer.slab);
+        let value = taken.or_else(|| map.slab.put_value(entry, None, &mut self.writer.slab).transpose());
         map.slab.give_back(number, &mut self.writer.slab, guard);
-        key
+        key.zip(value.expect("`whole`: a live entry has a value"))
     }
 
     /// Makes the table smaller, where few of its slots are taken: a step of it, if the table is large.

@@ -51,6 +51,14 @@ pub(crate) struct Found<'g, K, V> {
     offset: usize,
 }
 
+impl<K, V> Clone for Found<'_, K, V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K, V> Copy for Found<'_, K, V> {}
+
 impl<'g, K, V> Found<'g, K, V> {
     /// When it expires, where any entry of its chunk ever could.
     #[inline(always)]
@@ -62,6 +70,17 @@ impl<'g, K, V> Found<'g, K, V> {
     #[inline]
     pub fn deadline(&self) -> u64 {
         self.life().map_or(NEVER, |life| life.deadline())
+    }
+
+    /// Makes sure that it can have such a lifetime.
+    #[inline]
+    pub(super) fn reserve_life(&self, lifetime: Lifetime, writer: &mut SlabWriter) -> Result<(), NoMemory> {
+        if self.chunk.lives.get().is_none() {
+            // The lock's holder is the one who sets it.
+            let _ = self.chunk.lives.set(Lives::new(self.chunk.entries.len(), writer.tti)?);
+            writer.has_lives = true;
+        }
+        self.chunk.lives.get().map_or(Ok(()), |lives| lives.reserve(lifetime))
     }
 
     /// Puts another value in the place of one, without the lock. Hands it back if there is none, or another came meanwhile.
@@ -109,11 +128,6 @@ impl SlabWriter {
     pub fn new(tti: u64) -> Self {
         let chunks = [NO_CHUNK; CHUNKS];
         SlabWriter { room: 0, chunks, resting: Bin::default(), has_lives: false, tti }
-    }
-
-    /// Whether any entry ever had a deadline.
-    pub fn has_lives(&self) -> bool {
-        self.has_lives
     }
 
     /// A number above all that are in use.
@@ -183,24 +197,6 @@ impl<K: Reference, V: Reference> Slab<K, V> {
     #[inline]
     pub fn life<'g>(&self, number: u32, writer: &SlabWriter, guard: &'g Guard) -> Option<LifeAt<'g>> {
         if writer.has_lives { self.find(number, guard).life() } else { None }
-    }
-
-    /// Makes sure that an entry can have such a lifetime.
-    #[inline]
-    pub fn reserve_life(
-        &self,
-        number: u32,
-        lifetime: Lifetime,
-        writer: &mut SlabWriter,
-        guard: &Guard,
-    ) -> Result<(), NoMemory> {
-        let (chunk, _) = self.chunk(number, guard);
-        if chunk.lives.get().is_none() {
-            // The lock's holder is the one who sets it.
-            let _ = chunk.lives.set(Lives::new(chunk.entries.len(), writer.tti)?);
-            writer.has_lives = true;
-        }
-        chunk.lives.get().map_or(Ok(()), |lives| lives.reserve(lifetime))
     }
 
     /// Makes sure that there is a number to take, and tells which one that will be. Panics when four billion are in use:

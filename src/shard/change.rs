@@ -5,7 +5,7 @@ use crate::departure::{Cause, Departures};
 use crate::entry::{Lifetime, NEVER, Reference};
 use crate::expiry::BATCH;
 use crate::lookup::Lookup;
-use crate::map::MapLock;
+use crate::map::{Found, MapLock};
 use crate::memory::NoMemory;
 use crate::policy::Look;
 use crate::reclaim::{Guard, Lent, Retired};
@@ -23,30 +23,33 @@ pub(super) struct Change<'a, 'm, K, V> {
 }
 
 impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
-    /// Makes sure that a write finds its memory, into the entry that it replaces or into a new one.
+    /// Makes sure that a new entry finds its memory.
     #[inline]
-    pub fn reserve(
+    pub fn reserve(&mut self, write: &Write<V>, guard: &mut Guard) -> Result<(), NoMemory> {
+        let number = self.locked.reserve(guard)?;
+        let state = self.locked.state();
+        state.policy.reserve(number)?;
+        state.weights.reserve(number)?;
+        if write.lifetime.is_endless() {
+            return Ok(());
+        }
+        let found = self.shard.map.found(number, guard);
+        self.reserve_life(number, &found, write.lifetime)
+    }
+
+    /// Makes sure that an entry can have such a lifetime.
+    #[inline]
+    pub fn reserve_life(
         &mut self,
-        replaced: Option<u32>,
-        write: &Write<V>,
-        guard: &mut Guard,
+        number: u32,
+        found: &Found<'_, K, V>,
+        lifetime: Lifetime,
     ) -> Result<(), NoMemory> {
-        let lifetime = write.lifetime;
-        let number = match replaced {
-            Some(_) if lifetime.is_endless() => return Ok(()),
-            Some(number) => {
-                self.locked.reserve_life(number, lifetime, guard)?;
-                number
-            }
-            None => {
-                let number = self.locked.reserve(lifetime, guard)?;
-                let state = self.locked.state();
-                state.policy.reserve(number)?;
-                state.weights.reserve(number)?;
-                number
-            }
-        };
-        if lifetime.is_endless() { Ok(()) } else { self.locked.state().deadlines.reserve(number) }
+        if lifetime.is_endless() {
+            return Ok(());
+        }
+        self.locked.reserve_life(found, lifetime)?;
+        self.locked.state().deadlines.reserve(number)
     }
 
     pub fn insert<Q: Lookup<K>>(&mut self, query: &Q, write: Write<V>, guard: &Guard) -> u32 {
@@ -64,13 +67,12 @@ impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
         number
     }
 
-    pub fn replace(&mut self, number: u32, write: Write<V>, guard: &Guard) {
+    pub fn replace(&mut self, number: u32, found: &Found<'_, K, V>, write: Write<V>, guard: &Guard) {
         let shard = self.shard;
-        let found = shard.map.found(number, guard);
         let before = found.deadline();
         let life = self.life(&write);
         let key = if shard.listened { found.entry.key.read(guard).clone() } else { None };
-        let (old, deadline) = self.locked.replace(&found, write.value, life);
+        let (old, deadline) = self.locked.replace(found, write.value, life);
         self.left.push(Retired::of(key).zip(old), Cause::Replaced);
         shard.recorder.record(&found.entry.stamp);
         let state = self.locked.state();
@@ -114,8 +116,7 @@ impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
 
     /// The same, for who takes out many and then has the table shrink once: the sizes in between would fill the heap.
     pub fn unlink(&mut self, number: u32, cause: Cause, guard: &Guard) -> bool {
-        let value = self.locked.take_value(number, guard);
-        self.forget(number, value, cause, guard)
+        self.forget(number, None, cause, guard)
     }
 
     /// Takes a live entry out of everything, if its value is still the one that was `seen`. Returns whether it was due.
@@ -127,21 +128,20 @@ impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
         guard: &mut Guard,
     ) -> Option<bool> {
         let value = self.locked.take_seen(number, seen, guard)?;
-        let was_due = self.forget(number, value, cause, guard);
+        let was_due = self.forget(number, Some(value), cause, guard);
         self.locked.shrink(guard);
         Some(was_due)
     }
 
-    /// Takes out an entry that has given up its value.
-    fn forget(&mut self, number: u32, value: Retired<V>, cause: Cause, guard: &Guard) -> bool {
+    fn forget(&mut self, number: u32, taken: Option<Retired<V>>, cause: Cause, guard: &Guard) -> bool {
         let state = self.locked.state();
         let sight = Sight { map: &self.shard.map, weights: &state.weights, guard };
         state.policy.remove(number, &sight);
-        self.discard(number, value, cause, guard)
+        self.discard(number, taken, cause, guard)
     }
 
-    /// The same for an entry that the policy has let go, and that has given up its value.
-    fn discard(&mut self, number: u32, value: Retired<V>, cause: Cause, guard: &Guard) -> bool {
+    /// The same for an entry that the policy has let go. Its value may be taken already.
+    fn discard(&mut self, number: u32, taken: Option<Retired<V>>, cause: Cause, guard: &Guard) -> bool {
         let deadline = self.locked.deadline(number, guard);
         let is_due = deadline <= self.now;
         let state = self.locked.state();
@@ -149,8 +149,8 @@ impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
         if deadline != NEVER {
             state.deadlines.remove(number);
         }
-        let key = self.locked.remove(number, guard);
-        self.left.push(key.zip(value), if is_due { Cause::Expired } else { cause });
+        let pair = self.locked.remove(number, taken, guard);
+        self.left.push(pair, if is_due { Cause::Expired } else { cause });
         is_due
     }
 
@@ -185,12 +185,9 @@ impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
                 let state = self.locked.state();
                 let sight = Sight { map: &shard.map, weights: &state.weights, guard };
                 match state.policy.victim(keep, &sight) {
-                    Some(victim) => {
-                        let value = self.locked.take_value(victim, guard);
-                        self.discard(victim, value, Cause::Size, guard);
-                    }
+                    Some(victim) => self.discard(victim, None, Cause::Size, guard),
                     None => return self.tell(),
-                }
+                };
                 self.locked.shrink(guard);
             }
             if self.weight == 0 {
