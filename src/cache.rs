@@ -412,8 +412,11 @@ where
         if !left.is_empty() {
             // Where it lies: to move the list takes as long as to drop what is in it.
             let told = left.drain().inspect(|departure| each(departure));
-            let mortal = told.filter(|departure| !departure.is_immortal());
-            self.bins.release(mortal.map(|departure| departure.pair));
+            // To drop what lives for ever does nothing, so it need not wait.
+            let is_mortal = |departure: &Departure<K, V>| {
+                !(departure.value().is_immortal() && departure.key().is_none_or(K::is_immortal))
+            };
+            self.bins.release(told.filter(is_mortal).map(|departure| departure.pair));
         }
     }
 

@@ -1,6 +1,5 @@
 //! What leaves the cache on the way out of a call: carried in a list, told and dropped after the unlock.
 
-use crate::entry::Reference;
 use crate::reclaim::{Bin, Retired};
 
 /// Why an entry left.
@@ -46,14 +45,6 @@ impl<K, V> Departure<K, V> {
 
     pub fn cause(&self) -> Cause {
         self.cause
-    }
-}
-
-impl<K: Reference, V: Reference> Departure<K, V> {
-    /// Whether to drop it does nothing.
-    #[inline]
-    pub(crate) fn is_immortal(&self) -> bool {
-        self.value().is_immortal() && self.key().is_none_or(K::is_immortal)
     }
 }
 

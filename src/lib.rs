@@ -5,7 +5,8 @@
 //! # Flows
 //! ```text
 //! get       python/moka > cache (shard by hash) > shard, no lock: map (pin, probe, match), entry (due? stamp), sketch
-//! set       python/moka > cache > shard, no lock: map (find a key that has an `__eq__` of a user, which runs here)
+//! set       python/moka > cache > shard, no lock: map (find a key that has an `__eq__` of a user, which runs here; or put the
+//!                                                 value in the place of another, if nothing else is to be done)
 //!                                 locked: find the key, or same entry still there? publish, policy, deadline, evict to the budget
 //!           then, unlocked: counts, listener, drops
 //! get_with  a hit is get; a miss goes cache > single_flight: the leader computes with nothing held, then sets;

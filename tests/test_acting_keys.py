@@ -39,6 +39,7 @@ ACTS = {
         cache.get(stored),
         cache.run_pending_tasks(),
     ),
+    "sets the first deadline": lambda cache, stored: cache.set("x", 1, ttl=60),
     "computes": lambda cache, stored: cache.get_with("x", lambda: 1),
     "collects": lambda cache, stored: gc.collect(),
 }

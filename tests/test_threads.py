@@ -41,6 +41,23 @@ def test_each_thread_reads_its_own_writes(make):
     assert len(cache) == len(everything)
 
 
+def test_the_first_deadline_beside_values_that_are_replaced_is_of_its_key_alone():
+    for _ in range(100):
+        cache = Moka(5000)
+        cache.set_many((key, True) for key in range(100))
+
+        def replace(thread, cache=cache):
+            for key in range(100):
+                cache.set(key, thread)
+
+        def give_deadlines(cache=cache):
+            for key in range(100, 120):
+                cache.set(key, True, ttl=AT_ONCE)
+
+        run_threads(lambda: replace(1), give_deadlines, lambda: replace(2))
+        assert {key: cache.get(key) in (1, 2) for key in range(120)} == {key: key < 100 for key in range(120)}
+
+
 def test_reader_sees_the_writes_of_one_key_in_order():
     cache, done = Moka(10), []
     cache.set("a", 0)
