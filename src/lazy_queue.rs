@@ -36,6 +36,8 @@ pub(crate) struct LazyQueue {
     /// The bucket that a search ran out of steps on: it still holds entries from `base` up, which belong
     /// on the levels below.
     spreading: Option<usize>,
+    /// No key below this is filed, as a search found that came to nothing: the next one need not look so far.
+    least: u64,
 }
 
 impl LazyQueue {
@@ -48,7 +50,9 @@ impl LazyQueue {
     /// Files an entry under a key, wherever it was.
     pub fn file(&mut self, number: u32, key: u64) {
         self.remove(number);
-        let bucket = self.bucket(key.max(self.base));
+        let key = key.max(self.base);
+        self.least = self.least.min(key);
+        let bucket = self.bucket(key);
         let level = bucket / DIGITS;
         if self.levels.len() <= level {
             self.levels.resize(level + 1, 0);
@@ -73,8 +77,12 @@ impl LazyQueue {
         steps: &mut usize,
         mut true_key: impl FnMut(u32) -> Option<u64>,
     ) -> Option<u32> {
+        if self.least > upto {
+            return None;
+        }
         while let Some((bucket, floor)) = self.lowest() {
             if floor > upto {
+                self.least = floor;
                 return None;
             }
             if bucket >= DIGITS {
@@ -97,6 +105,7 @@ impl LazyQueue {
             }
             self.levels[bucket / DIGITS] &= !(1 << (bucket % DIGITS));
         }
+        self.least = u64::MAX;
         None
     }
 

@@ -286,7 +286,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
             let old = locked.replace_value(live.entry, write.value);
             left.push(Retired::of(None).zip(old), Cause::Replaced);
             self.recorder.record(&live.entry.stamp);
-            note_set(true);
+            note_set(!self.can_expire.is_set(&guard));
             return Ok(Ok((Written::Done, now)));
         }
         let mut change = self.change(&mut locked, budget, now, left);
