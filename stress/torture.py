@@ -282,7 +282,8 @@ def churn(round_):
 
 
 EXIT = """
-import sys, threading, time, random
+import faulthandler, sys, threading, time, random
+faulthandler.dump_traceback_later(80, exit=True)
 sys.setswitchinterval(1e-6)
 from moka_py import Moka, cached
 def pause(*_):
