@@ -16,7 +16,7 @@
 
 use crate::config::Config;
 use crate::departure::{Cause, Departures};
-use crate::entry::{Lifetime, NEVER, Reference};
+use crate::entry::{Entry, Lifetime, NEVER, Reference};
 use crate::expiry::{Clock, DeadlineQueue};
 use crate::lookup::Lookup;
 use crate::map::{Found, Glance, Map, MapLock, Place};
@@ -26,6 +26,7 @@ use crate::reclaim::{Guard, Latch, Retired, pin};
 use crate::sync::{AtomicU64, Ordering, Padded, note_set};
 
 mod change;
+mod walk;
 mod weight;
 
 use change::Change;
@@ -225,9 +226,15 @@ impl<K: Reference, V: Reference> Shard<K, V> {
             }
         };
         let old = found.replace_value(value, &guard)?;
-        left.push(Retired::of(None).zip(old), Cause::Replaced);
-        self.recorder.record(&found.entry.stamp);
+        self.note_replaced(found.entry, old, left);
         Ok(())
+    }
+
+    /// Notes that another value is in the place of this one, which leaves with nothing else.
+    #[inline(always)]
+    fn note_replaced(&self, entry: &Entry<K, V>, old: Retired<V>, left: &mut Departures<K, V>) {
+        left.push(Retired::of(None).zip(old), Cause::Replaced);
+        self.recorder.record(&entry.stamp);
     }
 
     /// Writes a value, unless there is one to be kept or the caller's `at_lock` says no.
@@ -284,8 +291,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         {
             // Another value and nothing else: no weight, no deadline, nobody who hears of the key.
             let old = locked.replace_value(live.entry, write.value);
-            left.push(Retired::of(None).zip(old), Cause::Replaced);
-            self.recorder.record(&live.entry.stamp);
+            self.note_replaced(live.entry, old, left);
             note_set(!self.can_expire.is_set(&guard));
             return Ok(Ok((Written::Done, now)));
         }
@@ -338,42 +344,6 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         Ok(removed.map(|departure| departure.value().clone()))
     }
 
-    /// Takes an entry out by its number, if `is_meant` says so of the key and the value that it has now. That, `now`
-    /// and, with the hash, `at_lock` are asked under the lock. Returns whether an entry left that was not due.
-    pub fn remove_if(
-        &self,
-        number: u32,
-        is_meant: impl Fn(&K, &V) -> bool,
-        now: impl Fn() -> u64,
-        budget: &Budget,
-        at_lock: impl Fn(u64),
-        left: &mut Departures<K, V>,
-    ) -> bool {
-        let (mut locked, mut guard) = self.map.lock_unpinned();
-        if locked.next_live(number, &guard) != Some(number) {
-            return false;
-        }
-        let pinned = pin();
-        let entry = self.map.entry(number, &pinned);
-        let mut change = self.change(&mut locked, budget, now(), left);
-        loop {
-            let seen = entry.value(&pinned);
-            let is_it = match (entry.key.read(&pinned).as_ref(), seen.as_ref()) {
-                (Some(key), Some(value)) => is_meant(key, value),
-                _ => false,
-            };
-            if !is_it {
-                return false;
-            }
-            at_lock(entry.hash.load(Ordering::Relaxed));
-            // Else another value came meanwhile.
-            if let Some(was_due) = change.take_out_seen(number, &seen, Cause::Explicit, &mut guard) {
-                change.tell();
-                return !was_due;
-            }
-        }
-    }
-
     /// Takes the lock, and tells where the key's entry is.
     ///
     /// A key that is compared in place is looked up under the lock. For another the user's code may run, so that is
@@ -416,59 +386,6 @@ impl<K: Reference, V: Reference> Shard<K, V> {
                 return Ok((place, locked, guard));
             }
         }
-    }
-
-    /// Takes out some entry that is not due, the colder the better. `at_lock` is asked under the lock, with its hash.
-    pub fn pop_any(
-        &self,
-        now: u64,
-        budget: &Budget,
-        at_lock: impl Fn(u64),
-        left: &mut Departures<K, V>,
-    ) -> Option<(K, V)> {
-        let (mut locked, mut guard) = self.map.lock_unpinned();
-        let mut change = self.change(&mut locked, budget, now, left);
-        let mut popped = None;
-        while popped.is_none()
-            && let Some(number) = change.locked.state().policy.any()
-        {
-            at_lock(self.map.entry(number, &guard).hash.load(Ordering::Relaxed));
-            let was_due = change.take_out(number, Cause::Explicit, &mut guard);
-            let last = change.left.last().filter(|_| !was_due);
-            popped = last.and_then(|last| Some((last.key()?.clone(), last.value().clone())));
-        }
-        change.tell();
-        popped
-    }
-
-    /// Takes out a batch of the entries from a number on. Returns where to go on; `None` at the end.
-    pub fn clear_batch(
-        &self,
-        from: u32,
-        now: u64,
-        budget: &Budget,
-        at_lock: impl Fn(),
-        left: &mut Departures<K, V>,
-    ) -> Option<u32> {
-        const BATCH: usize = 256;
-        let (mut locked, mut guard) = self.map.lock_unpinned();
-        at_lock();
-        let mut change = self.change(&mut locked, budget, now, left);
-        let mut next = Some(from);
-        for _ in 0..BATCH {
-            next = next.and_then(|from| change.locked.next_live(from, &guard));
-            let Some(number) = next else { break };
-            if !change.left.has_room(1) {
-                break;
-            }
-            change.unlink(number, Cause::Explicit, &guard);
-            next = Some(number + 1);
-        }
-        change.tell();
-        if next.is_none() {
-            locked.shrink(&mut guard);
-        }
-        next
     }
 
     /// Takes out entries that are due: some, or with `all` every one.
@@ -527,45 +444,6 @@ impl<K: Reference, V: Reference> Shard<K, V> {
 
     pub fn count(&self) -> usize {
         self.map.lock().len()
-    }
-
-    /// A number above those of all entries now here.
-    pub fn limit(&self) -> u32 {
-        self.map.lock().limit()
-    }
-
-    /// The next entry from a number on, below a limit, that is not due; with its number.
-    pub fn next_entry(&self, mut from: u32, limit: u32, clock: &Clock) -> Option<(u32, K, V)> {
-        let (locked, guard) = self.map.lock_unpinned();
-        loop {
-            let number = locked.next_live(from, &guard).filter(|&number| number < limit)?;
-            let deadline = self.map.deadline(number, &guard);
-            if deadline == NEVER || deadline > clock.now() {
-                let entry = self.map.entry(number, &guard);
-                let key = entry.key.read(&guard).clone();
-                let value = entry.value(&pin()).clone();
-                if let Some((key, value)) = key.zip(value) {
-                    return Some((number, key, value));
-                }
-            }
-            from = number + 1;
-        }
-    }
-
-    /// Shows every key and value, to the collector, which calls while nobody is inside.
-    #[cfg_attr(not(feature = "python"), allow(dead_code))]
-    pub fn each(&self, mut visit: impl FnMut(&K, &V)) {
-        let guard = pin();
-        let Some(locked) = self.map.try_lock() else { return };
-        let mut from = 0;
-        while let Some(number) = locked.next_live(from, &guard) {
-            let entry = self.map.entry(number, &guard);
-            if let (Some(key), Some(value)) = (entry.key.read(&guard).as_ref(), entry.value(&guard).as_ref())
-            {
-                visit(key, value);
-            }
-            from = number + 1;
-        }
     }
 
     fn change<'a, 'm>(

@@ -79,15 +79,16 @@ mod threads {
         if stripe == UNKNOWN { choose_stripe() } else { stripe }
     }
 
-    /// Whether this thread's last `set` found its key: mostly its next one does what the last did.
+    /// Whether this thread's last `set` put a value in the place of another and did nothing else: mostly its next one does
+    /// what the last did.
     #[inline]
-    pub(crate) fn last_set_found() -> bool {
-        LAST_SET_FOUND.get()
+    pub(crate) fn last_set_replaced() -> bool {
+        LAST_SET_REPLACED.get()
     }
 
     #[inline]
-    pub(crate) fn note_set(has_found: bool) {
-        LAST_SET_FOUND.set(has_found);
+    pub(crate) fn note_set(has_replaced: bool) {
+        LAST_SET_REPLACED.set(has_replaced);
     }
 
     const UNKNOWN: usize = usize::MAX;
@@ -96,7 +97,7 @@ mod threads {
     static TAKEN: AtomicU64 = AtomicU64::new(0);
 
     thread_local! {
-        static LAST_SET_FOUND: Cell<bool> = const { Cell::new(false) };
+        static LAST_SET_REPLACED: Cell<bool> = const { Cell::new(false) };
         static STRIPE: Cell<usize> = const { Cell::new(UNKNOWN) };
         // Apart, so that to ask for the number is not to ask whether the thread is ending.
         static GIVEN_BACK: GiveBack = const { GiveBack };
@@ -215,10 +216,11 @@ mod gil {
                     _: Ordering,
                 ) -> Result<$word, $word> {
                     let old = self.0.load(Relaxed);
-                    if old == seen {
-                        self.0.store(value, Relaxed);
+                    if old != seen {
+                        return Err(old);
                     }
-                    if old == seen { Ok(old) } else { Err(old) }
+                    self.0.store(value, Relaxed);
+                    Ok(old)
                 }
 
                 pub fn fetch_add(&self, by: $word, _: Ordering) -> $word {
@@ -253,11 +255,11 @@ mod gil {
     pub(crate) fn full_fence() {}
 
     /// The lock costs nothing, so nobody needs to know.
-    pub(crate) fn last_set_found() -> bool {
+    pub(crate) fn last_set_replaced() -> bool {
         false
     }
 
-    pub(crate) fn note_set(_has_found: bool) {}
+    pub(crate) fn note_set(_has_replaced: bool) {}
 
     /// How many shards a cache has: one, since the GIL lets one thread in at a time.
     pub(crate) fn shard_count(_capacity: u64) -> usize {

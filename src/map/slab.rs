@@ -126,8 +126,7 @@ const NO_CHUNK: ChunkState = ChunkState { free: NO_NUMBER, fresh: 0, used: 0, ex
 impl SlabWriter {
     /// Of a cache with this time to idle.
     pub fn new(tti: u64) -> Self {
-        let chunks = [NO_CHUNK; CHUNKS];
-        SlabWriter { room: 0, chunks, resting: Bin::default(), has_lives: false, tti }
+        SlabWriter { room: 0, chunks: [NO_CHUNK; CHUNKS], resting: Bin::default(), has_lives: false, tti }
     }
 
     /// A number above all that are in use.

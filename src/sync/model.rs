@@ -78,11 +78,11 @@ pub(crate) fn full_fence() {
 }
 
 /// So that a model tries without the lock first.
-pub(crate) fn last_set_found() -> bool {
+pub(crate) fn last_set_replaced() -> bool {
     true
 }
 
-pub(crate) fn note_set(_has_found: bool) {}
+pub(crate) fn note_set(_has_replaced: bool) {}
 
 pub(crate) fn thread_id() -> thread::ThreadId {
     thread::current().id()

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::support::{World, apart, model, one_hash, one_home, spawn};
+use crate::support::{World, apart, model, one_hash, one_home, replace_beside_a_removal, spawn};
 
 /// A world with these keys in it, each of ten times its own value.
 fn with(keys: &[u64], hash: fn(u64) -> u64) -> Arc<World> {
@@ -137,17 +137,7 @@ fn a_writer_beside_a_removal_does_not_write_to_what_has_left() {
     model(3, || {
         let world = Arc::new(World::new(7, false, one_hash).asking());
         world.set(1, 10);
-        let writer = spawn(&world, |world| world.set(1, 11));
-        let (removed, _) = world.remove(1);
-        let replaced = writer.join().expect("no panic");
-        let expected = match removed {
-            Some(10) => Some(11),
-            Some(11) => None,
-            other => panic!("{other:?} was never the value"),
-        };
-        assert_eq!(replaced.is_empty(), removed == Some(10), "{removed:?}, {replaced:?}");
-        assert_eq!(world.get(1), expected);
-        world.end();
+        replace_beside_a_removal(world);
     });
 }
 

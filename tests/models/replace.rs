@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use moka_py::Cause;
 
-use crate::support::{World, apart, model, spawn};
+use crate::support::{World, apart, model, replace_beside_a_removal, spawn};
 
 const TTL: u64 = 1 << 20;
 
@@ -13,6 +13,12 @@ fn with_one() -> Arc<World> {
     let world = Arc::new(World::unheard(7, apart));
     world.set(1, 10);
     world
+}
+
+/// So that what was there is dropped, if nobody is seen to look at it.
+fn replace_and_flush(world: &World) {
+    world.set(1, 11);
+    world.flush();
 }
 
 #[test]
@@ -35,18 +41,7 @@ fn each_value_is_replaced_once() {
 #[test]
 fn a_value_that_comes_beside_a_removal_is_there_or_is_what_was_removed() {
     model(3, || {
-        let world = with_one();
-        let other = spawn(&world, |world| world.set(1, 11));
-        let (removed, _) = world.remove(1);
-        let replaced = other.join().expect("no panic");
-        let expected = match removed {
-            Some(10) => Some(11),
-            Some(11) => None,
-            other => panic!("{other:?} was never the value"),
-        };
-        assert_eq!(replaced.is_empty(), removed == Some(10), "{removed:?}, {replaced:?}");
-        assert_eq!(world.get(1), expected);
-        world.end();
+        replace_beside_a_removal(with_one());
     });
 }
 
@@ -69,10 +64,7 @@ fn a_value_that_comes_beside_an_eviction_is_there_or_left_with_its_key() {
 fn an_iteration_beside_it_yields_a_whole_value() {
     model(3, || {
         let world = with_one();
-        let other = spawn(&world, |world| {
-            world.set(1, 11);
-            world.flush();
-        });
+        let other = spawn(&world, replace_and_flush);
         let entries = world.entries();
         assert!([[(1, 10)], [(1, 11)]].iter().any(|seen| entries == seen), "{entries:?}");
         other.join().expect("no panic");
@@ -84,10 +76,7 @@ fn an_iteration_beside_it_yields_a_whole_value() {
 fn what_is_kept_beside_it_is_a_whole_value() {
     model(3, || {
         let world = with_one();
-        let other = spawn(&world, |world| {
-            world.set(1, 11);
-            world.flush();
-        });
+        let other = spawn(&world, replace_and_flush);
         let kept = world.set_if_absent(1, 12);
         assert!([Some(10), Some(11)].contains(&kept), "{kept:?}");
         other.join().expect("no panic");

@@ -354,3 +354,18 @@ pub fn spawn<R: 'static>(
     let world = world.clone();
     loom::thread::spawn(move || body(&world))
 }
+
+/// Replaces key 1's value 10 by 11 beside its removal, and ends the model: one comes after the other.
+pub fn replace_beside_a_removal(world: Arc<World>) {
+    let writer = spawn(&world, |world| world.set(1, 11));
+    let (removed, _) = world.remove(1);
+    let replaced = writer.join().expect("no panic");
+    let expected = match removed {
+        Some(10) => Some(11),
+        Some(11) => None,
+        other => panic!("{other:?} was never the value"),
+    };
+    assert_eq!(replaced.is_empty(), removed == Some(10), "{removed:?}, {replaced:?}");
+    assert_eq!(world.get(1), expected);
+    world.end();
+}
