@@ -22,7 +22,7 @@ use crate::lookup::Lookup;
 use crate::reclaim::Bins;
 use crate::shard::{Budget, Shard, Write, Written};
 use crate::shards::Shards;
-use crate::single_flight::{Flights, LoadError, Outcome, Pause, SameHash, Turn};
+use crate::single_flight::{Flights, LoadError, Outcome, Pause, Strangers, Turn};
 use crate::sync::{AtomicU64, ONE_AT_A_TIME, Ordering, Padded, full_fence, last_set_replaced};
 
 /// Shards that one call looks at for what is due.
@@ -87,7 +87,7 @@ where
             shards: Shards::new(),
             budget: Budget::new(config.capacity),
             earliest: Padded(AtomicU64::new(NEVER)),
-            flights: Flights::new(),
+            flights: Flights::new(config.capacity),
             bins: Bins::new(),
             clock,
             config,
@@ -470,7 +470,7 @@ where
     fn overtake_hash(&self, hash: u64) {
         if !self.flights.is_idle() {
             // Of another key with the same full hash the result is not cached either, which is no harm.
-            self.flights.overtake(hash, &SameHash::new());
+            self.flights.overtake(hash, &Strangers::new());
         }
     }
 

@@ -63,6 +63,6 @@ fn make<K: Reference, V: Reference>(config: &Config) -> Box<[Shard<K, V>]> {
 
 /// There is a power of two of them: one, where one thread is let in at a time.
 #[inline(always)]
-fn place<T>(hash: u64, shards: &[T]) -> usize {
+pub(crate) fn place<T>(hash: u64, shards: &[T]) -> usize {
     if ONE_AT_A_TIME { 0 } else { hash as usize & (shards.len() - 1) }
 }

@@ -1,10 +1,10 @@
 //! One computation a key: a leader runs it, the others wait for what comes of it.
 //!
 //! # How it works
-//! A flight is a computation under way. Flights are found by the 64-bit hash of their key, in a `dashmap`; keys
-//! of equal hash share its slot and are compared outside all locks. Whoever finds none of its key becomes the
-//! leader, looks into the cache once more, computes with nothing held, writes, and lands. Waiters park on the
-//! flight, in short pieces, so that their caller can look at signals between them.
+//! A flight is a computation under way. Tables keep them by the 64-bit hash of their key; keys of equal hash are told
+//! apart outside all locks, where that takes a user's code. Whoever finds none of its key becomes the leader, looks into the
+//! cache once more, computes with nothing held, writes, and lands. Most flights are their leader's alone: what waiters need
+//! is made by the first of them. They park on it, in short pieces, so that their caller can look at signals between them.
 //!
 //! A write to the key during the computation wins: it marks the flight as overtaken, under the shard lock
 //! and so in one step with the write itself, and the leader's own write asks for the mark in the same way.
@@ -20,26 +20,26 @@
 //!
 //! # Invariants
 //! - `lands`: a leader lands its flight exactly once, whatever happens to it.
-//! - `by-leader`: a flight leaves the table before it lands, and after the value is in the cache.
-//! - `real-locks`: waiters are detached, so a flight's mutex and condition are real in the GIL build too. They
-//!   are the standard library's, which keep no table of their own that a fork could tear.
+//! - `by-leader`: a flight leaves its table before it lands, and after the value is in the cache.
+//! - `inner-lock`: a table's lock is taken under a shard lock or under none, and nothing else is taken under it.
+//! - `real-locks`: waiters are detached, so the mutex and the condition that they park on are real in the GIL build too.
+//!   They are the standard library's, which keep no table of their own that a fork could tear.
 
 use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use hashbrown::HashTable;
 use smallvec::SmallVec;
 
 use crate::entry::Reference;
 use crate::lookup::Lookup;
-use crate::seed::AsIs;
-use crate::sync::dashmap::{self, DashMap};
+use crate::shards::place;
 use crate::sync::thread::ThreadId;
 use crate::sync::{
-    AtomicBool, AtomicUsize, Condvar, Mutex, OnceLock, Ordering, Padded, lock, process_wide, thread_id,
-    try_lock, wait_a_while,
+    AtomicBool, AtomicUsize, Condvar, Lock, Mutex, OnceLock, Ordering, Padded, lock, process_wide,
+    shard_count, thread_id, try_lock, wait_a_while,
 };
 
 /// How long a waiter parks before its caller looks at signals.
@@ -93,18 +93,16 @@ impl<E> From<E> for LoadError<E> {
     }
 }
 
-pub(crate) struct Flight<K, V, E> {
-    key: K,
-    hash: u64,
-    generation: u64,
+/// What a thread that waits has of a flight.
+pub(crate) struct Landing<V, E> {
     leader: ThreadId,
-    overtaken: AtomicBool,
-    landing: Mutex<Landing<V, E>>,
-    landed: Condvar,
+    generation: u64,
+    landed: Mutex<Landed<V, E>>,
+    has_come: Condvar,
     has_landed: AtomicBool,
 }
 
-struct Landing<V, E> {
+struct Landed<V, E> {
     outcome: Option<Outcome<V, E>>,
     /// Whether anybody ever parked: to wake takes a call of the system, also where nobody sleeps.
     is_awaited: bool,
@@ -116,7 +114,7 @@ trait Led: Send + Sync {
     fn has_landed(&self) -> bool;
 }
 
-impl<K: Send + Sync, V: Send, E: Send> Led for Flight<K, V, E> {
+impl<V: Send, E: Send> Led for Landing<V, E> {
     fn leader(&self) -> ThreadId {
         self.leader
     }
@@ -127,28 +125,49 @@ impl<K: Send + Sync, V: Send, E: Send> Led for Flight<K, V, E> {
     }
 }
 
-impl<K, V, E> Flight<K, V, E> {
-    fn is_stale(&self) -> bool {
-        self.generation != GENERATION.load(Ordering::Relaxed)
-    }
+/// Whether it was begun before a fork, in a process that is another now.
+fn is_stale(generation: u64) -> bool {
+    generation != GENERATION.load(Ordering::Relaxed)
+}
 
-    /// Whether a newcomer may have its outcome: not of a thread that is gone, nor from before a write.
-    fn is_joinable(&self) -> bool {
-        !self.is_stale() && !self.overtaken.load(Ordering::Relaxed)
+impl<V, E> Landing<V, E> {
+    fn new(leader: ThreadId, generation: u64) -> Self {
+        Landing {
+            leader,
+            generation,
+            landed: Mutex::new(Landed { outcome: None, is_awaited: false }),
+            has_come: Condvar::new(),
+            has_landed: AtomicBool::new(false),
+        }
     }
 
     fn park(&self) {
-        let mut landing = lock(&self.landing);
-        if landing.outcome.is_none() {
-            landing.is_awaited = true;
-            wait_a_while(&self.landed, landing, PARK);
+        let mut landed = lock(&self.landed);
+        if landed.outcome.is_none() {
+            landed.is_awaited = true;
+            wait_a_while(&self.has_come, landed, PARK);
+        }
+    }
+
+    fn land(&self, outcome: Outcome<V, E>) {
+        // Release: pairs with the Acquire in `has_landed`.
+        self.has_landed.store(true, Ordering::Release);
+        if is_stale(self.generation) {
+            // Nobody waits. The fork may have left a waiter's lock behind.
+            return;
+        }
+        let mut landed = lock(&self.landed);
+        landed.outcome = Some(outcome);
+        let is_awaited = landed.is_awaited;
+        drop(landed);
+        if is_awaited {
+            self.has_come.notify_all();
         }
     }
 }
 
-impl<K, V, E> Flight<K, V, E>
+impl<V, E> Landing<V, E>
 where
-    K: Reference,
     V: Reference,
     E: Clone + Send + Sync + 'static,
 {
@@ -156,8 +175,8 @@ where
     pub fn wait(self: &Arc<Self>, pause: &mut Pause<'_, E>) -> Result<Outcome<V, E>, LoadError<E>> {
         let _wait = Wait::begin(Arc::clone(self) as Arc<dyn Led>).ok_or(LoadError::Circle)?;
         // A fork, in a signal's handler, leaves the waiter in the child without a leader.
-        while !self.is_stale() {
-            if let Some(outcome) = &lock(&self.landing).outcome {
+        while !is_stale(self.generation) {
+            if let Some(outcome) = &lock(&self.landed).outcome {
                 return Ok(outcome.clone());
             }
             pause(&|| self.park())?;
@@ -198,26 +217,67 @@ impl Drop for Wait {
     }
 }
 
-pub(crate) type SameHash<K, V, E> = SmallVec<[Arc<Flight<K, V, E>>; 1]>;
-type Table<K, V, E> = DashMap<u64, SameHash<K, V, E>, BuildHasherDefault<AsIs>>;
+/// A computation under way, as it stands in the table.
+struct Flight<K, V, E> {
+    key: K,
+    hash: u64,
+    number: u64,
+    leader: ThreadId,
+    generation: u64,
+    is_overtaken: bool,
+    /// Made by the first who waits.
+    landing: Option<Arc<Landing<V, E>>>,
+}
+
+impl<K, V, E> Flight<K, V, E> {
+    /// Whether a newcomer may have its outcome: not of a thread that is gone, nor from before a write.
+    fn is_joinable(&self) -> bool {
+        !self.is_overtaken && !is_stale(self.generation)
+    }
+}
+
+struct Table<K, V, E> {
+    flights: HashTable<Flight<K, V, E>>,
+    /// Of the next flight: no two of a table have the same.
+    number: u64,
+}
+
+impl<K, V, E> Table<K, V, E> {
+    fn of_hash(&mut self, hash: u64) -> impl Iterator<Item = &mut Flight<K, V, E>> {
+        self.flights.iter_hash_mut(hash).filter(move |flight| flight.hash == hash)
+    }
+
+    fn take(&mut self, hash: u64, is_meant: impl Fn(&Flight<K, V, E>) -> bool) -> Option<Flight<K, V, E>> {
+        let found = self.flights.find_entry(hash, |flight| flight.hash == hash && is_meant(flight));
+        Some(found.ok()?.remove().0)
+    }
+}
+
+type Tables<K, V, E> = Box<[Padded<Lock<Table<K, V, E>>>]>;
+
+/// Flights that are of other keys than the caller's, by their numbers.
+pub(crate) type Strangers = SmallVec<[u64; 1]>;
 
 /// The flights of one cache.
 pub(crate) struct Flights<K, V, E> {
-    /// Made at the first flight: most caches never have one.
-    table: OnceLock<Table<K, V, E>>,
+    /// Made at the first flight: most caches never have one. As many as there are shards, so that a thread that meets nobody
+    /// there meets nobody here.
+    tables: OnceLock<Tables<K, V, E>>,
     /// Apart from what readers look at.
     under_way: Padded<AtomicUsize>,
+    capacity: u64,
 }
 
 /// Whose turn it is to compute.
 pub(crate) enum Turn<'f, K, V, E> {
     Lead(Leader<'f, K, V, E>),
-    Wait(Arc<Flight<K, V, E>>),
+    Wait(Arc<Landing<V, E>>),
 }
 
-impl<K, V, E> Flights<K, V, E> {
-    pub fn new() -> Self {
-        Flights { table: OnceLock::new(), under_way: Padded(AtomicUsize::new(0)) }
+impl<K: Clone, V, E> Flights<K, V, E> {
+    /// Of a cache of this capacity.
+    pub fn new(capacity: u64) -> Self {
+        Flights { tables: OnceLock::new(), under_way: Padded(AtomicUsize::new(0)), capacity }
     }
 
     /// Whether no computation is under way. A caller that must not miss one holds the shard lock, which a
@@ -226,18 +286,32 @@ impl<K, V, E> Flights<K, V, E> {
         self.under_way.0.load(Ordering::Relaxed) == 0
     }
 
+    /// The table of a hash, if there are any.
+    fn table(&self, hash: u64) -> Option<&Lock<Table<K, V, E>>> {
+        let tables = self.tables.get()?;
+        Some(&tables[place(hash, tables)].0)
+    }
+
     /// The flights of other keys with the hash of this one, for [`overtake`](Self::overtake) to spare.
-    pub fn strangers<Q: Lookup<K>>(&self, query: &Q) -> Result<SameHash<K, V, E>, Q::Error> {
-        let mut strangers = SameHash::new();
-        if !self.is_idle() {
-            for flight in self.known(query.hash()) {
-                let equal = match query.quick(&flight.key) {
-                    Some(equal) => equal,
-                    None => query.equals(&flight.key)?,
-                };
-                if !equal {
-                    strangers.push(flight);
-                }
+    pub fn strangers<Q: Lookup<K>>(&self, query: &Q) -> Result<Strangers, Q::Error> {
+        let mut strangers = Strangers::new();
+        if self.is_idle() {
+            return Ok(strangers);
+        }
+        let known: SmallVec<[(u64, K); 1]> = match self.table(query.hash()) {
+            Some(table) => {
+                let mut table = table.lock();
+                table.of_hash(query.hash()).map(|flight| (flight.number, flight.key.clone())).collect()
+            }
+            None => SmallVec::new(),
+        };
+        for (number, key) in known {
+            let equal = match query.quick(&key) {
+                Some(equal) => equal,
+                None => query.equals(&key)?,
+            };
+            if !equal {
+                strangers.push(number);
             }
         }
         Ok(strangers)
@@ -245,25 +319,20 @@ impl<K, V, E> Flights<K, V, E> {
 
     /// Marks the flights of a hash but for some: their values are not to be cached. Called under the shard
     /// lock, so keys are not compared here.
-    pub fn overtake(&self, hash: u64, strangers: &SameHash<K, V, E>) {
-        if let Some(flights) = self.table.get().and_then(|table| table.get(&hash)) {
-            let is_meant = |flight: &&Arc<_>| !strangers.iter().any(|other| Arc::ptr_eq(other, flight));
-            let meant = flights.iter().filter(is_meant);
-            meant.for_each(|flight| flight.overtaken.store(true, Ordering::Relaxed));
+    pub fn overtake(&self, hash: u64, strangers: &Strangers) {
+        if let Some(table) = self.table(hash) {
+            let mut table = table.lock();
+            let meant = table.of_hash(hash).filter(|flight| !strangers.contains(&flight.number));
+            meant.for_each(|flight| flight.is_overtaken = true);
         }
-    }
-
-    fn known(&self, hash: u64) -> SameHash<K, V, E> {
-        let flights = self.table.get().and_then(|table| table.get(&hash));
-        flights.map(|flights| flights.clone()).unwrap_or_default()
     }
 
     /// Marks all flights whose hashes are meant. Called under the shard lock of those hashes.
     pub fn overtake_where(&self, is_meant: impl Fn(u64) -> bool) {
-        for flights in self.table.get().into_iter().flatten() {
-            if is_meant(*flights.key()) {
-                flights.iter().for_each(|flight| flight.overtaken.store(true, Ordering::Relaxed));
-            }
+        for table in self.tables.get().into_iter().flatten() {
+            let mut table = table.0.lock();
+            let meant = table.flights.iter_mut().filter(|flight| is_meant(flight.hash));
+            meant.for_each(|flight| flight.is_overtaken = true);
         }
     }
 
@@ -271,71 +340,66 @@ impl<K, V, E> Flights<K, V, E> {
     pub fn join<Q: Lookup<K, Error = E>>(&self, query: &Q) -> Result<Turn<'_, K, V, E>, LoadError<E>> {
         let hash = query.hash();
         let me = thread_id();
-        let table = self.table.get_or_init(DashMap::default);
-        // Mostly there are none. One that has begun since is seen below.
-        let mut known = if self.is_idle() { SameHash::new() } else { self.known(hash) };
+        let tables = self.tables.get_or_init(|| {
+            let table = || Padded(Lock::new(Table { flights: HashTable::new(), number: 0 }));
+            (0..shard_count(self.capacity)).map(|_| table()).collect()
+        });
+        let own = &tables[place(hash, tables)].0;
+        // Whose keys have been compared, and the one that is equal.
+        let mut strangers = Strangers::new();
+        let mut known_equal = None;
         loop {
-            for flight in known.iter().filter(|flight| flight.is_joinable()) {
-                let equal = match query.quick(&flight.key) {
-                    Some(equal) => equal,
-                    None => query.equals(&flight.key)?,
-                };
-                if equal && flight.leader == me {
-                    return Err(LoadError::OwnKey);
+            let mut table = own.lock();
+            let is_open = |flight: &Flight<K, V, E>| {
+                flight.hash == hash && flight.is_joinable() && !strangers.contains(&flight.number)
+            };
+            if let Some(flight) = table.flights.find_mut(hash, is_open) {
+                let number = flight.number;
+                let is_equal = known_equal == Some(number);
+                match if is_equal { Some(true) } else { query.quick(&flight.key) } {
+                    Some(true) if flight.leader == me => return Err(LoadError::OwnKey),
+                    Some(true) => {
+                        let new = || Arc::new(Landing::new(flight.leader, flight.generation));
+                        return Ok(Turn::Wait(Arc::clone(flight.landing.get_or_insert_with(new))));
+                    }
+                    Some(false) => strangers.push(number),
+                    None => {
+                        let key = flight.key.clone();
+                        drop(table);
+                        if query.equals(&key)? {
+                            known_equal = Some(number);
+                        } else {
+                            strangers.push(number);
+                        }
+                    }
                 }
-                if equal {
-                    return Ok(Turn::Wait(Arc::clone(flight)));
-                }
+                continue;
             }
-            let flight = Arc::new(Flight {
+            if table.flights.try_reserve(1, |flight| flight.hash).is_err() {
+                drop(table);
+                return Err(LoadError::User(query.no_memory()));
+            }
+            let number = table.number;
+            table.number += 1;
+            let flight = Flight {
                 key: query.key(),
                 hash,
-                generation: GENERATION.load(Ordering::Relaxed),
+                number,
                 leader: me,
-                overtaken: AtomicBool::new(false),
-                landing: Mutex::new(Landing { outcome: None, is_awaited: false }),
-                landed: Condvar::new(),
-                has_landed: AtomicBool::new(false),
-            });
-            let mut flights = match table.entry(hash) {
-                dashmap::Entry::Vacant(place) => {
-                    // Mostly there is none of this hash.
-                    drop(place.insert(SameHash::from_iter([Arc::clone(&flight)])));
-                    self.under_way.0.fetch_add(1, Ordering::Relaxed);
-                    return Ok(Turn::Lead(Leader { flights: self, flight }));
-                }
-                dashmap::Entry::Occupied(flights) => flights.into_ref(),
+                generation: GENERATION.load(Ordering::Relaxed),
+                is_overtaken: false,
+                landing: None,
             };
-            // What nobody can join is carried out of the table's lock before it is dropped.
-            let is_known = |new: &Arc<Flight<K, V, E>>| known.iter().any(|old| Arc::ptr_eq(old, new));
-            if flights.iter().all(is_known) {
-                let (joinable, gone): (SameHash<K, V, E>, SameHash<K, V, E>) =
-                    flights.drain(..).partition(|flight| flight.is_joinable());
-                *flights = joinable;
-                flights.push(Arc::clone(&flight));
-                drop(flights);
-                self.under_way.0.fetch_add(1, Ordering::Relaxed);
-                self.under_way.0.fetch_sub(gone.len(), Ordering::Relaxed);
-                return Ok(Turn::Lead(Leader { flights: self, flight }));
+            // What a fork left is carried out of the lock before it is dropped.
+            let mut lost = SmallVec::<[Flight<K, V, E>; 1]>::new();
+            if !table.flights.is_empty() {
+                lost.extend(std::iter::from_fn(|| table.take(hash, |flight| is_stale(flight.generation))));
+                self.under_way.0.fetch_sub(lost.len(), Ordering::Relaxed);
             }
-            drop(flights);
-            known = self.known(hash);
-        }
-    }
-
-    /// Takes a flight out of the table, if it is there.
-    fn forget(&self, flight: &Arc<Flight<K, V, E>>) {
-        let table = self.table.get().expect("a flight has a table");
-        let mut found = None;
-        if let dashmap::Entry::Occupied(mut flights) = table.entry(flight.hash) {
-            let position = flights.get().iter().position(|other| Arc::ptr_eq(other, flight));
-            found = position.map(|position| flights.get_mut().swap_remove(position));
-            if flights.get().is_empty() {
-                flights.remove();
-            }
-        }
-        if found.is_some() {
-            self.under_way.0.fetch_sub(1, Ordering::Relaxed);
+            table.flights.insert_unique(hash, flight, |flight| flight.hash);
+            drop(table);
+            self.under_way.0.fetch_add(1, Ordering::Relaxed);
+            return Ok(Turn::Lead(Leader { flights: self, table: own, hash, number, has_landed: false }));
         }
     }
 }
@@ -343,38 +407,34 @@ impl<K, V, E> Flights<K, V, E> {
 /// The one who computes. Dropped without landing, it leaves the flight abandoned.
 pub(crate) struct Leader<'f, K, V, E> {
     flights: &'f Flights<K, V, E>,
-    flight: Arc<Flight<K, V, E>>,
+    table: &'f Lock<Table<K, V, E>>,
+    hash: u64,
+    number: u64,
+    has_landed: bool,
 }
 
 impl<K, V, E> Leader<'_, K, V, E> {
     /// Whether the key was written to since the flight began. Asked under the shard lock.
     pub fn is_overtaken(&self) -> bool {
-        self.flight.overtaken.load(Ordering::Relaxed)
+        let table = self.table.lock();
+        let own = table.flights.find(self.hash, |flight| flight.number == self.number);
+        // One that is gone was begun before a fork, and nobody could mark it since.
+        own.is_none_or(|flight| flight.is_overtaken)
     }
 
-    pub fn land(self, outcome: Outcome<V, E>) {
+    pub fn land(mut self, outcome: Outcome<V, E>) {
         self.finish(outcome);
     }
 
-    fn finish(&self, outcome: Outcome<V, E>) {
-        if self.flight.has_landed.load(Ordering::Relaxed) {
+    fn finish(&mut self, outcome: Outcome<V, E>) {
+        if std::mem::replace(&mut self.has_landed, true) {
             return;
         }
-        self.flights.forget(&self.flight);
-        // Release: pairs with the Acquire in `has_landed`.
-        self.flight.has_landed.store(true, Ordering::Release);
-        // Acquire: pairs with the Release in the drop of a waiter's. The table has none any more, so no more are made.
-        let is_alone = Arc::strong_count(&self.flight) == 1;
-        if is_alone || self.flight.is_stale() {
-            // Nobody waits. A fork may have left a waiter's lock behind.
-            return;
-        }
-        let mut landing = lock(&self.flight.landing);
-        landing.outcome = Some(outcome);
-        let is_awaited = landing.is_awaited;
-        drop(landing);
-        if is_awaited {
-            self.flight.landed.notify_all();
+        let flight = self.table.lock().take(self.hash, |flight| flight.number == self.number);
+        let Some(flight) = flight else { return };
+        self.flights.under_way.0.fetch_sub(1, Ordering::Relaxed);
+        if let Some(landing) = flight.landing {
+            landing.land(outcome);
         }
     }
 }
@@ -443,7 +503,7 @@ mod tests {
     #[test]
     fn a_flight_is_joined_until_it_lands() {
         let _alone = alone();
-        let flights = TestFlights::new();
+        let flights = TestFlights::new(100);
         assert!(flights.is_idle());
         let leader = lead(&flights, 1);
         assert!(!flights.is_idle());
@@ -459,7 +519,7 @@ mod tests {
     #[test]
     fn an_overtaken_flight_knows_it_and_is_not_joined() {
         let _alone = alone();
-        let flights = TestFlights::new();
+        let flights = TestFlights::new(100);
         let (first, other) = (lead(&flights, 1), lead(&flights, 11));
         let stranger = lead(&flights, 2);
         let strangers = flights.strangers(&Query(1)).expect("numbers do not fail");
@@ -479,11 +539,13 @@ mod tests {
     #[test]
     fn a_flight_of_before_a_fork_is_as_good_as_none() {
         let _alone = alone();
-        let flights = TestFlights::new();
+        let flights = TestFlights::new(100);
         let (lost, returned) = (lead(&flights, 1), lead(&flights, 11));
         forget_all();
         let fresh = lead(&flights, 1);
         assert!(waits(&flights, 1));
+        assert!(lost.is_overtaken(), "no write could tell it");
+        assert!(!returned.is_overtaken() && !fresh.is_overtaken());
         fresh.land(Outcome::Value(Arc::new(5)));
         // The thread that forked may itself have been a leader, and goes on.
         returned.land(Outcome::Value(Arc::new(6)));
@@ -495,18 +557,23 @@ mod tests {
     #[test]
     fn a_wait_in_a_wait_gives_the_outer_one_back() {
         let _alone = alone();
-        let flights = TestFlights::new();
-        let (outer, inner) = (lead(&flights, 1), lead(&flights, 11));
+        let flights = TestFlights::new(100);
+        let _leaders = (lead(&flights, 1), lead(&flights, 11));
+        let landing = |key| match flights.join(&Query(key)) {
+            Ok(Turn::Wait(landing)) => landing,
+            _ => panic!("somebody computes it"),
+        };
         let line = || lock(&WAITS).as_ref().and_then(|waits| waits.get(&thread::current().id()).cloned());
-        let is_for = |leader: &Leader<'_, _, _, _>| {
-            let flight: Arc<dyn Led> = leader.flight.clone();
-            line().is_some_and(|line| Arc::ptr_eq(&line, &flight))
+        let is_for = |landing: &Arc<Landing<_, _>>| {
+            let landing: Arc<dyn Led> = landing.clone();
+            line().is_some_and(|line| Arc::ptr_eq(&line, &landing))
         };
         thread::scope(|scope| {
             let waiting = scope.spawn(|| {
-                let first = Wait::begin(outer.flight.clone()).expect("no circle");
+                let (outer, inner) = (landing(1), landing(11));
+                let first = Wait::begin(outer.clone()).expect("no circle");
                 assert!(is_for(&outer));
-                let second = Wait::begin(inner.flight.clone()).expect("no circle");
+                let second = Wait::begin(inner.clone()).expect("no circle");
                 assert!(is_for(&inner));
                 drop(second);
                 assert!(is_for(&outer));

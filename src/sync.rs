@@ -7,7 +7,7 @@
 //!
 //! With `cfg(moka_loom)` they are those of loom, which tries all orders in which threads can run and all values
 //! that a load may see; `tests/models/` are the programs that it tries. What takes too many steps for that is
-//! smaller there (see [`sized`]), and crossbeam-epoch and dashmap are stood in for.
+//! smaller there (see [`sized`]), and crossbeam-epoch is stood in for.
 //!
 //! # Invariants
 //! - `one-at-a-time` (GIL build): a thread is inside the cache only while it holds the GIL, and nothing
@@ -301,8 +301,6 @@ mod real {
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr};
     pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, OnceLock};
     pub(crate) use std::thread;
-
-    pub(crate) use ::dashmap;
 
     /// The id of this thread. The standard library counts references of the thread each time that it is asked.
     #[inline]

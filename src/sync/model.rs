@@ -16,7 +16,6 @@ pub(crate) use loom::sync::atomic::AtomicBool;
 pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard};
 pub(crate) use loom::thread::{self, yield_now};
 
-pub(crate) mod dashmap;
 pub(crate) mod epoch;
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
