@@ -3,7 +3,8 @@
 //!
 //! What is usual is done here: keys that are hashed and compared in place, and one deadline of an entry's own. All else goes
 //! to the method that PyO3 made, with the arguments as they came: in a bare C function PyO3 takes the thread for detached,
-//! so nothing of it that counts references or holds errors is touched, but where it is told that the thread is attached.
+//! so nothing of it that drops references or makes errors is touched, but where it is [`told`](super::interpreter::told) that
+//! the thread is attached. An error that a call returned may be handed on.
 //!
 //! # Invariants
 //! - `called`: the interpreter calls these functions as methods of `Moka`: attached, with an instance

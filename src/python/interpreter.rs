@@ -31,6 +31,13 @@ pub(super) fn claim(_py: Python<'_>) -> PyResult<()> {
     ))
 }
 
+/// Runs what counts references or holds errors by PyO3's means. In a bare C function PyO3 takes the thread for detached, until
+/// it is told.
+pub(super) fn told<T>(_py: Python<'_>, code: impl FnOnce(Python<'_>) -> T) -> T {
+    // SAFETY: the thread is attached.
+    unsafe { Python::attach_unchecked(code) }
+}
+
 /// One more call in the interpreter's count of those that are in each other, until it is dropped.
 pub(super) struct Deeper<'py>(PhantomData<Python<'py>>);
 

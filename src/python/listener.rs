@@ -105,6 +105,6 @@ pub(crate) fn weigh_at_once(
     let weight = call(key.py(), &weigher, [key.as_ptr(), value.as_ptr()]).ok_or(AtOnce::Raised)?;
     match object::small_int(&weight).and_then(|weight| u32::try_from(weight).ok()) {
         Some(weight) => Ok(weight),
-        None => AtOnce::attached(|_| convert::weight(&weight)),
+        None => AtOnce::attached(key.py(), |_| convert::weight(&weight)),
     }
 }

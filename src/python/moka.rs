@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use super::convert::{self, Duration};
 use super::counts::Counts;
 use super::end;
-use super::interpreter::Deeper;
+use super::interpreter::{Deeper, told};
 use super::key::{Key, Sure, Unsure};
 use super::listener::{self, Hook};
 use super::object::Object;
@@ -57,29 +57,31 @@ pub(crate) enum AtOnce {
 }
 
 impl AtOnce {
-    /// Runs code that needs PyO3, which is told that the thread is attached. At the interpreter's end it may not be told.
-    pub fn attached<T>(code: impl FnOnce(Python<'_>) -> PyResult<T>) -> Result<T, AtOnce> {
-        let run = |py: Python<'_>| {
-            code(py).map_err(|error| {
-                error.restore(py);
-                AtOnce::Raised
-            })
-        };
-        Python::try_attach(run).unwrap_or(Err(AtOnce::NotDone))
+    /// Runs code that needs PyO3.
+    pub fn attached<T>(py: Python<'_>, code: impl FnOnce(Python<'_>) -> PyResult<T>) -> Result<T, AtOnce> {
+        told(py, |py| code(py).map_err(|error| AtOnce::raise(py, error)))
+    }
+
+    fn raise(py: Python<'_>, error: PyErr) -> Self {
+        told(py, |py| error.restore(py));
+        AtOnce::Raised
     }
 }
 
 const _: () = assert!(align_of::<Moka>() <= 16, "CPython aligns no object further");
 
 /// How a computation failed. After an interrupt and the like those who wait try for themselves.
+#[cold]
 fn failure(py: Python<'_>, error: PyErr) -> Failure<Raised> {
-    let is_failure = |error: &PyErr| convert::is_failure(py, error);
-    let (error, shared) = match is_failure(&error).then(|| Raised::for_others(py, &error)) {
-        // A signal came while it was copied.
-        Some(Err(interrupt)) if !is_failure(&interrupt) => (interrupt, None),
-        shared => (error, shared.and_then(Result::ok)),
-    };
-    Failure { error: Raised::new(py, error), shared }
+    told(py, |py| {
+        let is_failure = |error: &PyErr| convert::is_failure(py, error);
+        let (error, shared) = match is_failure(&error).then(|| Raised::for_others(py, &error)) {
+            // A signal came while it was copied.
+            Some(Err(interrupt)) if !is_failure(&interrupt) => (interrupt, None),
+            shared => (error, shared.and_then(Result::ok)),
+        };
+        Failure { error: Raised::new(py, error), shared }
+    })
 }
 
 impl Moka {
@@ -117,11 +119,21 @@ impl Moka {
                 self.counts.hit();
                 Ok(value.into_ptr())
             }
-            None => AtOnce::attached(|_| {
-                self.counts.miss();
-                self.load(&query, key, Lifetime::default(), true, || initializer.call0()).map(Py::into_ptr)
-            }),
+            None => self.load_at_once(&query, key, initializer),
         }
+    }
+
+    /// Apart, so that a hit does not make room for what this needs.
+    #[inline(never)]
+    fn load_at_once<'py>(
+        &self,
+        query: &Key<'_, 'py>,
+        key: &Bound<'py, PyAny>,
+        initializer: &Bound<'py, PyAny>,
+    ) -> Result<*mut ffi::PyObject, AtOnce> {
+        self.counts.miss();
+        let loaded = self.load(query, key, Lifetime::default(), true, || initializer.call0());
+        loaded.map(Py::into_ptr).map_err(|error| AtOnce::raise(key.py(), error))
     }
 
     /// A key that needs no code of a user to be hashed.
@@ -206,7 +218,7 @@ impl Moka {
         weight: u32,
         lifetime: Lifetime,
     ) -> AtOnce {
-        AtOnce::attached(|py| {
+        AtOnce::attached(key.py(), |py| {
             let query = self.key(key)?;
             let stored = Stored { value: Object::kept(value), weight, lifetime };
             self.call(py, |left| self.core.set(&query, stored, left))
@@ -267,7 +279,7 @@ impl Moka {
     }
 
     /// The value of a key that was looked up and not found, computed once for all threads that ask. `is_just_now` says
-    /// that neither that look nor anything since has run code of a user.
+    /// that neither that look nor anything since has run code of a user. PyO3 need not know that the thread is attached.
     pub fn load<'py>(
         &self,
         query: &Key<'_, 'py>,
@@ -316,7 +328,10 @@ impl Moka {
     }
 
     fn weigh(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<u32> {
-        if self.core.config().weighted { listener::weigh(&self.weigher, key, value) } else { Ok(1) }
+        if !self.core.config().weighted {
+            return Ok(1);
+        }
+        told(key.py(), |_| listener::weigh(&self.weigher, key, value))
     }
 
     /// One call into the core, settled also where it fails.

@@ -8,6 +8,7 @@
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
+use super::interpreter::told;
 use super::object::Object;
 
 #[derive(Clone)]
@@ -19,7 +20,8 @@ pub(crate) struct Raised {
 
 impl Raised {
     pub fn new(py: Python<'_>, error: PyErr) -> Self {
-        Raised { exception: Object::new(error.into_value(py).into_any()), is_shared: false }
+        let exception = told(py, |py| error.into_value(py));
+        Raised { exception: Object::new(exception.into_any()), is_shared: false }
     }
 
     /// What those fail with who wait for a computation that raised this. The error is of the copy, or a signal's.
@@ -37,7 +39,7 @@ impl Raised {
         if !self.is_shared {
             return PyErr::from_value(exception);
         }
-        copied(&exception).map_or_else(|error| error, PyErr::from_value)
+        told(py, |_| copied(&exception)).map_or_else(|error| error, PyErr::from_value)
     }
 }
 
