@@ -54,6 +54,9 @@ const STEPS: usize = 32;
 const WARM: u32 = 6;
 const LUCK: u64 = 1024;
 
+/// The number of an entry, and what was seen of it.
+type Seen<'a> = (u32, Look<'a>);
+
 pub(super) struct Regions {
     lists: Lists<LISTS>,
     regions: Vec<Region>,
@@ -166,9 +169,9 @@ impl Regions {
         let is_over = self.weights[Window as usize] > self.window_share;
         let candidate = if is_over { self.oldest_of_window(keep, view) } else { None };
         let victim = self.oldest_of_main(keep, view);
-        let leaves = match (candidate, victim) {
+        let (leaves, _) = match (candidate, victim) {
             (Some(candidate), Some(victim)) if self.admits(candidate, victim, keep, view) => {
-                self.move_to(Probation, candidate, view);
+                self.move_to(Probation, candidate.0, view);
                 victim
             }
             (Some(candidate), _) => candidate,
@@ -186,7 +189,7 @@ impl Regions {
                 break;
             }
             match self.oldest_of_window(None, view) {
-                Some(oldest) => self.move_to(Probation, oldest, view),
+                Some((oldest, _)) => self.move_to(Probation, oldest, view),
                 None => break,
             }
         }
@@ -244,13 +247,19 @@ impl Regions {
 
     /// Whether a candidate is worth more than those whose place it would take: the victim, and who comes
     /// after it where one is not enough.
-    fn admits(&mut self, candidate: u32, victim: u32, keep: Option<u32>, view: &impl View) -> bool {
-        let frequency = self.frequency(view.look(candidate));
-        if frequency > self.frequency(view.look(victim)) {
+    fn admits(
+        &mut self,
+        (candidate, look): Seen<'_>,
+        (victim, look_of_victim): Seen<'_>,
+        keep: Option<u32>,
+        view: &impl View,
+    ) -> bool {
+        let frequency = self.frequency(look);
+        if frequency > self.frequency(look_of_victim) {
             let lacks = view.weight(candidate).saturating_sub(view.weight(victim));
             return lacks == 0 || self.outweighs(frequency, candidate, victim, keep, view);
         }
-        frequency >= WARM && self.is_lucky(candidate, view)
+        frequency >= WARM && self.is_lucky(look.hash)
     }
 
     /// Whether a candidate of this frequency is worth more than its victim and all after it that must make room too.
@@ -283,14 +292,14 @@ impl Regions {
     }
 
     #[cold]
-    fn is_lucky(&mut self, candidate: u32, view: &impl View) -> bool {
+    fn is_lucky(&mut self, hash: u64) -> bool {
         self.warm_losses += 1;
-        let number = (view.hash(candidate) >> 8).wrapping_add(self.warm_losses);
+        let number = (hash >> 8).wrapping_add(self.warm_losses);
         number.is_multiple_of(LUCK)
     }
 
     /// The entry of the window that was used longest ago.
-    fn oldest_of_window(&mut self, keep: Option<u32>, view: &impl View) -> Option<u32> {
+    fn oldest_of_window<'v>(&mut self, keep: Option<u32>, view: &'v impl View) -> Option<Seen<'v>> {
         let mut steps = STEPS;
         while self.low <= self.now {
             let Some(head) = self.lists.front(window_list(self.low)) else {
@@ -314,7 +323,7 @@ impl Regions {
             };
             // What it did in the window is no reason to protect it in the main region.
             self.take_used(oldest, look);
-            return Some(oldest);
+            return Some((oldest, look));
         }
         self.low = self.now;
         None
@@ -322,19 +331,20 @@ impl Regions {
 
     /// The head of probation, after its used heads moved to protected; where probation is empty, the
     /// head of protected.
-    fn oldest_of_main(&mut self, keep: Option<u32>, view: &impl View) -> Option<u32> {
+    fn oldest_of_main<'v>(&mut self, keep: Option<u32>, view: &'v impl View) -> Option<Seen<'v>> {
         let mut steps = STEPS;
         while steps > 0 {
             let Some(head) = self.lists.front(Probation as usize) else { break };
-            if Some(head) != keep && !self.take_used(head, view.look(head)) {
-                return Some(head);
+            let look = view.look(head);
+            if Some(head) != keep && !self.take_used(head, look) {
+                return Some((head, look));
             }
             steps -= 1;
             self.move_to(Protected, head, view);
             while steps > 0 && self.weights[Protected as usize] > self.protected_share() {
                 steps -= 1;
                 match self.oldest(Protected, keep, view, &mut steps) {
-                    Some(oldest) => self.move_to(Probation, oldest, view),
+                    Some((oldest, _)) => self.move_to(Probation, oldest, view),
                     None => break,
                 }
             }
@@ -344,18 +354,19 @@ impl Regions {
     }
 
     /// The head of a queue, after its used heads had their second chance at the tail.
-    fn oldest(
+    fn oldest<'v>(
         &mut self,
         region: Region,
         keep: Option<u32>,
-        view: &impl View,
+        view: &'v impl View,
         steps: &mut usize,
-    ) -> Option<u32> {
+    ) -> Option<Seen<'v>> {
         loop {
             let head = self.lists.front(region as usize)?;
+            let look = view.look(head);
             let is_kept = Some(head) == keep;
-            if !is_kept && (*steps == 0 || !self.take_used(head, view.look(head))) {
-                return Some(head);
+            if !is_kept && (*steps == 0 || !self.take_used(head, look)) {
+                return Some((head, look));
             }
             *steps = steps.saturating_sub(1);
             self.move_to(region, head, view);
