@@ -302,7 +302,9 @@ impl<K: Reference, V: Reference> Shard<K, V> {
             return Ok(Ok((Written::Done, now)));
         }
         if let Some((number, live)) = number.zip(live) {
-            if let Err(no_memory) = change.reserve_life(number, &live, write.lifetime) {
+            if !write.lifetime.is_endless()
+                && let Err(no_memory) = change.reserve_life(number, &live, write.lifetime)
+            {
                 return Ok(Err(no_memory));
             }
             change.replace(number, &live, write, &guard);

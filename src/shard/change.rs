@@ -37,7 +37,7 @@ impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
         self.reserve_life(number, &found, write.lifetime)
     }
 
-    /// Makes sure that an entry can have such a lifetime.
+    /// Makes sure that an entry can have such a lifetime, which has an end.
     #[inline]
     pub fn reserve_life(
         &mut self,
@@ -45,9 +45,6 @@ impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
         found: &Found<'_, K, V>,
         lifetime: Lifetime,
     ) -> Result<(), NoMemory> {
-        if lifetime.is_endless() {
-            return Ok(());
-        }
         self.locked.reserve_life(found, lifetime)?;
         self.locked.state().deadlines.reserve(number)
     }
