@@ -160,7 +160,7 @@ where
                 Err(back) => stored.value = back,
             }
         }
-        if !self.flights.is_idle() {
+        if !self.flights.is_idle(query.hash()) {
             return self.set_beside_flights(query, stored, left);
         }
         // One that begins before the lock is taken is overtaken, whichever key of this hash it is for.
@@ -204,7 +204,7 @@ where
         query: &Q,
         left: &mut Departures<K, V>,
     ) -> Result<Option<V>, Q::Error> {
-        if !self.flights.is_idle() {
+        if !self.flights.is_idle(query.hash()) {
             return self.remove_beside_flights(query, left);
         }
         let hash = query.hash();
@@ -255,9 +255,7 @@ where
         let Some(shard) = self.shards.all().get(cursor.shard) else { return false };
         let overtake = || {
             // At each batch: what has landed meanwhile and is taken out can be waited for until its call returns.
-            if !self.flights.is_idle() {
-                self.flights.overtake_where(|hash| self.shards.index(hash) == cursor.shard);
-            }
+            self.flights.overtake_shard(cursor.shard);
         };
         match shard.clear_batch(cursor.number, self.now(), &self.budget, overtake, left) {
             Some(number) => cursor.number = number,
@@ -297,7 +295,7 @@ where
         let mut is_absent = ONE_AT_A_TIME && is_just_now;
         loop {
             // To join others may run the user's `__eq__`, or wait.
-            is_absent &= self.flights.is_idle();
+            is_absent &= self.flights.is_idle(query.hash());
             let leader = match self.flights.join(query)? {
                 Turn::Lead(leader) => leader,
                 Turn::Wait(flight) => match flight.wait(pause)? {
@@ -458,7 +456,7 @@ where
         let strangers = self.flights.strangers(query)?;
         let hash = query.hash();
         Ok(move || {
-            if !self.flights.is_idle() {
+            if !self.flights.is_idle(hash) {
                 self.flights.overtake(hash, &strangers);
             }
             true
@@ -468,7 +466,7 @@ where
     /// Marks computations under way for an entry that is taken out by its number. Under the lock.
     #[inline]
     fn overtake_hash(&self, hash: u64) {
-        if !self.flights.is_idle() {
+        if !self.flights.is_idle(hash) {
             // Of another key with the same full hash the result is not cached either, which is no harm.
             self.flights.overtake(hash, &Strangers::new());
         }

@@ -236,13 +236,36 @@ impl<K, V, E> Flight<K, V, E> {
     }
 }
 
+/// The flights of the hashes of one shard.
 struct Table<K, V, E> {
+    /// How many there are, for who looks without the lock.
+    under_way: AtomicUsize,
+    listed: Lock<Listed<K, V, E>>,
+}
+
+struct Listed<K, V, E> {
     flights: HashTable<Flight<K, V, E>>,
     /// Of the next flight: no two of a table have the same.
     number: u64,
 }
 
 impl<K, V, E> Table<K, V, E> {
+    fn new() -> Self {
+        let listed = Listed { flights: HashTable::new(), number: 0 };
+        Table { under_way: AtomicUsize::new(0), listed: Lock::new(listed) }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.under_way.load(Ordering::Relaxed) == 0
+    }
+
+    /// Tells how many there are now. Under the lock.
+    fn tell(&self, listed: &Listed<K, V, E>) {
+        self.under_way.store(listed.flights.len(), Ordering::Relaxed);
+    }
+}
+
+impl<K, V, E> Listed<K, V, E> {
     fn of_hash(&mut self, hash: u64) -> impl Iterator<Item = &mut Flight<K, V, E>> {
         self.flights.iter_hash_mut(hash).filter(move |flight| flight.hash == hash)
     }
@@ -253,18 +276,15 @@ impl<K, V, E> Table<K, V, E> {
     }
 }
 
-type Tables<K, V, E> = Box<[Padded<Lock<Table<K, V, E>>>]>;
+type Tables<K, V, E> = Box<[Padded<Table<K, V, E>>]>;
 
 /// Flights that are of other keys than the caller's, by their numbers.
 pub(crate) type Strangers = SmallVec<[u64; 1]>;
 
 /// The flights of one cache.
 pub(crate) struct Flights<K, V, E> {
-    /// Made at the first flight: most caches never have one. As many as there are shards, so that a thread that meets nobody
-    /// there meets nobody here.
+    /// One for each shard, made at the first flight: most caches never have one.
     tables: OnceLock<Tables<K, V, E>>,
-    /// Apart from what readers look at.
-    under_way: Padded<AtomicUsize>,
     capacity: u64,
 }
 
@@ -277,17 +297,18 @@ pub(crate) enum Turn<'f, K, V, E> {
 impl<K: Clone, V, E> Flights<K, V, E> {
     /// Of a cache of this capacity.
     pub fn new(capacity: u64) -> Self {
-        Flights { tables: OnceLock::new(), under_way: Padded(AtomicUsize::new(0)), capacity }
+        Flights { tables: OnceLock::new(), capacity }
     }
 
-    /// Whether no computation is under way. A caller that must not miss one holds the shard lock, which a
-    /// leader takes after it has begun.
-    pub fn is_idle(&self) -> bool {
-        self.under_way.0.load(Ordering::Relaxed) == 0
+    /// Whether no computation is under way for a key of the shard of this hash. A caller that must not miss one holds the shard
+    /// lock, which a leader takes after it has begun.
+    #[inline]
+    pub fn is_idle(&self, hash: u64) -> bool {
+        self.table(hash).is_none_or(Table::is_idle)
     }
 
     /// The table of a hash, if there are any.
-    fn table(&self, hash: u64) -> Option<&Lock<Table<K, V, E>>> {
+    fn table(&self, hash: u64) -> Option<&Table<K, V, E>> {
         let tables = self.tables.get()?;
         Some(&tables[place(hash, tables)].0)
     }
@@ -295,16 +316,13 @@ impl<K: Clone, V, E> Flights<K, V, E> {
     /// The flights of other keys with the hash of this one, for [`overtake`](Self::overtake) to spare.
     pub fn strangers<Q: Lookup<K>>(&self, query: &Q) -> Result<Strangers, Q::Error> {
         let mut strangers = Strangers::new();
-        if self.is_idle() {
+        let Some(table) = self.table(query.hash()).filter(|table| !table.is_idle()) else {
             return Ok(strangers);
-        }
-        let known: SmallVec<[(u64, K); 1]> = match self.table(query.hash()) {
-            Some(table) => {
-                let mut table = table.lock();
-                table.of_hash(query.hash()).map(|flight| (flight.number, flight.key.clone())).collect()
-            }
-            None => SmallVec::new(),
         };
+        let mut listed = table.listed.lock();
+        let known: SmallVec<[(u64, K); 1]> =
+            listed.of_hash(query.hash()).map(|flight| (flight.number, flight.key.clone())).collect();
+        drop(listed);
         for (number, key) in known {
             let equal = match query.quick(&key) {
                 Some(equal) => equal,
@@ -321,18 +339,17 @@ impl<K: Clone, V, E> Flights<K, V, E> {
     /// lock, so keys are not compared here.
     pub fn overtake(&self, hash: u64, strangers: &Strangers) {
         if let Some(table) = self.table(hash) {
-            let mut table = table.lock();
-            let meant = table.of_hash(hash).filter(|flight| !strangers.contains(&flight.number));
+            let mut listed = table.listed.lock();
+            let meant = listed.of_hash(hash).filter(|flight| !strangers.contains(&flight.number));
             meant.for_each(|flight| flight.is_overtaken = true);
         }
     }
 
-    /// Marks all flights whose hashes are meant. Called under the shard lock of those hashes.
-    pub fn overtake_where(&self, is_meant: impl Fn(u64) -> bool) {
-        for table in self.tables.get().into_iter().flatten() {
-            let mut table = table.0.lock();
-            let meant = table.flights.iter_mut().filter(|flight| is_meant(flight.hash));
-            meant.for_each(|flight| flight.is_overtaken = true);
+    /// Marks all flights of a shard. Called under its lock.
+    pub fn overtake_shard(&self, shard: usize) {
+        if let Some(tables) = self.tables.get() {
+            let flights = &mut tables[shard].0.listed.lock().flights;
+            flights.iter_mut().for_each(|flight| flight.is_overtaken = true);
         }
     }
 
@@ -340,20 +357,19 @@ impl<K: Clone, V, E> Flights<K, V, E> {
     pub fn join<Q: Lookup<K, Error = E>>(&self, query: &Q) -> Result<Turn<'_, K, V, E>, LoadError<E>> {
         let hash = query.hash();
         let me = thread_id();
-        let tables = self.tables.get_or_init(|| {
-            let table = || Padded(Lock::new(Table { flights: HashTable::new(), number: 0 }));
-            (0..shard_count(self.capacity)).map(|_| table()).collect()
-        });
-        let own = &tables[place(hash, tables)].0;
+        let tables = self
+            .tables
+            .get_or_init(|| (0..shard_count(self.capacity)).map(|_| Padded(Table::new())).collect());
+        let table = &tables[place(hash, tables)].0;
         // Whose keys have been compared, and the one that is equal.
         let mut strangers = Strangers::new();
         let mut known_equal = None;
         loop {
-            let mut table = own.lock();
+            let mut listed = table.listed.lock();
             let is_open = |flight: &Flight<K, V, E>| {
                 flight.hash == hash && flight.is_joinable() && !strangers.contains(&flight.number)
             };
-            if let Some(flight) = table.flights.find_mut(hash, is_open) {
+            if let Some(flight) = listed.flights.find_mut(hash, is_open) {
                 let number = flight.number;
                 let is_equal = known_equal == Some(number);
                 match if is_equal { Some(true) } else { query.quick(&flight.key) } {
@@ -365,7 +381,7 @@ impl<K: Clone, V, E> Flights<K, V, E> {
                     Some(false) => strangers.push(number),
                     None => {
                         let key = flight.key.clone();
-                        drop(table);
+                        drop(listed);
                         if query.equals(&key)? {
                             known_equal = Some(number);
                         } else {
@@ -375,12 +391,12 @@ impl<K: Clone, V, E> Flights<K, V, E> {
                 }
                 continue;
             }
-            if table.flights.try_reserve(1, |flight| flight.hash).is_err() {
-                drop(table);
+            if listed.flights.try_reserve(1, |flight| flight.hash).is_err() {
+                drop(listed);
                 return Err(LoadError::User(query.no_memory()));
             }
-            let number = table.number;
-            table.number += 1;
+            let number = listed.number;
+            listed.number += 1;
             let flight = Flight {
                 key: query.key(),
                 hash,
@@ -392,22 +408,20 @@ impl<K: Clone, V, E> Flights<K, V, E> {
             };
             // What a fork left is carried out of the lock before it is dropped.
             let mut lost = SmallVec::<[Flight<K, V, E>; 1]>::new();
-            if !table.flights.is_empty() {
-                lost.extend(std::iter::from_fn(|| table.take(hash, |flight| is_stale(flight.generation))));
-                self.under_way.0.fetch_sub(lost.len(), Ordering::Relaxed);
+            if !listed.flights.is_empty() {
+                lost.extend(std::iter::from_fn(|| listed.take(hash, |flight| is_stale(flight.generation))));
             }
-            table.flights.insert_unique(hash, flight, |flight| flight.hash);
-            drop(table);
-            self.under_way.0.fetch_add(1, Ordering::Relaxed);
-            return Ok(Turn::Lead(Leader { flights: self, table: own, hash, number, has_landed: false }));
+            listed.flights.insert_unique(hash, flight, |flight| flight.hash);
+            table.tell(&listed);
+            drop(listed);
+            return Ok(Turn::Lead(Leader { table, hash, number, has_landed: false }));
         }
     }
 }
 
 /// The one who computes. Dropped without landing, it leaves the flight abandoned.
 pub(crate) struct Leader<'f, K, V, E> {
-    flights: &'f Flights<K, V, E>,
-    table: &'f Lock<Table<K, V, E>>,
+    table: &'f Table<K, V, E>,
     hash: u64,
     number: u64,
     has_landed: bool,
@@ -416,8 +430,8 @@ pub(crate) struct Leader<'f, K, V, E> {
 impl<K, V, E> Leader<'_, K, V, E> {
     /// Whether the key was written to since the flight began. Asked under the shard lock.
     pub fn is_overtaken(&self) -> bool {
-        let table = self.table.lock();
-        let own = table.flights.find(self.hash, |flight| flight.number == self.number);
+        let listed = self.table.listed.lock();
+        let own = listed.flights.find(self.hash, |flight| flight.number == self.number);
         // One that is gone was begun before a fork, and nobody could mark it since.
         own.is_none_or(|flight| flight.is_overtaken)
     }
@@ -430,10 +444,11 @@ impl<K, V, E> Leader<'_, K, V, E> {
         if std::mem::replace(&mut self.has_landed, true) {
             return;
         }
-        let flight = self.table.lock().take(self.hash, |flight| flight.number == self.number);
-        let Some(flight) = flight else { return };
-        self.flights.under_way.0.fetch_sub(1, Ordering::Relaxed);
-        if let Some(landing) = flight.landing {
+        let mut listed = self.table.listed.lock();
+        let flight = listed.take(self.hash, |flight| flight.number == self.number);
+        self.table.tell(&listed);
+        drop(listed);
+        if let Some(landing) = flight.and_then(|flight| flight.landing) {
             landing.land(outcome);
         }
     }
@@ -504,16 +519,16 @@ mod tests {
     fn a_flight_is_joined_until_it_lands() {
         let _alone = alone();
         let flights = TestFlights::new(100);
-        assert!(flights.is_idle());
+        assert!(flights.is_idle(0));
         let leader = lead(&flights, 1);
-        assert!(!flights.is_idle());
+        assert!(!flights.is_idle(0));
         assert!(waits(&flights, 1));
         assert!(matches!(flights.join(&Query(1)), Err(LoadError::OwnKey)));
         assert!(!waits(&flights, 2), "another key of the same hash is its own flight");
         leader.land(Outcome::Value(Arc::new(5)));
-        assert!(flights.is_idle());
+        assert!(flights.is_idle(0));
         assert!(!waits(&flights, 1));
-        assert!(flights.is_idle(), "a leader that is dropped leaves nothing behind");
+        assert!(flights.is_idle(0), "a leader that is dropped leaves nothing behind");
     }
 
     #[test]
@@ -529,11 +544,11 @@ mod tests {
         let second = lead(&flights, 1);
         assert!(waits(&flights, 1) && !second.is_overtaken());
         first.land(Outcome::Abandoned);
-        assert!(!flights.is_idle() && waits(&flights, 1), "the second is still under way");
-        flights.overtake_where(|hash| hash == 1);
-        assert!(other.is_overtaken() && !second.is_overtaken());
+        assert!(!flights.is_idle(0) && waits(&flights, 1), "the second is still under way");
+        flights.overtake_shard(0);
+        assert!(other.is_overtaken() && second.is_overtaken());
         drop((second, other));
-        assert!(flights.is_idle());
+        assert!(flights.is_idle(0));
     }
 
     #[test]
@@ -550,7 +565,7 @@ mod tests {
         // The thread that forked may itself have been a leader, and goes on.
         returned.land(Outcome::Value(Arc::new(6)));
         drop(lost);
-        assert!(flights.is_idle());
+        assert!(flights.is_idle(0));
         drop(lead(&flights, 1));
     }
 
