@@ -4,7 +4,8 @@
 //! A reader holds a [`Guard`] while it looks. A writer that unlinks something hands it on as [`Retired`],
 //! which cannot be dropped: it goes into a [`Bin`], waits there until every guard of its time is gone
 //! (a [`Grace`]), and comes out as an owned value again, in the hands of a thread that asked for it.
-//! [`Bins`] is a bin for each few threads, so that writers do not meet there.
+//! [`Bins`] is a bin for each few threads, so that writers do not meet there. As long as one thread alone reads
+//! there is nobody to wait for; `readers` tells.
 //!
 //! crossbeam-epoch runs its closures wherever it likes, also in dying threads that Python has forgotten.
 //! So a closure of ours only frees memory or sets the flag of a grace; no key or value is dropped by one
@@ -16,7 +17,7 @@
 //! # Invariants
 //! - `word`: a [`Swap`] holds the bits of a valid `T`, one machine word wide.
 //! - `grace`: what a [`Swap`] or [`Shared`] gave up is not dropped before every guard that could have
-//!   seen it is gone. [`Retired`] enforces it: only a [`Bin`] opens one.
+//!   seen it is gone. [`Retired`] enforces it: only a [`Bin`] opens one, or [`Bins`] where there is no such guard.
 //! - `one-pin` (GIL build): while something is freed, no guard but the caller's is alive, and the
 //!   caller's is borrowed mutably, so nothing read through it is either.
 //!
@@ -260,6 +261,9 @@ impl Latch {
 }
 
 #[cfg(not(moka_gil))]
+mod readers;
+
+#[cfg(not(moka_gil))]
 mod threads;
 
 #[cfg(moka_gil)]
@@ -358,23 +362,25 @@ mod tests {
     #[cfg(not(moka_gil))]
     fn who_sets_a_latch_waits_for_all_who_saw_it_unset_also_the_second() {
         const TURNS: usize = 1_000;
-        let (latch, is_through) = (Latch::new(false), AtomicBool::new(false));
+        let latch = Arc::new(Latch::new(false));
+        let is_through = Arc::new(AtomicBool::new(false));
         let reader = pin();
         assert!(!latch.is_set(&reader));
-        std::thread::scope(|scope| {
-            for _ in 0..2 {
-                scope.spawn(|| {
-                    latch.set();
-                    assert!(is_through.load(Ordering::Relaxed), "a reader goes on that saw it unset");
-                });
-                while !latch.is_set(&reader) {
-                    std::thread::yield_now();
-                }
+        let setters = [(); 2].map(|()| {
+            let (set, is_through) = (latch.clone(), is_through.clone());
+            let setter = std::thread::spawn(move || {
+                set.set();
+                assert!(is_through.load(Ordering::Relaxed), "a reader goes on that saw it unset");
+            });
+            while !latch.is_set(&reader) {
+                std::thread::yield_now();
             }
-            (0..TURNS).for_each(|_| std::thread::yield_now());
-            is_through.store(true, Ordering::Relaxed);
-            drop(reader);
+            setter
         });
+        (0..TURNS).for_each(|_| std::thread::yield_now());
+        is_through.store(true, Ordering::Relaxed);
+        drop(reader);
+        setters.into_iter().for_each(|setter| setter.join().expect("no panic"));
         assert!(latch.is_set(&pin()));
     }
 

@@ -51,6 +51,15 @@ mod threads {
         std::sync::atomic::fence(Ordering::SeqCst);
     }
 
+    pub(crate) type Readers = &'static AtomicUsize;
+
+    /// How many threads have pinned an epoch and not ended.
+    #[inline]
+    pub(crate) fn readers() -> Readers {
+        static READERS: AtomicUsize = AtomicUsize::new(0);
+        &READERS
+    }
+
     /// How many threads can run at a time. To ask the system takes as long as to make a cache.
     pub(crate) fn cores() -> usize {
         static CORES: OnceLock<usize> = OnceLock::new();
@@ -75,7 +84,7 @@ mod threads {
     /// thread that ends leaves its number to another, which sees what was stored under it.
     #[inline]
     pub(crate) fn stripe() -> usize {
-        let stripe = STRIPE.get();
+        let stripe = THREAD.with(|thread| thread.stripe.get());
         if stripe == UNKNOWN { choose_stripe() } else { stripe }
     }
 
@@ -83,12 +92,12 @@ mod threads {
     /// what the last did.
     #[inline]
     pub(crate) fn last_set_replaced() -> bool {
-        LAST_SET_REPLACED.get()
+        THREAD.with(|thread| thread.last_set_replaced.get())
     }
 
     #[inline]
     pub(crate) fn note_set(has_replaced: bool) {
-        LAST_SET_REPLACED.set(has_replaced);
+        THREAD.with(|thread| thread.last_set_replaced.set(has_replaced));
     }
 
     const UNKNOWN: usize = usize::MAX;
@@ -97,10 +106,16 @@ mod threads {
     static TAKEN: AtomicU64 = AtomicU64::new(0);
 
     thread_local! {
-        static LAST_SET_REPLACED: Cell<bool> = const { Cell::new(false) };
-        static STRIPE: Cell<usize> = const { Cell::new(UNKNOWN) };
+        // One for all, since to find it is a call.
+        static THREAD: Thread =
+            const { Thread { stripe: Cell::new(UNKNOWN), last_set_replaced: Cell::new(false) } };
         // Apart, so that to ask for the number is not to ask whether the thread is ending.
         static GIVEN_BACK: GiveBack = const { GiveBack };
+    }
+
+    struct Thread {
+        stripe: Cell<usize>,
+        last_set_replaced: Cell<bool>,
     }
 
     /// Frees the thread's number at its end.
@@ -108,7 +123,7 @@ mod threads {
 
     impl Drop for GiveBack {
         fn drop(&mut self) {
-            let stripe = STRIPE.replace(ALONE);
+            let stripe = THREAD.with(|thread| thread.stripe.replace(ALONE));
             if stripe < ALONE {
                 // Release: pairs with the Acquire in `choose_stripe`.
                 TAKEN.fetch_and(!(1 << stripe), Ordering::Release);
@@ -132,7 +147,7 @@ mod threads {
         let free = taken.ok().map(|taken| taken.trailing_ones() as usize);
         // Relaxed: any number will do.
         let stripe = free.unwrap_or_else(|| ALONE + NEXT.fetch_add(1, Ordering::Relaxed) % ALONE);
-        STRIPE.set(stripe);
+        THREAD.with(|thread| thread.stripe.set(stripe));
         stripe
     }
 
@@ -301,6 +316,7 @@ mod real {
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr};
     pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, OnceLock};
     pub(crate) use std::thread;
+    pub(crate) use std::thread_local;
 
     /// The id of this thread. The standard library counts references of the thread each time that it is asked.
     #[inline]

@@ -7,7 +7,7 @@ import time
 import weakref
 
 import pytest
-from helpers import AT_ONCE, FREE_THREADED, MAY_WAIT, MOMENT, Background, Key, alive, run_threads, watched
+from helpers import AT_ONCE, FREE_THREADED, MAY_WAIT, MOMENT, Background, Key, alive, run_script, run_threads, watched
 
 from moka_py import Moka
 
@@ -317,6 +317,88 @@ def test_iterators_keep_no_value_that_left():
     cache.run_pending_tasks()
     assert alive(references) == 0
     assert list(iterator) == []
+
+
+# On the free-threaded build, too, nobody is waited for where there is nobody.
+def test_values_are_released_at_once_while_one_thread_alone_uses_caches():
+    run_script(
+        """
+import threading
+from moka_py import Moka
+
+class Value:
+    def __init__(self, name):
+        self.name = name
+    def __del__(self):
+        gone.append(self.name)
+
+def use():
+    gone.clear()
+    cache = Moka(10)
+    for name in range(5):
+        cache.set("key", Value(name))
+        assert gone == list(range(name)), gone
+    cache.remove("key")
+    assert gone == [0, 1, 2, 3, 4], gone
+    for name in range(20):
+        cache.set(name, Value(name))
+    assert len(gone) == 15, gone
+
+gone = []
+use()
+# Another thread comes and ends, and again there is one.
+other = threading.Thread(target=lambda: Moka(10).get(1))
+other.start()
+other.join()
+use()
+"""
+    )
+
+
+def test_first_thread_that_comes_beside_the_only_one_reads_what_lives():
+    run_script(
+        """
+import sys, threading, time
+from moka_py import Moka
+sys.setswitchinterval(1e-6)
+
+class Value:
+    def __init__(self):
+        self.lives = True
+    def __del__(self):
+        self.lives = False
+
+def read(cache, ready):
+    ready.wait()
+    for _ in range(50):
+        for key in range(4):
+            value = cache.get(key)
+            assert value is None or value.lives
+
+def meet():
+    # With this one there are no bins yet.
+    cache, ready = Moka(4), threading.Barrier(2)
+    for key in range(4):
+        cache.set(key, Value())
+    newcomer = threading.Thread(target=read, args=(cache, ready))
+    newcomer.start()
+    ready.wait()
+    while newcomer.is_alive():
+        for key in range(4):
+            cache.set(key, Value())
+        cache.remove(0)
+    newcomer.join()
+
+def fail(failed):
+    failures.append(failed)
+
+failures, threading.excepthook = [], fail
+end = time.monotonic() + 2
+while time.monotonic() < end:
+    meet()
+assert not failures, failures
+"""
+    )
 
 
 def test_nothing_waits_in_a_cache_that_is_not_used_again():

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::Retired;
+use super::{Retired, readers};
 use crate::sync::{
     AtomicBool, Lock, Locked, OnceLock, Ordering, Padded, cores, epoch, sized, stripe, yield_now,
 };
@@ -24,7 +24,7 @@ pub(crate) struct Guard(Option<epoch::Guard>);
 
 #[inline]
 pub(crate) fn pin() -> Guard {
-    Guard(Some(epoch::pin()))
+    Guard(Some(readers::pin()))
 }
 
 impl Guard {
@@ -53,7 +53,7 @@ impl Guard {
     /// - `pointer` came from `Box::into_raw`, is unlinked, and is passed here once.
     pub(super) unsafe fn free<T>(&mut self, pointer: *mut T) {
         let mut pinned = None;
-        let guard = self.0.as_ref().unwrap_or_else(|| pinned.insert(epoch::pin()));
+        let guard = self.0.as_ref().unwrap_or_else(|| pinned.insert(readers::pin()));
         let address = pointer as usize;
         let free = move || {
             // SAFETY: the caller's: a box, unlinked, passed once; the grace is over.
@@ -76,7 +76,7 @@ impl Grace {
     fn begin() -> Self {
         let over = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&over);
-        let guard = epoch::pin();
+        let guard = readers::pin();
         // Release: pairs with the Acquire in `is_over`.
         guard.defer(move || flag.store(true, Ordering::Release));
         guard.flush();
@@ -92,7 +92,7 @@ impl Grace {
     #[inline(never)]
     fn hasten(mut is_enough: impl FnMut() -> bool) {
         for _ in 0..ADVANCES {
-            epoch::pin().flush();
+            readers::pin().flush();
             if is_enough() {
                 break;
             }
@@ -189,7 +189,7 @@ impl<T, const LOT: usize> Drop for Bin<T, LOT> {
 
 type Stripe<T> = Padded<Lock<Bin<T, LOT>>>;
 
-/// A bin for each few threads, made when the first value leaves.
+/// A bin for each few threads, made when the first value leaves that others may see.
 pub(crate) struct Bins<T>(OnceLock<Box<[Stripe<T>]>>);
 
 impl<T> Bins<T> {
@@ -213,6 +213,11 @@ impl<T> Bins<T> {
     #[inline]
     pub fn release(&self, mut left: impl Iterator<Item = Retired<T>>) {
         let Some(first) = left.next() else { return };
+        // Once there are bins it goes on with them, so that nothing is left behind in one.
+        if self.0.get().is_none() && readers::is_alone() {
+            drop(first.open());
+            return left.for_each(|retired| drop(retired.open()));
+        }
         let bins = self.made();
         let bin = &bins[stripe() & (bins.len() - 1)].0;
         let mut locked = bin.lock();

@@ -59,11 +59,27 @@ pub(super) fn is_freeing() -> bool {
     FREEING.get() > 0
 }
 
-pub(crate) struct Guard(usize);
+pub(crate) struct Collector;
 
-pub(crate) fn pin() -> Guard {
-    Guard(Guard::enter())
+pub(crate) struct LocalHandle;
+
+pub(crate) fn default_collector() -> Collector {
+    Collector
 }
+
+impl Collector {
+    pub fn register(&self) -> LocalHandle {
+        LocalHandle
+    }
+}
+
+impl LocalHandle {
+    pub fn pin(&self) -> Guard {
+        Guard(Guard::enter())
+    }
+}
+
+pub(crate) struct Guard(usize);
 
 impl Guard {
     fn enter() -> usize {

@@ -15,6 +15,7 @@ use std::time::Duration;
 pub(crate) use loom::sync::atomic::AtomicBool;
 pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard};
 pub(crate) use loom::thread::{self, yield_now};
+pub(crate) use loom::thread_local;
 
 pub(crate) mod epoch;
 
@@ -90,6 +91,16 @@ pub(crate) fn thread_id() -> thread::ThreadId {
 /// Few enough, so that two threads meet.
 pub(crate) fn cores() -> usize {
     1
+}
+
+/// Kept by each thread that is counted: at a thread's end what is lazily made is gone.
+pub(crate) type Readers = loom::sync::Arc<AtomicUsize>;
+
+pub(crate) fn readers() -> Readers {
+    loom::lazy_static! {
+        static ref READERS: Readers = Readers::new(AtomicUsize::new(0));
+    }
+    Readers::clone(&READERS)
 }
 
 /// The number of the thread.

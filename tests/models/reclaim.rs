@@ -43,6 +43,34 @@ fn a_key_and_value_that_are_removed_are_whole_for_their_reader() {
     });
 }
 
+/// The only thread waits for no readers, until one comes; and again when that has ended.
+#[test]
+fn what_the_only_thread_replaces_is_whole_for_a_newcomer() {
+    model(3, || {
+        let world = with(&[1]);
+        let reader = spawn(&world, |world| world.get(1));
+        world.set(1, 11);
+        world.set(1, 12);
+        assert!([Some(10), Some(11), Some(12)].contains(&reader.join().expect("no panic")));
+        world.flush();
+        assert_eq!(world.alive(), 2, "the key and its last value");
+        world.end();
+    });
+}
+
+#[test]
+fn what_the_only_thread_removes_is_whole_for_a_newcomer() {
+    model(3, || {
+        let world = with(&[1]);
+        let reader = spawn(&world, |world| world.get(1));
+        world.remove(1);
+        assert!([Some(10), None].contains(&reader.join().expect("no panic")));
+        world.flush();
+        assert_eq!(world.alive(), 0);
+        world.end();
+    });
+}
+
 #[test]
 fn two_readers_hold_a_value_up_until_both_are_gone() {
     model(2, || {

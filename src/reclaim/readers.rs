@@ -1,0 +1,57 @@
+//! Which threads read: each is counted before its first pin, until it ends. So a thread that is the only one knows that
+//! nobody can see what it unlinked, and need not wait for readers that there are not.
+//!
+//! # Orderings
+//! | field | writer | reader | why |
+//! |---|---|---|---|
+//! | `readers` | a newcomer: one more, Acquire, before it reads | who unlinked: exchanges one for one, Release | one comes after the other: the newcomer counts, or what was unlinked is not there for it |
+//! | | a thread at its end: one less, Release | the same, Acquire | what it read comes before the drop |
+
+use crate::sync::{Ordering, Readers, epoch, readers, thread_local};
+
+thread_local! {
+    static READER: Reader = Reader::new();
+}
+
+/// The part of a thread that pins.
+struct Reader {
+    handle: epoch::LocalHandle,
+    readers: Readers,
+}
+
+impl Reader {
+    fn new() -> Self {
+        let readers = readers();
+        readers.fetch_add(1, Ordering::Acquire);
+        Reader { handle: epoch::default_collector().register(), readers }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.readers.fetch_sub(1, Ordering::Release);
+    }
+}
+
+#[inline]
+pub(super) fn pin() -> epoch::Guard {
+    READER.try_with(|reader| reader.handle.pin()).unwrap_or_else(|_| pin_at_the_end())
+}
+
+/// Of a thread whose count is gone already. It is counted for ever.
+#[cold]
+fn pin_at_the_end() -> epoch::Guard {
+    let reader = Reader::new();
+    let guard = reader.handle.pin();
+    std::mem::forget(reader);
+    guard
+}
+
+/// Whether no other thread can see, now or later, what this one unlinked before.
+#[inline]
+pub(super) fn is_alone() -> bool {
+    // It counts itself, if it never pinned. Relaxed: where threads meet the line is only read.
+    READER.try_with(|_| ()).is_ok()
+        && readers().load(Ordering::Relaxed) == 1
+        && readers().compare_exchange(1, 1, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+}
