@@ -11,6 +11,14 @@ fn with(keys: &[u64]) -> Arc<World> {
     world
 }
 
+/// Ends a model after which so many keys and values live, and what they are.
+#[track_caller]
+fn end_with(world: Arc<World>, alive: usize, what: &str) {
+    world.flush();
+    assert_eq!(world.alive(), alive, "{what}");
+    world.end();
+}
+
 #[test]
 fn a_value_that_is_replaced_and_flushed_is_whole_for_its_reader() {
     model(3, || {
@@ -21,9 +29,7 @@ fn a_value_that_is_replaced_and_flushed_is_whole_for_its_reader() {
         });
         assert!([Some(10), Some(11)].contains(&world.get(1)));
         writer.join().expect("no panic");
-        world.flush();
-        assert_eq!(world.alive(), 2, "the key and its second value");
-        world.end();
+        end_with(world, 2, "the key and its second value");
     });
 }
 
@@ -37,9 +43,7 @@ fn a_key_and_value_that_are_removed_are_whole_for_their_reader() {
         });
         assert!([Some(10), None].contains(&world.get(1)));
         writer.join().expect("no panic");
-        world.flush();
-        assert_eq!(world.alive(), 0);
-        world.end();
+        end_with(world, 0, "nothing");
     });
 }
 
@@ -52,9 +56,7 @@ fn what_the_only_thread_replaces_is_whole_for_a_newcomer() {
         world.set(1, 11);
         world.set(1, 12);
         assert!([Some(10), Some(11), Some(12)].contains(&reader.join().expect("no panic")));
-        world.flush();
-        assert_eq!(world.alive(), 2, "the key and its last value");
-        world.end();
+        end_with(world, 2, "the key and its last value");
     });
 }
 
@@ -65,9 +67,7 @@ fn what_the_only_thread_removes_is_whole_for_a_newcomer() {
         let reader = spawn(&world, |world| world.get(1));
         world.remove(1);
         assert!([Some(10), None].contains(&reader.join().expect("no panic")));
-        world.flush();
-        assert_eq!(world.alive(), 0);
-        world.end();
+        end_with(world, 0, "nothing");
     });
 }
 
@@ -81,9 +81,7 @@ fn two_readers_hold_a_value_up_until_both_are_gone() {
         for reader in readers {
             assert!([Some(10), Some(11)].contains(&reader.join().expect("no panic")));
         }
-        world.flush();
-        assert_eq!(world.alive(), 2, "the key and its second value");
-        world.end();
+        end_with(world, 2, "the key and its second value");
     });
 }
 
@@ -98,9 +96,7 @@ fn two_writers_hand_on_each_value_once() {
         values.push(world.get(1).expect("it is there"));
         values.sort_unstable();
         assert_eq!(values, [10, 11, 12]);
-        world.flush();
-        assert_eq!(world.alive(), 2, "the key and its last value");
-        world.end();
+        end_with(world, 2, "the key and its last value");
     });
 }
 
@@ -162,8 +158,6 @@ fn a_key_that_is_compared_by_a_user_is_held_while_it_leaves() {
         assert!([Some(10), None].contains(&world.get(1)));
         assert_eq!(world.get(2), None);
         writer.join().expect("no panic");
-        world.flush();
-        assert_eq!(world.alive(), 0);
-        world.end();
+        end_with(world, 0, "nothing");
     });
 }
