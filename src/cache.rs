@@ -456,9 +456,7 @@ where
         let strangers = self.flights.strangers(query)?;
         let hash = query.hash();
         Ok(move || {
-            if !self.flights.is_idle(hash) {
-                self.flights.overtake(hash, &strangers);
-            }
+            self.flights.overtake(hash, &strangers);
             true
         })
     }
@@ -466,10 +464,8 @@ where
     /// Marks computations under way for an entry that is taken out by its number. Under the lock.
     #[inline]
     fn overtake_hash(&self, hash: u64) {
-        if !self.flights.is_idle(hash) {
-            // Of another key with the same full hash the result is not cached either, which is no harm.
-            self.flights.overtake(hash, &Strangers::new());
-        }
+        // Of another key with the same full hash the result is not cached either, which is no harm.
+        self.flights.overtake(hash, &Strangers::new());
     }
 
     #[inline]

@@ -12,56 +12,28 @@
 //! could compare the keys. Whoever comes after the mark does not join: it was not asked for what was there
 //! before the write.
 //!
-//! A wait that would close a circle of threads would last for ever. Each thread that waits is noted in one
-//! table for all caches, and the circle is looked for before a wait begins.
-//!
-//! After a fork the other threads are gone, and their flights would never land. [`forget_all`] starts a new
-//! generation; a flight of an older one is as good as none.
+//! How they wait, and that no circle of them does, is `single_flight/landing.rs`, which also knows of forks: a flight
+//! of before one is as good as none.
 //!
 //! # Invariants
 //! - `lands`: a leader lands its flight exactly once, whatever happens to it.
 //! - `by-leader`: a flight leaves its table before it lands, and after the value is in the cache.
 //! - `inner-lock`: a table's lock is taken under a shard lock or under none, and nothing else is taken under it.
-//! - `real-locks`: waiters are detached, so the mutex and the condition that they park on are real in the GIL build too.
-//!   They are the standard library's, which keep no table of their own that a fork could tear.
 
-use std::collections::HashMap;
+mod landing;
+
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 
-use crate::entry::Reference;
+pub use landing::forget_all;
+use landing::{Landing, generation, is_stale};
+
 use crate::lookup::Lookup;
 use crate::shards::place;
 use crate::sync::thread::ThreadId;
-use crate::sync::{
-    AtomicBool, AtomicUsize, Condvar, Lock, Mutex, OnceLock, Ordering, Padded, lock, process_wide,
-    shard_count, thread_id, try_lock, wait_a_while,
-};
-
-/// How long a waiter parks before its caller looks at signals.
-const PARK: Duration = Duration::from_millis(50);
-
-/// Forks of this process so far, as far as flights are concerned.
-static GENERATION: AtomicU64 = AtomicU64::new(0);
-
-process_wide! {
-    /// Which flight a waiting thread waits for.
-    static WAITS: Mutex<Option<HashMap<ThreadId, Arc<dyn Led>>>> = Mutex::new(None);
-}
-
-/// Forgets all flights and waits of this process: in a child, as its fork returns. It waits for nothing and allocates nothing.
-pub fn forget_all() {
-    // Relaxed: the child has one thread.
-    GENERATION.fetch_add(1, Ordering::Relaxed);
-    if let Some(mut waits) = try_lock(&WAITS) {
-        // What is in the table belongs to threads that are gone; to drop it might run code of theirs.
-        std::mem::forget(waits.take());
-    }
-}
+use crate::sync::{AtomicUsize, Lock, OnceLock, Ordering, Padded, shard_count, thread_id};
 
 /// What a waiting thread calls, again and again: it is given what parks for a while, and its error ends the
 /// wait.
@@ -90,130 +62,6 @@ pub enum LoadError<E> {
 impl<E> From<E> for LoadError<E> {
     fn from(error: E) -> Self {
         LoadError::User(error)
-    }
-}
-
-/// What a thread that waits has of a flight.
-pub(crate) struct Landing<V, E> {
-    leader: ThreadId,
-    generation: u64,
-    landed: Mutex<Landed<V, E>>,
-    has_come: Condvar,
-    has_landed: AtomicBool,
-}
-
-struct Landed<V, E> {
-    outcome: Option<Outcome<V, E>>,
-    /// Whether anybody ever parked: to wake takes a call of the system, also where nobody sleeps.
-    is_awaited: bool,
-}
-
-/// What the table of waits needs to know of a flight.
-trait Led: Send + Sync {
-    fn leader(&self) -> ThreadId;
-    fn has_landed(&self) -> bool;
-}
-
-impl<V: Send, E: Send> Led for Landing<V, E> {
-    fn leader(&self) -> ThreadId {
-        self.leader
-    }
-
-    fn has_landed(&self) -> bool {
-        // Acquire: pairs with the Release in `land`.
-        self.has_landed.load(Ordering::Acquire)
-    }
-}
-
-/// Whether it was begun before a fork, in a process that is another now.
-fn is_stale(generation: u64) -> bool {
-    generation != GENERATION.load(Ordering::Relaxed)
-}
-
-impl<V, E> Landing<V, E> {
-    fn new(leader: ThreadId, generation: u64) -> Self {
-        Landing {
-            leader,
-            generation,
-            landed: Mutex::new(Landed { outcome: None, is_awaited: false }),
-            has_come: Condvar::new(),
-            has_landed: AtomicBool::new(false),
-        }
-    }
-
-    fn park(&self) {
-        let mut landed = lock(&self.landed);
-        if landed.outcome.is_none() {
-            landed.is_awaited = true;
-            wait_a_while(&self.has_come, landed, PARK);
-        }
-    }
-
-    fn land(&self, outcome: Outcome<V, E>) {
-        // Release: pairs with the Acquire in `has_landed`.
-        self.has_landed.store(true, Ordering::Release);
-        if is_stale(self.generation) {
-            // Nobody waits. The fork may have left a waiter's lock behind.
-            return;
-        }
-        let mut landed = lock(&self.landed);
-        landed.outcome = Some(outcome);
-        let is_awaited = landed.is_awaited;
-        drop(landed);
-        if is_awaited {
-            self.has_come.notify_all();
-        }
-    }
-}
-
-impl<V, E> Landing<V, E>
-where
-    V: Reference,
-    E: Clone + Send + Sync + 'static,
-{
-    /// Waits for the outcome.
-    pub fn wait(self: &Arc<Self>, pause: &mut Pause<'_, E>) -> Result<Outcome<V, E>, LoadError<E>> {
-        let _wait = Wait::begin(Arc::clone(self) as Arc<dyn Led>).ok_or(LoadError::Circle)?;
-        // A fork, in a signal's handler, leaves the waiter in the child without a leader.
-        while !is_stale(self.generation) {
-            if let Some(outcome) = &lock(&self.landed).outcome {
-                return Ok(outcome.clone());
-            }
-            pause(&|| self.park())?;
-        }
-        Ok(Outcome::Abandoned)
-    }
-}
-
-/// A thread's line in the table of waits, and the one that it had before: a signal's handler may wait while
-/// its thread does.
-struct Wait(Option<Arc<dyn Led>>);
-
-impl Wait {
-    /// Notes that this thread waits for a flight, unless that closes a circle.
-    fn begin(flight: Arc<dyn Led>) -> Option<Self> {
-        let me = thread_id();
-        let mut waits = lock(&WAITS);
-        let waits = waits.get_or_insert_default();
-        let mut leader = flight.leader();
-        while let Some(next) = waits.get(&leader).filter(|next| !next.has_landed()) {
-            leader = next.leader();
-            if leader == me {
-                return None;
-            }
-        }
-        Some(Wait(waits.insert(me, flight)))
-    }
-}
-
-impl Drop for Wait {
-    fn drop(&mut self) {
-        let me = thread_id();
-        let flight = lock(&WAITS).as_mut().and_then(|waits| match self.0.take() {
-            Some(before) => waits.insert(me, before),
-            None => waits.remove(&me),
-        });
-        drop(flight);
     }
 }
 
@@ -304,21 +152,20 @@ impl<K: Clone, V, E> Flights<K, V, E> {
     /// lock, which a leader takes after it has begun.
     #[inline]
     pub fn is_idle(&self, hash: u64) -> bool {
-        self.table(hash).is_none_or(Table::is_idle)
+        self.busy(hash).is_none()
     }
 
-    /// The table of a hash, if there are any.
-    fn table(&self, hash: u64) -> Option<&Table<K, V, E>> {
+    /// The table of a hash, if there is anything in it.
+    #[inline]
+    fn busy(&self, hash: u64) -> Option<&Table<K, V, E>> {
         let tables = self.tables.get()?;
-        Some(&tables[place(hash, tables)].0)
+        Some(&tables[place(hash, tables)].0).filter(|table| !table.is_idle())
     }
 
     /// The flights of other keys with the hash of this one, for [`overtake`](Self::overtake) to spare.
     pub fn strangers<Q: Lookup<K>>(&self, query: &Q) -> Result<Strangers, Q::Error> {
         let mut strangers = Strangers::new();
-        let Some(table) = self.table(query.hash()).filter(|table| !table.is_idle()) else {
-            return Ok(strangers);
-        };
+        let Some(table) = self.busy(query.hash()) else { return Ok(strangers) };
         let mut listed = table.listed.lock();
         let known: SmallVec<[(u64, K); 1]> =
             listed.of_hash(query.hash()).map(|flight| (flight.number, flight.key.clone())).collect();
@@ -337,8 +184,9 @@ impl<K: Clone, V, E> Flights<K, V, E> {
 
     /// Marks the flights of a hash but for some: their values are not to be cached. Called under the shard
     /// lock, so keys are not compared here.
+    #[inline]
     pub fn overtake(&self, hash: u64, strangers: &Strangers) {
-        if let Some(table) = self.table(hash) {
+        if let Some(table) = self.busy(hash) {
             let mut listed = table.listed.lock();
             let meant = listed.of_hash(hash).filter(|flight| !strangers.contains(&flight.number));
             meant.for_each(|flight| flight.is_overtaken = true);
@@ -402,7 +250,7 @@ impl<K: Clone, V, E> Flights<K, V, E> {
                 hash,
                 number,
                 leader: me,
-                generation: GENERATION.load(Ordering::Relaxed),
+                generation: generation(),
                 is_overtaken: false,
                 landing: None,
             };
@@ -414,7 +262,7 @@ impl<K: Clone, V, E> Flights<K, V, E> {
             listed.flights.insert_unique(hash, flight, |flight| flight.hash);
             table.tell(&listed);
             drop(listed);
-            return Ok(Turn::Lead(Leader { table, hash, number, has_landed: false }));
+            return Ok(Turn::Lead(Leader { table, hash, number }));
         }
     }
 }
@@ -424,7 +272,6 @@ pub(crate) struct Leader<'f, K, V, E> {
     table: &'f Table<K, V, E>,
     hash: u64,
     number: u64,
-    has_landed: bool,
 }
 
 impl<K, V, E> Leader<'_, K, V, E> {
@@ -436,14 +283,13 @@ impl<K, V, E> Leader<'_, K, V, E> {
         own.is_none_or(|flight| flight.is_overtaken)
     }
 
-    pub fn land(mut self, outcome: Outcome<V, E>) {
+    pub fn land(self, outcome: Outcome<V, E>) {
         self.finish(outcome);
+        // Its drop would land it again; it holds nothing else to be dropped.
+        std::mem::forget(self);
     }
 
-    fn finish(&mut self, outcome: Outcome<V, E>) {
-        if std::mem::replace(&mut self.has_landed, true) {
-            return;
-        }
+    fn finish(&self, outcome: Outcome<V, E>) {
         let mut listed = self.table.listed.lock();
         let flight = listed.take(self.hash, |flight| flight.number == self.number);
         self.table.tell(&listed);
@@ -462,10 +308,11 @@ impl<K, V, E> Drop for Leader<'_, K, V, E> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::MutexGuard;
+    use std::sync::{Mutex, MutexGuard};
 
+    use super::landing::{Led, Wait, waited_for};
     use super::*;
-    use crate::sync::thread;
+    use crate::sync::{lock, thread};
 
     type TestFlights = Flights<Arc<u64>, Arc<u64>, &'static str>;
 
@@ -578,10 +425,9 @@ mod tests {
             Ok(Turn::Wait(landing)) => landing,
             _ => panic!("somebody computes it"),
         };
-        let line = || lock(&WAITS).as_ref().and_then(|waits| waits.get(&thread::current().id()).cloned());
         let is_for = |landing: &Arc<Landing<_, _>>| {
             let landing: Arc<dyn Led> = landing.clone();
-            line().is_some_and(|line| Arc::ptr_eq(&line, &landing))
+            waited_for().is_some_and(|line| Arc::ptr_eq(&line, &landing))
         };
         thread::scope(|scope| {
             let waiting = scope.spawn(|| {
@@ -593,7 +439,7 @@ mod tests {
                 drop(second);
                 assert!(is_for(&outer));
                 drop(first);
-                assert!(line().is_none());
+                assert!(waited_for().is_none());
             });
             waiting.join().expect("no panic");
         });
