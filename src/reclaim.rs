@@ -141,10 +141,13 @@ impl<T> Swap<T> {
     }
 
     /// Puts another value in the place of the one that was `seen`; hands it back where that is gone. If the one that was seen
-    /// has come again meanwhile, nobody can tell.
+    /// has come again meanwhile, nobody can tell. The same one again is there already, so nothing is written.
     #[inline]
     pub fn exchange(&self, seen: &Lent<'_, T>, value: T) -> Result<Retired<T>, T> {
         let (old, new) = (Self::word(&seen.value), Self::into_word(value));
+        if old == new {
+            return Ok(Retired(Self::from_word(new)));
+        }
         // AcqRel: as in `swap`. Relaxed: what is there now is not looked at.
         match self.word.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed) {
             Ok(old) => Ok(Retired(Self::from_word(old))),
@@ -308,6 +311,19 @@ mod tests {
         assert_eq!((back.as_deref(), swap.read(&guard).as_deref()), (Some(&3), Some(&2)));
         assert_eq!(Arc::strong_count(&back.expect("it is the third")), 1);
         drop(first.open());
+    }
+
+    #[test]
+    fn an_exchange_for_the_same_value_writes_nothing() {
+        let one = Arc::new(1);
+        let swap = Swap::new(Some(one.clone()));
+        let guard = pin();
+        let seen = swap.read(&guard);
+        drop(swap.swap(Some(Arc::new(2))).zip(Retired::of(())));
+        // It was there when it was seen. A write would find that it is not.
+        let again = swap.exchange(&seen, Some(one.clone())).unwrap_or_else(|_| panic!("it needs no write"));
+        assert_eq!((again.as_deref(), swap.read(&guard).as_deref()), (Some(&1), Some(&2)));
+        drop(again.open());
     }
 
     #[test]

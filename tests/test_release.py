@@ -2,6 +2,7 @@
 free-threaded one at most 64 a thread wait, and none after `run_pending_tasks()`, `clear()` or the cache's end."""
 
 import gc
+import sys
 import threading
 import time
 import weakref
@@ -98,6 +99,21 @@ def test_second_key_object_is_not_kept():
     cache.set(Key("a"), 1)
     cache.set(second, 2)
     del second
+    cache.run_pending_tasks()
+    assert reference() is None
+
+
+def test_value_set_again_and_again_is_held_once():
+    cache, ((value,), (reference,)) = Moka(5), watched(1)
+    cache.set("a", value)
+    cache.run_pending_tasks()
+    before = sys.getrefcount(value)
+    for _ in range(100):
+        cache.set("a", value)
+    cache.run_pending_tasks()
+    assert sys.getrefcount(value) == before
+    cache.set("a", 1)
+    del value
     cache.run_pending_tasks()
     assert reference() is None
 

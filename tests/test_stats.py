@@ -196,6 +196,15 @@ def test_new_keys_are_inserts_and_new_values_replacements(options):
 
 
 @every_cache
+def test_the_same_value_again_is_a_replacement(options):
+    cache, value = Moka(10, **options), object()
+    for _ in range(5):
+        cache.set("a", value)
+        cache.set("b", True)
+    assert counted(cache, "inserts", "replacements", "count", "weight") == (2, 8, 2, 2)
+
+
+@every_cache
 def test_evictions_are_what_the_capacity_had_no_room_for(options):
     cache = Moka(10, **options)
     cache.set_many((number, 1) for number in range(25))

@@ -23,14 +23,19 @@ KEYS = {
 SKEW = 0.99
 
 
-def keys_and_needles(kind, entries):
-    """The stored keys, and needles in no order, which share no object with them.
+def keys_and_needles(kind, entries, times=1):
+    """The stored keys, and needles in no order, so many times as other objects; they share none with the keys.
 
     In the order of the keys a dict would read its entries one after the other, as a program seldom does.
     """
     make, numbers = KEYS[kind], list(range(0, entries, max(1, entries // NEEDLES)))
     random.Random(entries).shuffle(numbers)
-    return [make(number) for number in range(entries)], [make(number) for number in numbers]
+    return [make(number) for number in range(entries)], [make(number) for _ in range(times) for number in numbers]
+
+
+def to_store(kind, scale):
+    """Keys, needles and laps for writes. Each finds another value than its own, as it would not with one needle."""
+    return *keys_and_needles(kind, scale.entries, times=2), scale.laps // 2
 
 
 def runs_of(loop, operations, needles, laps):
@@ -69,7 +74,8 @@ def hits_and_sets(report, scale):
         made = filled(scale.entries, keys)
         runs = floors(needles, scale.laps) | runs_of(call_with_key, gets(made), needles, scale.laps)
         report.add(f"get, hit, {kind}", harness.take_turns(runs, scale.rounds))
-        runs = floors(needles, scale.laps, 2) | runs_of(call_with_pair, sets(made), needles, scale.laps)
+        _, twice, laps = to_store(kind, scale)
+        runs = floors(twice, laps, 2) | runs_of(call_with_pair, sets(made), twice, laps)
         present = harness.take_turns(runs, scale.rounds)
         if kind == "int":
             dice = random.Random(2)
@@ -77,7 +83,7 @@ def hits_and_sets(report, scale):
             missing = {name: get for name, get in gets(made).items() if name != s.LRU_CACHE}
             runs = floors(absent, scale.laps) | runs_of(call_with_key, missing, absent, scale.laps)
             report.add("get, miss, int", harness.take_turns(runs, scale.rounds))
-            subscripts(report, scale, made, needles)
+            subscripts(report, scale, made)
         report.add(f"set, present, {kind}", present)
     keys, needles = keys_and_needles("int", scale.entries)
     runs = runs_of(call_with_key, gets(filled(scale.entries, keys, makers=s.TIMED_MAKERS)), needles, scale.laps)
@@ -100,10 +106,11 @@ def set_by_subscript(cache, needles, laps):
     return (time.thread_time_ns() - begin) / (laps * len(needles))
 
 
-def subscripts(report, scale, made, needles):
+def subscripts(report, scale, made):
     caches = {name: made[name].cache for name in (s.DICT, s.OURS, s.OURS_LRU, s.CACHEBOX, s.LRU_DICT) if name in made}
+    _, twice, laps = to_store("int", scale)
     for row, loop in (("cache[key], hit, int", get_by_subscript), ("cache[key] = value, int", set_by_subscript)):
-        report.add(row, harness.take_turns(runs_of(loop, caches, needles, scale.laps), scale.rounds))
+        report.add(row, harness.take_turns(runs_of(loop, caches, twice, laps), scale.rounds))
 
 
 def a_million(report, scale):
@@ -214,24 +221,24 @@ def remove_and_set(pair, needles, laps):
 
 
 def other_sets(report, scale):
-    keys, needles = keys_and_needles("int", scale.entries)
+    keys, needles, laps = to_store("int", scale)
     made = filled(scale.entries, keys, makers=WEIGHED)
-    runs = runs_of(call_with_pair, sets(made), needles, scale.laps)
+    runs = runs_of(call_with_pair, sets(made), needles, laps)
     report.add("set, present, int, weigher", harness.take_turns(runs, scale.rounds))
 
     made = filled(scale.entries, keys, makers=VARIABLE)
     later = s.datetime.timedelta(seconds=s.LATER)
     plain = sets(filled(scale.entries, keys, s.OURS))[s.OURS]
-    runs = {"moka_py without": functools.partial(own_code(call_with_pair), plain, needles, scale.laps)}
+    runs = {"moka_py without": functools.partial(own_code(call_with_pair), plain, needles, laps)}
     for name, subject in made.items():
         ttl = later if name == s.THEINE else float(s.LATER)
-        runs[name] = functools.partial(own_code(set_with_ttl), subject.set, needles, scale.laps, ttl)
+        runs[name] = functools.partial(own_code(set_with_ttl), subject.set, needles, laps, ttl)
     report.add("set, present, int, ttl of its own", harness.take_turns(runs, scale.rounds))
 
     names = [name for name in s.MAKERS if name not in (s.LRU_CACHE, s.OURS_TIMED)]
     made = filled(scale.entries, keys, *names)
     pairs = {name: (subject.remove, subject.set) for name, subject in made.items()}
-    runs = runs_of(remove_and_set, pairs, needles, scale.laps)
+    runs = runs_of(remove_and_set, pairs, needles, laps)
     report.add("remove and set again, int", harness.take_turns(runs, scale.rounds))
 
 

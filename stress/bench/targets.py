@@ -9,7 +9,9 @@ THREADED = {
     "get, hit, keys of their own": 1.9,
     "get, one hot key": 1.8,
     "zipf 0.99, 95 % get, 5 % set": 1.8,
+    "zipf 0.99, 95 % get, 5 % set of other values": 1.8,
     "half get, half set": 1.7,
+    "half get, half set of other values": 1.7,
     "set, all evict": 1.6,
 }
 # Milliseconds that the computation of the stampede takes.

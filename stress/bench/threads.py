@@ -1,10 +1,11 @@
 """Throughput of one, two and eight threads, beside the peers in the same process.
 
 Each thread makes its own needles and its own bound methods, and its loop has nothing but locals: on the free-threaded
-build what threads share besides the cache would otherwise be what is measured. Values are `True`, which is immortal,
-but where a thread has keys of its own they are those keys. Figures are millions of operations a second of all threads
-together, from the first that begins to the last that ends. Beside them stands the processor time of one operation,
-which a machine that does other things does not stretch, and which grows where threads take cache lines from each other.
+build what threads share besides the cache would otherwise be what is measured. Values are immortal: `True`, which is
+not written again where it is, or in rows that say so small ints, which differ from what is there. Where a thread has
+keys of its own, values are those keys. Figures are millions of operations a second of all threads together, from the
+first that begins to the last that ends. Beside them stands the processor time of one operation, which a machine that
+does other things does not stretch, and which grows where threads take cache lines from each other.
 """
 
 import dataclasses
@@ -22,6 +23,7 @@ THREADS = (1, 2, 8)
 OWN_DICT = "a dict a thread, d[k]"
 SHARED_DICT = "a shared dict, d[k]"
 NOTHING = "no-op method"
+OTHERS = " of other values"
 # How many times fewer operations the slow ones do, so that all take about as long.
 FEWER = {s.OF_PYPI: 10, s.CACHETOOLS: 15, s.THEINE: 60}
 CACHES = (s.OURS, s.OURS_LRU, s.CACHEBOX, s.OF_PYPI, s.THEINE, s.CACHETOOLS)
@@ -39,20 +41,30 @@ def get_all_by_subscript(table, needles, laps):
             table[key]
 
 
-def get_and_set(get, store, groups, laps):
+def get_and_set(get, store, groups, values, laps):
     """For each group a get of all and a set of its last key."""
-    for _ in range(laps):
-        for group in groups:
+    for lap in range(laps):
+        for group, value in zip(groups, values[lap % 2]):  # noqa: B905
             for key in group:
                 get(key)
-            store(key, True)
+            store(key, value)
 
 
-def set_by_turns(get, store, gets, sets, laps):
-    for _ in range(laps):
-        for wanted, stored in zip(gets, sets):  # noqa: B905
+def set_by_turns(get, store, gets, sets, values, laps):
+    for lap in range(laps):
+        for wanted, stored, value in zip(gets, sets, values[lap % 2]):  # noqa: B905
             get(wanted)
-            store(stored, True)
+            store(stored, value)
+
+
+def one_value(_number, count):
+    """For each write of a lap, and of the next."""
+    return [[True] * count] * 2
+
+
+def other_values(number, count):
+    """The same of a thread's own, and others in the next lap."""
+    return [[16 * number + 8 * lap + at % 7 for at in range(count)] for lap in range(2)]
 
 
 def set_all(store, keys):
@@ -188,20 +200,22 @@ def mixed(report, scale):
     keys, count = scale.entries, min(scale.per_thread, 5_000)
     draws = zipf(keys, 8 * count)
 
-    def mostly_gets(name, subject, number):
+    def mostly_gets(values, name, subject, number):
         laps = laps_of(scale, name, count)
         # Objects of the thread's own.
         mine = [key + 10**6 - 10**6 for key in draws[number * count : (number + 1) * count]]
         groups = [mine[at : at + 19] for at in range(0, count, 19)]
-        work = functools.partial(get_and_set, bound(subject), bound(subject, "set"), groups, laps)
+        stored = values(number, len(groups))
+        work = functools.partial(get_and_set, bound(subject), bound(subject, "set"), groups, stored, laps)
         return work, laps * (count + len(groups))
 
-    def by_turns(name, subject, number):
+    def by_turns(values, name, subject, number):
         laps = laps_of(scale, name, count)
         begin = number * 7919
         gets = [(begin + step * 31) % keys for step in range(count // 2)]
         sets = [(begin + step * 37 + 5) % keys for step in range(count // 2)]
-        work = functools.partial(set_by_turns, bound(subject), bound(subject, "set"), gets, sets, laps)
+        stored = values(number, len(sets))
+        work = functools.partial(set_by_turns, bound(subject), bound(subject, "set"), gets, sets, stored, laps)
         return work, laps * 2 * (count // 2)
 
     made = s.make(2 * keys, *CACHES)
@@ -209,8 +223,9 @@ def mixed(report, scale):
         for key in range(keys):
             subject.set(key, True)
     for row, work in (("zipf 0.99, 95 % get, 5 % set", mostly_gets), ("half get, half set", by_turns)):
-        prepares = {name: functools.partial(work, name, subject) for name, subject in made.items()}
-        measure(report, row, prepares, scale)
+        for kind, values in (("", one_value), (OTHERS, other_values)):
+            prepares = {name: functools.partial(work, values, name, subject) for name, subject in made.items()}
+            measure(report, row + kind, prepares, scale)
 
 
 def all_sets_evict(report, scale):

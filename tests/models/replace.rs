@@ -46,6 +46,37 @@ fn a_value_that_comes_beside_a_removal_is_there_or_is_what_was_removed() {
 }
 
 #[test]
+fn the_value_that_is_there_comes_again_beside_a_removal_and_stays_if_it_comes_after() {
+    model(3, || {
+        let world = with_one();
+        let again = world.value_of(1);
+        let writer = spawn(&world, move |world| world.set_shared_for(1, again, 0));
+        let (removed, _) = world.remove(1);
+        assert_eq!(removed, Some(10));
+        let replaced = writer.join().expect("no panic");
+        let stays = world.get(1);
+        assert_eq!(replaced.is_empty(), stays == Some(10), "{replaced:?}, {stays:?}");
+        world.end();
+    });
+}
+
+#[test]
+fn the_value_that_is_there_comes_again_beside_another_and_one_of_them_is_last() {
+    model(3, || {
+        let world = with_one();
+        let again = world.value_of(1);
+        let other = spawn(&world, |world| world.set(1, 11));
+        let mut gone = world.set_shared_for(1, again, 0);
+        gone.extend(other.join().expect("no panic"));
+        let mut left: Vec<_> = gone.iter().map(|&(_, value, cause)| (value, cause)).collect();
+        left.sort_by_key(|&(value, _)| value);
+        let stays = world.get(1).expect("nobody removes it");
+        assert_eq!(left, [(10, Cause::Replaced), (21 - stays, Cause::Replaced)]);
+        world.end();
+    });
+}
+
+#[test]
 fn a_value_that_comes_beside_an_eviction_is_there_or_left_with_its_key() {
     model(3, || {
         let world = Arc::new(World::unheard(2, apart));
