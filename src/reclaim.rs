@@ -275,6 +275,8 @@ mod gil;
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    #[cfg(not(moka_gil))]
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -319,11 +321,12 @@ mod tests {
         let swap = Swap::new(Some(one.clone()));
         let guard = pin();
         let seen = swap.read(&guard);
-        drop(swap.swap(Some(Arc::new(2))).zip(Retired::of(())));
+        let other = swap.swap(Some(Arc::new(2)));
         // It was there when it was seen. A write would find that it is not.
         let again = swap.exchange(&seen, Some(one.clone())).unwrap_or_else(|_| panic!("it needs no write"));
         assert_eq!((again.as_deref(), swap.read(&guard).as_deref()), (Some(&1), Some(&2)));
-        drop(again.open());
+        assert_eq!(Arc::strong_count(&one), 3);
+        drop((again.open(), other.open()));
     }
 
     #[test]
@@ -372,6 +375,32 @@ mod tests {
             bins.flush();
             bin.take_ready(drop);
         }
+    }
+
+    #[test]
+    #[cfg(not(moka_gil))]
+    fn who_writes_beside_a_reader_that_is_stopped_waits_before_too_much_does() {
+        const MAY_WAIT: usize = 64;
+        let (value, released) = (Arc::new(7), Arc::new(AtomicUsize::new(0)));
+        let reader = pin();
+        let writer = std::thread::spawn({
+            let (value, released) = (value.clone(), released.clone());
+            move || {
+                let bins = Bins::new();
+                for _ in 0..10 * MAY_WAIT {
+                    bins.release(std::iter::once(Retired::of(value.clone())));
+                    released.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        let begin = Instant::now();
+        while released.load(Ordering::Relaxed) <= MAY_WAIT && begin.elapsed() < Duration::from_millis(50) {
+            std::thread::yield_now();
+        }
+        assert!(released.load(Ordering::Relaxed) <= MAY_WAIT, "the reader may see them all");
+        drop(reader);
+        writer.join().expect("no panic");
+        assert_eq!(Arc::strong_count(&value), 1);
     }
 
     #[test]
