@@ -75,5 +75,8 @@ pub use entry::{Lifetime, Reference};
 pub use expiry::Clock;
 pub use lookup::Lookup;
 pub use policy::Kind;
+#[cfg(all(debug_assertions, not(moka_gil), not(moka_loom)))]
+#[doc(hidden)]
+pub use reclaim::is_pinned;
 pub use simulate::{Column, Limits, Lines, Method, Trace, Unreadable};
 pub use single_flight::{LoadError, Pause, forget_all};

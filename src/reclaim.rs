@@ -43,6 +43,8 @@ use crate::sync::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use gil::wait_for_readers;
 #[cfg(moka_gil)]
 pub(crate) use gil::{Bin, Bins, Guard, pin};
+#[cfg(all(debug_assertions, not(moka_gil), not(moka_loom)))]
+pub use readers::is_pinned;
 #[cfg(not(moka_gil))]
 use threads::wait_for_readers;
 #[cfg(not(moka_gil))]

@@ -47,6 +47,12 @@ fn pin_at_the_end() -> epoch::Guard {
     guard
 }
 
+/// Whether this thread is pinned. For tests.
+#[cfg(all(debug_assertions, not(moka_loom)))]
+pub fn is_pinned() -> bool {
+    READER.try_with(|reader| reader.handle.is_pinned()).unwrap_or(false)
+}
+
 /// Whether no other thread can see, now or later, what this one unlinked before.
 #[inline]
 pub(super) fn is_alone() -> bool {
