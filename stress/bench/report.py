@@ -36,6 +36,8 @@ CHARTED = (
     "read-through, zipf 0.99",
 )
 THREADS = (1, 2, 8)
+# Plots side by side in the charts of threads.
+COLUMNS = 4
 
 
 def title(result):
@@ -79,8 +81,13 @@ def draw_threads(path, result, pyplot):
     loads = [load for load in targets.THREADED if f"{load}, 1 thread" in rows]
     if not loads:
         return
-    figure, plots = pyplot.subplots(1, len(loads), figsize=(3.3 * len(loads), 4.2), squeeze=False)
-    for plot, load in zip(plots[0], loads, strict=True):
+    rows_of_plots = -(-len(loads) // COLUMNS)
+    size = (3.6 * COLUMNS, 3.6 * rows_of_plots + 0.6)
+    figure, grid = pyplot.subplots(rows_of_plots, COLUMNS, figsize=size, squeeze=False)
+    plots = grid.flatten()
+    for unused in plots[len(loads) :]:
+        unused.set_axis_off()
+    for plot, load in zip(plots, loads, strict=False):
         names = [f"{load}, {threads} thread{'s' * (threads > 1)}" for threads in THREADS]
         for subject, color in COLORS.items():
             if all(subject in rows[name] for name in names):
@@ -92,11 +99,12 @@ def draw_threads(path, result, pyplot):
         plot.set_xlabel("threads")
         plot.set_ylim(bottom=0)
         plot.grid(alpha=0.3)
-    plots[0][0].set_ylabel("million operations a second")
-    handles = handles_of(plots[0])
+    for first in grid[:, 0]:
+        first.set_ylabel("million operations a second")
+    handles = handles_of(plots)
     figure.legend(handles.values(), handles, loc="lower center", ncols=5, frameon=False)
     figure.suptitle(f"{title(result)}, {result['cores']} cores")
-    figure.tight_layout(rect=(0, 0.14, 1, 1))
+    figure.tight_layout(rect=(0, 0.1, 1, 1))
     save(figure, path)
 
 
