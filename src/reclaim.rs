@@ -40,9 +40,15 @@ use std::ptr;
 use crate::sync::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
 #[cfg(moka_gil)]
+#[cfg_attr(not(feature = "python"), allow(unused_imports))]
+pub(crate) use gil::forget_others;
+#[cfg(moka_gil)]
 use gil::wait_for_readers;
 #[cfg(moka_gil)]
 pub(crate) use gil::{Bin, Bins, Guard, pin};
+#[cfg(not(moka_gil))]
+#[cfg_attr(not(feature = "python"), allow(unused_imports))]
+pub(crate) use readers::forget_others;
 #[cfg(all(debug_assertions, not(moka_gil), not(moka_loom)))]
 pub use readers::is_pinned;
 #[cfg(not(moka_gil))]

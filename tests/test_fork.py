@@ -276,6 +276,50 @@ leader.join()
     )
 
 
+def test_child_waits_for_no_thread_of_its_parent():
+    """Its only thread is alone again, so what leaves is released before the call returns, on both builds."""
+    run_script(
+        FORK
+        + """
+go = threading.Event()
+inside = [threading.Event() for _ in range(3)]
+def use(number):
+    cache = Moka(10)
+    cache.set("a", 1)
+    cache.get("a")
+    inside[number].set()
+    go.wait()
+threads = [thread(lambda number=number: use(number)) for number in range(3)]
+for event in inside:
+    event.wait()
+
+class Value:
+    def __del__(self):
+        gone.append(1)
+
+def work():
+    cache = Moka(10)
+    for number in range(5):
+        cache.set("key", Value())
+        assert len(gone) == number, gone
+    one = threading.Thread(target=use, args=(0,))
+    go.set()
+    one.start()
+    one.join()
+    other = Moka(10)
+    other.set("key", Value())
+    other.remove("key")
+    assert len(gone) == 5, gone
+
+gone = []
+# The thread that forks uses caches before, too.
+Moka(10).set("a", 1)
+in_child(work)
+go.set()
+"""
+    )
+
+
 def test_fork_of_a_fork():
     run_script(
         IN_FLIGHT

@@ -9,6 +9,7 @@
 use std::io;
 
 use super::end;
+use crate::reclaim;
 
 /// Asks to be told of forks, once a process.
 pub(super) fn watch() -> io::Result<()> {
@@ -22,5 +23,6 @@ pub(super) fn watch() -> io::Result<()> {
 /// It may take no lock that it could find taken, and allocate nothing.
 unsafe extern "C" fn in_child() {
     crate::forget_all();
+    reclaim::forget_others();
     end::forget_others();
 }

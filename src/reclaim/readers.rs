@@ -7,10 +7,16 @@
 //! | `readers` | a newcomer: one more, Acquire, before it reads | who unlinked: exchanges one for one, Release | one comes after the other: the newcomer counts, or what was unlinked is not there for it |
 //! | | a thread at its end: one less, Release | the same, Acquire | what it read comes before the drop |
 
+use std::cell::Cell;
+
 use crate::sync::{Ordering, Readers, epoch, readers, thread_local};
 
 thread_local! {
     static READER: Reader = Reader::new();
+}
+std::thread_local! {
+    /// Whether this thread is counted, for who may not count it by asking.
+    static IS_COUNTED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The part of a thread that pins.
@@ -23,12 +29,14 @@ impl Reader {
     fn new() -> Self {
         let readers = readers();
         readers.fetch_add(1, Ordering::Acquire);
+        IS_COUNTED.set(true);
         Reader { handle: epoch::default_collector().register(), readers }
     }
 }
 
 impl Drop for Reader {
     fn drop(&mut self) {
+        IS_COUNTED.set(false);
         self.readers.fetch_sub(1, Ordering::Release);
     }
 }
@@ -45,6 +53,13 @@ fn pin_at_the_end() -> epoch::Guard {
     let guard = reader.handle.pin();
     std::mem::forget(reader);
     guard
+}
+
+/// Forgets all other threads, in the child of a fork, where they are not. It allocates nothing.
+#[cfg_attr(not(feature = "python"), allow(dead_code))]
+pub(crate) fn forget_others() {
+    // Relaxed: there is nobody else.
+    readers().store(usize::from(IS_COUNTED.get()), Ordering::Relaxed);
 }
 
 /// Whether this thread is pinned. For tests.
