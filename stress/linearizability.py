@@ -70,7 +70,7 @@ class Worker:
     def __init__(self, cache, keys, others, ttls, shares, seed, number):
         self.cache, self.keys, self.others, self.ttls = cache, keys, others, ttls
         self.dice = random.Random(f"{seed} {number}")
-        # Values tell who made them, so no two are the same.
+        # Values tell who made them, so no two that are made are the same.
         self.fresh = map("{}.{}".format, itertools.repeat(number), itertools.count()).__next__
         self.log = defaultdict(list)
         self.calls = [getattr(self, name) for name in CALLS]
@@ -116,6 +116,16 @@ class Worker:
         value, call = self.fresh(), now()
         self.cache.set(key, value, ttl=self.dice.choice(self.ttls))
         self.note(call, key, "write", value)
+
+    def do_set_again(self, key):
+        """Mostly the very object that is there, which takes another way."""
+        call = now()
+        value = self.cache.get(key, ABSENT)
+        self.note(call, key, "read", value)
+        if value is not ABSENT:
+            call = now()
+            self.cache.set(key, value)
+            self.note(call, key, "write", value)
 
     def do_setitem(self, key):
         value, call = self.fresh(), now()

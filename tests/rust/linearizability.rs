@@ -129,17 +129,33 @@ impl<'a> Worker<'a> {
     }
 
     fn peek(&mut self, key: u64) {
+        self.peek_value(key);
+    }
+
+    fn peek_value(&mut self, key: u64) -> Option<Value> {
         let (cache, begun) = (self.cache, self.now());
         let got = self.by_key(
             key,
             |query| call(cache, |left| cache.peek(query, left)).0,
             |query| call(cache, |left| cache.peek(query, left)).0,
         );
-        self.note(key, begun, Act::Read(got.map(|value| value.word())));
+        self.note(key, begun, Act::Read(got.as_ref().map(|value| value.word())));
+        got
     }
 
     fn set(&mut self, key: u64) {
         let value = self.fresh();
+        self.set_to(key, value);
+    }
+
+    /// Sets what is there, mostly the very value, which takes another way.
+    fn set_again(&mut self, key: u64) {
+        if let Some(value) = self.peek_value(key) {
+            self.set_to(key, value);
+        }
+    }
+
+    fn set_to(&mut self, key: u64, value: Value) {
         let ttl = if self.random.below(100) < self.round.expiring { 1 << 40 } else { 0 };
         let stored = || Stored { lifetime: Lifetime { ttl, tti: 0 }, ..Stored::plain(value.clone()) };
         let (cache, begun) = (self.cache, self.now());
@@ -303,11 +319,12 @@ impl<'a> Worker<'a> {
     }
 
     fn run(mut self) -> BTreeMap<u64, Vec<Step>> {
-        let calls: [(Call<'a>, u64); 10] = [
+        let calls: [(Call<'a>, u64); 11] = [
             (Self::get, 1),
             (Self::get_with, 1),
             (Self::peek, 0),
             (Self::set, 0),
+            (Self::set_again, 0),
             (Self::set_if_absent, 0),
             (Self::remove, 0),
             (Self::remove_seen, 0),
