@@ -35,7 +35,7 @@ def keys_and_needles(kind, entries, times=1):
 
 def to_store(kind, scale):
     """Keys, needles and laps for writes. Each finds another value than its own, as it would not with one needle."""
-    return *keys_and_needles(kind, scale.entries, times=2), scale.laps // 2
+    return *keys_and_needles(kind, scale.entries, times=2), max(1, scale.laps // 2)
 
 
 def runs_of(loop, operations, needles, laps):
