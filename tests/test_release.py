@@ -363,7 +363,7 @@ def use():
 gone = []
 use()
 # Another thread comes and ends, and again there is one.
-other = threading.Thread(target=lambda: Moka(10).get(1))
+other = threading.Thread(target=lambda: Moka(10).set(1, 1))
 other.start()
 other.join()
 use()
