@@ -99,7 +99,9 @@ class Worker:
 
     def do_get(self, key):
         call = now()
-        self.note(call, key, "read", self.cache.get(key, ABSENT))
+        value = self.cache.get(key, ABSENT)
+        self.note(call, key, "read", value)
+        return value
 
     def do_subscript(self, key):
         call = now()
@@ -119,9 +121,7 @@ class Worker:
 
     def do_set_again(self, key):
         """Mostly the very object that is there, which takes another way."""
-        call = now()
-        value = self.cache.get(key, ABSENT)
-        self.note(call, key, "read", value)
+        value = self.do_get(key)
         if value is not ABSENT:
             call = now()
             self.cache.set(key, value)

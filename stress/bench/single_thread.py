@@ -70,11 +70,11 @@ def sets(made):
 
 def hits_and_sets(report, scale):
     for kind in KEYS:
-        keys, needles = keys_and_needles(kind, scale.entries)
+        keys, twice, laps = to_store(kind, scale)
+        needles = twice[: len(twice) // 2]
         made = filled(scale.entries, keys)
         runs = floors(needles, scale.laps) | runs_of(call_with_key, gets(made), needles, scale.laps)
         report.add(f"get, hit, {kind}", harness.take_turns(runs, scale.rounds))
-        _, twice, laps = to_store(kind, scale)
         runs = floors(twice, laps, 2) | runs_of(call_with_pair, sets(made), twice, laps)
         present = harness.take_turns(runs, scale.rounds)
         if kind == "int":
@@ -83,7 +83,7 @@ def hits_and_sets(report, scale):
             missing = {name: get for name, get in gets(made).items() if name != s.LRU_CACHE}
             runs = floors(absent, scale.laps) | runs_of(call_with_key, missing, absent, scale.laps)
             report.add("get, miss, int", harness.take_turns(runs, scale.rounds))
-            subscripts(report, scale, made)
+            subscripts(report, scale, made, twice, laps)
         report.add(f"set, present, {kind}", present)
     keys, needles = keys_and_needles("int", scale.entries)
     runs = runs_of(call_with_key, gets(filled(scale.entries, keys, makers=s.TIMED_MAKERS)), needles, scale.laps)
@@ -106,11 +106,10 @@ def set_by_subscript(cache, needles, laps):
     return (time.thread_time_ns() - begin) / (laps * len(needles))
 
 
-def subscripts(report, scale, made):
+def subscripts(report, scale, made, needles, laps):
     caches = {name: made[name].cache for name in (s.DICT, s.OURS, s.OURS_LRU, s.CACHEBOX, s.LRU_DICT) if name in made}
-    _, twice, laps = to_store("int", scale)
     for row, loop in (("cache[key], hit, int", get_by_subscript), ("cache[key] = value, int", set_by_subscript)):
-        report.add(row, harness.take_turns(runs_of(loop, caches, twice, laps), scale.rounds))
+        report.add(row, harness.take_turns(runs_of(loop, caches, needles, laps), scale.rounds))
 
 
 def a_million(report, scale):

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use loom::thread::JoinHandle;
 use moka_py::Cause;
 
-use crate::support::{World, apart, model, replace_beside_a_removal, spawn};
+use crate::support::{Gone, World, apart, model, replace_beside_a_removal, spawn};
 
 const TTL: u64 = 1 << 20;
 
@@ -21,16 +22,22 @@ fn replace_and_flush(world: &World) {
     world.flush();
 }
 
+/// What left in a call, and in that of the other thread: the values in their order, and why.
+fn left_of(mut gone: Vec<Gone>, other: JoinHandle<Vec<Gone>>) -> Vec<(u64, Cause)> {
+    gone.extend(other.join().expect("no panic"));
+    let mut left: Vec<_> = gone.into_iter().map(|(_, value, cause)| (value, cause)).collect();
+    left.sort_by_key(|&(value, _)| value);
+    left
+}
+
 #[test]
 fn each_value_is_replaced_once() {
     model(3, || {
         let world = with_one();
         let other = spawn(&world, |world| world.set(1, 11));
-        let mut gone = world.set(1, 12);
+        let gone = world.set(1, 12);
         let last = world.get(1).expect("nobody removes it");
-        gone.extend(other.join().expect("no panic"));
-        let mut left: Vec<_> = gone.iter().map(|&(_, value, cause)| (value, cause)).collect();
-        left.sort_by_key(|&(value, _)| value);
+        let left = left_of(gone, other);
         let stays = world.get(1).expect("nobody removes it");
         assert_eq!(left, [(10, Cause::Replaced), (23 - stays, Cause::Replaced)]);
         assert!([11, 12].contains(&last));
@@ -66,10 +73,8 @@ fn the_value_that_is_there_comes_again_beside_another_and_one_of_them_is_last() 
         let world = with_one();
         let again = world.value_of(1);
         let other = spawn(&world, |world| world.set(1, 11));
-        let mut gone = world.set_shared_for(1, again, 0);
-        gone.extend(other.join().expect("no panic"));
-        let mut left: Vec<_> = gone.iter().map(|&(_, value, cause)| (value, cause)).collect();
-        left.sort_by_key(|&(value, _)| value);
+        let gone = world.set_shared_for(1, again, 0);
+        let left = left_of(gone, other);
         let stays = world.get(1).expect("nobody removes it");
         assert_eq!(left, [(10, Cause::Replaced), (21 - stays, Cause::Replaced)]);
         world.end();
