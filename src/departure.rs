@@ -1,5 +1,6 @@
 //! What leaves the cache on the way out of a call: carried in a list, told and dropped after the unlock.
 
+use crate::entry::Reference;
 use crate::reclaim::{Bin, Retired};
 
 /// Why an entry left.
@@ -45,6 +46,14 @@ impl<K, V> Departure<K, V> {
 
     pub fn cause(&self) -> Cause {
         self.cause
+    }
+}
+
+impl<K: Reference, V: Reference> Departure<K, V> {
+    /// Whether there is something to drop. To drop what lives for ever does nothing, so it need not wait.
+    #[inline]
+    pub(crate) fn is_mortal(&self) -> bool {
+        !(self.value().is_immortal() && self.key().is_none_or(K::is_immortal))
     }
 }
 
@@ -112,10 +121,22 @@ impl<K, V> Departures<K, V> {
         self.more.last().or(self.first.as_ref())
     }
 
-    /// Takes out all that left, in order.
+    /// What left first.
     #[inline]
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Departure<K, V>> {
-        self.first.take().into_iter().chain(self.more.drain(..))
+    pub(crate) fn first(&self) -> Option<&Departure<K, V>> {
+        self.first.as_ref()
+    }
+
+    /// Takes out what left first, which comes before [`Departures::take_more`].
+    #[inline]
+    pub(crate) fn take_first(&mut self) -> Option<Retired<(Option<K>, V)>> {
+        self.first.take().map(|first| first.pair)
+    }
+
+    /// Takes out what left after the first, in order; `None` if that was all.
+    #[inline]
+    pub(crate) fn take_more(&mut self) -> Option<impl Iterator<Item = Departure<K, V>>> {
+        if self.more.is_empty() { None } else { Some(self.more.drain(..)) }
     }
 
     pub(crate) fn compared(&mut self) -> &mut Compared<K> {
@@ -142,9 +163,9 @@ impl<K, V> Departures<K, V> {
 
     /// Drops what left a cache that nobody can reach any more, and so no reader can see.
     #[cfg_attr(not(feature = "python"), allow(dead_code))]
-    pub(crate) fn drop_unseen(mut self) {
+    pub(crate) fn drop_unseen(self) {
         let mut bin = Bin::<_, 1>::default();
-        self.drain().for_each(|departure| bin.put(departure.pair));
+        self.first.into_iter().chain(self.more).for_each(|departure| bin.put(departure.pair));
     }
 
     /// Whether so many more may leave. Where something left and there is no memory for more, that waits until the list

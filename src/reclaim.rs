@@ -396,7 +396,7 @@ mod tests {
             move || {
                 let bins = Bins::new();
                 for _ in 0..10 * MAY_WAIT {
-                    bins.release(std::iter::once(Retired::of(value.clone())));
+                    bins.release(Retired::of(value.clone()), std::iter::empty());
                     released.fetch_add(1, Ordering::Relaxed);
                 }
             }

@@ -201,8 +201,7 @@ impl Moka {
                 Err(how) => return how,
             }
         }
-        let stored = Stored { value: Object::kept(value), weight, lifetime };
-        match self.set_sure(py, query, stored) {
+        match self.set_sure(py, query, Object::kept(value), weight, lifetime) {
             Ok(()) => AtOnce::Done,
             Err(Unsure) if self.core.config().weighted => self.set_weighed(key, value, weight, lifetime),
             Err(Unsure) => AtOnce::NotDone,
@@ -242,12 +241,20 @@ impl Moka {
         if config.listened || config.weighted {
             return false;
         }
-        self.set_sure(value.py(), key, Stored::plain(Object::kept(value))).is_ok()
+        self.set_sure(value.py(), key, Object::kept(value), 1, Lifetime::default()).is_ok()
     }
 
-    /// Apart, so that the weigher does not run in a frame that has all this.
+    /// Apart, so that the weigher does not run in a frame that has all this. What is to be stored comes in registers.
     #[inline(never)]
-    fn set_sure(&self, py: Python<'_>, key: Key<'_, '_>, stored: Stored<Object>) -> Result<(), Unsure> {
+    fn set_sure(
+        &self,
+        py: Python<'_>,
+        key: Key<'_, '_>,
+        value: Object,
+        weight: u32,
+        lifetime: Lifetime,
+    ) -> Result<(), Unsure> {
+        let stored = Stored { value, weight, lifetime };
         self.run(py, |left| self.core.set(&Sure(key), stored, left))
     }
 

@@ -90,8 +90,10 @@ impl<T> Bins<T> {
     }
 
     /// Drops what left. The thread is neither pinned nor under a lock: a drop may run anything.
-    pub fn release(&self, left: impl Iterator<Item = Retired<T>>) {
-        left.for_each(|retired| drop(retired.open()));
+    #[inline]
+    pub fn release(&self, first: Retired<T>, more: impl Iterator<Item = Retired<T>>) {
+        drop(first.open());
+        more.for_each(|retired| drop(retired.open()));
     }
 
     pub fn flush(&self) {}

@@ -217,19 +217,18 @@ impl<T> Bins<T> {
     /// Takes in what left, and drops what no reader can see any more. The thread is attached, and
     /// neither pinned nor under a lock: a drop may run anything.
     #[inline]
-    pub fn release(&self, mut left: impl Iterator<Item = Retired<T>>) {
-        let Some(first) = left.next() else { return };
+    pub fn release(&self, first: Retired<T>, more: impl Iterator<Item = Retired<T>>) {
         // Once there are bins it goes on with them, so that nothing is left behind in one.
         if self.0.get().is_none() && readers::is_alone() {
             drop(first.open());
-            return left.for_each(|retired| drop(retired.open()));
+            return more.for_each(|retired| drop(retired.open()));
         }
         let bins = self.made();
         let bin = &bins[stripe() & (bins.len() - 1)].0;
         let mut locked = bin.lock();
         let before = locked.waiting.len();
         locked.put(first);
-        left.for_each(|retired| locked.put(retired));
+        more.for_each(|retired| locked.put(retired));
         // Mostly a lot is not full yet, and none waits.
         if !locked.waiting.is_empty() {
             Self::release_lots(bin, locked, before);
