@@ -60,6 +60,13 @@ mod threads {
         &READERS
     }
 
+    /// Whether several threads use caches.
+    #[inline]
+    pub(crate) fn has_company() -> bool {
+        // Relaxed: where it matters that none comes meanwhile, `reclaim` asks.
+        readers().load(Ordering::Relaxed) > 1
+    }
+
     /// How many threads can run at a time. To ask the system takes as long as to make a cache.
     pub(crate) fn cores() -> usize {
         static CORES: OnceLock<usize> = OnceLock::new();
@@ -174,6 +181,12 @@ mod gil {
     use std::sync::atomic::Ordering::{self, Relaxed};
 
     pub(crate) struct Padded<T>(pub T);
+
+    /// None is inside beside another.
+    #[inline]
+    pub(crate) fn has_company() -> bool {
+        false
+    }
 
     /// A flag that says that the lock is taken. Finding it taken means that a law was broken.
     pub(crate) struct Lock<T>(RefCell<T>);

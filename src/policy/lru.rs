@@ -2,13 +2,15 @@
 //!
 //! A hit stamps its entry and tells nobody. An entry that was not used since it was born stands in a list, in the order of
 //! births; it has a mark in its stamp, which a use takes away. One that was used goes on to a queue once it comes up there,
-//! which asks for the stamp late, and so gives the exact order all the same. In one thread stamps are never equal, so the order is
-//! exactly that of the uses. An entry of weight 0 is in neither: that it leaves makes no room.
+//! which asks for the stamp late, and so gives the order of the stamps all the same. In one thread these are never equal, so the
+//! order is exactly that of the uses. An entry of weight 0 is in neither: that it leaves makes no room.
+
+use std::ptr;
 
 use crate::lazy_queue::LazyQueue;
 use crate::lists::Lists;
 use crate::memory::NoMemory;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, ONE_AT_A_TIME, Ordering, has_company};
 
 use super::{Look, View};
 
@@ -18,6 +20,64 @@ const WEIGHTLESS: usize = 1;
 /// The mark of an entry that was not used since its birth, in its stamp.
 const UNUSED: u64 = 1 << 63;
 
+/// So many uses are counted, or up to twice as many, of as many as there are entries, while several threads use caches. Two
+/// threads that mostly get by Zipf's law, and two of which each sets as often as it gets, do 34 and 18 million calls a second
+/// with 8, 32 and 15 with 16, 34 and 23 with 4, 17 and 14 where each use is counted. Hit ratios on traces are the same with all.
+const PARTS: usize = 8;
+
+/// The readers' side.
+///
+/// An entry's stamp is the count of uses at its last one, so the entry whose stamp is the count is the newest, and using it
+/// again writes nothing. In one thread each use that changes the order is counted. Threads that did so would wait for each
+/// other at each hit, for the count and for the stamps of hot entries. So while there are several, one of a number of
+/// uses is counted, and those in between have one stamp: the order is known to about an eighth of the entries.
+pub(crate) struct Recency {
+    /// The count, from 1 on.
+    uses: AtomicU64,
+    /// The uses from one that is counted to the next, a power of two, less one.
+    uncounted: AtomicU64,
+}
+
+impl Recency {
+    pub fn new() -> Self {
+        Recency { uses: AtomicU64::new(1), uncounted: AtomicU64::new(0) }
+    }
+
+    /// Notes a use of an entry.
+    #[inline(always)]
+    pub fn record(&self, stamp: &AtomicU64) {
+        // Relaxed: a use that is lost or doubled between threads costs accuracy, never correctness.
+        let now = self.uses.load(Ordering::Relaxed);
+        if stamp.load(Ordering::Relaxed) != now {
+            let is_uncounted = has_company() && self.is_uncounted(stamp, now);
+            stamp.store(if is_uncounted { now } else { self.count() }, Ordering::Relaxed);
+        }
+    }
+
+    /// Which uses are counted is drawn from the entry's place and the count, so that no entry's uses always are.
+    #[inline]
+    fn is_uncounted(&self, stamp: &AtomicU64, now: u64) -> bool {
+        let place = ptr::from_ref(stamp).addr() as u64 / size_of::<[u64; 4]>() as u64;
+        // Twice multiplied, so that entries that are used in turn do not draw in a pattern: the multiplier of Fibonacci
+        // hashing (Knuth, "Sorting and searching", 6.4), whose upper bits are even.
+        let mixed = (place ^ now << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let draw = (mixed ^ mixed >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        draw & self.uncounted.load(Ordering::Relaxed) != 0
+    }
+
+    fn count(&self) -> u64 {
+        self.uses.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Learns that there are so many entries.
+    fn fit(&self, live: usize) {
+        let uncounted = (1 << (live / PARTS).max(1).ilog2()) - 1;
+        if !ONE_AT_A_TIME && self.uncounted.load(Ordering::Relaxed) != uncounted {
+            self.uncounted.store(uncounted, Ordering::Relaxed);
+        }
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct Lru {
     /// Those not used when last looked at, in the order of their births; and those of weight 0.
@@ -26,10 +86,10 @@ pub(crate) struct Lru {
 }
 
 impl Lru {
-    /// Takes in a new entry. Its birth is a use, of which `uses` is the count.
-    pub fn insert(&mut self, number: u32, look: Look<'_>, view: &impl View, uses: &AtomicU64) {
-        // Relaxed: as any other use.
-        let birth = uses.fetch_add(1, Ordering::Relaxed) + 1;
+    /// Takes in a new entry, one of `live` with it. Its birth is a use.
+    pub fn insert(&mut self, number: u32, look: Look<'_>, live: usize, view: &impl View, recency: &Recency) {
+        let birth = recency.count();
+        recency.fit(live);
         look.stamp.store(birth | UNUSED, Ordering::Relaxed);
         self.file_as(number, birth | UNUSED, view);
     }
@@ -71,8 +131,8 @@ impl Lru {
         while let Some(young) = self.lists.front(YOUNG) {
             let stamp = view.stamp(young).load(Ordering::Relaxed);
             if stamp & UNUSED != 0 {
-                // No other of the young is as old.
-                let older = self.pop_queue(stamp & !UNUSED, view);
+                // No other of the young is as old, and what was used with its birth as the count was used after it.
+                let older = self.pop_queue((stamp & !UNUSED) - 1, view);
                 return older.or_else(|| self.lists.unlink(young).then_some(young));
             }
             self.lists.unlink(young);
@@ -169,11 +229,12 @@ mod tests {
         let entries = Entries::plain(200);
         let mut lru = Lru::default();
         let (recorder, _) = for_shards(Kind::Lru, 200, 1).next().expect("there is one shard");
-        let Recorder::Lru { uses } = &recorder else { unreachable!("it is of that kind") };
+        let Recorder::Lru(recency) = &recorder else { unreachable!("it is of that kind") };
         let mut naive: Vec<u32> = Vec::new();
         let mut random = 7u64;
         for number in 0..200 {
-            lru.insert(number, entries.look(number), &entries, &uses.0);
+            // Other tests run beside this one, and few entries have the exact order all the same.
+            lru.insert(number, entries.look(number), 1, &entries, &recency.0);
             naive.push(number);
             for _ in 0..3 {
                 random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -193,8 +254,8 @@ mod tests {
     fn an_entry_of_no_weight_is_no_victim() {
         let mut entries = Entries::weighing(&[0, 1, 0]);
         let mut lru = Lru::default();
-        let uses = AtomicU64::new(1);
-        (0..3).for_each(|number| lru.insert(number, entries.look(number), &entries, &uses));
+        let recency = Recency::new();
+        (0..3).for_each(|number| lru.insert(number, entries.look(number), 3, &entries, &recency));
         entries.0[1].1 = 0;
         lru.reweigh(1, 1, &entries);
         assert_eq!(lru.victim(None, &entries), None);
@@ -204,5 +265,33 @@ mod tests {
         assert_eq!(lru.victim(None, &entries), Some(2));
         lru.remove(0);
         assert_eq!(lru.numbers(), [1]);
+    }
+
+    #[test]
+    #[cfg(not(moka_gil))]
+    fn beside_other_threads_few_uses_are_counted() {
+        const USES: u64 = 200_000;
+        let is_there = std::sync::Arc::new(std::sync::Barrier::new(2));
+        let other = std::thread::spawn({
+            let is_there = is_there.clone();
+            move || {
+                drop(crate::reclaim::pin());
+                is_there.wait();
+                std::thread::park();
+            }
+        });
+        drop(crate::reclaim::pin());
+        is_there.wait();
+        for (live, counted) in [(15, USES), (2_000, USES / 128)] {
+            let recency = Recency::new();
+            recency.fit(live);
+            let entries = Entries::plain(2_000);
+            (0..USES).for_each(|step| recency.record(entries.stamp((step % 2_000) as u32)));
+            let uses = recency.uses.load(Ordering::Relaxed);
+            // Of 1,562 that are counted on the mean, 40 more or less are a standard deviation.
+            assert!((counted / 2..=counted * 2).contains(&uses), "{uses} of {live} entries");
+        }
+        other.thread().unpark();
+        other.join().expect("no panic");
     }
 }

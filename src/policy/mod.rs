@@ -15,13 +15,13 @@ mod tiny_lfu;
 mod uses;
 mod window;
 
-use lru::Lru;
+use lru::{Lru, Recency};
 use tiny_lfu::TinyLfu;
 use uses::Uses;
 use window::Window;
 
 use crate::memory::NoMemory;
-use crate::sync::{AtomicU64, Ordering, Padded};
+use crate::sync::{AtomicU64, Padded};
 
 /// The policies a user can choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,11 +56,7 @@ pub(crate) struct Look<'a> {
 
 /// The readers' side of a policy.
 pub(crate) enum Recorder {
-    /// The count of uses that changed the order, from 1 on. An entry's stamp is the count at its last use,
-    /// so the one whose stamp is the count is the newest, and using it again writes nothing.
-    Lru {
-        uses: Padded<AtomicU64>,
-    },
+    Lru(Padded<Recency>),
     TinyLfu(Uses),
 }
 
@@ -83,7 +79,7 @@ pub(crate) fn for_shards(
             let policy = Box::new(TinyLfu::new(share, window.clone(), leads.then_some(shards)));
             (Recorder::TinyLfu(Uses::new(leads)), Policy::TinyLfu(policy))
         }
-        _ => (Recorder::Lru { uses: Padded(AtomicU64::new(1)) }, Policy::Lru(Lru::default())),
+        _ => (Recorder::Lru(Padded(Recency::new())), Policy::Lru(Lru::default())),
     })
 }
 
@@ -93,12 +89,7 @@ impl Recorder {
     pub fn record(&self, stamp: &AtomicU64) {
         match self {
             Recorder::TinyLfu(uses) => uses.record(stamp),
-            // Relaxed: a use that is lost or doubled between threads costs accuracy, never correctness.
-            Recorder::Lru { uses } => {
-                if stamp.load(Ordering::Relaxed) != uses.0.load(Ordering::Relaxed) {
-                    stamp.store(uses.0.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
-                }
-            }
+            Recorder::Lru(recency) => recency.0.record(stamp),
         }
     }
 
@@ -132,7 +123,7 @@ impl Policy {
     ) {
         match (self, recorder) {
             (Policy::TinyLfu(tiny), Recorder::TinyLfu(uses)) => tiny.insert(number, look, live, view, uses),
-            (Policy::Lru(lru), Recorder::Lru { uses }) => lru.insert(number, look, view, &uses.0),
+            (Policy::Lru(lru), Recorder::Lru(recency)) => lru.insert(number, look, live, view, &recency.0),
             _ => unreachable!("both sides are of one kind"),
         }
     }
@@ -201,6 +192,7 @@ impl Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sync::Ordering;
 
     /// Entries as a policy sees them, by number: hash, weight, stamp.
     #[derive(Default)]
@@ -242,11 +234,11 @@ mod tests {
     #[test]
     fn a_small_cache_goes_by_recency_alone() {
         for capacity in 0..LEAST_FOR_FREQUENCY {
-            assert!(matches!(new(Kind::TinyLfu, capacity), (Recorder::Lru { .. }, Policy::Lru(_))));
+            assert!(matches!(new(Kind::TinyLfu, capacity), (Recorder::Lru(_), Policy::Lru(_))));
         }
         let policy = new(Kind::TinyLfu, LEAST_FOR_FREQUENCY);
         assert!(matches!(policy, (Recorder::TinyLfu(_), Policy::TinyLfu(_))));
-        assert!(matches!(new(Kind::Lru, 1 << 30), (Recorder::Lru { .. }, Policy::Lru(_))));
+        assert!(matches!(new(Kind::Lru, 1 << 30), (Recorder::Lru(_), Policy::Lru(_))));
     }
 
     #[test]

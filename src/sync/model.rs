@@ -103,6 +103,10 @@ pub(crate) fn readers() -> Readers {
     Readers::clone(&READERS)
 }
 
+pub(crate) fn has_company() -> bool {
+    readers().load(Relaxed) > 1
+}
+
 /// The number of the thread.
 pub(crate) fn stripe() -> usize {
     loom::lazy_static! {
