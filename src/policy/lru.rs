@@ -57,7 +57,8 @@ impl Recency {
     /// Which uses are counted is drawn from the entry's place and the count, so that no entry's uses always are.
     #[inline]
     fn is_uncounted(&self, stamp: &AtomicU64, now: u64) -> bool {
-        let place = ptr::from_ref(stamp).addr() as u64 / size_of::<[u64; 4]>() as u64;
+        // Entries are 32 bytes apart.
+        let place = ptr::from_ref(stamp).addr() as u64 >> 5;
         // Twice multiplied, so that entries that are used in turn do not draw in a pattern: the multiplier of Fibonacci
         // hashing (Knuth, "Sorting and searching", 6.4), whose upper bits are even.
         let mixed = (place ^ now << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
