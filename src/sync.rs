@@ -107,6 +107,12 @@ mod threads {
         THREAD.with(|thread| thread.last_set_replaced.set(has_replaced));
     }
 
+    /// A number other than 0 that no other thread has at the time.
+    #[inline]
+    pub(crate) fn thread_mark() -> usize {
+        THREAD.with(|thread| std::ptr::from_ref(thread).addr())
+    }
+
     const UNKNOWN: usize = usize::MAX;
 
     /// A bit for each number that a thread has.
@@ -186,6 +192,11 @@ mod gil {
     #[inline]
     pub(crate) fn has_company() -> bool {
         false
+    }
+
+    /// Nobody asks.
+    pub(crate) fn thread_mark() -> usize {
+        1
     }
 
     /// A flag that says that the lock is taken. Finding it taken means that a law was broken.

@@ -1,10 +1,12 @@
 """Who leaves a full cache, and that the bound is exact."""
 
+import functools
 import random
 import threading
+from collections import OrderedDict
 
 import pytest
-from helpers import Events, Key, contents, run_script, run_threads
+from helpers import Events, Key, contents, run_threads
 
 from moka_py import Moka
 
@@ -36,8 +38,7 @@ def test_first_in_is_first_out_without_use(policy, capacity):
     assert victims(events) == list(range(4 * capacity))
 
 
-# So few that other threads, which other tests may have left, do not matter.
-@pytest.mark.parametrize(("policy", "capacity"), [("lru", 3), ("lru", 15), ("tiny_lfu", 7)])
+@pytest.mark.parametrize(("policy", "capacity"), [("lru", 3), ("lru", 100), ("tiny_lfu", 7)])
 def test_order_of_use_is_the_order_of_leaving(policy, capacity):
     events = Events()
     cache = Moka(capacity, eviction_listener=events, policy=policy)
@@ -52,66 +53,61 @@ def test_order_of_use_is_the_order_of_leaving(policy, capacity):
     assert victims(events) == order
 
 
-def test_order_of_an_lru_is_exact_in_one_thread():
-    # Its own program, in which no other thread uses caches; before it and after it there was one that did.
-    run_script(
-        """
-import random, sys, threading
-from collections import OrderedDict
-from moka_py import Moka
-
-def use_some(cache):
-    for number in range(3_000):
-        cache.get(number) or cache.set(number, None)
-
-dice = random.Random(int(sys.argv[1]))
-for capacity in (100, 2_000):
-    thread = threading.Thread(target=use_some, args=(Moka(1_000, policy="lru"),))
-    thread.start()
-    thread.join()
-    left, expected, ordered = [], [], OrderedDict()
-    cache = Moka(capacity, policy="lru", eviction_listener=lambda key, value, cause: left.append(key))
-    for _ in range(20 * capacity):
-        key = int(1.5 * capacity * dice.random() ** 2)
-        if cache.get(key) is None:
-            cache.set(key, key + 1)
-        ordered[key] = None
-        ordered.move_to_end(key)
-        if len(ordered) > capacity:
-            expected.append(ordered.popitem(last=False)[0])
-    assert left == expected, sys.argv
-""",
-        str(random.SystemRandom().randrange(10**6)),
-    )
-
-
-@pytest.mark.parametrize("capacity", [20, 2_000])
-def test_what_was_used_outlives_what_was_not_beside_a_thread_that_uses_caches(capacity):
-    cache, met, over = Moka(capacity, policy="lru"), threading.Barrier(2), threading.Event()
+@pytest.mark.parametrize("capacity", [100, 2_000])
+def test_order_of_an_lru_is_exact_for_one_thread_beside_one_with_another_cache(capacity):
+    dice = random.Random(capacity)
+    met, over = threading.Barrier(2), threading.Event()
 
     def other():
-        mine = Moka(10)
-        mine.set(1, None)
-        mine.get(1)
+        mine = Moka(capacity, policy="lru")
+        for number in range(3 * capacity):
+            mine.set(number, number)
+            mine.get(number % capacity)
         met.wait(60)
         over.wait(60)
 
     def main():
-        for number in range(capacity):
-            cache.set(number, None)
         met.wait(60)
-        used = range(0, capacity, 2)
+        events, expected, ordered = Events(), [], OrderedDict()
+        cache = Moka(capacity, policy="lru", eviction_listener=events)
         try:
-            for number in used:
-                cache.get(number)
-            for number in range(capacity // 2):
-                cache.set(-1 - number, None)
-            assert all(number in cache for number in used)
-            assert len(cache) == capacity
+            for _ in range(20 * capacity):
+                key = int(1.5 * capacity * dice.random() ** 2)
+                if cache.get(key) is None:
+                    cache.set(key, key + 1)
+                ordered[key] = None
+                ordered.move_to_end(key)
+                if len(ordered) > capacity:
+                    expected.append(ordered.popitem(last=False)[0])
         finally:
             over.set()
+        assert victims(events) == expected
 
     run_threads(other, main)
+
+
+@pytest.mark.parametrize("capacity", [20, 2_000])
+def test_what_two_threads_used_outlives_what_they_did_not(capacity):
+    cache, met = Moka(capacity, policy="lru"), threading.Barrier(2)
+    cache.set(0, None)
+
+    def use(numbers):
+        cache.get(0)
+        met.wait(60)
+        if numbers[0] == 0:
+            for number in range(capacity):
+                cache.set(number, None)
+        met.wait(60)
+        for number in numbers:
+            cache.get(number)
+        met.wait(60)
+
+    halves = range(0, capacity, 4), range(2, capacity, 4)
+    run_threads(*(functools.partial(use, numbers) for numbers in halves))
+    for number in range(capacity // 2):
+        cache.set(-1 - number, None)
+    assert all(number in cache for numbers in halves for number in numbers)
+    assert len(cache) == capacity
 
 
 def test_hot_entry_of_an_lru_stays_whatever_comes():

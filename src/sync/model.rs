@@ -118,6 +118,10 @@ pub(crate) fn stripe() -> usize {
     STRIPE.with(|stripe| *stripe)
 }
 
+pub(crate) fn thread_mark() -> usize {
+    stripe() + 1
+}
+
 /// Two shards from a capacity of eight on, so that a model chooses.
 pub(crate) fn shard_count(capacity: u64) -> usize {
     if capacity < 8 { 1 } else { 2 }
