@@ -73,6 +73,7 @@ impl Recency {
         user == SEVERAL || self.is_of_another(user)
     }
 
+    /// Notes whose use this is, and tells whether the one before was another's.
     fn is_of_another(&self, user: usize) -> bool {
         let own = thread_mark();
         if user != own {
