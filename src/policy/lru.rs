@@ -20,7 +20,7 @@ const WEIGHTLESS: usize = 1;
 /// The mark of an entry that was not used since its birth, in its stamp.
 const UNUSED: u64 = 1 << 63;
 
-/// So many uses are counted, or up to twice as many, of as many as there are entries, while several threads use them. Two
+/// While several threads use a shard, this many are counted of as many uses as it has entries, or up to twice as many. Two
 /// threads that mostly get by Zipf's law, and two of which each sets as often as it gets, do 34 and 18 million calls a second
 /// with 8, 32 and 15 with 16, 34 and 23 with 4, 17 and 14 where each use is counted. Hit ratios on traces are the same with all.
 const PARTS: usize = 8;

@@ -9,7 +9,7 @@
 
 use std::cell::Cell;
 
-use crate::sync::{Ordering, Readers, epoch, readers, thread_local};
+use crate::sync::{Ordering, Readers, epoch, has_company, readers, thread_local};
 
 thread_local! {
     static READER: Reader = Reader::new();
@@ -71,8 +71,8 @@ pub fn is_pinned() -> bool {
 /// Whether no other thread can see, now or later, what this one unlinked before.
 #[inline]
 pub(super) fn is_alone() -> bool {
-    // It counts itself, if it never pinned. Relaxed: where threads meet the line is only read.
+    // It counts itself, if it never pinned. Where threads meet the line is only read.
     READER.try_with(|_| ()).is_ok()
-        && readers().load(Ordering::Relaxed) == 1
+        && !has_company()
         && readers().compare_exchange(1, 1, Ordering::AcqRel, Ordering::Relaxed).is_ok()
 }
