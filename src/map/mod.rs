@@ -29,7 +29,7 @@ use crate::life::LifeAt;
 use crate::lookup::Lookup;
 use crate::memory::NoMemory;
 use crate::reclaim::{Guard, Lent, Retired, Shared};
-use crate::sync::{Lock, Locked, Ordering, Padded};
+use crate::sync::{Lock, Locked, ONE_AT_A_TIME, Ordering, Padded};
 
 use resize::Resize;
 pub(crate) use slab::Found;
@@ -71,7 +71,7 @@ pub(crate) struct Place {
 
 impl Place {
     fn is_in(&self, table: &Table) -> bool {
-        table.serial == self.serial && table.holds(self.index, self.slot)
+        table.serial() == self.serial && table.holds(self.index, self.slot)
     }
 
     pub fn number(&self) -> u32 {
@@ -97,7 +97,7 @@ impl<K: Reference, V: Reference, S> Map<K, V, S> {
         if found.entry.hash.load(Ordering::Relaxed) == hash
             && found.entry.key.read(guard).as_ref().and_then(|key| query.quick(key)) == Some(true)
         {
-            return Glance::Found(found, Place { serial: table.serial, index, slot });
+            return Glance::Found(found, Place { serial: table.serial(), index, slot });
         }
         Glance::Unclear
     }
@@ -132,16 +132,16 @@ impl<K: Reference, V: Reference, S> Map<K, V, S> {
         since: Mark,
     ) -> Result<Option<Place>, Q::Error> {
         let hash = query.hash();
-        // Where to go on, in the table of that serial.
+        // Where to go on, while the serial is this.
         let mut resume: Option<(u64, usize)> = None;
         loop {
             let Some(table) = self.table.get(guard) else { return Ok(None) };
             let from = match resume {
-                Some((serial, index)) if serial == table.serial => index,
+                Some((serial, index)) if serial == table.serial() => index,
                 _ => table.home(hash),
             };
             let Some((index, slot)) = table.next(hash, from) else { return Ok(None) };
-            let place = Place { serial: table.serial, index, slot };
+            let place = Place { serial: table.serial(), index, slot };
             resume = Some((place.serial, index + 1));
             let entry = self.slab.entry(slot.number(), guard);
             if entry.hash.load(Ordering::Relaxed) != hash {
@@ -373,11 +373,15 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
         let table = map.table.get(guard).expect("a live entry has a table");
         let hash = entry.hash.load(Ordering::Relaxed);
         let index = table.find_number(hash, number);
-        let more = table.remove(index);
-        if let Some(resize) = &mut self.writer.resize {
-            resize.remove(table, index, hash, number);
+        if ONE_AT_A_TIME && self.writer.resize.is_none() {
+            table.close(index);
+        } else {
+            let more = table.remove(index);
+            if let Some(resize) = &mut self.writer.resize {
+                resize.remove(table, index, hash, number);
+            }
+            self.writer.tombstones = self.writer.tombstones.wrapping_add_signed(more);
         }
-        self.writer.tombstones = self.writer.tombstones.wrapping_add_signed(more);
         self.writer.live -= 1;
         let key = map.slab.take_key(entry, &mut self.writer.slab);
         let value = taken.or_else(|| map.slab.put_value(entry, None, &mut self.writer.slab).transpose());

@@ -3,7 +3,7 @@
 //! # How it works
 //! To fill a large table takes milliseconds, in which the write that needs it would hold the lock. So it is filled a few
 //! slots a write, while readers and writers go on with the old one. The slots of the old table are passed in their order,
-//! from one on; an entry does not change its slot there, so whether it is in the new table is told by its slot. What
+//! from one on; no entry changes its slot there meanwhile, so whether it is in the new table is told by its slot. What
 //! comes and goes in slots that were passed does so in both. When all are passed, the new table takes over.
 //!
 //! # Invariants
@@ -31,7 +31,7 @@ pub(super) struct Resize {
 impl Resize {
     /// Begins a table that is to take the place of `old`, with room for `live` entries.
     pub fn begin(old: &Table, live: usize) -> Result<Self, NoMemory> {
-        let next = Table::new(Table::slots_for(live), old.serial + 1)?;
+        let next = Table::new(Table::slots_for(live), old.serial() + 1)?;
         // Where nothing lives there is nothing to pass.
         let passed = if live == 0 { old.len() } else { 0 };
         // From behind an empty slot on, entries come in the order of their homes, but for those that wrapped around.
@@ -140,7 +140,7 @@ mod tests {
             assert!(resize.go_on(&old, true));
             resize.validate(&old);
             let (next, tombstones) = resize.finish();
-            assert_eq!((next.len(), next.serial, tombstones), (Table::slots_for(live), 5, 0));
+            assert_eq!((next.len(), next.serial(), tombstones), (Table::slots_for(live), 5, 0));
             assert!((0..90).all(|number| found(&next, number) == (number % 3 != 0)));
         }
     }

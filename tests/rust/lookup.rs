@@ -124,6 +124,21 @@ fn an_equality_may_remove_what_it_compares() {
 }
 
 #[test]
+fn an_equality_that_removes_what_it_compares_hides_no_other_key() {
+    for asked in 2..=3 {
+        let subject = three();
+        let query = asking(&subject, asked, |key: &Key| {
+            if key.id() + 1 == asked {
+                remove(&subject, &plain(&subject, key.id()))?;
+            }
+            Ok(key.id() == asked)
+        });
+        assert_eq!(get(&subject, &query), Ok(Some(asked * 10)));
+        subject.validate();
+    }
+}
+
+#[test]
 fn an_equality_may_put_another_entry_in_the_same_place() {
     // The number and the slot of the compared entry are given to another key meanwhile.
     let subject = three();
