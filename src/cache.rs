@@ -413,7 +413,7 @@ where
         each(first);
         let is_mortal = first.is_mortal();
         if let Some(first) = left.take_first().filter(|_| is_mortal) {
-            self.bins.release(first, std::iter::empty());
+            self.bins.release_one(first);
         }
         if let Some(more) = left.take_more() {
             let more = more.inspect(|departure| each(departure)).filter(Departure::is_mortal);

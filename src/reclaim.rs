@@ -45,7 +45,7 @@ pub(crate) use gil::forget_others;
 #[cfg(moka_gil)]
 use gil::wait_for_readers;
 #[cfg(moka_gil)]
-pub(crate) use gil::{Bin, Bins, Guard, pin};
+pub(crate) use gil::{Bin, Bins, Guard, pin, pin_briefly};
 #[cfg(not(moka_gil))]
 #[cfg_attr(not(feature = "python"), allow(unused_imports))]
 pub(crate) use readers::forget_others;
@@ -54,30 +54,41 @@ pub use readers::is_pinned;
 #[cfg(not(moka_gil))]
 use threads::wait_for_readers;
 #[cfg(not(moka_gil))]
-pub(crate) use threads::{Bin, Bins, Guard, pin};
+pub(crate) use threads::{Bin, Bins, Guard, pin, pin_briefly};
 
 /// What was unlinked and may still be read by others. It can be looked at, not dropped.
-pub(crate) struct Retired<T>(ManuallyDrop<T>);
+pub(crate) struct Retired<T> {
+    inner: ManuallyDrop<T>,
+    /// Whether nobody else can see it, now or later.
+    is_unseen: bool,
+}
 
 impl<T> Retired<T> {
     /// Wraps what nobody else can see, so that it travels with what others can.
     pub fn of(value: T) -> Self {
-        Retired(ManuallyDrop::new(value))
+        Retired { inner: ManuallyDrop::new(value), is_unseen: true }
+    }
+
+    /// What was taken out of a place where others may have seen it.
+    fn seen(inner: ManuallyDrop<T>) -> Self {
+        Retired { inner, is_unseen: false }
     }
 
     pub fn zip<U>(self, other: Retired<U>) -> Retired<(T, U)> {
-        Retired(ManuallyDrop::new((ManuallyDrop::into_inner(self.0), ManuallyDrop::into_inner(other.0))))
+        let is_unseen = self.is_unseen && other.is_unseen;
+        Retired { inner: ManuallyDrop::new((self.open(), other.open())), is_unseen }
     }
 
     /// Opens it. For this module alone: the caller knows that the grace is over.
     fn open(self) -> T {
-        ManuallyDrop::into_inner(self.0)
+        ManuallyDrop::into_inner(self.inner)
     }
 }
 
 impl<T> Retired<Option<T>> {
     pub fn transpose(self) -> Option<Retired<T>> {
-        ManuallyDrop::into_inner(self.0).map(Retired::of)
+        let is_unseen = self.is_unseen;
+        self.open().map(|value| Retired { inner: ManuallyDrop::new(value), is_unseen })
     }
 }
 
@@ -85,7 +96,7 @@ impl<T> Deref for Retired<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        &self.0
+        &self.inner
     }
 }
 
@@ -138,27 +149,29 @@ impl<T> Swap<T> {
         let old = self.word.load(Ordering::Relaxed);
         // Release: pairs with the Acquire in `read`.
         self.word.store(word, Ordering::Release);
-        Retired(Self::from_word(old))
+        Retired::seen(Self::from_word(old))
     }
 
     /// Puts another value in place. What was there may still be lent.
     pub fn swap(&self, value: T) -> Retired<T> {
         let word = Self::into_word(value);
         // AcqRel: pairs with the Acquire in `read`, and with earlier swaps for what is handed out.
-        Retired(Self::from_word(self.word.swap(word, Ordering::AcqRel)))
+        Retired::seen(Self::from_word(self.word.swap(word, Ordering::AcqRel)))
     }
 
     /// Puts another value in the place of the one that was `seen`; hands it back where that is gone. If the one that was seen
-    /// has come again meanwhile, nobody can tell. The same one again is there already, so nothing is written.
+    /// has come again meanwhile, nobody can tell. The same one again is there already, so nothing is written. The guard is the one
+    /// by which it was seen.
     #[inline]
-    pub fn exchange(&self, seen: &Lent<'_, T>, value: T) -> Result<Retired<T>, T> {
+    pub fn exchange(&self, seen: &Lent<'_, T>, value: T, guard: &Guard) -> Result<Retired<T>, T> {
         let (old, new) = (Self::word(&seen.value), Self::into_word(value));
         if old == new {
-            return Ok(Retired(Self::from_word(new)));
+            // One reference too many: the other stays for whoever sees it.
+            return Ok(Retired::of(ManuallyDrop::into_inner(Self::from_word(new))));
         }
         // AcqRel: as in `swap`. Relaxed: what is there now is not looked at.
         match self.word.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed) {
-            Ok(old) => Ok(Retired(Self::from_word(old))),
+            Ok(old) => Ok(Retired { inner: Self::from_word(old), is_unseen: guard.is_alone() }),
             Err(_) => Err(ManuallyDrop::into_inner(Self::from_word(new))),
         }
     }
@@ -315,9 +328,10 @@ mod tests {
         let swap = Swap::new(Some(Arc::new(1)));
         let guard = pin();
         let seen = swap.read(&guard);
-        let first = swap.exchange(&seen, Some(Arc::new(2))).unwrap_or_else(|_| panic!("it was there"));
+        let first =
+            swap.exchange(&seen, Some(Arc::new(2)), &guard).unwrap_or_else(|_| panic!("it was there"));
         assert_eq!(first.as_deref(), Some(&1));
-        let back = swap.exchange(&seen, Some(Arc::new(3))).err().expect("it has gone");
+        let back = swap.exchange(&seen, Some(Arc::new(3)), &guard).err().expect("it has gone");
         assert_eq!((back.as_deref(), swap.read(&guard).as_deref()), (Some(&3), Some(&2)));
         assert_eq!(Arc::strong_count(&back.expect("it is the third")), 1);
         drop(first.open());
@@ -331,7 +345,8 @@ mod tests {
         let seen = swap.read(&guard);
         let other = swap.swap(Some(Arc::new(2)));
         // It was there when it was seen. A write would find that it is not.
-        let again = swap.exchange(&seen, Some(one.clone())).unwrap_or_else(|_| panic!("it needs no write"));
+        let again =
+            swap.exchange(&seen, Some(one.clone()), &guard).unwrap_or_else(|_| panic!("it needs no write"));
         assert_eq!((again.as_deref(), swap.read(&guard).as_deref()), (Some(&1), Some(&2)));
         assert_eq!(Arc::strong_count(&one), 3);
         drop((again.open(), other.open()));

@@ -22,7 +22,7 @@ use crate::lookup::Lookup;
 use crate::map::{Found, Glance, Map, MapLock, Place};
 use crate::memory::NoMemory;
 use crate::policy::{self, Look, Policy, Recorder, View};
-use crate::reclaim::{Guard, Latch, Retired, pin};
+use crate::reclaim::{Guard, Latch, Retired, pin, pin_briefly};
 use crate::sync::{AtomicU64, Ordering, Padded, note_set};
 
 mod change;
@@ -217,7 +217,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         if !self.is_plain {
             return Err(value);
         }
-        let guard = pin();
+        let guard = pin_briefly();
         let found = match self.map.glance(query, &guard) {
             Glance::Found(found, _) if !self.can_expire.is_set(&guard) => found,
             _ => {

@@ -53,7 +53,7 @@ mod threads {
 
     pub(crate) type Readers = &'static AtomicUsize;
 
-    /// How many threads have pinned an epoch and not ended.
+    /// How many threads have pinned an epoch and not ended, in units of [`ONE_READER`](super::ONE_READER).
     #[inline]
     pub(crate) fn readers() -> Readers {
         static READERS: AtomicUsize = AtomicUsize::new(0);
@@ -64,7 +64,7 @@ mod threads {
     #[inline]
     pub(crate) fn has_company() -> bool {
         // Relaxed: where it matters that none comes meanwhile, `reclaim` asks.
-        readers().load(Ordering::Relaxed) > 1
+        readers().load(Ordering::Relaxed) >= 2 * super::ONE_READER
     }
 
     /// How many threads can run at a time. To ask the system takes as long as to make a cache.
@@ -427,6 +427,10 @@ pub(crate) use zeroed::{Zeroed, zeroed};
 
 /// Whether one thread is let in at a time, so that between two looks nothing happens unless a user's code runs.
 pub(crate) const ONE_AT_A_TIME: bool = cfg!(all(moka_gil, not(moka_loom)));
+
+/// What a thread adds to the readers. The bit below is for the only one, while it lets no other in.
+#[cfg(any(not(moka_gil), moka_loom))]
+pub(crate) const ONE_READER: usize = 2;
 
 /// Zeroed atomics, or `None` if there is no memory. `len` is not 0.
 pub(crate) fn zeroed_atomics(len: usize) -> Option<Zeroed<AtomicU64>> {

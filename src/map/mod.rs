@@ -357,7 +357,7 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
         guard: &Guard,
     ) -> Option<Retired<V>> {
         let entry = self.map.entry(number, guard);
-        self.map.slab.take_seen(entry, seen, &mut self.writer.slab)?.transpose()
+        self.map.slab.take_seen(entry, seen, &mut self.writer.slab, guard)?.transpose()
     }
 
     /// Takes a live entry out; its value may be taken already. The table keeps its size, until a [`shrink`](Self::shrink).

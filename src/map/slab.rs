@@ -90,7 +90,7 @@ impl<'g, K, V> Found<'g, K, V> {
         if seen.is_none() {
             return Err(value);
         }
-        match self.entry.value.exchange(&seen, Some(value)) {
+        match self.entry.value.exchange(&seen, Some(value), guard) {
             Ok(old) => Ok(old.transpose().expect("one was seen")),
             Err(back) => Err(back.expect("one was given")),
         }
@@ -264,8 +264,9 @@ impl<K: Reference, V: Reference> Slab<K, V> {
         entry: &Entry<K, V>,
         seen: &Lent<'_, Option<V>>,
         _writer: &mut SlabWriter,
+        guard: &Guard,
     ) -> Option<Retired<Option<V>>> {
-        entry.value.exchange(seen, None).ok()
+        entry.value.exchange(seen, None, guard).ok()
     }
 
     /// Takes the key out of an entry.

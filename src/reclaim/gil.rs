@@ -12,6 +12,11 @@ pub(crate) fn pin() -> Guard {
     Guard(PhantomData)
 }
 
+#[inline]
+pub(crate) fn pin_briefly() -> Guard {
+    pin()
+}
+
 /// Nobody is known of who could be forgotten.
 #[cfg_attr(not(feature = "python"), allow(dead_code))]
 pub(crate) fn forget_others() {}
@@ -28,6 +33,10 @@ impl Guard {
 
     /// Whether it keeps what can be replaced without the lock.
     pub fn is_pin(&self) -> bool {
+        true
+    }
+
+    pub(super) fn is_alone(&self) -> bool {
         true
     }
 
@@ -90,6 +99,12 @@ impl<T> Bins<T> {
     }
 
     /// Drops what left. The thread is neither pinned nor under a lock: a drop may run anything.
+    #[inline]
+    pub fn release_one(&self, retired: Retired<T>) {
+        drop(retired.open());
+    }
+
+    /// The same, of several.
     #[inline]
     pub fn release(&self, first: Retired<T>, more: impl Iterator<Item = Retired<T>>) {
         drop(first.open());

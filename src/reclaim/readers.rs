@@ -1,15 +1,27 @@
 //! Which threads read: each is counted before its first pin, until it ends. So a thread that is the only one knows that
-//! nobody can see what it unlinked, and need not wait for readers that there are not.
+//! nobody can see what it unlinked, and need not wait for readers that there are not. For some steps it can also let nobody
+//! in ([`Alone`]): then it needs no pin, and what it unlinks is seen by nobody.
 //!
 //! # Orderings
 //! | field | writer | reader | why |
 //! |---|---|---|---|
 //! | `readers` | a newcomer: one more, Acquire, before it reads | who unlinked: exchanges one for one, Release | one comes after the other: the newcomer counts, or what was unlinked is not there for it |
 //! | | a thread at its end: one less, Release | the same, Acquire | what it read comes before the drop |
+//! | | who is alone: closed, Acquire; open again, Release | a newcomer, which waits until it is open, Acquire | what was done meanwhile comes before what the newcomer does |
 
 use std::cell::Cell;
+use std::thread;
+use std::time::Duration;
 
-use crate::sync::{Ordering, Readers, epoch, has_company, readers, thread_local};
+use crate::sync::{
+    ONE_READER, Ordering, Readers, epoch, has_company, readers, sized, thread_local, yield_now,
+};
+
+/// In the count of readers while the only one lets nobody in.
+const CLOSED: usize = 1;
+/// How often a newcomer lets others go on until it naps.
+const TURNS: usize = sized(32, usize::MAX);
+const NAP: Duration = Duration::from_micros(200);
 
 thread_local! {
     static READER: Reader = Reader::new();
@@ -28,7 +40,7 @@ struct Reader {
 impl Reader {
     fn new() -> Self {
         let readers = readers();
-        readers.fetch_add(1, Ordering::Acquire);
+        enter(&readers);
         IS_COUNTED.set(true);
         Reader { handle: epoch::default_collector().register(), readers }
     }
@@ -37,7 +49,50 @@ impl Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         IS_COUNTED.set(false);
-        self.readers.fetch_sub(1, Ordering::Release);
+        self.readers.fetch_sub(ONE_READER, Ordering::Release);
+    }
+}
+
+/// Counts a newcomer, once it is let in. Who lets nobody in takes a few steps, unless it is stopped in the middle of them.
+fn enter(readers: &Readers) {
+    let mut turns = 0..TURNS;
+    loop {
+        let seen = readers.load(Ordering::Relaxed);
+        if seen & CLOSED != 0 {
+            match turns.next() {
+                Some(_) => yield_now(),
+                None => thread::sleep(NAP),
+            }
+        } else if readers
+            .compare_exchange(seen, seen + ONE_READER, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
+        {
+            break;
+        }
+    }
+}
+
+/// Lets no other thread begin to read, for as long as it lives.
+pub(super) struct Alone(Readers);
+
+/// For a thread that is the only one which reads. It takes no lock meanwhile, and runs no user's code.
+#[inline]
+pub(super) fn be_alone() -> Option<Alone> {
+    if READER.try_with(|_| ()).is_err() || has_company() {
+        return None;
+    }
+    let readers = readers();
+    let closed = ONE_READER | CLOSED;
+    let is_closed =
+        readers.compare_exchange(ONE_READER, closed, Ordering::Acquire, Ordering::Relaxed).is_ok();
+    is_closed.then(|| Alone(readers))
+}
+
+impl Drop for Alone {
+    #[inline]
+    fn drop(&mut self) {
+        // Nobody changes it while it is closed.
+        self.0.store(ONE_READER, Ordering::Release);
     }
 }
 
@@ -59,13 +114,14 @@ fn pin_at_the_end() -> epoch::Guard {
 #[cfg_attr(not(feature = "python"), allow(dead_code))]
 pub(crate) fn forget_others() {
     // Relaxed: there is nobody else.
-    readers().store(usize::from(IS_COUNTED.get()), Ordering::Relaxed);
+    readers().store(if IS_COUNTED.get() { ONE_READER } else { 0 }, Ordering::Relaxed);
 }
 
-/// Whether this thread is pinned. For tests.
+/// Whether this thread is pinned, or lets nobody in. For tests.
 #[cfg(all(debug_assertions, not(moka_loom)))]
 pub fn is_pinned() -> bool {
-    READER.try_with(|reader| reader.handle.is_pinned()).unwrap_or(false)
+    let is_alone = IS_COUNTED.get() && readers().load(Ordering::Relaxed) & CLOSED != 0;
+    is_alone || READER.try_with(|reader| reader.handle.is_pinned()).unwrap_or(false)
 }
 
 /// Whether no other thread can see, now or later, what this one unlinked before.
@@ -74,5 +130,5 @@ pub(super) fn is_alone() -> bool {
     // It counts itself, if it never pinned. Where threads meet the line is only read.
     READER.try_with(|_| ()).is_ok()
         && !has_company()
-        && readers().compare_exchange(1, 1, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        && readers().compare_exchange(ONE_READER, ONE_READER, Ordering::AcqRel, Ordering::Relaxed).is_ok()
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::{Retired, readers};
+use super::Retired;
+use super::readers::{self, Alone};
 use crate::sync::{
     AtomicBool, Lock, Locked, OnceLock, Ordering, Padded, cores, epoch, sized, stripe, yield_now,
 };
@@ -25,12 +26,26 @@ const ADVANCES: usize = sized(4, 1);
 /// A flush gives up after so many tries: another thread is reading.
 const MOST_HASTENED: usize = sized(64, 1);
 
-/// Proof that what the thread can see stays: it is pinned, or it holds the lock.
-pub(crate) struct Guard(Option<epoch::Guard>);
+/// Proof that what the thread can see stays.
+pub(crate) struct Guard(Why);
+
+enum Why {
+    Pinned(epoch::Guard),
+    /// It holds the lock.
+    Locked,
+    Alone(#[allow(dead_code)] Alone),
+}
 
 #[inline]
 pub(crate) fn pin() -> Guard {
-    Guard(Some(readers::pin()))
+    Guard(Why::Pinned(readers::pin()))
+}
+
+/// A pin for a few steps in which the thread neither takes a lock nor runs a user's code. Where no other thread reads, none
+/// begins to meanwhile, which costs as much as a pin; and what is unlinked then is seen by nobody.
+#[inline]
+pub(crate) fn pin_briefly() -> Guard {
+    readers::be_alone().map_or_else(pin, |alone| Guard(Why::Alone(alone)))
 }
 
 impl Guard {
@@ -40,17 +55,25 @@ impl Guard {
     /// - What is read through it is unlinked by the lock's holder alone, and it is not used past the unlock.
     #[inline]
     pub unsafe fn of_lock() -> Guard {
-        Guard(None)
+        Guard(Why::Locked)
     }
 
     /// Whether it keeps what can be replaced without the lock.
     pub fn is_pin(&self) -> bool {
-        self.0.is_some()
+        !matches!(self.0, Why::Locked)
+    }
+
+    /// Whether nobody can see what is unlinked under it.
+    pub(super) fn is_alone(&self) -> bool {
+        matches!(self.0, Why::Alone(_))
     }
 
     /// Runs `code` unpinned, as code of a user must be (law 4).
     pub fn unpinned<R>(&mut self, code: impl FnOnce() -> R) -> R {
-        self.0.as_mut().expect("no user's code runs under a lock").repin_after(code)
+        match &mut self.0 {
+            Why::Pinned(guard) => guard.repin_after(code),
+            _ => unreachable!("no user's code runs under a lock"),
+        }
     }
 
     /// Frees a box after the grace.
@@ -59,7 +82,10 @@ impl Guard {
     /// - `pointer` came from `Box::into_raw`, is unlinked, and is passed here once.
     pub(super) unsafe fn free<T>(&mut self, pointer: *mut T) {
         let mut pinned = None;
-        let guard = self.0.as_ref().unwrap_or_else(|| pinned.insert(readers::pin()));
+        let guard = match &self.0 {
+            Why::Pinned(guard) => guard,
+            _ => pinned.insert(readers::pin()),
+        };
         let address = pointer as usize;
         let free = move || {
             // SAFETY: the caller's: a box, unlinked, passed once; the grace is over.
@@ -216,6 +242,16 @@ impl<T> Bins<T> {
 
     /// Takes in what left, and drops what no reader can see any more. The thread is attached, and
     /// neither pinned nor under a lock: a drop may run anything.
+    #[inline]
+    pub fn release_one(&self, retired: Retired<T>) {
+        if retired.is_unseen && self.0.get().is_none() {
+            drop(retired.open());
+        } else {
+            self.release(retired, std::iter::empty());
+        }
+    }
+
+    /// The same, of several.
     #[inline]
     pub fn release(&self, first: Retired<T>, more: impl Iterator<Item = Retired<T>>) {
         // Once there are bins it goes on with them, so that nothing is left behind in one.

@@ -104,7 +104,7 @@ pub(crate) fn readers() -> Readers {
 }
 
 pub(crate) fn has_company() -> bool {
-    readers().load(Relaxed) > 1
+    readers().load(Relaxed) >= 2 * super::ONE_READER
 }
 
 /// The number of the thread.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use loom::thread::JoinHandle;
 use moka_py::Cause;
 
-use crate::support::{Gone, World, apart, model, replace_beside_a_removal, spawn};
+use crate::support::{Gone, World, apart, end_after_a_removal, model, replace_beside_a_removal, spawn};
 
 const TTL: u64 = 1 << 20;
 
@@ -49,6 +49,30 @@ fn each_value_is_replaced_once() {
 fn a_value_that_comes_beside_a_removal_is_there_or_is_what_was_removed() {
     model(3, || {
         replace_beside_a_removal(with_one());
+    });
+}
+
+/// As long as one thread reads it lets no other in while it replaces.
+#[test]
+fn what_the_only_thread_replaces_is_whole_for_a_newcomer() {
+    model(3, || {
+        let world = with_one();
+        let newcomer = spawn(&world, |world| world.get(1));
+        world.set(1, 11);
+        world.set(1, 12);
+        assert!([Some(10), Some(11), Some(12)].contains(&newcomer.join().expect("no panic")));
+        world.end();
+    });
+}
+
+#[test]
+fn what_the_only_thread_replaces_is_what_a_newcomer_removes_or_is_there_after_it() {
+    model(3, || {
+        let world = with_one();
+        let newcomer = spawn(&world, |world| world.remove(1));
+        let replaced = world.set(1, 11);
+        let (removed, _) = newcomer.join().expect("no panic");
+        end_after_a_removal(world, removed, &replaced);
     });
 }
 

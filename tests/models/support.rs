@@ -360,6 +360,11 @@ pub fn replace_beside_a_removal(world: Arc<World>) {
     let writer = spawn(&world, |world| world.set(1, 11));
     let (removed, _) = world.remove(1);
     let replaced = writer.join().expect("no panic");
+    end_after_a_removal(world, removed, &replaced);
+}
+
+/// The same, by what was removed and what the replacement pushed out.
+pub fn end_after_a_removal(world: Arc<World>, removed: Option<u64>, replaced: &[Gone]) {
     let expected = match removed {
         Some(10) => Some(11),
         Some(11) => None,
