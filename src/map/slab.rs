@@ -13,17 +13,20 @@
 //! - `zero`: an entry that is given out has no key and no value.
 //! - `resting`: a number is free, in the bin, or live; a live one has a key.
 //! - `there`: whoever asks for an entry has its number from a slot, a list or a queue, or was just given it, so it is in
-//!   use or rests, and its chunk is there.
+//!   use or rests, and its chunk is there and the same.
+//! - `start`: where the entries of a chunk begin is known beside it, so that to find one takes no look at the chunk.
 //! - `one-writer`: what an entry holds is changed by who has the [`SlabWriter`], which is in the shard's lock; but a value
 //!   may give way to another one without it ([`Found::replace_value`]).
 
 #![allow(unsafe_code)]
 
+use std::ptr;
+
 use crate::entry::{Entry, Lifetime, NEVER, Reference};
 use crate::life::{LifeAt, Lives};
 use crate::memory::NoMemory;
 use crate::reclaim::{Bin, Guard, Lent, Retired, Shared};
-use crate::sync::{self, OnceLock, Ordering, Zeroed, sized};
+use crate::sync::{self, AtomicPtr, OnceLock, Ordering, Zeroed, sized};
 
 use super::table::MOST_NUMBERS;
 
@@ -39,8 +42,9 @@ pub(crate) struct Chunk<K, V> {
     lives: OnceLock<Lives>,
 }
 
-/// What readers see: the chunks.
+/// What readers see: the chunks, and where the entries of each begin.
 pub(super) struct Slab<K, V> {
+    starts: [AtomicPtr<Entry<K, V>>; CHUNKS],
     chunks: [Shared<Chunk<K, V>>; CHUNKS],
 }
 
@@ -162,34 +166,39 @@ const _: () =
 
 impl<K: Reference, V: Reference> Slab<K, V> {
     pub fn new() -> Self {
-        Slab { chunks: std::array::from_fn(|_| Shared::empty()) }
+        Slab {
+            starts: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
+            chunks: std::array::from_fn(|_| Shared::empty()),
+        }
+    }
+
+    /// An entry with what belongs to it.
+    #[inline(always)]
+    pub fn find<'g>(&self, number: u32, guard: &'g Guard) -> Found<'g, K, V> {
+        let entry = self.entry(number, guard);
+        let (chunk, offset) = place_of(number);
+        // SAFETY: `there`.
+        let shared = unsafe { self.chunks.get_unchecked(chunk) };
+        // SAFETY: `there`.
+        let chunk = unsafe { shared.get(guard).unwrap_unchecked() };
+        Found { entry, chunk, offset }
     }
 
     #[inline(always)]
-    fn chunk<'g>(&self, number: u32, guard: &'g Guard) -> (&'g Chunk<K, V>, usize) {
+    pub fn entry<'g>(&self, number: u32, guard: &'g Guard) -> &'g Entry<K, V> {
         let (chunk, offset) = place_of(number);
         debug_assert!(
             self.chunks[chunk].get(guard).is_some_and(|chunk| offset < chunk.entries.len()),
             "`there`"
         );
         // SAFETY: `there`.
-        let shared = unsafe { self.chunks.get_unchecked(chunk) };
-        // SAFETY: `there`.
-        (unsafe { shared.get(guard).unwrap_unchecked() }, offset)
-    }
-
-    /// An entry with what belongs to it.
-    #[inline(always)]
-    pub fn find<'g>(&self, number: u32, guard: &'g Guard) -> Found<'g, K, V> {
-        let (chunk, offset) = self.chunk(number, guard);
-        // SAFETY: `there`.
-        let entry = unsafe { chunk.entries.get_unchecked(offset) };
-        Found { entry, chunk, offset }
-    }
-
-    #[inline]
-    pub fn entry<'g>(&self, number: u32, guard: &'g Guard) -> &'g Entry<K, V> {
-        self.find(number, guard).entry
+        let start = unsafe { self.starts.get_unchecked(chunk) };
+        // Acquire: pairs with the Release in `reserve_number`; the memory is there before its place is seen.
+        let start = start.load(Ordering::Acquire);
+        // SAFETY: `there`, and `start`: the place is one of the chunk's.
+        let entry = unsafe { start.add(offset) };
+        // SAFETY: likewise; the chunk stays while the number is in use.
+        unsafe { &*entry }
     }
 
     /// When the entry expires, where any entry of its chunk ever could.
@@ -208,7 +217,9 @@ impl<K: Reference, V: Reference> Slab<K, V> {
             let chunk = next.expect("there are chunks for every number");
             let chunk_len = size_of_chunk(chunk) as usize;
             // SAFETY: `zero`; atomics and optional references, of which all zero is a valid one, the default.
-            let entries = unsafe { sync::zeroed(chunk_len) }.ok_or(NoMemory)?;
+            let entries: Zeroed<Entry<K, V>> = unsafe { sync::zeroed(chunk_len) }.ok_or(NoMemory)?;
+            // Release: pairs with the Acquire in `entry`.
+            self.starts[chunk].store(entries.as_ptr().cast_mut(), Ordering::Release);
             self.chunks[chunk].replace(Some(Chunk { entries, lives: OnceLock::new() }), guard);
             writer.chunks[chunk].exists = true;
             writer.room |= 1 << chunk;
@@ -315,6 +326,7 @@ impl<K: Reference, V: Reference> Slab<K, V> {
             if state.used == 0 && start_of(chunk) as usize >= 2 * live && chunk > 0 {
                 *state = NO_CHUNK;
                 writer.room &= !(1 << chunk);
+                self.starts[chunk].store(ptr::null_mut(), Ordering::Relaxed);
                 self.chunks[chunk].replace(None, guard);
             } else {
                 limit = start_of(chunk).saturating_add(size_of_chunk(chunk));
