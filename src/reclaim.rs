@@ -24,7 +24,7 @@
 //! # Orderings
 //! | field | writer | reader | why |
 //! |---|---|---|---|
-//! | `Swap::word` | AcqRel swap or exchange, or a Release store of the one writer | Acquire load | the object is whole before its pointer is seen |
+//! | `Swap::word` | AcqRel swap or exchange, or a Release store of the one writer, or a Relaxed one of who is alone | Acquire load | the object is whole before its pointer is seen |
 //! | `Shared::pointer` | AcqRel swap | Acquire load | likewise |
 //! | `Grace::over` | Release, in the closure | Acquire | reads under the old guards come before the drop |
 //! | `Latch::is_set` | Relaxed, before the wait for all who are pinned | Relaxed, pinned | who is pinned later is ordered after it by the epoch |
@@ -45,7 +45,9 @@ pub(crate) use gil::forget_others;
 #[cfg(moka_gil)]
 use gil::wait_for_readers;
 #[cfg(moka_gil)]
-pub(crate) use gil::{Bin, Bins, Guard, pin, pin_briefly};
+pub(crate) use gil::{Bin, Bins, Guard, be_counted, pin, pin_briefly};
+#[cfg(not(moka_gil))]
+pub(crate) use readers::be_counted;
 #[cfg(not(moka_gil))]
 #[cfg_attr(not(feature = "python"), allow(unused_imports))]
 pub(crate) use readers::forget_others;
@@ -160,8 +162,7 @@ impl<T> Swap<T> {
     }
 
     /// Puts another value in the place of the one that was `seen`; hands it back where that is gone. If the one that was seen
-    /// has come again meanwhile, nobody can tell. The same one again is there already, so nothing is written. The guard is the one
-    /// by which it was seen.
+    /// has come again meanwhile, nobody can tell. The same one again is there already, so nothing is written.
     #[inline]
     pub fn exchange(&self, seen: &Lent<'_, T>, value: T, guard: &Guard) -> Result<Retired<T>, T> {
         let (old, new) = (Self::word(&seen.value), Self::into_word(value));
@@ -169,9 +170,14 @@ impl<T> Swap<T> {
             // One reference too many: the other stays for whoever sees it.
             return Ok(Retired::of(ManuallyDrop::into_inner(Self::from_word(new))));
         }
+        if guard.is_alone() && self.word.load(Ordering::Relaxed) == old {
+            // Relaxed: nobody else writes, and who reads it is let in after this.
+            self.word.store(new, Ordering::Relaxed);
+            return Ok(Retired { inner: Self::from_word(old), is_unseen: true });
+        }
         // AcqRel: as in `swap`. Relaxed: what is there now is not looked at.
         match self.word.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed) {
-            Ok(old) => Ok(Retired { inner: Self::from_word(old), is_unseen: guard.is_alone() }),
+            Ok(old) => Ok(Retired::seen(Self::from_word(old))),
             Err(_) => Err(ManuallyDrop::into_inner(Self::from_word(new))),
         }
     }

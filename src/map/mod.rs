@@ -28,7 +28,7 @@ use crate::entry::{Entry, Lifetime, NEVER, Reference};
 use crate::life::LifeAt;
 use crate::lookup::Lookup;
 use crate::memory::NoMemory;
-use crate::reclaim::{Guard, Lent, Retired, Shared};
+use crate::reclaim::{Guard, Lent, Retired, Shared, be_counted};
 use crate::sync::{Lock, Locked, ONE_AT_A_TIME, Ordering, Padded};
 
 use resize::Resize;
@@ -206,6 +206,7 @@ impl<K: Reference, V: Reference, S> Map<K, V, S> {
     }
 
     pub fn lock(&self) -> MapLock<'_, K, V, S> {
+        be_counted();
         MapLock { map: self, writer: self.writer.0.lock() }
     }
 
@@ -218,6 +219,7 @@ impl<K: Reference, V: Reference, S> Map<K, V, S> {
     }
 
     pub fn try_lock(&self) -> Option<MapLock<'_, K, V, S>> {
+        be_counted();
         self.writer.0.try_lock().map(|writer| MapLock { map: self, writer })
     }
 }

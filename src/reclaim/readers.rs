@@ -1,6 +1,6 @@
-//! Which threads read: each is counted before its first pin, until it ends. So a thread that is the only one knows that
-//! nobody can see what it unlinked, and need not wait for readers that there are not. For some steps it can also let nobody
-//! in ([`Alone`]): then it needs no pin, and what it unlinks is seen by nobody.
+//! Which threads read or write: each is counted before its first pin or lock, until it ends. So a thread that is the only
+//! one knows that nobody can see what it unlinked, and need not wait for readers that there are not. For some steps it can
+//! also let nobody in ([`Alone`]): then it needs no pin, nobody else writes, and what it unlinks is seen by nobody.
 //!
 //! # Orderings
 //! | field | writer | reader | why |
@@ -72,10 +72,10 @@ fn enter(readers: &Readers) {
     }
 }
 
-/// Lets no other thread begin to read, for as long as it lives.
+/// Lets no other thread begin to read or write, for as long as it lives.
 pub(super) struct Alone(Readers);
 
-/// For a thread that is the only one which reads. It takes no lock meanwhile, and runs no user's code.
+/// For a thread that is the only one. It takes no lock meanwhile, and runs no user's code.
 #[inline]
 pub(super) fn be_alone() -> Option<Alone> {
     if READER.try_with(|_| ()).is_err() || has_company() {
@@ -99,6 +99,12 @@ impl Drop for Alone {
 #[inline]
 pub(super) fn pin() -> epoch::Guard {
     READER.try_with(|reader| reader.handle.pin()).unwrap_or_else(|_| pin_at_the_end())
+}
+
+/// Counts this thread without a pin, for who takes a lock: who is alone is so among those who write, too.
+#[inline]
+pub(crate) fn be_counted() {
+    READER.try_with(|_| ()).unwrap_or_else(|_| drop(pin_at_the_end()));
 }
 
 /// Of a thread whose count is gone already. It is counted for ever.

@@ -63,7 +63,7 @@ impl Guard {
         !matches!(self.0, Why::Locked)
     }
 
-    /// Whether nobody can see what is unlinked under it.
+    /// Whether nobody else reads or writes until it is gone.
     pub(super) fn is_alone(&self) -> bool {
         matches!(self.0, Why::Alone(_))
     }
@@ -244,7 +244,7 @@ impl<T> Bins<T> {
     /// neither pinned nor under a lock: a drop may run anything.
     #[inline]
     pub fn release_one(&self, retired: Retired<T>) {
-        if retired.is_unseen && self.0.get().is_none() {
+        if retired.is_unseen {
             drop(retired.open());
         } else {
             self.release(retired, std::iter::empty());
