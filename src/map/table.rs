@@ -15,7 +15,8 @@
 //!
 //! # Invariants
 //! - `in-reach`: between an entry's home and its slot no slot is empty.
-//! - `fixed`: an entry never changes its slot within one table, but by [`close`](Table::close), for which there is nobody else.
+//! - `fixed`: an entry never changes its slot within one table, but by [`close`](Table::close), for which there is nobody
+//!   else.
 //! - `open`: at least one slot is empty, so every probe ends.
 //!
 //! # Orderings
@@ -46,6 +47,7 @@ pub(super) struct Table {
     slots: Zeroed<AtomicU64>,
     /// The home slot is the hash shifted right by this.
     shift: u32,
+    /// See [`Table::serial`].
     serial: AtomicU64,
 }
 
@@ -179,8 +181,8 @@ impl Table {
         -cleared
     }
 
-    /// Empties a slot and moves entries behind it up, so that it leaves no tombstone. For who knows that nobody looks meanwhile,
-    /// and that nobody passes the slots in their order.
+    /// Empties a slot and moves entries behind it up, so that it leaves no tombstone. For who knows that nobody looks
+    /// meanwhile, and that nobody passes the slots in their order.
     pub fn close(&self, index: usize) {
         let mask = self.slots.len() - 1;
         let (mut gap, mut next) = (index, index);
