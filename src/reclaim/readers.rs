@@ -19,7 +19,8 @@ use crate::sync::{
 
 /// In the count of readers while the only one lets nobody in.
 const CLOSED: usize = 1;
-/// How often a newcomer lets others go on until it naps.
+/// How often who waits for a thread lets others go on until it naps. Who is waited for takes a few steps, unless it was
+/// stopped in the middle of them, while its processor does other things.
 const TURNS: usize = sized(32, usize::MAX);
 const NAP: Duration = Duration::from_micros(200);
 
@@ -53,16 +54,17 @@ impl Drop for Reader {
     }
 }
 
-/// Counts a newcomer, once it is let in. Who lets nobody in takes a few steps, unless it is stopped in the middle of them.
+/// Lets others go on, where this is so many times that it did.
+pub(super) fn let_others_go_on(turn: usize) {
+    if turn < TURNS { yield_now() } else { thread::sleep(NAP) }
+}
+
+/// Counts a newcomer, once it is let in.
 fn enter(readers: &Readers) {
-    let mut turns = 0..TURNS;
-    loop {
+    for turn in 0.. {
         let seen = readers.load(Ordering::Relaxed);
         if seen & CLOSED != 0 {
-            match turns.next() {
-                Some(_) => yield_now(),
-                None => thread::sleep(NAP),
-            }
+            let_others_go_on(turn);
         } else if readers
             .compare_exchange(seen, seen + ONE_READER, Ordering::Acquire, Ordering::Relaxed)
             .is_ok()
@@ -78,14 +80,7 @@ pub(super) struct Alone(Readers);
 /// For a thread that is the only one. It takes no lock meanwhile, and runs no user's code.
 #[inline]
 pub(super) fn be_alone() -> Option<Alone> {
-    if READER.try_with(|_| ()).is_err() || has_company() {
-        return None;
-    }
-    let readers = readers();
-    let closed = ONE_READER | CLOSED;
-    let is_closed =
-        readers.compare_exchange(ONE_READER, closed, Ordering::Acquire, Ordering::Relaxed).is_ok();
-    is_closed.then(|| Alone(readers))
+    exchange_for(ONE_READER | CLOSED, Ordering::Acquire).then(|| Alone(readers()))
 }
 
 impl Drop for Alone {
@@ -133,8 +128,14 @@ pub fn is_pinned() -> bool {
 /// Whether no other thread can see, now or later, what this one unlinked before.
 #[inline]
 pub(super) fn is_alone() -> bool {
+    exchange_for(ONE_READER, Ordering::AcqRel)
+}
+
+/// Exchanges the count of this thread alone for another; false where there is somebody else.
+#[inline]
+fn exchange_for(count: usize, order: Ordering) -> bool {
     // It counts itself, if it never pinned. Where threads meet the line is only read.
     READER.try_with(|_| ()).is_ok()
         && !has_company()
-        && readers().compare_exchange(ONE_READER, ONE_READER, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        && readers().compare_exchange(ONE_READER, count, order, Ordering::Relaxed).is_ok()
 }

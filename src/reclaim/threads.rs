@@ -2,8 +2,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
 
 use super::Retired;
 use super::readers::{self, Alone};
@@ -15,12 +13,9 @@ use crate::sync::{
 const LOT: usize = sized(32, 1);
 /// The lots that may wait in a bin: with the next one under way they are fewer than 64 values, law 11.
 const MOST_WAITING: usize = 1;
-/// How often a thread whose bin is fuller than that lets others go on.
-const TURNS: usize = sized(32, 1);
-/// How often it naps then. Who holds it up was stopped in the middle of a look-up, while its processor does other things;
-/// after a second of that, as beside a debugger, nobody waits for it.
-const NAPS: usize = sized(5_000, 0);
-const NAP: Duration = Duration::from_micros(200);
+/// How often a thread whose bin is fuller than that lets others go on: all but the first are naps, a second of them. Longer, as
+/// beside a debugger, nobody waits for a reader.
+const MOST_TURNS: usize = sized(5_032, 1);
 /// Pins that move the epoch on far enough, when nobody else is pinned, to end a grace.
 const ADVANCES: usize = sized(4, 1);
 /// A flush gives up after so many tries: another thread is reading.
@@ -279,16 +274,12 @@ impl<T> Bins<T> {
         }
         let mut ready: Vec<_> = std::iter::from_fn(|| locked.next_ready()).collect();
         // Other threads may go on meanwhile: one that was stopped while it read holds all graces up.
-        for turn in 0..TURNS + NAPS {
+        for turn in 0..MOST_TURNS {
             if locked.waiting.len() <= MOST_WAITING {
                 break;
             }
             drop(locked);
-            if turn < TURNS {
-                yield_now()
-            } else {
-                thread::sleep(NAP)
-            }
+            readers::let_others_go_on(turn);
             Grace::hasten(|| false);
             locked = bin.lock();
             ready.extend(std::iter::from_fn(|| locked.next_ready()));

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::support::{World, apart, model, one_hash, spawn};
+use crate::support::{World, apart, model, one_hash, replace_beside_a_newcomer, spawn};
 
 fn with(keys: &[u64]) -> Arc<World> {
     let world = Arc::new(World::new(7, false, apart));
@@ -52,10 +52,7 @@ fn a_key_and_value_that_are_removed_are_whole_for_their_reader() {
 fn what_the_only_thread_replaces_is_whole_for_a_newcomer() {
     model(3, || {
         let world = with(&[1]);
-        let reader = spawn(&world, |world| world.get(1));
-        world.set(1, 11);
-        world.set(1, 12);
-        assert!([Some(10), Some(11), Some(12)].contains(&reader.join().expect("no panic")));
+        replace_beside_a_newcomer(&world);
         end_with(world, 2, "the key and its last value");
     });
 }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use loom::thread::JoinHandle;
 use moka_py::Cause;
 
-use crate::support::{Gone, World, apart, end_after_a_removal, model, replace_beside_a_removal, spawn};
+use crate::support::{
+    Gone, World, apart, end_after_a_removal, model, replace_beside_a_newcomer, replace_beside_a_removal,
+    spawn,
+};
 
 const TTL: u64 = 1 << 20;
 
@@ -57,10 +60,7 @@ fn a_value_that_comes_beside_a_removal_is_there_or_is_what_was_removed() {
 fn what_the_only_thread_replaces_is_whole_for_a_newcomer() {
     model(3, || {
         let world = with_one();
-        let newcomer = spawn(&world, |world| world.get(1));
-        world.set(1, 11);
-        world.set(1, 12);
-        assert!([Some(10), Some(11), Some(12)].contains(&newcomer.join().expect("no panic")));
+        replace_beside_a_newcomer(&world);
         world.end();
     });
 }

@@ -355,6 +355,14 @@ pub fn spawn<R: 'static>(
     loom::thread::spawn(move || body(&world))
 }
 
+/// Replaces key 1's value 10, by the only thread, beside a newcomer that reads it.
+pub fn replace_beside_a_newcomer(world: &Arc<World>) {
+    let newcomer = spawn(world, |world| world.get(1));
+    world.set(1, 11);
+    world.set(1, 12);
+    assert!([Some(10), Some(11), Some(12)].contains(&newcomer.join().expect("no panic")));
+}
+
 /// Replaces key 1's value 10 by 11 beside its removal, and ends the model: one comes after the other.
 pub fn replace_beside_a_removal(world: Arc<World>) {
     let writer = spawn(&world, |world| world.set(1, 11));
