@@ -113,7 +113,9 @@ impl Regions {
     ) {
         self.sketch.maintain(live);
         let (times, waiting) = uses.take_misses(hash);
-        self.sketch.add(hash, times);
+        if times > 1 {
+            self.sketch.add(hash, times - 1);
+        }
         if let Some((missed, times)) = waiting {
             self.sketch.add(missed, times);
         }
@@ -121,7 +123,7 @@ impl Regions {
             self.tick(live, uses);
         }
         self.births_left -= 1;
-        uses.begin(stamp, number, is_followed);
+        uses.begin(stamp, number, is_followed, times == 0);
         if self.regions.len() <= number as usize {
             self.regions.resize(number as usize + 1, Window);
         }
@@ -169,7 +171,7 @@ impl Regions {
         let is_over = self.weights[Window as usize] > self.window_share;
         let candidate = if is_over { self.oldest_of_window(keep, view) } else { None };
         let victim = self.oldest_of_main(keep, view);
-        let (leaves, _) = match (candidate, victim) {
+        let (leaves, look) = match (candidate, victim) {
             (Some(candidate), Some(victim)) if self.admits(candidate, victim, keep, view) => {
                 self.move_to(Probation, candidate.0, view);
                 victim
@@ -178,6 +180,7 @@ impl Regions {
             (None, Some(victim)) => victim,
             (None, None) => self.oldest_of_window(keep, view)?,
         };
+        self.count_birth(look);
         self.remove(leaves, view);
         Some(leaves)
     }
@@ -322,7 +325,9 @@ impl Regions {
                 (head, look)
             };
             // What it did in the window is no reason to protect it in the main region.
-            self.take_used(oldest, look);
+            if let Some(times) = uses::take(look.stamp) {
+                self.note(times, oldest, look.hash);
+            }
             return Some((oldest, look));
         }
         self.low = self.now;
@@ -379,9 +384,18 @@ impl Regions {
     /// Whether the entry was used since this was last asked.
     #[inline]
     fn take_used(&mut self, number: u32, look: Look<'_>) -> bool {
+        self.count_birth(look);
         let Some(times) = uses::take(look.stamp) else { return false };
         self.note(times, number, look.hash);
         true
+    }
+
+    /// Counts the birth of an entry, if it was not.
+    #[inline]
+    fn count_birth(&mut self, look: Look<'_>) {
+        if uses::take_birth(look.stamp) {
+            self.sketch.add(look.hash, 1);
+        }
     }
 
     fn frequency(&self, look: Look<'_>) -> u32 {

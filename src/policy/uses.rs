@@ -12,11 +12,15 @@
 //! A miss leaves its hash and a count in one of a few words. The `set` that mostly follows finds it there, and the
 //! two are one access; misses that no `set` follows go to the sketch with a later newcomer.
 //!
+//! The access that brought an entry, its birth, is a mark in the stamp until the entry leaves or is the next of the main
+//! region to leave, where its frequency is asked for in any case. Of what is removed or expires before, it is not counted.
+//!
 //! | bits of a stamp | meaning |
 //! |---|---|
 //! | 0-3 | uses since they were counted last |
 //! | 4 | there were uses that are counted, and its place in the order is not yet put right for them |
 //! | 5 | it is followed |
+//! | 6 | its birth is not counted yet |
 //! | 8-31 | the tick of its last use |
 //! | 32-63 | the number of a followed entry |
 //!
@@ -31,6 +35,7 @@ use super::sketch::MOST;
 const COUNT: u64 = MOST as u64;
 const USED: u64 = 1 << 4;
 const FOLLOWED: u64 = 1 << 5;
+const BORN: u64 = 1 << 6;
 const TICK_SHIFT: u32 = 8;
 const TICKS: u64 = 0xff_ffff;
 const TICK: u64 = TICKS << TICK_SHIFT;
@@ -132,10 +137,11 @@ impl Uses {
         self.tick.0.store((now & TICKS) << TICK_SHIFT | COUNT, Relaxed);
     }
 
-    /// Stamps an entry that is new to the policy.
-    pub fn begin(&self, stamp: &AtomicU64, number: u32, is_followed: bool) {
+    /// Stamps an entry that is new to the policy. `is_counted` says whether its birth is.
+    pub fn begin(&self, stamp: &AtomicU64, number: u32, is_followed: bool, is_counted: bool) {
         let mark = if is_followed { u64::from(number) << NUMBER_SHIFT | FOLLOWED } else { 0 };
-        stamp.store(self.tick.0.load(Relaxed) & TICK | mark, Relaxed);
+        let born = if is_counted { 0 } else { BORN };
+        stamp.store(self.tick.0.load(Relaxed) & TICK | born | mark, Relaxed);
     }
 
     /// The uses of followed entries that wait, taken in order. Threads that use such entries all the while do not
@@ -175,9 +181,21 @@ pub(super) fn take(stamp: &AtomicU64) -> Option<u32> {
     Some((old & COUNT) as u32)
 }
 
-/// The uses since they were counted last, without counting them.
+/// Whether the birth was not counted, which it is with this.
+#[inline]
+pub(super) fn take_birth(stamp: &AtomicU64) -> bool {
+    let old = stamp.load(Relaxed);
+    let is_uncounted = old & BORN != 0;
+    if is_uncounted {
+        stamp.store(old & !BORN, Relaxed);
+    }
+    is_uncounted
+}
+
+/// The uses since they were counted last, and the birth if it was not, without counting them.
 pub(super) fn uncounted(stamp: &AtomicU64) -> u32 {
-    (stamp.load(Relaxed) & COUNT) as u32
+    let stamp = stamp.load(Relaxed);
+    (stamp & COUNT) as u32 + u32::from(stamp & BORN != 0)
 }
 
 /// How many ticks ago the entry was used last.
@@ -190,7 +208,7 @@ pub(super) fn is_followed(stamp: &AtomicU64) -> bool {
 }
 
 pub(super) fn unfollow(stamp: &AtomicU64) {
-    stamp.store(stamp.load(Relaxed) & (COUNT | USED | TICK), Relaxed);
+    stamp.store(stamp.load(Relaxed) & (COUNT | USED | BORN | TICK), Relaxed);
 }
 
 #[cfg(test)]
@@ -199,7 +217,7 @@ mod tests {
 
     fn stamp_of(uses: &Uses, number: u32, is_followed: bool) -> AtomicU64 {
         let stamp = AtomicU64::new(u64::MAX);
-        uses.begin(&stamp, number, is_followed);
+        uses.begin(&stamp, number, is_followed, true);
         stamp
     }
 
@@ -213,6 +231,22 @@ mod tests {
         uses.record(&stamp);
         assert_eq!(stamp.load(Relaxed), before);
         assert_eq!((count(&stamp), count(&stamp), uncounted(&stamp)), (MOST, 0, 0));
+    }
+
+    #[test]
+    fn a_birth_counts_once_and_is_no_use() {
+        let uses = Uses::new(true);
+        for is_followed in [false, true] {
+            let stamp = AtomicU64::new(0);
+            uses.begin(&stamp, 7, is_followed, false);
+            assert_eq!((uncounted(&stamp), take(&stamp)), (1, None));
+            uses.record(&stamp);
+            unfollow(&stamp);
+            assert_eq!((uncounted(&stamp), count(&stamp), take(&stamp)), (2, 1, Some(0)));
+            assert_eq!((uncounted(&stamp), take_birth(&stamp), uncounted(&stamp)), (1, true, 0));
+            assert!(!take_birth(&stamp));
+        }
+        assert!(!take_birth(&stamp_of(&uses, 7, false)), "it was counted before");
     }
 
     #[test]

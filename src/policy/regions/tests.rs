@@ -85,6 +85,27 @@ fn the_more_frequent_of_candidate_and_victim_stays() {
 }
 
 #[test]
+fn the_births_of_who_leaves_and_of_who_is_next_are_counted() {
+    // The window's oldest loses against the head of probation; or there is none but the window.
+    for (entries, window, counted) in [(20, 0.01, [0, 19]), (5, 0.99, [0, 0])] {
+        let mut subject = Subject::new(20, Entries::plain(0));
+        subject.regions.set_window(window);
+        for _ in 0..entries {
+            subject.come(1);
+            subject.regions.settle(&subject.entries);
+        }
+        let next = subject.come(1);
+        subject.victim(Some(next)).expect("there are others");
+        for number in 0..=next {
+            let look = subject.entries.look(number);
+            let in_sketch = u32::from(counted.contains(&number));
+            let found = (subject.regions.sketch.frequency(look.hash), uses::uncounted(look.stamp));
+            assert_eq!(found, (in_sketch, 1 - in_sketch), "{number} of {entries}");
+        }
+    }
+}
+
+#[test]
 fn what_was_used_in_probation_is_protected() {
     let mut subject = Subject::full(20, Entries::plain(20));
     (0..3).for_each(|number| subject.make_use(number, 1));
