@@ -9,7 +9,7 @@ use crate::sync::{
     AtomicBool, Lock, Locked, OnceLock, Ordering, Padded, cores, epoch, sized, stripe, yield_now,
 };
 
-/// Values that a bin asks for a grace for at a time: to ask takes as long as ten writes.
+/// Values that a bin asks for a grace for at a time: to ask takes as long as several writes.
 const LOT: usize = sized(32, 1);
 /// The lots that may wait in a bin: with the next one under way they are fewer than 64 values, law 11.
 const MOST_WAITING: usize = 1;
