@@ -59,6 +59,8 @@ def miss(cache, make, start):
         cache.setdefault(key, key)
         cache.set(key, key, ttl=60.0)
         cache.set(key, key, ttl=60, tti=30)
+        cache.set(key, key, 60)
+        cache.get_with(key, int, ttl=60)
 
 
 def read_through(cache, seed):

@@ -23,6 +23,47 @@ def test_ttl_by_name_is_that_of_every_kind_of_number(ttl):
     assert cache.expires_in(1) is None
 
 
+@pytest.mark.parametrize(
+    ("deadlines", "names", "expected"),
+    [
+        ((30,), {}, 30),
+        ((None, 40.0), {}, 40),
+        ((50, 20), {}, 20),
+        ((50,), {"tti": 60}, 50),
+        ((), {"tti": 20, "ttl": 50}, 20),
+        ((), {"ttl": 50, "tti": None}, 50),
+        ((timedelta(seconds=30),), {"tti": 40}, 30),
+        ((None, None), {}, None),
+        ((), {"ttl": None}, None),
+    ],
+)
+def test_deadlines_come_by_place_and_by_name(deadlines, names, expected):
+    cache = Moka(10)
+    cache.set(1, "a", *deadlines, **names)
+    assert cache.get_with(2, lambda: "b", *deadlines, **names) == "b"
+    # One that is there keeps the deadlines that it has.
+    assert cache.get_with(2, lambda: "c", 1) == "b"
+    for key in (1, 2):
+        left = cache.expires_in(key)
+        assert left is None if expected is None else expected - 10 < left <= expected
+
+
+def test_arguments_that_are_too_many_too_few_or_twice_are_refused_and_nothing_is_set():
+    cache = Moka(10)
+    for call in (cache.set, cache.get_with):
+        for arguments, names in [
+            ((1, int, 30, 30, 30), {}),
+            ((1, int, 30), {"ttl": 30}),
+            ((1, int, 30, 30), {"tti": 30}),
+            ((1,), {"ttl": 30}),
+            ((), {"ttl": 30, "tti": 30}),
+            ((1, int), {"ttl": 30, "other": 30}),
+        ]:
+            with pytest.raises(TypeError):
+                call(*arguments, **names)
+    assert len(cache) == 0
+
+
 @pytest.mark.parametrize("name", ["ttl", "tti"])
 @pytest.mark.parametrize("value", [0, -1, 0.0, -0.5, math.inf, math.nan, 1e300, 2**70, "1"])
 def test_durations_that_are_none_are_refused_and_nothing_is_set(name, value):

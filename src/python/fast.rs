@@ -1,7 +1,7 @@
 //! `Moka.get`, `set`, `remove` and `get_with` as bare C functions: PyO3's way in and out of a method costs as much as the
 //! look-up itself.
 //!
-//! What is usual is done here: keys that are hashed and compared in place, and one deadline of an entry's own. All else goes
+//! What is usual is done here: keys that are hashed and compared in place, and deadlines that are numbers. All else goes
 //! to the method that PyO3 made, with the arguments as they came: in a bare C function PyO3 takes the thread for detached,
 //! so nothing of it that drops references or makes errors is touched, but where it is [`told`](super::interpreter::told) that
 //! the thread is attached. An error that a call returned may be handed on.
@@ -22,6 +22,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 use smallvec::SmallVec;
 
+use super::arguments::Given;
 use super::convert;
 use super::moka::{AtOnce, Moka};
 use super::object::{self, Object};
@@ -139,39 +140,47 @@ unsafe fn find(
     unsafe { call_plain(plain, slf, arguments, count, names) }
 }
 
-/// The deadlines that named arguments ask for, behind so many others: none, or one that is told at a glance.
+/// The deadlines that a call asks for behind its first two arguments, where they can be told at a glance.
 ///
 /// # Safety
 /// - `called`.
 #[inline]
 unsafe fn lifetime_at_once(
     py: Python<'_>,
-    names: *mut ffi::PyObject,
     arguments: *const *mut ffi::PyObject,
     count: usize,
+    names: *mut ffi::PyObject,
 ) -> Option<Lifetime> {
-    if names.is_null() {
+    if count == 2 && names.is_null() {
         return Some(Lifetime::default());
     }
-    // SAFETY: `called`; names are a tuple.
-    if unsafe { ffi::PyTuple_GET_SIZE(names) } != 1 {
-        return None;
+    let positional = count.checked_sub(2).filter(|&positional| positional <= 2)?;
+    // SAFETY: the caller's.
+    let asked = &unsafe { Given::new(arguments, count, names) }.all()[2..];
+    let mut nanos = [None; 2];
+    for (at, &value) in asked.iter().enumerate() {
+        let which = match at.checked_sub(positional) {
+            None => at,
+            // SAFETY: `called`; there is a name for each value behind the `count`.
+            Some(named) => which_deadline(unsafe { ffi::PyTuple_GET_ITEM(names, named as ffi::Py_ssize_t) })?,
+        };
+        // SAFETY: `called`; borrowed for the call.
+        let value = unsafe { Borrowed::from_ptr(py, value) };
+        let given = if value.is_none() { 0 } else { convert::nanos(object::small_number(&value)?)? };
+        // That an argument comes twice is for the plain method to say.
+        if nanos[which].replace(given).is_some() {
+            return None;
+        }
     }
-    // SAFETY: it has one item.
-    let name = unsafe { ffi::PyTuple_GET_ITEM(names, 0) };
-    // SAFETY: `called`; there is a value for the name.
-    let value = unsafe { std::slice::from_raw_parts(arguments, count + 1) }[count];
-    // SAFETY: `called`; borrowed for the call.
-    let value = unsafe { Borrowed::from_ptr(py, value) };
-    let nanos = convert::nanos(object::small_number(&value)?)?;
+    let [ttl, tti] = nanos.map(Option::unwrap_or_default);
+    Some(Lifetime { ttl, tti })
+}
+
+/// Which of `ttl` and `tti` a name is.
+#[inline]
+fn which_deadline(name: *mut ffi::PyObject) -> Option<usize> {
     // Relaxed: they were stored before the first call, and are compared, no more.
-    if name == TTL.load(Ordering::Relaxed) {
-        Some(Lifetime { ttl: nanos, tti: 0 })
-    } else if name == TTI.load(Ordering::Relaxed) {
-        Some(Lifetime { ttl: 0, tti: nanos })
-    } else {
-        None
-    }
+    [&TTL, &TTI].iter().position(|kept| kept.load(Ordering::Relaxed) == name)
 }
 
 /// `Moka.get(key, default=None)`.
@@ -194,10 +203,8 @@ unsafe extern "C" fn set(
 ) -> *mut ffi::PyObject {
     // SAFETY: `called`.
     let py = unsafe { Python::assume_attached() };
-    if count == 2
-        // SAFETY: `called`.
-        && let Some(lifetime) = unsafe { lifetime_at_once(py, names, arguments, 2) }
-    {
+    // SAFETY: `called`.
+    if let Some(lifetime) = unsafe { lifetime_at_once(py, arguments, count as usize, names) } {
         // SAFETY: `called`.
         let (cache, given) = unsafe { read_call(py, slf, arguments, 2) };
         // SAFETY: `called`; borrowed for the call.
@@ -232,9 +239,10 @@ unsafe extern "C" fn get_with(
     count: ffi::Py_ssize_t,
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    if names.is_null() && count == 2 {
-        // SAFETY: `called`.
-        let py = unsafe { Python::assume_attached() };
+    // SAFETY: `called`.
+    let py = unsafe { Python::assume_attached() };
+    // SAFETY: `called`.
+    if let Some(lifetime) = unsafe { lifetime_at_once(py, arguments, count as usize, names) } {
         // SAFETY: `called`.
         let (cache, given) = unsafe { read_call(py, slf, arguments, 2) };
         // SAFETY: `called`; borrowed for the call.
@@ -244,7 +252,7 @@ unsafe extern "C" fn get_with(
         // SAFETY: a live object, and attached.
         let is_callable = unsafe { ffi::PyCallable_Check(given[1]) } != 0;
         if is_callable {
-            match cache.get().get_with_at_once(&key, &initializer) {
+            match cache.get().get_with_at_once(&key, &initializer, lifetime) {
                 Ok(value) => return value,
                 Err(AtOnce::NotDone) => {}
                 Err(_) => return ptr::null_mut(),

@@ -112,6 +112,7 @@ impl Moka {
         &self,
         key: &Bound<'py, PyAny>,
         initializer: &Bound<'py, PyAny>,
+        lifetime: Lifetime,
     ) -> Result<*mut ffi::PyObject, AtOnce> {
         let query = Key::known(key, self.seed).ok_or(AtOnce::NotDone)?;
         match self.core.glance(&query).ok_or(AtOnce::NotDone)? {
@@ -119,7 +120,7 @@ impl Moka {
                 self.counts.hit();
                 Ok(value.into_ptr())
             }
-            None => self.load_at_once(&query, key, initializer),
+            None => self.load_at_once(&query, key, initializer, lifetime),
         }
     }
 
@@ -130,9 +131,10 @@ impl Moka {
         query: &Key<'_, 'py>,
         key: &Bound<'py, PyAny>,
         initializer: &Bound<'py, PyAny>,
+        lifetime: Lifetime,
     ) -> Result<*mut ffi::PyObject, AtOnce> {
         self.counts.miss();
-        let loaded = self.load(query, key, Lifetime::default(), true, || initializer.call0());
+        let loaded = self.load(query, key, lifetime, true, || initializer.call0());
         loaded.map(Py::into_ptr).map_err(|error| AtOnce::raise(key.py(), error))
     }
 
