@@ -26,7 +26,7 @@ NOTHING = "no-op method"
 OTHERS = " of other values"
 # Operations of each thread in one round where threads run side by side. The system may begin two on one processor and
 # part them after some milliseconds: rounds of 20 ms showed two threads that evict a third faster than they are.
-SIDE_BY_SIDE = 1_000_000
+SIDE_BY_SIDE = 500_000
 # How many times fewer operations the slow ones do, so that all take about as long.
 FEWER = {s.OF_PYPI: 10, s.CACHETOOLS: 15, s.THEINE: 60}
 CACHES = (s.OURS, s.OURS_LRU, s.CACHEBOX, s.OF_PYPI, s.THEINE, s.CACHETOOLS)
