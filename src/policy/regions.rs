@@ -325,9 +325,7 @@ impl Regions {
                 (head, look)
             };
             // What it did in the window is no reason to protect it in the main region.
-            if let Some(times) = uses::take(look.stamp) {
-                self.note(times, oldest, look.hash);
-            }
+            self.take_used(oldest, look);
             return Some((oldest, look));
         }
         self.low = self.now;
@@ -341,7 +339,7 @@ impl Regions {
         while steps > 0 {
             let Some(head) = self.lists.front(Probation as usize) else { break };
             let look = view.look(head);
-            if Some(head) != keep && !self.take_used(head, look) {
+            if Some(head) != keep && !self.take_used_in_main(head, look) {
                 return Some((head, look));
             }
             steps -= 1;
@@ -370,7 +368,7 @@ impl Regions {
             let head = self.lists.front(region as usize)?;
             let look = view.look(head);
             let is_kept = Some(head) == keep;
-            if !is_kept && (*steps == 0 || !self.take_used(head, look)) {
+            if !is_kept && (*steps == 0 || !self.take_used_in_main(head, look)) {
                 return Some((head, look));
             }
             *steps = steps.saturating_sub(1);
@@ -384,10 +382,16 @@ impl Regions {
     /// Whether the entry was used since this was last asked.
     #[inline]
     fn take_used(&mut self, number: u32, look: Look<'_>) -> bool {
-        self.count_birth(look);
         let Some(times) = uses::take(look.stamp) else { return false };
         self.note(times, number, look.hash);
         true
+    }
+
+    /// The same of who is next in the main region, whose birth is counted with it.
+    #[inline]
+    fn take_used_in_main(&mut self, number: u32, look: Look<'_>) -> bool {
+        self.count_birth(look);
+        self.take_used(number, look)
     }
 
     /// Counts the birth of an entry, if it was not.

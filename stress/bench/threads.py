@@ -251,9 +251,8 @@ def all_sets_evict(report, scale):
 def main(argv=None):
     asked = harness.options(__doc__, argv)
     if asked.rounds is None and asked.scale is harness.FULL:
-        asked.scale = dataclasses.replace(asked.scale, rounds=5)
-        if harness.FREE_THREADED:
-            asked.scale = dataclasses.replace(asked.scale, per_thread=SIDE_BY_SIDE)
+        per_thread = SIDE_BY_SIDE if harness.FREE_THREADED else asked.scale.per_thread
+        asked.scale = dataclasses.replace(asked.scale, rounds=5, per_thread=per_thread)
     scale = asked.scale
     report = harness.Report("threads", asked)
     hits_of_own_keys(report, scale)
