@@ -75,9 +75,8 @@ impl DeadlineQueue {
         due
     }
 
-    /// When to look again; `NEVER` if nothing is filed. Nothing is due before, but for what is left of the tick
-    /// of `now`. `is_done` says that all that is
-    /// due at `now` was taken out: what is left of this tick waits for its end.
+    /// When to look again; `NEVER` if nothing is filed. Nothing is due before, but for what is left of the tick of `now`.
+    /// `is_done` says that all that is due at `now` was taken out: what is left of this tick waits for its end.
     pub fn next_due(&mut self, now: u64, is_done: bool) -> u64 {
         match self.queue.floor() {
             None => NEVER,

@@ -209,6 +209,14 @@ def set_with_ttl(store, needles, laps, ttl):
     return (time.thread_time_ns() - begin) / (laps * len(needles))
 
 
+def set_with_ttl_by_place(store, needles, laps, ttl):
+    begin = time.thread_time_ns()
+    for _ in range(laps):
+        for key in needles:
+            store(key, key, ttl)
+    return (time.thread_time_ns() - begin) / (laps * len(needles))
+
+
 def remove_and_set(pair, needles, laps):
     remove, store = pair
     begin = time.thread_time_ns()
@@ -228,11 +236,15 @@ def other_sets(report, scale):
     made = filled(scale.entries, keys, makers=VARIABLE)
     later = s.datetime.timedelta(seconds=s.LATER)
     plain = sets(filled(scale.entries, keys, s.OURS))[s.OURS]
-    runs = {"moka_py without": functools.partial(own_code(call_with_pair), plain, needles, laps)}
-    for name, subject in made.items():
-        ttl = later if name == s.THEINE else float(s.LATER)
-        runs[name] = functools.partial(own_code(set_with_ttl), subject.set, needles, laps, ttl)
-    report.add("set, present, int, ttl of its own", harness.take_turns(runs, scale.rounds))
+    for row, call in (
+        ("set, present, int, ttl of its own", set_with_ttl),
+        ("set, present, int, ttl of its own by place", set_with_ttl_by_place),
+    ):
+        runs = {"moka_py without": functools.partial(own_code(call_with_pair), plain, needles, laps)}
+        for name, subject in made.items():
+            ttl = later if name == s.THEINE else float(s.LATER)
+            runs[name] = functools.partial(own_code(call), subject.set, needles, laps, ttl)
+        report.add(row, harness.take_turns(runs, scale.rounds))
 
     names = [name for name in s.MAKERS if name not in (s.LRU_CACHE, s.OURS_TIMED)]
     made = filled(scale.entries, keys, *names)

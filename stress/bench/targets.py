@@ -75,8 +75,9 @@ def of_one_thread():
     yield at_most("set of a present key, to cachebox", 1.0, "set, present, int", OURS, CACHEBOX)
     yield at_most("set that evicts, lru, to cachebox LRU", 1.1, "set, evicts, int", OURS_LRU, CACHEBOX)
     yield at_most("set that evicts, tiny_lfu, to cachebox LRU", 1.6, "set, evicts, int", OURS, CACHEBOX)
-    own = "set, present, int, ttl of its own"
-    yield at_most("set with a ttl of its own, to our plain set", 1.5, own, OURS, "moka_py without")
+    for how in ("", " by place"):
+        row = f"set, present, int, ttl of its own{how}"
+        yield at_most(f"set with a ttl of its own{how}, to our plain set", 1.5, row, OURS, "moka_py without")
     yield at_most("set with a weigher, to cachebox", 1.0, "set, present, int, weigher", OURS, CACHEBOX)
     for subject in (OURS, OURS_LRU):
         row = "set, evicts, int, listener"
