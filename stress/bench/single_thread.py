@@ -234,17 +234,13 @@ def other_sets(report, scale):
     report.add("set, present, int, weigher", harness.take_turns(runs, scale.rounds))
 
     made = filled(scale.entries, keys, makers=VARIABLE)
-    later = s.datetime.timedelta(seconds=s.LATER)
+    ttls = dict.fromkeys(made, float(s.LATER)) | {s.THEINE: s.datetime.timedelta(seconds=s.LATER)}
     plain = sets(filled(scale.entries, keys, s.OURS))[s.OURS]
-    for row, call in (
-        ("set, present, int, ttl of its own", set_with_ttl),
-        ("set, present, int, ttl of its own by place", set_with_ttl_by_place),
-    ):
-        runs = {"moka_py without": functools.partial(own_code(call_with_pair), plain, needles, laps)}
+    for how, call in (("", set_with_ttl), (" by place", set_with_ttl_by_place)):
+        runs = runs_of(call_with_pair, {"moka_py without": plain}, needles, laps)
         for name, subject in made.items():
-            ttl = later if name == s.THEINE else float(s.LATER)
-            runs[name] = functools.partial(own_code(call), subject.set, needles, laps, ttl)
-        report.add(row, harness.take_turns(runs, scale.rounds))
+            runs[name] = functools.partial(own_code(call), subject.set, needles, laps, ttls[name])
+        report.add(f"set, present, int, ttl of its own{how}", harness.take_turns(runs, scale.rounds))
 
     names = [name for name in s.MAKERS if name not in (s.LRU_CACHE, s.OURS_TIMED)]
     made = filled(scale.entries, keys, *names)
