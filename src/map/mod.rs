@@ -50,8 +50,8 @@ struct Writer<S> {
     tombstones: usize,
     /// The next table, while it is filled.
     resize: Option<Box<Resize>>,
-    state: S,
     slab: SlabWriter,
+    state: S,
 }
 
 /// What a look-up saw at a glance.

@@ -6,12 +6,13 @@
 //! comes zeroed, which is an empty entry; what no entry has used is never touched. Numbers are given out from the
 //! lowest chunk that has one, so that high chunks drain and can go.
 //!
-//! A freed number rests in a bin until no reader can still hold it from a slot: only then may another key
-//! move in.
+//! A freed number rests until no reader can still hold it from a slot: only then may another key move in. Numbers are
+//! linked through their empty entries, and it is a whole [`Chain`] of them that rests, in a bin. The first that has rested
+//! is given out next as it is, so that where entries come and go no chunk is looked at.
 //!
 //! # Invariants
 //! - `zero`: an entry that is given out has no key and no value.
-//! - `resting`: a number is free, in the bin, or live; a live one has a key.
+//! - `resting`: a number is free, on its way to the bin or in it, or live; a live one has a key.
 //! - `there`: whoever asks for an entry has its number from a slot, a list or a queue, or was just given it, so it is in
 //!   use or rests, and its chunk is there and the same.
 //! - `start`: where the entries of a chunk begin is known beside it, so that to find one takes no look at the chunk.
@@ -26,16 +27,15 @@ use crate::entry::{Entry, Lifetime, NEVER, Reference};
 use crate::life::{LifeAt, Lives};
 use crate::memory::NoMemory;
 use crate::reclaim::{Bin, Guard, Lent, Retired, Shared};
-use crate::sync::{self, AtomicPtr, OnceLock, Ordering, Zeroed, sized};
+use crate::sync::{self, AtomicPtr, ONE_AT_A_TIME, OnceLock, Ordering, Zeroed, sized};
 
 use super::table::MOST_NUMBERS;
 
 const FIRST_BITS: u32 = sized(4, 1);
 const NUMBER_BITS: u32 = sized(32, 4);
 const CHUNKS: usize = (NUMBER_BITS - FIRST_BITS) as usize;
-const NO_NUMBER: u64 = u64::MAX;
 /// Numbers whose rest begins at a time. They hold nothing alive, and a grace for each few would cost more than their memory.
-const RESTING_LOT: usize = sized(128, 1);
+const RESTING_LOT: u32 = if ONE_AT_A_TIME { 1 } else { sized(128, 1) };
 
 pub(crate) struct Chunk<K, V> {
     entries: Zeroed<Entry<K, V>>,
@@ -108,29 +108,51 @@ pub(super) struct SlabWriter {
     room: u32,
     /// Whether any entry ever had a deadline.
     has_lives: bool,
-    resting: Bin<u32, RESTING_LOT>,
+    /// Numbers given back, whose rest begins with the next ones.
+    open: Chain,
+    /// Numbers that have rested, to be given out next.
+    spare: Chain,
+    resting: Bin<Chain, 1>,
     chunks: [ChunkState; CHUNKS],
     /// The cache's time to idle, in nanoseconds; 0 if it has none.
     tti: u64,
 }
 
+/// Numbers linked through the hashes of their empty entries, the last that was put in first.
+#[derive(Clone, Copy)]
+struct Chain {
+    /// 0 if there is none.
+    len: u32,
+    head: u32,
+}
+
+const NO_CHAIN: Chain = Chain { len: 0, head: 0 };
+
 #[derive(Clone, Copy)]
 struct ChunkState {
-    /// The numbers given back, linked through the hashes of their empty entries.
-    free: u64,
+    /// The numbers that can be given out again.
+    free: Chain,
     /// How many numbers were ever given out.
     fresh: u32,
-    /// How many are live or resting.
+    /// How many are neither fresh nor free.
     used: u32,
     exists: bool,
 }
 
-const NO_CHUNK: ChunkState = ChunkState { free: NO_NUMBER, fresh: 0, used: 0, exists: false };
+const NO_CHUNK: ChunkState = ChunkState { free: NO_CHAIN, fresh: 0, used: 0, exists: false };
 
 impl SlabWriter {
     /// Of a cache with this time to idle.
     pub fn new(tti: u64) -> Self {
-        SlabWriter { room: 0, chunks: [NO_CHUNK; CHUNKS], resting: Bin::default(), has_lives: false, tti }
+        SlabWriter {
+            room: 0,
+            has_lives: false,
+            open: NO_CHAIN,
+            spare: NO_CHAIN,
+            resting: Bin::default(),
+            chunks: [NO_CHUNK; CHUNKS],
+            tti,
+        }
     }
 
     /// A number above all that are in use.
@@ -211,7 +233,12 @@ impl<K: Reference, V: Reference> Slab<K, V> {
     /// 128 GiB of entries.
     #[inline]
     pub fn reserve_number(&self, writer: &mut SlabWriter, guard: &mut Guard) -> Result<u32, NoMemory> {
-        self.end_rests(writer, guard);
+        if writer.spare.len == 0 {
+            self.end_rests(writer, guard);
+        }
+        if writer.spare.len > 0 {
+            return Ok(writer.spare.head);
+        }
         if writer.room == 0 {
             let next = writer.chunks.iter().position(|state| !state.exists);
             let chunk = next.expect("there are chunks for every number");
@@ -226,26 +253,44 @@ impl<K: Reference, V: Reference> Slab<K, V> {
         }
         let chunk = writer.room.trailing_zeros() as usize;
         let state = &writer.chunks[chunk];
-        Ok(if state.free == NO_NUMBER { start_of(chunk) + state.fresh } else { state.free as u32 })
+        Ok(if state.free.len == 0 { start_of(chunk) + state.fresh } else { state.free.head })
     }
 
     /// The number that was reserved, and its entry, which is empty.
     #[inline]
     pub fn take_number<'g>(&self, writer: &mut SlabWriter, guard: &'g Guard) -> (u32, Found<'g, K, V>) {
+        if writer.spare.len > 0 {
+            return self.pop(&mut writer.spare, guard);
+        }
         let chunk = writer.room.trailing_zeros() as usize;
         let state = &mut writer.chunks[chunk];
-        let is_fresh = state.free == NO_NUMBER;
-        let number = if is_fresh { start_of(chunk) + state.fresh } else { state.free as u32 };
-        let found = self.find(number, guard);
-        if is_fresh {
+        let taken = if state.free.len == 0 {
+            let number = start_of(chunk) + state.fresh;
             state.fresh += 1;
+            (number, self.find(number, guard))
         } else {
-            state.free = found.entry.hash.load(Ordering::Relaxed);
-        }
+            self.pop(&mut state.free, guard)
+        };
         state.used += 1;
-        if state.free == NO_NUMBER && state.fresh == size_of_chunk(chunk) {
+        if state.free.len == 0 && state.fresh == size_of_chunk(chunk) {
             writer.room &= !(1 << chunk);
         }
+        taken
+    }
+
+    #[inline]
+    fn push(&self, chain: &mut Chain, number: u32, guard: &Guard) {
+        // Relaxed: a link is for the lock's holder, and a reader who still comes by finds no key.
+        self.entry(number, guard).hash.store(chain.head.into(), Ordering::Relaxed);
+        *chain = Chain { len: chain.len + 1, head: number };
+    }
+
+    /// Takes the first number out of a chain that has one.
+    #[inline]
+    fn pop<'g>(&self, chain: &mut Chain, guard: &'g Guard) -> (u32, Found<'g, K, V>) {
+        let number = chain.head;
+        let found = self.find(number, guard);
+        *chain = Chain { len: chain.len - 1, head: found.entry.hash.load(Ordering::Relaxed) as u32 };
         (number, found)
     }
 
@@ -287,36 +332,63 @@ impl<K: Reference, V: Reference> Slab<K, V> {
     }
 
     /// Gives a number back. It rests first.
+    #[inline]
     pub fn give_back(&self, number: u32, writer: &mut SlabWriter, guard: &Guard) {
-        let SlabWriter { room, chunks, resting, .. } = writer;
-        // However many are given back in a row, few wait.
-        resting.pass(Retired::of(number), |number| self.end_rest(number, room, chunks, guard));
+        self.push(&mut writer.open, number, guard);
+        if writer.open.len == RESTING_LOT {
+            let lot = std::mem::replace(&mut writer.open, NO_CHAIN);
+            let SlabWriter { room, chunks, resting, spare, .. } = writer;
+            // However many are given back in a row, few wait.
+            resting.pass(Retired::of(lot), |lot| self.end_rest(lot, spare, room, chunks, guard));
+        }
     }
 
     fn end_rests(&self, writer: &mut SlabWriter, guard: &Guard) {
-        let SlabWriter { room, chunks, resting, .. } = writer;
-        resting.take_ready(|number| self.end_rest(number, room, chunks, guard));
+        let SlabWriter { room, chunks, resting, spare, .. } = writer;
+        resting.take_ready(|lot| self.end_rest(lot, spare, room, chunks, guard));
     }
 
     #[inline]
-    fn end_rest(&self, number: u32, room: &mut u32, chunks: &mut [ChunkState; CHUNKS], guard: &Guard) {
-        let chunk = chunk_of(number);
-        let state = &mut chunks[chunk];
-        self.entry(number, guard).hash.store(state.free, Ordering::Relaxed);
-        state.free = u64::from(number);
-        state.used -= 1;
-        *room |= 1 << chunk;
+    fn end_rest(
+        &self,
+        lot: Chain,
+        spare: &mut Chain,
+        room: &mut u32,
+        chunks: &mut [ChunkState; CHUNKS],
+        guard: &Guard,
+    ) {
+        if spare.len == 0 {
+            *spare = lot;
+        } else {
+            self.free(lot, room, chunks, guard);
+        }
+    }
+
+    /// Gives numbers to their chunks.
+    fn free(&self, mut lot: Chain, room: &mut u32, chunks: &mut [ChunkState; CHUNKS], guard: &Guard) {
+        while lot.len > 0 {
+            let (number, _) = self.pop(&mut lot, guard);
+            let chunk = chunk_of(number);
+            let state = &mut chunks[chunk];
+            self.push(&mut state.free, number, guard);
+            state.used -= 1;
+            *room |= 1 << chunk;
+        }
     }
 
     /// Makes sure that every rest ends, however few numbers are given back from now on.
     pub fn seal_rests(writer: &mut SlabWriter) {
-        writer.resting.seal();
+        if writer.open.len > 0 {
+            writer.resting.put(Retired::of(std::mem::replace(&mut writer.open, NO_CHAIN)));
+        }
     }
 
     /// Frees chunks that nobody uses, where the lower ones have room enough for `live` entries. Returns
     /// the number from which on none is in use.
     pub fn trim(&self, live: usize, writer: &mut SlabWriter, guard: &mut Guard) -> u32 {
         self.end_rests(writer, guard);
+        let SlabWriter { room, chunks, spare, .. } = writer;
+        self.free(std::mem::replace(spare, NO_CHAIN), room, chunks, guard);
         let mut limit = 0;
         for chunk in 0..CHUNKS {
             let state = &mut writer.chunks[chunk];
@@ -375,9 +447,13 @@ mod tests {
         (0..many).map(|_| take_one(slab, writer)).collect()
     }
 
-    /// Ends all rests. Other tests may hold them up for a while.
-    fn rest(slab: &TestSlab, writer: &mut SlabWriter, used: u32) {
-        while writer.chunks.iter().map(|state| state.used).sum::<u32>() > used {
+    fn give_back(slab: &TestSlab, writer: &mut SlabWriter, numbers: impl IntoIterator<Item = u32>) {
+        numbers.into_iter().for_each(|number| slab.give_back(number, writer, &pin()));
+    }
+
+    /// Ends all rests: then so many numbers are live. Other tests may hold them up for a while.
+    fn rest(slab: &TestSlab, writer: &mut SlabWriter, live: u32) {
+        while writer.chunks.iter().map(|state| state.used).sum::<u32>() - writer.spare.len > live {
             TestSlab::seal_rests(writer);
             Bins::<u32>::new().flush();
             slab.end_rests(writer, &pin());
@@ -404,17 +480,19 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_were_given_back_come_again_the_lowest_chunk_first() {
+    fn numbers_that_were_given_back_come_again_after_a_first_lot_the_lowest_chunk_first() {
         let (slab, mut writer) = (TestSlab::new(), SlabWriter::new(0));
         take(&slab, &mut writer, 100);
-        let back = [3, 5, 20, 70, 71];
-        back.iter().for_each(|&number| slab.give_back(number, &mut writer, &pin()));
-        rest(&slab, &mut writer, 95);
-        let again = take(&slab, &mut writer, 6);
-        assert_eq!(again[..2].iter().collect::<BTreeSet<_>>(), BTreeSet::from([&3, &5]));
-        assert_eq!(again[2], 20);
-        assert_eq!(again[3..5].iter().collect::<BTreeSet<_>>(), BTreeSet::from([&70, &71]));
-        assert_eq!(again[5], 100);
+        give_back(&slab, &mut writer, [90]);
+        rest(&slab, &mut writer, 99);
+        give_back(&slab, &mut writer, [3, 5, 20, 70, 71]);
+        rest(&slab, &mut writer, 94);
+        let again = take(&slab, &mut writer, 7);
+        assert_eq!(again[0], 90);
+        assert_eq!(again[1..3].iter().collect::<BTreeSet<_>>(), BTreeSet::from([&3, &5]));
+        assert_eq!(again[3], 20);
+        assert_eq!(again[4..6].iter().collect::<BTreeSet<_>>(), BTreeSet::from([&70, &71]));
+        assert_eq!(again[6], 100);
     }
 
     #[test]
@@ -423,7 +501,7 @@ mod tests {
         let (slab, mut writer) = (TestSlab::new(), SlabWriter::new(0));
         take(&slab, &mut writer, 64);
         let reader = pin();
-        (0..64).for_each(|number| slab.give_back(number, &mut writer, &pin()));
+        give_back(&slab, &mut writer, 0..64);
         for _ in 0..100 {
             Bins::<u32>::new().flush();
             slab.end_rests(&mut writer, &reader);
@@ -431,14 +509,14 @@ mod tests {
         assert_eq!(take_one(&slab, &mut writer), 64);
         drop(reader);
         rest(&slab, &mut writer, 1);
-        assert!(take_one(&slab, &mut writer) < 16);
+        assert!(take_one(&slab, &mut writer) < 64);
     }
 
     #[test]
     fn a_trim_frees_the_chunks_that_nobody_uses() {
         let (slab, mut writer) = (TestSlab::new(), SlabWriter::new(0));
         take(&slab, &mut writer, 1_000);
-        (10..1_000).for_each(|number| slab.give_back(number, &mut writer, &pin()));
+        give_back(&slab, &mut writer, 10..1_000);
         rest(&slab, &mut writer, 10);
         assert_eq!(slab.trim(10, &mut writer, &mut pin()), 48);
         assert!(slab.chunks[1].get(&pin()).is_some());
@@ -451,9 +529,7 @@ mod tests {
     fn a_chunk_with_a_number_in_use_stays() {
         let (slab, mut writer) = (TestSlab::new(), SlabWriter::new(0));
         take(&slab, &mut writer, 500);
-        (0..500)
-            .filter(|&number| number != 300)
-            .for_each(|number| slab.give_back(number, &mut writer, &pin()));
+        give_back(&slab, &mut writer, (0..500).filter(|&number| number != 300));
         rest(&slab, &mut writer, 1);
         assert_eq!(slab.trim(1, &mut writer, &mut pin()), 496);
         let guard = pin();

@@ -82,9 +82,6 @@ impl<T, const LOT: usize> Bin<T, LOT> {
         take(retired.open());
     }
 
-    /// There is no grace to be asked for.
-    pub fn seal(&mut self) {}
-
     /// Hands out all of it.
     #[inline]
     pub fn take_ready(&mut self, mut take: impl FnMut(T)) {
