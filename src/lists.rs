@@ -3,7 +3,8 @@
 //! # How it works
 //! Every list is a ring that starts and ends at a node of its own, its anchor. Entries and anchors share the links, so no
 //! operation has a special case for an end. Where the number of lists is fixed, their anchors come before the nodes of the
-//! entries, and all nodes are found in one way; else anchors are apart, and addressed by the top bit.
+//! entries, and all nodes are found in one way; else anchors are apart, and addressed by the top bit. Where so many are
+//! fixed that it matters, a node also tells which list it is in: one of the first three, or another.
 //!
 //! # Invariants
 //! - `ring`: following `next` from an anchor comes back to it; `prev` is its mirror.
@@ -13,10 +14,15 @@ use crate::memory::{self, NoMemory};
 
 const APART: u32 = 1 << 31;
 const NOWHERE: u32 = u32::MAX;
+/// The first lists that are told apart, and one for all others.
+const KINDS: usize = 4;
+const KIND_SHIFT: u32 = u32::BITS - 2;
+const PLACE: u32 = (1 << KIND_SHIFT) - 1;
 
 /// Links by the place of a node.
 #[derive(Clone, Copy)]
 struct Node {
+    /// With the kind of its list in the uppermost bits, if there are kinds.
     prev: u32,
     next: u32,
 }
@@ -49,10 +55,16 @@ impl Lists<0> {
 }
 
 impl<const FIXED: usize> Lists<FIXED> {
-    /// Makes sure that a number can be pushed.
+    const HAS_KINDS: bool = FIXED >= KINDS;
+
+    /// Makes sure that a number can be pushed. With kinds there is room for a billion of them.
     #[inline(always)]
     pub fn reserve(&mut self, number: u32) -> Result<(), NoMemory> {
-        memory::reserve(&mut self.nodes, Self::place(number))
+        let place = Self::place(number);
+        if Self::HAS_KINDS && place > PLACE {
+            return Err(NoMemory);
+        }
+        memory::reserve(&mut self.nodes, place)
     }
 
     #[inline(always)]
@@ -65,7 +77,16 @@ impl<const FIXED: usize> Lists<FIXED> {
         let anchor = Self::anchor(list);
         let last = std::mem::replace(&mut self.node_mut(anchor).prev, place);
         self.node_mut(last).next = place;
-        self.nodes[place as usize] = Node { prev: last, next: anchor };
+        let kind = if Self::HAS_KINDS { (list.min(KINDS - 1) as u32) << KIND_SHIFT } else { 0 };
+        self.nodes[place as usize] = Node { prev: last | kind, next: anchor };
+    }
+
+    /// Which of the first three lists a number is in; 3 if it is in another.
+    #[inline(always)]
+    pub fn kind(&self, number: u32) -> usize {
+        const { assert!(Self::HAS_KINDS) };
+        debug_assert!(self.contains(number), "`once`");
+        (self.nodes[Self::place(number) as usize].prev >> KIND_SHIFT) as usize
     }
 
     /// Takes a number out of its list. False if it was in none.
@@ -76,8 +97,10 @@ impl<const FIXED: usize> Lists<FIXED> {
             return false;
         }
         let Node { prev, next } = std::mem::replace(node, LOOSE);
+        let (prev, kind) = if Self::HAS_KINDS { (prev & PLACE, !PLACE) } else { (prev, 0) };
         self.node_mut(prev).next = next;
-        self.node_mut(next).prev = prev;
+        let next = self.node_mut(next);
+        next.prev = next.prev & kind | prev;
         true
     }
 
@@ -224,6 +247,23 @@ mod tests {
         lists.grow_to(2);
         lists.push_back(2, 4);
         assert_eq!((all(&lists, 0), all(&lists, 1), all(&lists, 2)), (vec![1], vec![], vec![4]));
+    }
+
+    #[test]
+    fn of_many_lists_a_number_tells_which_it_is_in() {
+        let mut lists = Lists::<6>::default();
+        let kinds = |lists: &Lists<6>| (0..7).map(|number| lists.kind(number)).collect::<Vec<_>>();
+        for (number, list) in [0, 5, 2, 2, 3, 1, 2].into_iter().enumerate() {
+            lists.push_back(list, number as u32);
+        }
+        assert_eq!(kinds(&lists), [0, 3, 2, 2, 3, 1, 2]);
+        for (number, list) in [(3, 1), (2, 4), (0, 2)] {
+            lists.unlink(number);
+            lists.push_back(list, number);
+        }
+        assert_eq!(kinds(&lists), [2, 3, 3, 1, 3, 1, 2]);
+        assert_eq!((all(&lists, 2), all(&lists, 1)), (vec![6, 0], vec![5, 3]));
+        assert_eq!((lists.reserve(1 << 30), lists.reserve(8)), (Err(NoMemory), Ok(())));
     }
 
     #[test]

@@ -29,8 +29,12 @@ const BLOCKS_AT_ONCE: usize = 64;
 /// And so many copied with each newcomer beyond that, where one in eight would do.
 const COPIES: usize = 8;
 
+/// What each use changes comes first, for who keeps it beside more of the kind.
 #[derive(Default)]
+#[repr(C)]
 pub(super) struct Sketch {
+    /// Uses since the last halving.
+    uses: u64,
     /// A power of two of them.
     blocks: Option<Zeroed<Line>>,
     /// Twice as many, on their way to take the place of the others.
@@ -39,8 +43,6 @@ pub(super) struct Sketch {
     copied: usize,
     /// The blocks still to be halved, those in front.
     unhalved: usize,
-    /// Uses since the last halving.
-    uses: u64,
 }
 
 /// All hashes of a shard share their lowest bits, so the sketch makes bits of its own.

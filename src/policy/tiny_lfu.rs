@@ -10,9 +10,9 @@ use super::uses::Uses;
 use super::window::{Steering, Window};
 use super::{Look, View};
 
+#[repr(C, align(64))]
 pub(crate) struct TinyLfu {
     regions: Regions,
-    live: usize,
     window: Window,
     steering: Option<Steering>,
 }
@@ -20,16 +20,10 @@ pub(crate) struct TinyLfu {
 impl TinyLfu {
     /// The leader knows how many shards it leads.
     pub fn new(share: u64, window: Window, leads: Option<usize>) -> Self {
-        TinyLfu {
-            regions: Regions::new(share, window.get()),
-            live: 0,
-            window,
-            steering: leads.map(Steering::new),
-        }
+        TinyLfu { regions: Regions::new(share, window.get()), window, steering: leads.map(Steering::new) }
     }
 
     pub fn insert(&mut self, number: u32, look: Look<'_>, live: usize, view: &impl View, uses: &Uses) {
-        self.live = live;
         let mut is_followed = false;
         if let Some(steering) = &mut self.steering {
             steering.learn_uses(&mut self.regions, view, uses);
@@ -52,7 +46,8 @@ impl TinyLfu {
 
     pub fn victim(&mut self, keep: Option<u32>, view: &impl View) -> Option<u32> {
         if let Some(steering) = &mut self.steering {
-            steering.steer(&mut self.regions, self.live, &self.window);
+            let live = self.regions.live();
+            steering.steer(&mut self.regions, live, &self.window);
         }
         let window = self.window.get();
         if window != self.regions.window() {
