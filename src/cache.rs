@@ -23,7 +23,7 @@ use crate::reclaim::Bins;
 use crate::shard::{Budget, Shard, Write, Written};
 use crate::shards::Shards;
 use crate::single_flight::{Flights, LoadError, Outcome, Pause, Strangers, Turn};
-use crate::sync::{AtomicU64, ONE_AT_A_TIME, Ordering, Padded, full_fence, last_set_replaced};
+use crate::sync::{AtomicU64, LastSet, ONE_AT_A_TIME, Ordering, Padded, full_fence, last_set};
 
 /// Shards that one call looks at for what is due.
 const SHARDS_A_STEP: usize = 2;
@@ -148,7 +148,7 @@ where
         left: &mut Departures<K, V>,
     ) -> Result<(), Q::Error> {
         // Another value and nothing else: no weight, no deadline, nobody who hears of the key.
-        if last_set_replaced()
+        if last_set() == LastSet::Replaced
             && stored.lifetime.is_endless()
             && let Some(shard) = self.shards.of(query.hash())
         {

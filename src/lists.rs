@@ -11,6 +11,7 @@
 //! - `once`: the node of a number that is in no list links to [`NOWHERE`].
 
 use crate::memory::{self, NoMemory};
+use crate::sync::prefetch_write;
 
 const APART: u32 = 1 << 31;
 const NOWHERE: u32 = u32::MAX;
@@ -87,6 +88,20 @@ impl<const FIXED: usize> Lists<FIXED> {
         const { assert!(Self::HAS_KINDS) };
         debug_assert!(self.contains(number), "`once`");
         (self.nodes[Self::place(number) as usize].prev >> KIND_SHIFT) as usize
+    }
+
+    /// Asks ahead for the ends of all lists, which are fixed.
+    #[inline]
+    pub fn prefetch_ends(&self) {
+        for anchor in [0, FIXED - 1] {
+            prefetch_write(&self.nodes[anchor]);
+        }
+    }
+
+    /// Asks ahead for the links of a number.
+    #[inline]
+    pub fn prefetch(&self, number: u32) {
+        self.nodes.get(Self::place(number) as usize).into_iter().for_each(prefetch_write);
     }
 
     /// Takes a number out of its list. False if it was in none.

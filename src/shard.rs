@@ -23,7 +23,7 @@ use crate::map::{Found, Glance, Map, MapLock, Place};
 use crate::memory::NoMemory;
 use crate::policy::{self, Look, Policy, Recorder, View};
 use crate::reclaim::{Guard, Latch, Retired, pin, pin_briefly};
-use crate::sync::{AtomicU64, Ordering, Padded, note_set};
+use crate::sync::{AtomicU64, LastSet, Ordering, Padded, has_company, last_set, note_set};
 
 mod change;
 mod walk;
@@ -72,6 +72,14 @@ impl<K: Reference, V: Reference> View for Sight<'_, K, V> {
 
     fn weight(&self, number: u32) -> u64 {
         self.weights.get(number)
+    }
+
+    fn stamp(&self, number: u32) -> &AtomicU64 {
+        &self.map.entry(number, self.guard).stamp
+    }
+
+    fn prefetch_leaving(&self, hash: u64) {
+        self.map.prefetch_slot(hash, self.guard);
     }
 }
 
@@ -221,7 +229,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         let found = match self.map.glance(query, &guard) {
             Glance::Found(found, _) if !self.can_expire.is_set(&guard) => found,
             _ => {
-                note_set(false);
+                note_set(LastSet::Other);
                 return Err(value);
             }
         };
@@ -267,7 +275,8 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         at_lock: impl Fn() -> bool,
         left: &mut Departures<K, V>,
     ) -> Result<Tried<V>, Q::Error> {
-        let (place, mut locked, mut guard) = self.lock_at(query, left)?;
+        let expects_insert = last_set() == LastSet::Inserted && has_company();
+        let (place, mut locked, mut guard) = self.lock_at(query, expects_insert, left)?;
         let now = now();
         let number = place.as_ref().map(Place::number);
         let found = number.map(|number| self.map.found(number, &guard));
@@ -292,7 +301,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
             // Another value and nothing else: no weight, no deadline, nobody who hears of the key.
             let old = locked.replace_value(live.entry, write.value);
             self.note_replaced(live.entry, old, left);
-            note_set(!self.can_expire.is_set(&guard));
+            note_set(if self.can_expire.is_set(&guard) { LastSet::Other } else { LastSet::Replaced });
             return Ok(Ok((Written::Done, now)));
         }
         let mut change = self.change(&mut locked, budget, now, left);
@@ -308,6 +317,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
                 return Ok(Err(no_memory));
             }
             change.replace(number, &live, write, &guard);
+            note_set(LastSet::Other);
             if change.weight != 0 {
                 change.make_room(Some(number), &mut guard);
             }
@@ -322,6 +332,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
             return Ok(Err(no_memory));
         }
         let number = change.insert(query, write, &guard);
+        note_set(LastSet::Inserted);
         change.make_room(Some(number), &mut guard);
         Ok(Ok((Written::Done, now)))
     }
@@ -336,7 +347,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         at_lock: impl Fn(),
         left: &mut Departures<K, V>,
     ) -> Result<Option<V>, Q::Error> {
-        let (place, mut locked, mut guard) = self.lock_at(query, left)?;
+        let (place, mut locked, mut guard) = self.lock_at(query, false, left)?;
         at_lock();
         let Some(place) = place else { return Ok(None) };
         let mut change = self.change(&mut locked, budget, now(), left);
@@ -344,6 +355,16 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         change.tell();
         let removed = left.last().filter(|_| !was_due);
         Ok(removed.map(|departure| departure.value().clone()))
+    }
+
+    /// Asks ahead for what a newcomer, and who must leave for it, will change: mostly another thread has written it last,
+    /// and one after the other these lines would take longer than all else.
+    #[inline]
+    fn prefetch_insert(&self, hash: u64, locked: &mut MapLock<'_, K, V, State>, guard: &Guard) {
+        self.map.prefetch_slot(hash, guard);
+        locked.prefetch_number(guard);
+        let state = locked.state();
+        state.policy.prefetch(&Sight { map: &self.map, weights: &state.weights, guard });
     }
 
     /// Takes the lock, and tells where the key's entry is.
@@ -354,9 +375,13 @@ impl<K: Reference, V: Reference> Shard<K, V> {
     fn lock_at<'a, Q: Lookup<K>>(
         &'a self,
         query: &Q,
+        expects_insert: bool,
         left: &mut Departures<K, V>,
     ) -> Result<LockedAt<'a, K, V>, Q::Error> {
-        let (locked, guard) = self.map.lock_unpinned();
+        let (mut locked, guard) = self.map.lock_unpinned();
+        if expects_insert {
+            self.prefetch_insert(query.hash(), &mut locked, &guard);
+        }
         let place = match self.map.glance(query, &guard) {
             Glance::Found(_, place) => Some(place),
             Glance::Absent => None,

@@ -29,6 +29,8 @@ mod threads {
     use std::sync::OnceLock;
     use std::sync::atomic::Ordering;
 
+    use super::LastSet;
+
     pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize};
     pub(crate) use std::thread::yield_now;
 
@@ -49,6 +51,24 @@ mod threads {
         }
         #[cfg(not(moka_sanitize_thread))]
         std::sync::atomic::fence(Ordering::SeqCst);
+    }
+
+    /// Asks for the cache line of what is to be written soon, which another core may have: so it comes while other things
+    /// are done. By the instruction itself, since `core::arch` asks for a line to be read, unless a build is for
+    /// processors of the feature alone; one without it does nothing here.
+    #[inline(always)]
+    pub(crate) fn prefetch_write<T>(place: &T) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: it changes no memory and no register.
+        unsafe {
+            std::arch::asm!(
+                "prefetchw [{}]",
+                in(reg) std::ptr::from_ref(place),
+                options(nostack, preserves_flags, readonly)
+            );
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = place;
     }
 
     pub(crate) type Readers = &'static AtomicUsize;
@@ -95,16 +115,14 @@ mod threads {
         if stripe == UNKNOWN { choose_stripe() } else { stripe }
     }
 
-    /// Whether this thread's last `set` put a value in the place of another and did nothing else: mostly its next one does
-    /// what the last did.
     #[inline]
-    pub(crate) fn last_set_replaced() -> bool {
-        THREAD.with(|thread| thread.last_set_replaced.get())
+    pub(crate) fn last_set() -> LastSet {
+        THREAD.with(|thread| thread.last_set.get())
     }
 
     #[inline]
-    pub(crate) fn note_set(has_replaced: bool) {
-        THREAD.with(|thread| thread.last_set_replaced.set(has_replaced));
+    pub(crate) fn note_set(set: LastSet) {
+        THREAD.with(|thread| thread.last_set.set(set));
     }
 
     /// A number other than 0 that no other thread has at the time.
@@ -121,14 +139,14 @@ mod threads {
     thread_local! {
         // One for all, since to find it is a call.
         static THREAD: Thread =
-            const { Thread { stripe: Cell::new(UNKNOWN), last_set_replaced: Cell::new(false) } };
+            const { Thread { stripe: Cell::new(UNKNOWN), last_set: Cell::new(LastSet::Other) } };
         // Apart, so that to ask for the number is not to ask whether the thread is ending.
         static GIVEN_BACK: GiveBack = const { GiveBack };
     }
 
     struct Thread {
         stripe: Cell<usize>,
-        last_set_replaced: Cell<bool>,
+        last_set: Cell<LastSet>,
     }
 
     /// Frees the thread's number at its end.
@@ -185,6 +203,8 @@ mod threads {
 mod gil {
     use std::cell::{RefCell, RefMut};
     use std::sync::atomic::Ordering::{self, Relaxed};
+
+    use super::LastSet;
 
     pub(crate) struct Padded<T>(pub T);
 
@@ -293,12 +313,15 @@ mod gil {
     /// There is nobody to be ordered against.
     pub(crate) fn full_fence() {}
 
+    /// No other core has it.
+    pub(crate) fn prefetch_write<T>(_place: &T) {}
+
     /// The lock costs nothing, so nobody needs to know.
-    pub(crate) fn last_set_replaced() -> bool {
-        false
+    pub(crate) fn last_set() -> LastSet {
+        LastSet::Other
     }
 
-    pub(crate) fn note_set(_has_replaced: bool) {}
+    pub(crate) fn note_set(_set: LastSet) {}
 
     /// How many shards a cache has: one, since the GIL lets one thread in at a time.
     pub(crate) fn shard_count(_capacity: u64) -> usize {
@@ -424,6 +447,16 @@ pub(crate) use real::*;
 pub(crate) use threads::*;
 #[cfg(not(moka_loom))]
 pub(crate) use zeroed::{Zeroed, zeroed};
+
+/// What a thread's last `set` did: mostly its next one does the same.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LastSet {
+    /// It put a value in the place of another and did nothing else.
+    Replaced,
+    /// Its key was new.
+    Inserted,
+    Other,
+}
 
 /// Whether one thread is let in at a time, so that between two looks nothing happens unless a user's code runs.
 pub(crate) const ONE_AT_A_TIME: bool = cfg!(all(moka_gil, not(moka_loom)));

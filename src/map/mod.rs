@@ -200,6 +200,12 @@ impl<K: Reference, V: Reference, S> Map<K, V, S> {
         self.slab.entry(number, guard)
     }
 
+    /// Asks ahead for where a hash begins to be looked for.
+    #[inline]
+    pub fn prefetch_slot(&self, hash: u64, guard: &Guard) {
+        self.table.get(guard).into_iter().for_each(|table| table.prefetch(hash));
+    }
+
     /// The deadline of an entry; `NEVER` if it has none.
     pub fn deadline(&self, number: u32, guard: &Guard) -> u64 {
         self.found(number, guard).deadline()
@@ -286,6 +292,12 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
             }
         }
         true
+    }
+
+    /// Asks ahead for the entry that the next newcomer gets.
+    #[inline]
+    pub fn prefetch_number(&self, guard: &Guard) {
+        self.map.slab.prefetch_number(&self.writer.slab, guard);
     }
 
     /// Makes sure that a new entry finds its memory, but for its deadlines. Returns the number that it will have.

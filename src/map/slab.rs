@@ -256,6 +256,14 @@ impl<K: Reference, V: Reference> Slab<K, V> {
         Ok(if state.free.len == 0 { start_of(chunk) + state.fresh } else { state.free.head })
     }
 
+    /// Asks ahead for the entry of the number to be given out next, if it has rested just now.
+    #[inline]
+    pub fn prefetch_number(&self, writer: &SlabWriter, guard: &Guard) {
+        if writer.spare.len > 0 {
+            sync::prefetch_write(self.entry(writer.spare.head, guard));
+        }
+    }
+
     /// The number that was reserved, and its entry, which is empty.
     #[inline]
     pub fn take_number<'g>(&self, writer: &mut SlabWriter, guard: &'g Guard) -> (u32, Found<'g, K, V>) {
@@ -498,18 +506,19 @@ mod tests {
     #[test]
     #[cfg(not(moka_gil))]
     fn a_number_rests_while_a_reader_may_hold_it() {
+        const MANY: u32 = 3 * RESTING_LOT + 1;
         let (slab, mut writer) = (TestSlab::new(), SlabWriter::new(0));
-        take(&slab, &mut writer, 64);
+        take(&slab, &mut writer, MANY as usize);
         let reader = pin();
-        give_back(&slab, &mut writer, 0..64);
+        give_back(&slab, &mut writer, 0..MANY);
         for _ in 0..100 {
             Bins::<u32>::new().flush();
             slab.end_rests(&mut writer, &reader);
         }
-        assert_eq!(take_one(&slab, &mut writer), 64);
+        assert_eq!(take_one(&slab, &mut writer), MANY);
         drop(reader);
         rest(&slab, &mut writer, 1);
-        assert!(take_one(&slab, &mut writer) < 64);
+        assert!(take_one(&slab, &mut writer) < MANY);
     }
 
     #[test]

@@ -129,6 +129,12 @@ impl Table {
         self.slots[index].load(Ordering::Acquire) == slot.0
     }
 
+    /// Asks ahead for where a hash begins to be looked for.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        sync::prefetch_write(&self.slots[self.home(hash)]);
+    }
+
     /// The slot that holds a number. It is there: `in-reach`.
     pub fn find_number(&self, hash: u64, number: u32) -> usize {
         let wanted = Slot::of(hash, number);

@@ -10,7 +10,9 @@ use std::ptr;
 use crate::lazy_queue::LazyQueue;
 use crate::lists::Lists;
 use crate::memory::NoMemory;
-use crate::sync::{AtomicU64, AtomicUsize, ONE_AT_A_TIME, Ordering, has_company, thread_mark};
+use crate::sync::{
+    AtomicU64, AtomicUsize, ONE_AT_A_TIME, Ordering, has_company, prefetch_write, thread_mark,
+};
 
 use super::{Look, View};
 
@@ -121,6 +123,14 @@ impl Lru {
         recency.fit(live);
         look.stamp.store(birth | UNUSED, Ordering::Relaxed);
         self.file_as(number, birth | UNUSED, view);
+    }
+
+    pub fn prefetch(&self, view: &impl View) {
+        self.lists.prefetch_ends();
+        if let Some(young) = self.lists.front(YOUNG) {
+            self.lists.prefetch(young);
+            prefetch_write(view.stamp(young));
+        }
     }
 
     pub fn reserve(&mut self, number: u32) -> Result<(), NoMemory> {

@@ -45,6 +45,9 @@ pub(crate) trait View {
     fn stamp(&self, number: u32) -> &AtomicU64 {
         self.look(number).stamp
     }
+
+    /// Asks ahead for what else changes when an entry of this hash leaves.
+    fn prefetch_leaving(&self, _hash: u64) {}
 }
 
 /// What a policy sees of an entry. To find an entry by its number takes a few loads, so who needs both keeps the look.
@@ -109,6 +112,15 @@ impl Policy {
         match self {
             Policy::Lru(lru) => lru.reserve(number),
             Policy::TinyLfu(tiny) => tiny.reserve(number),
+        }
+    }
+
+    /// Asks ahead for what a newcomer and its victim will change, as far as that is known.
+    #[inline]
+    pub fn prefetch(&self, view: &impl View) {
+        match self {
+            Policy::Lru(lru) => lru.prefetch(view),
+            Policy::TinyLfu(tiny) => tiny.prefetch(view),
         }
     }
 

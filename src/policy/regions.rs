@@ -24,6 +24,7 @@
 
 use crate::lists::Lists;
 use crate::memory::NoMemory;
+use crate::sync::{has_company, prefetch_write};
 
 use super::sketch::Sketch;
 use super::uses::{self, Uses};
@@ -107,6 +108,21 @@ impl Regions {
         self.lists.reserve(number)
     }
 
+    /// Asks ahead for what an insert and a victim will change.
+    pub fn prefetch(&self, view: &impl View) {
+        prefetch_write(self);
+        self.lists.prefetch_ends();
+        for head in self.heads() {
+            self.lists.prefetch(head);
+            prefetch_write(view.stamp(head));
+        }
+    }
+
+    /// The heads of the window and of probation: one of them is the next to leave, mostly.
+    fn heads(&self) -> impl Iterator<Item = u32> {
+        [window_list(self.low), Probation as usize].into_iter().filter_map(|list| self.lists.front(list))
+    }
+
     /// Takes in a new entry, one of `live` with it.
     pub fn insert(
         &mut self,
@@ -180,6 +196,14 @@ impl Regions {
 
     /// Takes out the entry that should leave next; never `keep`. `None` if no other has a weight.
     pub fn victim(&mut self, keep: Option<u32>, view: &impl View) -> Option<u32> {
+        if has_company() {
+            // The rest of what `prefetch` is for: by now the entries that tell it have come.
+            for head in self.heads() {
+                let hash = view.hash(head);
+                self.sketch.prefetch(hash);
+                view.prefetch_leaving(hash);
+            }
+        }
         let is_over = self.weights[Window as usize] > self.window_share;
         let candidate = if is_over { self.oldest_of_window(keep, view) } else { None };
         let victim = self.oldest_of_main(keep, view);

@@ -13,7 +13,7 @@
 //! both blocks that its keys may fall into then. A large one is grown, and halved, a few blocks with each newcomer, since
 //! to go through megabytes takes milliseconds: a block that has no copy yet stands for it.
 
-use crate::sync::{Line, Zeroed, zeroed_lines};
+use crate::sync::{Line, Zeroed, prefetch_write, zeroed_lines};
 
 const LANES: usize = 8;
 const LEAST_BLOCKS: usize = 2;
@@ -88,10 +88,19 @@ impl Sketch {
 
     pub fn frequency(&self, hash: u64) -> u32 {
         let mixed = mix(hash);
+        self.block(mixed).map_or(0, |block| least(counts(block, places(mixed))))
+    }
+
+    /// Asks ahead for what a use of this hash changes.
+    pub fn prefetch(&self, hash: u64) {
+        self.block(mix(hash)).into_iter().for_each(prefetch_write);
+    }
+
+    #[inline(always)]
+    fn block(&self, mixed: u64) -> Option<&Line> {
         let (is_next, index) = self.place(mixed);
         let blocks = if is_next { &self.next } else { &self.blocks };
-        let Some(block) = blocks.as_ref().and_then(|blocks| blocks.get(index)) else { return 0 };
-        least(counts(block, places(mixed)))
+        blocks.as_ref()?.get(index)
     }
 
     /// Where the block of a hash is: whether in the next sketch, and its index there. Its low bits say it, so that a sketch

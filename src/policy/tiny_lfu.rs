@@ -32,6 +32,11 @@ impl TinyLfu {
         self.regions.insert(number, look, live, is_followed, view, uses);
     }
 
+    #[inline]
+    pub fn prefetch(&self, view: &impl View) {
+        self.regions.prefetch(view);
+    }
+
     pub fn reserve(&mut self, number: u32) -> Result<(), NoMemory> {
         self.regions.reserve(number)
     }

@@ -17,6 +17,8 @@ pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard};
 pub(crate) use loom::thread::{self, yield_now};
 pub(crate) use loom::thread_local;
 
+use super::LastSet;
+
 pub(crate) mod epoch;
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -30,6 +32,9 @@ pub(crate) fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
 pub(crate) fn wait_a_while<T>(condition: &Condvar, locked: MutexGuard<'_, T>, how_long: Duration) {
     drop(condition.wait_timeout(locked, how_long));
 }
+
+/// Nothing that a model could see.
+pub(crate) fn prefetch_write<T>(_place: &T) {}
 
 #[derive(Default)]
 pub(crate) struct Padded<T>(pub T);
@@ -78,11 +83,11 @@ pub(crate) fn full_fence() {
 }
 
 /// So that a model tries without the lock first.
-pub(crate) fn last_set_replaced() -> bool {
-    true
+pub(crate) fn last_set() -> LastSet {
+    LastSet::Replaced
 }
 
-pub(crate) fn note_set(_has_replaced: bool) {}
+pub(crate) fn note_set(_set: LastSet) {}
 
 pub(crate) fn thread_id() -> thread::ThreadId {
     thread::current().id()
