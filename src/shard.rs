@@ -74,6 +74,7 @@ impl<K: Reference, V: Reference> View for Sight<'_, K, V> {
         self.weights.get(number)
     }
 
+    /// Without a look at the entry, which would fetch it to be read.
     fn stamp(&self, number: u32) -> &AtomicU64 {
         &self.map.entry(number, self.guard).stamp
     }

@@ -286,6 +286,7 @@ impl<K: Reference, V: Reference> Slab<K, V> {
         taken
     }
 
+    /// Puts a number into a chain, through its entry, which is empty.
     #[inline]
     fn push(&self, chain: &mut Chain, number: u32, guard: &Guard) {
         // Relaxed: a link is for the lock's holder, and a reader who still comes by finds no key.

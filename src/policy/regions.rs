@@ -31,7 +31,6 @@ use super::uses::{self, Uses};
 use super::{Look, View};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
 pub(super) enum Region {
     Probation,
     Protected,
