@@ -1,5 +1,6 @@
 """That the benchmarks run, with hardly anything to do. What they measure is for `ci/bench`."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -44,3 +45,25 @@ def test_each_part_runs_and_has_the_rows_that_the_targets_ask_for(tmp_path):
     # Of the deadlines' memory a tiny run has no row.
     assert [line for line in lost if "overhead an entry, ttl" not in line] == []
     assert sum(line.endswith(("| yes |", "| **no** |")) for line in table) > 30
+
+
+def test_a_line_moves_when_the_other_thread_wrote_it_or_has_what_is_written(monkeypatch):
+    monkeypatch.syspath_prepend(BENCH)
+    lines = importlib.import_module("coherence").Lines()
+    # Thread, line, whether it is written; and whether that fetches it, or takes it.
+    steps = [
+        (0, 1, False, "stays"),
+        (1, 1, False, "stays"),
+        (0, 1, True, "taken"),
+        (0, 1, True, "stays"),
+        (1, 1, False, "fetched"),
+        (1, 1, True, "taken"),
+        (0, 1, True, "fetched"),
+        (1, 2, True, "stays"),
+    ]
+    for instruction, (thread, line, writes, _) in enumerate(steps):
+        lines.take(thread, [(line, writes, instruction)], True)
+    lines.take(1, [(1, True, 99)], False)
+    for kind, counted in ("fetched", lines.fetched), ("taken", lines.taken):
+        assert dict(counted) == {at: 1 for at, (*_, expected) in enumerate(steps) if expected == kind}
+    assert (lines.operations, lines.touched, lines.changed) == (8, 8, 5)

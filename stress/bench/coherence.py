@@ -1,0 +1,150 @@
+"""Cache lines that move between the cores of two threads in an operation: whatever else the machine does.
+
+    python stress/bench/coherence.py               # it takes cargo, valgrind and six minutes
+    python stress/bench/coherence.py --only evict --where 20
+
+`coherence.rs` lets two threads do one operation at a time, in an order drawn at random, and valgrind's lackey tells
+each access to memory. As if each thread had a core with a cache that nothing leaves, a line is fetched when the other
+core wrote it since, and taken when it is here and is written and the other core has it, too. The model knows one access
+after the other: no lock that is waited for, no line that is asked for ahead, and nothing of Python. So it tells how
+many lines move, and where, and not how long that takes.
+"""
+
+import argparse
+import collections
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+OPERATIONS = {
+    "`get`, a hit, one key of all": "hit-of-one",
+    "`get`, a hit": "hit",
+    "`get`, a miss": "miss",
+    "`set` of the value that is there": "replace-by-same",
+    "`set` of another value": "replace",
+    "half `get`, half `set` of another value": "half-and-half",
+    "`set` that evicts": "evict",
+    "`remove` and `set` again": "remove-and-set",
+}
+POLICIES = ("tiny_lfu", "lru")
+LINE = 64
+
+
+def build():
+    """The program. It lies where its file says, so that addresses of the trace are those of its lines of source."""
+    command = ["cargo", "rustc", "--locked", "--profile", "bench", "--bench", "coherence", "--message-format=json"]
+    told = {"CARGO_PROFILE_BENCH_DEBUG": "1", "CARGO_PROFILE_BENCH_STRIP": "none"}
+    done = subprocess.run(
+        [*command, "--", "-Crelocation-model=static"],
+        cwd=ROOT,
+        env=os.environ | told,
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    messages = map(json.loads, done.stdout.splitlines())
+    return next(m["executable"] for m in messages if m.get("target", {}).get("name") == "coherence" and m["executable"])
+
+
+def operations(program, *arguments):
+    """Of each operation its thread and its accesses: the line, whether it is written, the instruction's address."""
+    told = subprocess.run([program], stdout=subprocess.PIPE, check=True).stdout
+    *begins, end = (int(address, 16) // LINE for address in told.split())
+    read, write = os.pipe()
+    lackey = ["valgrind", "--quiet", "--tool=lackey", "--trace-mem=yes", f"--log-fd={write}"]
+    with (
+        subprocess.Popen([*lackey, program, *map(str, arguments)], pass_fds=[write]) as running,
+        open(read, "rb") as trace,
+    ):
+        os.close(write)
+        thread, accesses, instruction = None, [], b""
+        for text in trace:
+            if text.startswith(b"I"):
+                instruction = text
+            elif text.startswith((b" L", b" S", b" M")):
+                line = int(text[3:].partition(b",")[0], 16) // LINE
+                if line == end and thread is not None:
+                    yield thread, accesses
+                    thread = None
+                elif line in begins:
+                    thread, accesses = begins.index(line), []
+                elif thread is not None:
+                    accesses.append((line, text[1:2] != b"L", int(instruction[3:].partition(b",")[0], 16)))
+        if running.wait():
+            sys.exit(f"lackey ended with {running.returncode}")
+
+
+class Lines:
+    """Who has which line, and how often one moved in the operations that count."""
+
+    def __init__(self):
+        self.holders, self.written = {}, set()
+        # By the address of the instruction.
+        self.fetched, self.taken = collections.Counter(), collections.Counter()
+        self.operations = self.touched = self.changed = 0
+
+    def take(self, thread, accesses, counts):
+        for line, writes, instruction in accesses:
+            holders = self.holders.setdefault(line, set())
+            others = bool(holders - {thread})
+            if counts and thread not in holders and (others if writes else line in self.written):
+                self.fetched[instruction] += 1
+            elif counts and writes and others:
+                self.taken[instruction] += 1
+            if writes:
+                holders.clear()
+                self.written.add(line)
+            holders.add(thread)
+        if counts:
+            self.operations += 1
+            self.touched += len({line for line, *_ in accesses})
+            self.changed += len({line for line, writes, _ in accesses if writes})
+
+
+def sources(program, addresses):
+    """For each address its line of the project, and whose inlined function that is in."""
+    asked = "".join(f"{address:x}\n" for address in addresses)
+    done = subprocess.run(["addr2line", "-aipe", program], input=asked, capture_output=True, text=True, check=True)
+    lines = {}
+    for text in done.stdout.splitlines():
+        if text.startswith("0x"):
+            address, _, text = text.partition(": ")
+            lines[int(address, 16)] = found = []
+        place = text.removeprefix(" (inlined by) ").partition(" (discriminator")[0]
+        if place.startswith(f"{ROOT}/src/"):
+            found.append(place.removeprefix(f"{ROOT}/src/"))
+    return {address: " < ".join(lines[address][:3]) or "elsewhere" for address in addresses}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", help="operations whose names hold this")
+    parser.add_argument("--where", type=int, default=0, metavar="N", help="the N places where most lines move")
+    parser.add_argument("--entries", type=int, default=10_000)
+    parser.add_argument("--operations", type=int, default=10_000)
+    asked = parser.parse_args()
+    program = build()
+    print("| operation | lines touched | written | fetched | taken |\n|---|--:|--:|--:|--:|")
+    for name, operation in OPERATIONS.items():
+        for policy in POLICIES:
+            if asked.only not in name:
+                continue
+            lines = Lines()
+            for index, done in enumerate(operations(program, operation, policy, asked.entries, asked.operations)):
+                # Half of the operations pass before it is as it stays.
+                lines.take(*done, index >= asked.entries + asked.operations // 2)
+            figures = (lines.touched, lines.changed, lines.fetched.total(), lines.taken.total())
+            cells = [f"{figure / lines.operations:.1f}" for figure in figures]
+            print(f"| {name}, `{policy}` | {' | '.join(cells)} |", flush=True)
+            moved = lines.fetched + lines.taken
+            places, where = collections.Counter(), sources(program, moved)
+            for address, count in moved.items():
+                places[where[address]] += count / lines.operations
+            for place, count in places.most_common(asked.where):
+                print(f"    {count:6.3f}  {place}")
+
+
+if __name__ == "__main__":
+    main()
