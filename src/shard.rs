@@ -365,7 +365,8 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         self.map.prefetch_slot(hash, guard);
         locked.prefetch_number(guard);
         let state = locked.state();
-        state.policy.prefetch(&Sight { map: &self.map, weights: &state.weights, guard });
+        let sight = Sight { map: &self.map, weights: &state.weights, guard };
+        state.policy.prefetch(&sight, &self.recorder);
     }
 
     /// Takes the lock, and tells where the key's entry is.

@@ -117,10 +117,11 @@ impl Policy {
 
     /// Asks ahead for what a newcomer and its victim will change, as far as that is known.
     #[inline]
-    pub fn prefetch(&self, view: &impl View) {
-        match self {
-            Policy::Lru(lru) => lru.prefetch(view),
-            Policy::TinyLfu(tiny) => tiny.prefetch(view),
+    pub fn prefetch(&self, view: &impl View, recorder: &Recorder) {
+        match (self, recorder) {
+            (Policy::Lru(lru), Recorder::Lru(recency)) => lru.prefetch(view, &recency.0),
+            (Policy::TinyLfu(tiny), _) => tiny.prefetch(view),
+            _ => unreachable!("both sides are of one kind"),
         }
     }
 

@@ -145,7 +145,7 @@ impl Regions {
             self.tick(live, uses);
         }
         self.births_left -= 1;
-        uses.begin(stamp, number, is_followed, times == 0);
+        uses::begin(stamp, self.now, number, is_followed, times == 0);
         self.enter(Window, number, view);
     }
 

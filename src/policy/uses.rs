@@ -47,7 +47,7 @@ const RING: u64 = 64;
 const MISSES: usize = 16;
 
 pub(crate) struct Uses {
-    /// The tick of now in its place in a stamp, and a full count.
+    /// The tick of now in its place in a stamp, and a full count: what readers need of it.
     tick: Padded<AtomicU64>,
     /// In each word the upper bits of a hash and, in its lowest four, how often it was missed. 0 is for a
     /// miss that the sketch knows already.
@@ -137,13 +137,6 @@ impl Uses {
         self.tick.0.store((now & TICKS) << TICK_SHIFT | COUNT, Relaxed);
     }
 
-    /// Stamps an entry that is new to the policy. `is_counted` says whether its birth is.
-    pub fn begin(&self, stamp: &AtomicU64, number: u32, is_followed: bool, is_counted: bool) {
-        let mark = if is_followed { u64::from(number) << NUMBER_SHIFT | FOLLOWED } else { 0 };
-        let born = if is_counted { 0 } else { BORN };
-        stamp.store(self.tick.0.load(Relaxed) & TICK | born | mark, Relaxed);
-    }
-
     /// The uses of followed entries that wait, taken in order. Threads that use such entries all the while do not
     /// keep the caller: no more come than can wait.
     pub fn take_followed(&self) -> impl Iterator<Item = u32> {
@@ -159,6 +152,13 @@ impl Uses {
         ring.taken.store(taken.wrapping_add(1), Relaxed);
         Some(ring.numbers[(taken % RING) as usize].load(Relaxed) as u32)
     }
+}
+
+/// Stamps an entry that is new to the policy, in the tick of now. `is_counted` says whether its birth is.
+pub(super) fn begin(stamp: &AtomicU64, now: u64, number: u32, is_followed: bool, is_counted: bool) {
+    let mark = if is_followed { u64::from(number) << NUMBER_SHIFT | FOLLOWED } else { 0 };
+    let born = if is_counted { 0 } else { BORN };
+    stamp.store((now & TICKS) << TICK_SHIFT | born | mark, Relaxed);
 }
 
 /// The uses since they were counted last, which are counted with this.
@@ -215,16 +215,20 @@ pub(super) fn unfollow(stamp: &AtomicU64) {
 mod tests {
     use super::*;
 
-    fn stamp_of(uses: &Uses, number: u32, is_followed: bool) -> AtomicU64 {
+    fn stamp_of(number: u32, is_followed: bool) -> AtomicU64 {
+        stamp_at(0, number, is_followed)
+    }
+
+    fn stamp_at(now: u64, number: u32, is_followed: bool) -> AtomicU64 {
         let stamp = AtomicU64::new(u64::MAX);
-        uses.begin(&stamp, number, is_followed, true);
+        begin(&stamp, now, number, is_followed, true);
         stamp
     }
 
     #[test]
     fn a_count_ends_where_the_sketch_does_and_then_nothing_is_written() {
         let uses = Uses::new(false);
-        let stamp = stamp_of(&uses, 7, false);
+        let stamp = stamp_of(7, false);
         (0..100).for_each(|_| uses.record(&stamp));
         assert_eq!(uncounted(&stamp), MOST);
         let before = stamp.load(Relaxed);
@@ -238,7 +242,7 @@ mod tests {
         let uses = Uses::new(true);
         for is_followed in [false, true] {
             let stamp = AtomicU64::new(0);
-            uses.begin(&stamp, 7, is_followed, false);
+            begin(&stamp, 0, 7, is_followed, false);
             assert_eq!((uncounted(&stamp), take(&stamp)), (1, None));
             uses.record(&stamp);
             unfollow(&stamp);
@@ -246,13 +250,13 @@ mod tests {
             assert_eq!((uncounted(&stamp), take_birth(&stamp), uncounted(&stamp)), (1, true, 0));
             assert!(!take_birth(&stamp));
         }
-        assert!(!take_birth(&stamp_of(&uses, 7, false)), "it was counted before");
+        assert!(!take_birth(&stamp_of(7, false)), "it was counted before");
     }
 
     #[test]
     fn counted_uses_are_remembered_until_the_order_is_put_right() {
         let uses = Uses::new(false);
-        let stamp = stamp_of(&uses, 7, false);
+        let stamp = stamp_of(7, false);
         assert_eq!(take(&stamp), None);
         (0..3).for_each(|_| uses.record(&stamp));
         assert_eq!(count(&stamp), 3);
@@ -267,7 +271,7 @@ mod tests {
         let uses = Uses::new(false);
         let first = (1 << 24) - 2;
         uses.advance(first);
-        let stamp = stamp_of(&uses, 7, false);
+        let stamp = stamp_at(first, 7, false);
         for now in first..first + 5 {
             uses.advance(now);
             assert_eq!(age(&stamp, now), now - first, "also where the ticks of a stamp begin anew");
@@ -279,7 +283,7 @@ mod tests {
     #[test]
     fn uses_of_followed_entries_come_in_their_order_while_there_is_room() {
         let uses = Uses::new(true);
-        let stamps: Vec<_> = (0..10).map(|number| stamp_of(&uses, number, number != 3)).collect();
+        let stamps: Vec<_> = (0..10).map(|number| stamp_of(number, number != 3)).collect();
         [5, 3, 1, 5].into_iter().for_each(|number: usize| uses.record(&stamps[number]));
         let taken = || uses.take_followed().collect::<Vec<_>>();
         assert_eq!(taken(), [5, 1, 5]);
@@ -295,7 +299,7 @@ mod tests {
     #[test]
     fn uses_that_come_while_others_are_taken_do_not_keep_the_taker() {
         let uses = Uses::new(true);
-        let stamps: Vec<_> = (0..10).map(|number| stamp_of(&uses, number, true)).collect();
+        let stamps: Vec<_> = (0..10).map(|number| stamp_of(number, true)).collect();
         let use_all = || {
             uses.advance(0);
             stamps.iter().for_each(|stamp| stamp.store(stamp.load(Relaxed) & !COUNT, Relaxed));
