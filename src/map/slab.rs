@@ -104,18 +104,24 @@ impl<'g, K, V> Found<'g, K, V> {
 /// What the lock's holder knows besides. What is used most comes first.
 #[repr(C)]
 pub(super) struct SlabWriter {
-    /// For each chunk: is there a number to give out?
-    room: u32,
     /// Whether any entry ever had a deadline.
     has_lives: bool,
     /// Numbers given back, whose rest begins with the next ones.
     open: Chain,
-    /// Numbers that have rested, to be given out next.
-    spare: Chain,
+    free: Free,
     resting: Bin<Chain, 1>,
-    chunks: [ChunkState; CHUNKS],
     /// The cache's time to idle, in nanoseconds; 0 if it has none.
     tti: u64,
+}
+
+/// The numbers that can be given out.
+#[repr(C)]
+struct Free {
+    /// For each chunk: has it any?
+    room: u32,
+    /// Those that come first: they have rested, and no chunk knows yet.
+    spare: Chain,
+    chunks: [ChunkState; CHUNKS],
 }
 
 /// Numbers linked through the hashes of their empty entries, the last that was put in first.
@@ -144,21 +150,15 @@ const NO_CHUNK: ChunkState = ChunkState { free: NO_CHAIN, fresh: 0, used: 0, exi
 impl SlabWriter {
     /// Of a cache with this time to idle.
     pub fn new(tti: u64) -> Self {
-        SlabWriter {
-            room: 0,
-            has_lives: false,
-            open: NO_CHAIN,
-            spare: NO_CHAIN,
-            resting: Bin::default(),
-            chunks: [NO_CHUNK; CHUNKS],
-            tti,
-        }
+        let free = Free { room: 0, spare: NO_CHAIN, chunks: [NO_CHUNK; CHUNKS] };
+        SlabWriter { has_lives: false, open: NO_CHAIN, free, resting: Bin::default(), tti }
     }
 
     /// A number above all that are in use.
     pub fn limit(&self) -> u32 {
-        let used = |&chunk: &usize| self.chunks[chunk].used > 0;
-        (0..CHUNKS).rev().find(used).map_or(0, |chunk| start_of(chunk) + self.chunks[chunk].fresh)
+        let chunks = &self.free.chunks;
+        let used = |&chunk: &usize| chunks[chunk].used > 0;
+        (0..CHUNKS).rev().find(used).map_or(0, |chunk| start_of(chunk) + chunks[chunk].fresh)
     }
 }
 
@@ -233,14 +233,15 @@ impl<K: Reference, V: Reference> Slab<K, V> {
     /// 128 GiB of entries.
     #[inline]
     pub fn reserve_number(&self, writer: &mut SlabWriter, guard: &mut Guard) -> Result<u32, NoMemory> {
-        if writer.spare.len == 0 {
+        if writer.free.spare.len == 0 {
             self.end_rests(writer, guard);
         }
-        if writer.spare.len > 0 {
-            return Ok(writer.spare.head);
+        let free = &mut writer.free;
+        if free.spare.len > 0 {
+            return Ok(free.spare.head);
         }
-        if writer.room == 0 {
-            let next = writer.chunks.iter().position(|state| !state.exists);
+        if free.room == 0 {
+            let next = free.chunks.iter().position(|state| !state.exists);
             let chunk = next.expect("there are chunks for every number");
             let chunk_len = size_of_chunk(chunk) as usize;
             // SAFETY: `zero`; atomics and optional references, of which all zero is a valid one, the default.
@@ -248,30 +249,31 @@ impl<K: Reference, V: Reference> Slab<K, V> {
             // Release: pairs with the Acquire in `entry`.
             self.starts[chunk].store(entries.as_ptr().cast_mut(), Ordering::Release);
             self.chunks[chunk].replace(Some(Chunk { entries, lives: OnceLock::new() }), guard);
-            writer.chunks[chunk].exists = true;
-            writer.room |= 1 << chunk;
+            free.chunks[chunk].exists = true;
+            free.room |= 1 << chunk;
         }
-        let chunk = writer.room.trailing_zeros() as usize;
-        let state = &writer.chunks[chunk];
+        let chunk = free.room.trailing_zeros() as usize;
+        let state = &free.chunks[chunk];
         Ok(if state.free.len == 0 { start_of(chunk) + state.fresh } else { state.free.head })
     }
 
     /// Asks ahead for the entry of the number to be given out next, if it has rested just now.
     #[inline]
     pub fn prefetch_number(&self, writer: &SlabWriter, guard: &Guard) {
-        if writer.spare.len > 0 {
-            sync::prefetch_write(self.entry(writer.spare.head, guard));
+        if writer.free.spare.len > 0 {
+            sync::prefetch_write(self.entry(writer.free.spare.head, guard));
         }
     }
 
     /// The number that was reserved, and its entry, which is empty.
     #[inline]
     pub fn take_number<'g>(&self, writer: &mut SlabWriter, guard: &'g Guard) -> (u32, Found<'g, K, V>) {
-        if writer.spare.len > 0 {
-            return self.pop(&mut writer.spare, guard);
+        let free = &mut writer.free;
+        if free.spare.len > 0 {
+            return self.pop(&mut free.spare, guard);
         }
-        let chunk = writer.room.trailing_zeros() as usize;
-        let state = &mut writer.chunks[chunk];
+        let chunk = free.room.trailing_zeros() as usize;
+        let state = &mut free.chunks[chunk];
         let taken = if state.free.len == 0 {
             let number = start_of(chunk) + state.fresh;
             state.fresh += 1;
@@ -281,7 +283,7 @@ impl<K: Reference, V: Reference> Slab<K, V> {
         };
         state.used += 1;
         if state.free.len == 0 && state.fresh == size_of_chunk(chunk) {
-            writer.room &= !(1 << chunk);
+            free.room &= !(1 << chunk);
         }
         taken
     }
@@ -343,45 +345,36 @@ impl<K: Reference, V: Reference> Slab<K, V> {
     /// Gives a number back. It rests first.
     #[inline]
     pub fn give_back(&self, number: u32, writer: &mut SlabWriter, guard: &Guard) {
-        self.push(&mut writer.open, number, guard);
-        if writer.open.len == RESTING_LOT {
-            let lot = std::mem::replace(&mut writer.open, NO_CHAIN);
-            let SlabWriter { room, chunks, resting, spare, .. } = writer;
+        let SlabWriter { open, free, resting, .. } = writer;
+        self.push(open, number, guard);
+        if open.len == RESTING_LOT {
+            let lot = std::mem::replace(open, NO_CHAIN);
             // However many are given back in a row, few wait.
-            resting.pass(Retired::of(lot), |lot| self.end_rest(lot, spare, room, chunks, guard));
+            resting.pass(Retired::of(lot), |lot| self.end_rest(lot, free, guard));
         }
     }
 
-    fn end_rests(&self, writer: &mut SlabWriter, guard: &Guard) {
-        let SlabWriter { room, chunks, resting, spare, .. } = writer;
-        resting.take_ready(|lot| self.end_rest(lot, spare, room, chunks, guard));
+    fn end_rests(&self, SlabWriter { free, resting, .. }: &mut SlabWriter, guard: &Guard) {
+        resting.take_ready(|lot| self.end_rest(lot, free, guard));
     }
 
     #[inline]
-    fn end_rest(
-        &self,
-        lot: Chain,
-        spare: &mut Chain,
-        room: &mut u32,
-        chunks: &mut [ChunkState; CHUNKS],
-        guard: &Guard,
-    ) {
-        if spare.len == 0 {
-            *spare = lot;
+    fn end_rest(&self, lot: Chain, free: &mut Free, guard: &Guard) {
+        if free.spare.len == 0 {
+            free.spare = lot;
         } else {
-            self.free(lot, room, chunks, guard);
+            self.give_to_chunks(lot, free, guard);
         }
     }
 
-    /// Gives numbers to their chunks.
-    fn free(&self, mut lot: Chain, room: &mut u32, chunks: &mut [ChunkState; CHUNKS], guard: &Guard) {
+    fn give_to_chunks(&self, mut lot: Chain, free: &mut Free, guard: &Guard) {
         while lot.len > 0 {
             let (number, _) = self.pop(&mut lot, guard);
             let chunk = chunk_of(number);
-            let state = &mut chunks[chunk];
+            let state = &mut free.chunks[chunk];
             self.push(&mut state.free, number, guard);
             state.used -= 1;
-            *room |= 1 << chunk;
+            free.room |= 1 << chunk;
         }
     }
 
@@ -396,17 +389,17 @@ impl<K: Reference, V: Reference> Slab<K, V> {
     /// the number from which on none is in use.
     pub fn trim(&self, live: usize, writer: &mut SlabWriter, guard: &mut Guard) -> u32 {
         self.end_rests(writer, guard);
-        let SlabWriter { room, chunks, spare, .. } = writer;
-        self.free(std::mem::replace(spare, NO_CHAIN), room, chunks, guard);
+        let free = &mut writer.free;
+        self.give_to_chunks(std::mem::replace(&mut free.spare, NO_CHAIN), free, guard);
         let mut limit = 0;
         for chunk in 0..CHUNKS {
-            let state = &mut writer.chunks[chunk];
+            let state = &mut free.chunks[chunk];
             if !state.exists {
                 continue;
             }
             if state.used == 0 && start_of(chunk) as usize >= 2 * live && chunk > 0 {
                 *state = NO_CHUNK;
-                writer.room &= !(1 << chunk);
+                free.room &= !(1 << chunk);
                 self.starts[chunk].store(ptr::null_mut(), Ordering::Relaxed);
                 self.chunks[chunk].replace(None, guard);
             } else {
@@ -420,7 +413,7 @@ impl<K: Reference, V: Reference> Slab<K, V> {
     pub fn next_live(&self, from: u32, writer: &SlabWriter, guard: &Guard) -> Option<u32> {
         let mut from = from;
         for chunk in chunk_of(from)..CHUNKS {
-            let state = &writer.chunks[chunk];
+            let state = &writer.free.chunks[chunk];
             if state.used == 0 {
                 continue;
             }
@@ -462,7 +455,7 @@ mod tests {
 
     /// Ends all rests: then so many numbers are live. Other tests may hold them up for a while.
     fn rest(slab: &TestSlab, writer: &mut SlabWriter, live: u32) {
-        while writer.chunks.iter().map(|state| state.used).sum::<u32>() - writer.spare.len > live {
+        while writer.free.chunks.iter().map(|state| state.used).sum::<u32>() - writer.free.spare.len > live {
             TestSlab::seal_rests(writer);
             Bins::<u32>::new().flush();
             slab.end_rests(writer, &pin());
