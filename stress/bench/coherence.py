@@ -1,6 +1,6 @@
 """Cache lines that move between the cores of two threads in an operation: whatever else the machine does.
 
-    python stress/bench/coherence.py               # it takes cargo, valgrind and six minutes
+    python stress/bench/coherence.py               # it takes cargo, valgrind and seven minutes
     python stress/bench/coherence.py --only evict --where 20
 
 `coherence.rs` lets two threads do one operation at a time, in an order drawn at random, and valgrind's lackey tells
