@@ -366,7 +366,8 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         locked.prefetch_number(guard);
         let state = locked.state();
         let sight = Sight { map: &self.map, weights: &state.weights, guard };
-        state.policy.prefetch(&sight, &self.recorder);
+        state.policy.prefetch(&sight);
+        self.recorder.prefetch_insert();
     }
 
     /// Takes the lock, and tells where the key's entry is.

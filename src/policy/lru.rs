@@ -125,8 +125,7 @@ impl Lru {
         self.file_as(number, birth | UNUSED, view);
     }
 
-    pub fn prefetch(&self, view: &impl View, recency: &Recency) {
-        prefetch_write(recency);
+    pub fn prefetch(&self, view: &impl View) {
         self.lists.prefetch_ends();
         if let Some(young) = self.lists.front(YOUNG) {
             self.lists.prefetch(young);

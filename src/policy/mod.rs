@@ -21,7 +21,7 @@ use uses::Uses;
 use window::Window;
 
 use crate::memory::NoMemory;
-use crate::sync::{AtomicU64, Padded};
+use crate::sync::{AtomicU64, Padded, prefetch_write};
 
 /// The policies a user can choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +103,14 @@ impl Recorder {
             uses.record_miss(hash);
         }
     }
+
+    /// Asks ahead for what a newcomer will change here.
+    #[inline]
+    pub fn prefetch_insert(&self) {
+        if let Recorder::Lru(recency) = self {
+            prefetch_write(recency);
+        }
+    }
 }
 
 impl Policy {
@@ -117,11 +125,10 @@ impl Policy {
 
     /// Asks ahead for what a newcomer and its victim will change, as far as that is known.
     #[inline]
-    pub fn prefetch(&self, view: &impl View, recorder: &Recorder) {
-        match (self, recorder) {
-            (Policy::Lru(lru), Recorder::Lru(recency)) => lru.prefetch(view, &recency.0),
-            (Policy::TinyLfu(tiny), _) => tiny.prefetch(view),
-            _ => unreachable!("both sides are of one kind"),
+    pub fn prefetch(&self, view: &impl View) {
+        match self {
+            Policy::Lru(lru) => lru.prefetch(view),
+            Policy::TinyLfu(tiny) => tiny.prefetch(view),
         }
     }
 

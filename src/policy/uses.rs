@@ -134,7 +134,7 @@ impl Uses {
 
     /// Begins another tick.
     pub fn advance(&self, now: u64) {
-        self.tick.0.store((now & TICKS) << TICK_SHIFT | COUNT, Relaxed);
+        self.tick.0.store(tick(now) | COUNT, Relaxed);
     }
 
     /// The uses of followed entries that wait, taken in order. Threads that use such entries all the while do not
@@ -154,11 +154,16 @@ impl Uses {
     }
 }
 
+/// The tick of now in its place in a stamp.
+fn tick(now: u64) -> u64 {
+    (now & TICKS) << TICK_SHIFT
+}
+
 /// Stamps an entry that is new to the policy, in the tick of now. `is_counted` says whether its birth is.
 pub(super) fn begin(stamp: &AtomicU64, now: u64, number: u32, is_followed: bool, is_counted: bool) {
     let mark = if is_followed { u64::from(number) << NUMBER_SHIFT | FOLLOWED } else { 0 };
     let born = if is_counted { 0 } else { BORN };
-    stamp.store((now & TICKS) << TICK_SHIFT | born | mark, Relaxed);
+    stamp.store(tick(now) | born | mark, Relaxed);
 }
 
 /// The uses since they were counted last, which are counted with this.

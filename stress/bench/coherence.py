@@ -118,6 +118,23 @@ def sources(program, addresses):
     return {address: " < ".join(lines[address][:3]) or "elsewhere" for address in addresses}
 
 
+def follow(program, operation, policy, entries, count):
+    """The lines of `count` operations, of which the first half passes before it is as it stays."""
+    lines = Lines()
+    for index, done in enumerate(operations(program, operation, policy, entries, count)):
+        lines.take(*done, index >= entries + count // 2)
+    return lines
+
+
+def print_where(program, lines, most):
+    moved = lines.fetched + lines.taken
+    places, where = collections.Counter(), sources(program, moved)
+    for address, count in moved.items():
+        places[where[address]] += count / lines.operations
+    for place, count in places.most_common(most):
+        print(f"    {count:6.3f}  {place}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="operations whose names hold this")
@@ -127,23 +144,14 @@ def main():
     asked = parser.parse_args()
     program = build()
     print("| operation | lines touched | written | fetched | taken |\n|---|--:|--:|--:|--:|")
-    for name, operation in OPERATIONS.items():
+    for name in (name for name in OPERATIONS if asked.only in name):
         for policy in POLICIES:
-            if asked.only not in name:
-                continue
-            lines = Lines()
-            for index, done in enumerate(operations(program, operation, policy, asked.entries, asked.operations)):
-                # Half of the operations pass before it is as it stays.
-                lines.take(*done, index >= asked.entries + asked.operations // 2)
+            lines = follow(program, OPERATIONS[name], policy, asked.entries, asked.operations)
             figures = (lines.touched, lines.changed, lines.fetched.total(), lines.taken.total())
             cells = [f"{figure / lines.operations:.1f}" for figure in figures]
             print(f"| {name}, `{policy}` | {' | '.join(cells)} |", flush=True)
-            moved = lines.fetched + lines.taken
-            places, where = collections.Counter(), sources(program, moved)
-            for address, count in moved.items():
-                places[where[address]] += count / lines.operations
-            for place, count in places.most_common(asked.where):
-                print(f"    {count:6.3f}  {place}")
+            if asked.where:
+                print_where(program, lines, asked.where)
 
 
 if __name__ == "__main__":
