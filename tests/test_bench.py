@@ -47,6 +47,36 @@ def test_each_part_runs_and_has_the_rows_that_the_targets_ask_for(tmp_path):
     assert sum(line.endswith(("| yes |", "| **no** |")) for line in table) > 30
 
 
+def test_an_instruction_that_reads_and_writes_a_line_is_one_access(monkeypatch):
+    monkeypatch.syspath_prepend(BENCH)
+    parse = importlib.import_module("coherence").parse
+    trace = """\
+I  00000100,4
+ L 00000400,8
+I  00000104,4
+ S 00000048,8
+I  00000108,5
+ L 00000400,8
+ M 00000408,8
+I  0000010d,3
+ L 00000440,8
+I  00000110,3
+ S 00000440,8
+I  00000113,4
+ S 00000080,8
+I  00000117,4
+ S 00000400,8
+I  0000011b,4
+ S 00000000,8
+I  0000011f,4
+ L 00000480,4
+I  00000104,4
+ S 00000088,8
+"""
+    operations = list(parse(trace.encode().splitlines(), [0, 1], 2))
+    assert operations == [(1, [(16, True, 0x108), (17, False, 0x10D), (17, True, 0x110)]), (0, [(18, False, 0x11F)])]
+
+
 def test_a_line_moves_when_the_other_thread_wrote_it_or_has_what_is_written(monkeypatch):
     monkeypatch.syspath_prepend(BENCH)
     lines = importlib.import_module("coherence").Lines()

@@ -59,21 +59,31 @@ def operations(program, *arguments):
         open(read, "rb") as trace,
     ):
         os.close(write)
-        thread, accesses, instruction = None, [], b""
-        for text in trace:
-            if text.startswith(b"I"):
-                instruction = text
-            elif text.startswith((b" L", b" S", b" M")):
-                line = int(text[3:].partition(b",")[0], 16) // LINE
-                if line == end and thread is not None:
-                    yield thread, accesses
-                    thread = None
-                elif line in begins:
-                    thread, accesses = begins.index(line), []
-                elif thread is not None:
-                    accesses.append((line, text[1:2] != b"L", int(instruction[3:].partition(b",")[0], 16)))
+        yield from parse(trace, begins, end)
         if running.wait():
             sys.exit(f"lackey ended with {running.returncode}")
+
+
+def parse(trace, begins, end):
+    """The same from what lackey prints. A thread writes to its line of `begins`, does one, and then writes to `end`."""
+    thread, accesses, instruction = None, [], 0
+    for text in trace:
+        if (kind := text[:2]) not in (b"I ", b" L", b" S", b" M"):
+            continue
+        place = int(text[3:].partition(b",")[0], 16)
+        if kind == b"I ":
+            instruction = place
+        elif (line := place // LINE) == end and thread is not None:
+            yield thread, accesses
+            thread = None
+        elif line in begins:
+            thread, accesses = begins.index(line), []
+        elif thread is not None:
+            writes = kind != b" L"
+            if accesses and accesses[-1][::2] == (line, instruction):
+                # Of an exchange or a locked addition lackey tells a read, and then a write.
+                writes |= accesses.pop()[1]
+            accesses.append((line, writes, instruction))
 
 
 class Lines:
