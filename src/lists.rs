@@ -28,6 +28,12 @@ struct Node {
     next: u32,
 }
 
+impl Node {
+    fn kind(self) -> usize {
+        (self.prev >> KIND_SHIFT) as usize
+    }
+}
+
 const LOOSE: Node = Node { prev: NOWHERE, next: NOWHERE };
 
 /// Lists over entry numbers, 8 bytes a number: so many, or as many as are asked for if `FIXED` is 0.
@@ -75,11 +81,16 @@ impl<const FIXED: usize> Lists<FIXED> {
         if self.nodes.len() <= place as usize {
             self.nodes.resize(place as usize + 1, LOOSE);
         }
-        let anchor = Self::anchor(list);
-        let last = std::mem::replace(&mut self.node_mut(anchor).prev, place);
-        self.node_mut(last).next = place;
-        let kind = if Self::HAS_KINDS { (list.min(KINDS - 1) as u32) << KIND_SHIFT } else { 0 };
-        self.nodes[place as usize] = Node { prev: last | kind, next: anchor };
+        self.append(list, place);
+    }
+
+    /// Takes a number from its list to the end of another, or of the same.
+    #[inline(always)]
+    pub fn move_back(&mut self, list: usize, number: u32) {
+        debug_assert!(self.contains(number), "`once`");
+        let place = Self::place(number);
+        self.close(self.nodes[place as usize]);
+        self.append(list, place);
     }
 
     /// Which of the first three lists a number is in; 3 if it is in another.
@@ -87,7 +98,7 @@ impl<const FIXED: usize> Lists<FIXED> {
     pub fn kind(&self, number: u32) -> usize {
         const { assert!(Self::HAS_KINDS) };
         debug_assert!(self.contains(number), "`once`");
-        (self.nodes[Self::place(number) as usize].prev >> KIND_SHIFT) as usize
+        self.nodes[Self::place(number) as usize].kind()
     }
 
     /// Asks ahead for the ends of all lists, which are fixed.
@@ -107,16 +118,22 @@ impl<const FIXED: usize> Lists<FIXED> {
     /// Takes a number out of its list. False if it was in none.
     #[inline(always)]
     pub fn unlink(&mut self, number: u32) -> bool {
-        let Some(node) = self.nodes.get_mut(Self::place(number) as usize) else { return false };
-        if node.next == NOWHERE {
-            return false;
-        }
-        let Node { prev, next } = std::mem::replace(node, LOOSE);
-        let (prev, kind) = if Self::HAS_KINDS { (prev & PLACE, !PLACE) } else { (prev, 0) };
-        self.node_mut(prev).next = next;
-        let next = self.node_mut(next);
-        next.prev = next.prev & kind | prev;
-        true
+        self.unlink_node(number).is_some()
+    }
+
+    /// The same. Tells the kind of the list as [`kind`](Self::kind) does; `None` if the number was in none.
+    #[inline(always)]
+    pub fn unlink_kind(&mut self, number: u32) -> Option<usize> {
+        const { assert!(Self::HAS_KINDS) };
+        self.unlink_node(number).map(Node::kind)
+    }
+
+    #[inline(always)]
+    fn unlink_node(&mut self, number: u32) -> Option<Node> {
+        let node = self.nodes.get_mut(Self::place(number) as usize).filter(|node| node.next != NOWHERE)?;
+        let node = std::mem::replace(node, LOOSE);
+        self.close(node);
+        Some(node)
     }
 
     #[inline(always)]
@@ -161,6 +178,25 @@ impl<const FIXED: usize> Lists<FIXED> {
     fn number(place: u32) -> Option<u32> {
         let is_anchor = if FIXED > 0 { place < FIXED as u32 } else { place & APART != 0 };
         (!is_anchor).then(|| place - FIXED as u32)
+    }
+
+    /// Links a node to the end of a list, whatever it linked to.
+    #[inline(always)]
+    fn append(&mut self, list: usize, place: u32) {
+        let anchor = Self::anchor(list);
+        let last = std::mem::replace(&mut self.node_mut(anchor).prev, place);
+        self.node_mut(last).next = place;
+        let kind = if Self::HAS_KINDS { (list.min(KINDS - 1) as u32) << KIND_SHIFT } else { 0 };
+        self.nodes[place as usize] = Node { prev: last | kind, next: anchor };
+    }
+
+    /// Links the neighbours of a node that goes to each other.
+    #[inline(always)]
+    fn close(&mut self, Node { prev, next }: Node) {
+        let (prev, kind) = if Self::HAS_KINDS { (prev & PLACE, !PLACE) } else { (prev, 0) };
+        self.node_mut(prev).next = next;
+        let next = self.node_mut(next);
+        next.prev = next.prev & kind | prev;
     }
 
     #[inline(always)]
@@ -243,6 +279,29 @@ mod tests {
     }
 
     #[test]
+    fn a_number_moves_to_the_end_of_any_list() {
+        fn check<const FIXED: usize>(mut lists: Lists<FIXED>) {
+            (0..4).for_each(|number| lists.push_back(0, number));
+            for (list, number, first, second) in [
+                (0, 1, vec![0, 2, 3, 1], vec![]),
+                (0, 1, vec![0, 2, 3, 1], vec![]),
+                (1, 0, vec![2, 3, 1], vec![0]),
+                (1, 0, vec![2, 3, 1], vec![0]),
+                (1, 3, vec![2, 1], vec![0, 3]),
+                (0, 0, vec![2, 1, 0], vec![3]),
+            ] {
+                lists.move_back(list, number);
+                assert_eq!((all(&lists, 0), all(&lists, 1)), (first, second));
+            }
+            assert!((0..4).all(|number| lists.unlink(number)));
+            assert!(lists.is_empty(0) && lists.is_empty(1));
+        }
+        check(Lists::<2>::default());
+        check(Lists::<5>::default());
+        check(apart());
+    }
+
+    #[test]
     fn what_is_in_no_list_is_not_taken_out() {
         fn check<const FIXED: usize>(mut lists: Lists<FIXED>) {
             assert!(!lists.unlink(7) && !lists.contains(7));
@@ -273,8 +332,7 @@ mod tests {
         }
         assert_eq!(kinds(&lists), [0, 3, 2, 2, 3, 1, 2]);
         for (number, list) in [(3, 1), (2, 4), (0, 2)] {
-            lists.unlink(number);
-            lists.push_back(list, number);
+            lists.move_back(list, number);
         }
         assert_eq!(kinds(&lists), [2, 3, 3, 1, 3, 1, 2]);
         assert_eq!((all(&lists, 2), all(&lists, 1)), (vec![6, 0], vec![5, 3]));

@@ -346,8 +346,7 @@ impl Regions {
             let age = uses::age(look.stamp, self.now);
             if age < self.now - self.low && (steps > 0 || Some(head) == keep) {
                 steps = steps.saturating_sub(1);
-                self.lists.unlink(head);
-                self.lists.push_back(self.window_list_of(self.now - age), head);
+                self.lists.move_back(self.window_list_of(self.now - age), head);
                 continue;
             }
             // The entry to keep is of now, so there is nobody in a later list.
@@ -452,15 +451,17 @@ impl Regions {
     }
 
     fn leave(&mut self, number: u32, weight: u64) {
-        if self.knows(number) {
-            self.weights[self.region(number) as usize] -= weight;
-            self.lists.unlink(number);
+        if let Some(region) = self.lists.unlink_kind(number) {
+            self.weights[region] -= weight;
         }
     }
 
+    /// Moves an entry, which has a weight, to the end of probation or protected.
     fn move_to(&mut self, region: Region, number: u32, view: &impl View) {
-        self.remove(number, view);
-        self.enter(region, number, view);
+        let weight = view.weight(number);
+        self.weights[self.region(number) as usize] -= weight;
+        self.weights[region as usize] += weight;
+        self.lists.move_back(region as usize, number);
     }
 
     /// The list for a tick from `low` to now. Ticks too far above `low` share the last list.
