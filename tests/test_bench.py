@@ -72,6 +72,7 @@ I  0000011f,4
  L 00000480,4
 I  00000104,4
  S 00000088,8
+==353== Counted 1 call to main()
 """
     operations = list(parse(trace.encode().splitlines(), [0, 1], 2))
     assert operations == [(1, [(16, True, 0x108), (17, False, 0x10D), (17, True, 0x110)]), (0, [(18, False, 0x11F)])]

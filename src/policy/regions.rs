@@ -459,6 +459,7 @@ impl Regions {
     /// Moves an entry, which has a weight, to the end of probation or protected.
     fn move_to(&mut self, region: Region, number: u32, view: &impl View) {
         let weight = view.weight(number);
+        debug_assert_ne!(weight, 0, "it stands apart");
         self.weights[self.region(number) as usize] -= weight;
         self.weights[region as usize] += weight;
         self.lists.move_back(region as usize, number);

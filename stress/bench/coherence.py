@@ -12,6 +12,7 @@ many lines move, and where, and not how long that takes.
 
 import argparse
 import collections
+import itertools
 import json
 import os
 import subprocess
@@ -154,14 +155,14 @@ def main():
     asked = parser.parse_args()
     program = build()
     print("| operation | lines touched | written | fetched | taken |\n|---|--:|--:|--:|--:|")
-    for name in (name for name in OPERATIONS if asked.only in name):
-        for policy in POLICIES:
-            lines = follow(program, OPERATIONS[name], policy, asked.entries, asked.operations)
-            figures = (lines.touched, lines.changed, lines.fetched.total(), lines.taken.total())
-            cells = [f"{figure / lines.operations:.1f}" for figure in figures]
-            print(f"| {name}, `{policy}` | {' | '.join(cells)} |", flush=True)
-            if asked.where:
-                print_where(program, lines, asked.where)
+    names = [name for name in OPERATIONS if asked.only in name]
+    for name, policy in itertools.product(names, POLICIES):
+        lines = follow(program, OPERATIONS[name], policy, asked.entries, asked.operations)
+        figures = (lines.touched, lines.changed, lines.fetched.total(), lines.taken.total())
+        cells = [f"{figure / lines.operations:.1f}" for figure in figures]
+        print(f"| {name}, `{policy}` | {' | '.join(cells)} |", flush=True)
+        if asked.where:
+            print_where(program, lines, asked.where)
 
 
 if __name__ == "__main__":
