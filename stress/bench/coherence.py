@@ -153,6 +153,8 @@ def main():
     parser.add_argument("--entries", type=int, default=10_000)
     parser.add_argument("--operations", type=int, default=10_000)
     asked = parser.parse_args()
+    if min(asked.entries, asked.operations) < 1:
+        parser.error("--entries and --operations must be 1 or more")
     program = build()
     print("| operation | lines touched | written | fetched | taken |\n|---|--:|--:|--:|--:|")
     names = [name for name in OPERATIONS if asked.only in name]
