@@ -23,7 +23,7 @@ use crate::map::{Found, Glance, Map, MapLock, Place};
 use crate::memory::NoMemory;
 use crate::policy::{self, Look, Policy, Recorder, View};
 use crate::reclaim::{Guard, Latch, Retired, pin, pin_briefly};
-use crate::sync::{AtomicU64, LastSet, Ordering, Padded, has_company, last_set, note_set};
+use crate::sync::{AtomicU64, LastSet, Ordering, Padded, is_far, last_set, note_set};
 
 mod change;
 mod walk;
@@ -276,7 +276,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         at_lock: impl Fn() -> bool,
         left: &mut Departures<K, V>,
     ) -> Result<Tried<V>, Q::Error> {
-        let expects_insert = last_set() == LastSet::Inserted && has_company();
+        let expects_insert = last_set() == LastSet::Inserted;
         let (place, mut locked, mut guard) = self.lock_at(query, expects_insert, left)?;
         let now = now();
         let number = place.as_ref().map(Place::number);
@@ -304,6 +304,9 @@ impl<K: Reference, V: Reference> Shard<K, V> {
             self.note_replaced(live.entry, old, left);
             note_set(if self.can_expire.is_set(&guard) { LastSet::Other } else { LastSet::Replaced });
             return Ok(Ok((Written::Done, now)));
+        }
+        if place.is_none() && !expects_insert && is_far(locked.len()) {
+            self.prefetch_insert(query.hash(), &mut locked, &guard);
         }
         let mut change = self.change(&mut locked, budget, now, left);
         if !budget.fits(write.weight) {
@@ -358,9 +361,9 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         Ok(removed.map(|departure| departure.value().clone()))
     }
 
-    /// Asks ahead for what a newcomer, and who must leave for it, will change: mostly another thread has written it last,
-    /// and one after the other these lines would take longer than all else.
-    #[inline]
+    /// Asks ahead for what a newcomer, and who must leave for it, will change, where that is far: one after the other
+    /// these lines would take longer than all else.
+    #[inline(never)]
     fn prefetch_insert(&self, hash: u64, locked: &mut MapLock<'_, K, V, State>, guard: &Guard) {
         self.map.prefetch_slot(hash, guard);
         locked.prefetch_number(guard);
@@ -382,7 +385,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         left: &mut Departures<K, V>,
     ) -> Result<LockedAt<'a, K, V>, Q::Error> {
         let (mut locked, guard) = self.map.lock_unpinned();
-        if expects_insert {
+        if expects_insert && is_far(locked.len()) {
             self.prefetch_insert(query.hash(), &mut locked, &guard);
         }
         let place = match self.map.glance(query, &guard) {

@@ -53,23 +53,8 @@ mod threads {
         std::sync::atomic::fence(Ordering::SeqCst);
     }
 
-    /// Asks for the cache line of what is to be written soon, which another core may have: so it comes while other things
-    /// are done. By the instruction itself, since `core::arch` asks for a line to be read, unless a build is for
-    /// processors of the feature alone; one without it does nothing here.
-    #[inline(always)]
-    pub(crate) fn prefetch_write<T>(place: &T) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: it changes no memory and no register.
-        unsafe {
-            std::arch::asm!(
-                "prefetchw [{}]",
-                in(reg) std::ptr::from_ref(place),
-                options(nostack, preserves_flags, readonly)
-            );
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = place;
-    }
+    /// Entries of one shard of several, of which each takes some 70 bytes, that outgrow the caches of most cores.
+    pub(crate) const FAR: usize = 1 << 15;
 
     pub(crate) type Readers = &'static AtomicUsize;
 
@@ -313,8 +298,9 @@ mod gil {
     /// There is nobody to be ordered against.
     pub(crate) fn full_fence() {}
 
-    /// No other core has it.
-    pub(crate) fn prefetch_write<T>(_place: &T) {}
+    /// Entries, of which each takes some 70 bytes, that outgrow the caches of most cores. To ask ahead for what they need is
+    /// dearer than to wait for it with 100,000 of them, and cheaper with 300,000.
+    pub(crate) const FAR: usize = 1 << 18;
 
     /// The lock costs nothing, so nobody needs to know.
     pub(crate) fn last_set() -> LastSet {
@@ -427,6 +413,24 @@ mod real {
     pub(crate) use std::thread;
     pub(crate) use std::thread_local;
 
+    /// Asks for the cache line of what is to be written soon and [is far](super::is_far): so it comes while other things
+    /// are done. By the instruction itself, since `core::arch` asks for a line to be read, unless a build is for
+    /// processors of the feature alone; one without it does nothing here.
+    #[inline(always)]
+    pub(crate) fn prefetch_write<T>(place: &T) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: it changes no memory and no register.
+        unsafe {
+            std::arch::asm!(
+                "prefetchw [{}]",
+                in(reg) std::ptr::from_ref(place),
+                options(nostack, preserves_flags, readonly)
+            );
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = place;
+    }
+
     /// The id of this thread. The standard library counts references of the thread each time that it is asked.
     #[inline]
     pub(crate) fn thread_id() -> thread::ThreadId {
@@ -522,6 +526,13 @@ pub(crate) enum LastSet {
 
 /// Whether one thread is let in at a time, so that between two looks nothing happens unless a user's code runs.
 pub(crate) const ONE_AT_A_TIME: bool = cfg!(all(moka_gil, not(moka_loom)));
+
+/// Whether what a shard of so many entries touches has mostly to be waited for: another core wrote it last, or there is too
+/// much of it for this one's caches.
+#[inline]
+pub(crate) fn is_far(entries: usize) -> bool {
+    has_company() || entries >= FAR
+}
 
 /// What a thread adds to the readers. The bit below is for the only one, while it lets no other in.
 #[cfg(any(not(moka_gil), moka_loom))]

@@ -24,7 +24,7 @@
 
 use crate::lists::Lists;
 use crate::memory::NoMemory;
-use crate::sync::{has_company, prefetch_write};
+use crate::sync::{is_far, prefetch_write};
 
 use super::sketch::Sketch;
 use super::uses::{self, Uses};
@@ -117,6 +117,16 @@ impl Regions {
         }
     }
 
+    /// Asks ahead for the rest of it, once the entries that tell it have come.
+    #[inline(never)]
+    fn prefetch_victim(&self, view: &impl View) {
+        for head in self.heads() {
+            let hash = view.hash(head);
+            self.sketch.prefetch(hash);
+            view.prefetch_leaving(hash);
+        }
+    }
+
     /// The heads of the window and of probation: one of them is the next to leave, mostly.
     fn heads(&self) -> impl Iterator<Item = u32> {
         [window_list(self.low), Probation as usize].into_iter().filter_map(|list| self.lists.front(list))
@@ -195,13 +205,8 @@ impl Regions {
 
     /// Takes out the entry that should leave next; never `keep`. `None` if no other has a weight.
     pub fn victim(&mut self, keep: Option<u32>, view: &impl View) -> Option<u32> {
-        if has_company() {
-            // The rest of what `prefetch` is for: by now the entries that tell it have come.
-            for head in self.heads() {
-                let hash = view.hash(head);
-                self.sketch.prefetch(hash);
-                view.prefetch_leaving(hash);
-            }
+        if is_far(self.live()) {
+            self.prefetch_victim(view);
         }
         let is_over = self.weights[Window as usize] > self.window_share;
         let candidate = if is_over { self.oldest_of_window(keep, view) } else { None };

@@ -36,6 +36,9 @@ pub(crate) fn wait_a_while<T>(condition: &Condvar, locked: MutexGuard<'_, T>, ho
 /// Nothing that a model could see.
 pub(crate) fn prefetch_write<T>(_place: &T) {}
 
+/// More than a model has.
+pub(crate) const FAR: usize = 1 << 15;
+
 #[derive(Default)]
 pub(crate) struct Padded<T>(pub T);
 
