@@ -348,16 +348,12 @@ mod mutex {
 
         #[cold]
         fn wait(&self) -> Locked<'_, T> {
-            for look in 0..LOOKS {
-                for _ in 0..1 << look.min(MOST_PAUSES) {
-                    std::hint::spin_loop();
+            for look in 0..LOOKS + LOOKS_AFTER_OTHERS {
+                if look < LOOKS {
+                    (0..1 << look.min(MOST_PAUSES)).for_each(|_| std::hint::spin_loop());
+                } else {
+                    yield_now();
                 }
-                if let Some(locked) = self.try_lock() {
-                    return locked;
-                }
-            }
-            for _ in 0..LOOKS_AFTER_OTHERS {
-                yield_now();
                 if let Some(locked) = self.try_lock() {
                     return locked;
                 }
