@@ -3,10 +3,12 @@
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # What is slow to make and may be kept between runs, outside the tree.
 CACHE=${MOKA_PY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/moka_py}
-# The interpreters that the wheel serves. Those of MUST are made where they are missing, those of MAY
-# join where they are there already.
-MUST=(3.13 3.13t)
-MAY=(3.12 3.14 3.14t)
+# The interpreters that the wheel serves. Those of MUST are provided if they are missing. Those of MAY join if they are
+# found.
+MUST=(3.13 3.13t 3.14 3.15)
+MAY=(3.12 3.14t 3.15t)
+# If only an older patch release than this is found, ci/python provides a newer one.
+declare -A WANTED_PATCH=([3.13]=15 [3.14]=10 [3.15]=2)
 # Tools from PyPI, each pinned here and nowhere else.
 BUILD_TOOLS=(maturin==1.16.0 wheel==0.48.0)
 # What the README installs with, besides pip.
