@@ -71,9 +71,9 @@ fn replace(
     plain: &Kept,
 ) -> PyResult<()> {
     let class = py.get_type::<Moka>();
-    let python_name = name.to_str()?;
+    let python_name = name.to_string_lossy();
     // Release: pairs with the Acquire in `call_plain`.
-    plain.store(class.getattr(python_name)?.into_ptr(), Ordering::Release);
+    plain.store(class.getattr(&*python_name)?.into_ptr(), Ordering::Release);
     // The interpreter keeps a pointer to it for as long as it runs.
     let definition = Box::leak(Box::new(ffi::PyMethodDef {
         ml_name: name.as_ptr(),
@@ -85,7 +85,7 @@ fn replace(
     let method = unsafe { ffi::PyDescr_NewMethod(class.as_type_ptr(), definition) };
     // SAFETY: a new reference, or null with an error set.
     let method = unsafe { Bound::from_owned_ptr_or_err(py, method) }?;
-    class.setattr(python_name, method)
+    class.setattr(&*python_name, method)
 }
 
 /// The cache and the arguments of a call without names.
