@@ -7,6 +7,11 @@ CACHE=${MOKA_PY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/moka_py}
 # found.
 MUST=(3.13 3.13t 3.14 3.15)
 MAY=(3.12 3.14t 3.15t)
+# For the free-threaded builds of these no interpreter can be provided: the extension is compiled for them, and hosted
+# runners test it.
+NOT_HERE=(3.14 3.15)
+# Systems that the extension is compiled for without running there.
+TARGETS=(x86_64-pc-windows-gnu aarch64-unknown-linux-gnu aarch64-apple-darwin)
 # If only an older patch release than this is found, ci/python provides a newer one.
 declare -A WANTED_PATCH=([3.13]=15 [3.14]=10 [3.15]=2)
 # Tools from PyPI, each pinned here and nowhere else.
@@ -130,12 +135,17 @@ hide_paths() {
   export CARGO_BUILD_RUSTFLAGS="$flags --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}/registry/src=crates"
 }
 
-# Prints a virtual environment for VERSION which holds the tools named after it. It is made once for each
+# Prints the path of an interpreter: VERSION, or oldest-VERSION for the oldest patch release that can be had.
+interpreter() {
+  if [[ $1 == oldest-* ]]; then "$ROOT/ci/python" --oldest "${1#oldest-}"; else "$ROOT/ci/python" "$1"; fi
+}
+
+# Prints a virtual environment for an interpreter which holds the tools named after it. It is made once for each
 # list of tools, and no step changes it afterwards.
 tool_venv() {
   local version=$1 python key venv
   shift
-  python=$("$ROOT/ci/python" "$version")
+  python=$(interpreter "$version") || return
   key=$(printf '%s\n' "$python" "$("$python" -VV)" "$@" | sha256sum | cut -c1-12)
   venv=$CACHE/venv/$version-$key
   mkdir -p "$CACHE/venv"
@@ -149,10 +159,10 @@ tool_venv() {
   echo "$venv"
 }
 
-# Makes the virtual environment DIR anew, of VERSION, with what the further arguments tell pip to install.
+# Makes the virtual environment DIR anew, of an interpreter, with what the further arguments tell pip to install.
 fresh_venv() {
   local dir=$1 version=$2
   shift 2
   rm -rf "$dir"
-  "$("$ROOT/ci/python" "$version")" -m venv "$dir" && "$dir/bin/python" -m pip install -q "$@" >&2
+  "$(interpreter "$version")" -m venv "$dir" && "$dir/bin/python" -m pip install -q "$@" >&2
 }

@@ -78,10 +78,30 @@ check_workflows() {
 
 clippy_core() { with_target core cargo clippy --locked --all-targets -- -D warnings; }
 
+# The extension for an interpreter that is here.
 clippy_python() {
   local python
-  python=$("$ROOT/ci/python" "$1") || return
-  PYO3_PYTHON=$python with_target "clippy-$1" cargo clippy --locked --features python -- -D warnings
+  python=$("$ROOT/ci/python" "$1") && clippy_extension "$1" "$("$lint/bin/python" ci/sources.py "$python")" "PYO3_PYTHON=$python"
+}
+
+# clippy_other NAME VERSION FLAGS [TARGET]: the extension for an interpreter or a system that is not here. What PyO3 asks an
+# interpreter for comes from a file.
+clippy_other() {
+  local name=$1 version=$2 flags=$3 target=${4:-} config=$ROOT/target/pyo3-$1.txt more=() sources=$ROOT
+  printf '%s\n' implementation=CPython "version=$version" shared=true abi3=false pointer_width=64 "build_flags=$flags" >"$config"
+  if [ "$version" = 3.15 ]; then sources=$("$lint/bin/python" -c 'import sys; sys.path[:0] = ["ci"]; import sources; print(sources.make_copy())'); fi
+  if [ -n "$target" ]; then
+    more=(--target "$target")
+    if have rustup; then rustup target add "$target" || return; fi
+  fi
+  clippy_extension "$name" "$sources" "PYO3_CONFIG_FILE=$config" "${more[@]}"
+}
+
+# clippy_extension NAME SOURCES VARIABLE [ARGUMENT...]
+clippy_extension() {
+  local name=$1 sources=$2 variable=$3
+  shift 3
+  with_target "clippy-$name" env -C "$sources" "$variable" cargo clippy --locked --features python "$@" -- -D warnings
 }
 
 clippy_models() {
@@ -101,6 +121,47 @@ check_pyright() {
   PYRIGHT_PYTHON_IGNORE_WARNINGS=1 "$lint/bin/python" -m pyright --pythonpath "$lint/bin/python" tests/typing
 }
 
+# Where what is tested on an interpreter is installed.
+environment() { echo "$ROOT/target/test-$1"; }
+
+# install_wheel INTERPRETER WHEEL TOOLS: the wheel in a new environment, and beside it the tools of an environment that holds them.
+install_wheel() {
+  local venv
+  venv=$(environment "$1")
+  fresh_venv "$venv" "$1" "$2" || return
+  "$3/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+    >"$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tools.pth"
+}
+
+# Imports the package that is installed in a folder, with no warning and the GIL as the build has it.
+smoke() {
+  (cd target && "$1/bin/python" -I -W error - <<'PY'
+import sys, sysconfig
+from collections.abc import MutableMapping
+import moka_py
+
+assert moka_py.__file__.startswith(sys.prefix), moka_py.__file__
+free_threaded = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+assert getattr(sys, "_is_gil_enabled", lambda: True)() is not free_threaded
+cache = moka_py.Moka(2, ttl=60)
+cache["key"] = "value"
+assert dict(cache.items()) == {"key": "value"} and isinstance(cache, MutableMapping)
+assert moka_py.cached()(len)("four") == 4
+print(sys.version, moka_py.VERSION)
+PY
+  )
+}
+
+# test_wheel INTERPRETER WHEEL: the steps that install the wheel there and run all tests.
+test_wheel() {
+  local interpreter=$1 wheel=$2 more=() tools
+  [[ $interpreter == *t ]] || more=("${GIL_TEST_TOOLS[@]}")
+  tools=$(tool_venv "$interpreter" "${TEST_TOOLS[@]}" "${more[@]}")
+  step "install, $interpreter" install_wheel "$interpreter" "$wheel" "$tools"
+  step "import, $interpreter" smoke "$(environment "$interpreter")"
+  step "pytest, $interpreter" run_tests "$(environment "$interpreter")" 1500
+}
+
 # run_tests ENVIRONMENT SECONDS: the tests of the package that is installed there, in so many seconds.
 run_tests() {
   timeout --foreground -s INT -k 30 "$2" "$1/bin/python" -P -m pytest -n 2 -q --tb=short --import-mode=importlib \
@@ -118,7 +179,9 @@ quick_steps() {
   step "rustfmt" cargo fmt --check -- --color never
   step "clippy, core" clippy_core
   step "clippy, models" clippy_models
-  for version in "${MUST[@]}"; do step "clippy, python feature, $version" clippy_python "$version"; done
+  for version in "${MUST[@]}"; do step "clippy, extension, $version" clippy_python "$version"; done
+  for version in "${NOT_HERE[@]}"; do step "clippy, extension, ${version}t" clippy_other "${version}t" "$version" Py_GIL_DISABLED; done
+  for target in "${TARGETS[@]}"; do step "clippy, extension, $target" clippy_other "$target" 3.13 "" "$target"; done
   step "ruff check" "$lint/bin/ruff" check --output-format concise .
   step "ruff format" "$lint/bin/ruff" format --check .
   step "mypy --strict" check_types

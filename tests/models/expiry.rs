@@ -98,7 +98,7 @@ fn a_value_that_is_replaced_takes_its_own_deadline() {
 
 #[test]
 fn an_old_value_does_not_get_the_deadline_of_a_new_one() {
-    model(3, || {
+    model(2, || {
         let world = empty();
         world.set_for(1, 10, TTL, 0);
         world.advance(TTL - 1);
@@ -148,7 +148,7 @@ fn a_time_to_idle_of_a_former_value_does_not_come_back() {
 
 #[test]
 fn a_use_puts_the_end_off_and_does_not_bring_it_back() {
-    model(3, || {
+    model(2, || {
         let world = empty();
         world.set_for(1, 10, 0, TTL);
         world.advance(TTL / 2);
@@ -166,7 +166,7 @@ fn a_use_puts_the_end_off_and_does_not_bring_it_back() {
 
 #[test]
 fn two_uses_leave_the_later_one() {
-    model(3, || {
+    model(2, || {
         let world = empty();
         world.set_for(1, 10, 0, TTL);
         world.advance(TTL / 4);
