@@ -21,6 +21,7 @@ from pathlib import Path
 
 import profdata
 from check_wheel import CHECKS, ROOT
+from sources import sources
 
 DIST = ROOT / "dist"
 PYPROJECT = ROOT / "pyproject.toml"
@@ -50,10 +51,10 @@ def tools(name: str) -> list[str]:
     return shlex.split(found[1])
 
 
-def run(*command: str | Path, **variables: str) -> None:
-    """Runs a command in the project's folder."""
+def run(*command: str | Path, folder: Path = ROOT, **variables: str) -> None:
+    """Runs a command in a folder, which is the project's unless given."""
     print("+", *command, flush=True)
-    subprocess.run(list(map(str, command)), check=True, cwd=ROOT, env=os.environ | variables)
+    subprocess.run(list(map(str, command)), check=True, cwd=folder, env=os.environ | variables)
 
 
 def environment(folder: Path, python: str, *packages: str | Path) -> Path:
@@ -86,7 +87,8 @@ def make_wheel(scratch: Path, pythons: list[str]) -> None:
     flags = " ".join([*config["build"]["rustflags"], f"--remap-path-prefix={crates}=crates"])
     for number, python in enumerate(pythons):
         maturin = ("-m", "maturin", "build", "--release", "--locked", *by_profile, "--interpreter", python)
-        run(build, *maturin, "--out", scratch / f"part-{number}", CARGO_BUILD_RUSTFLAGS=flags, PATH=path)
+        out = ("--out", scratch / f"part-{number}")
+        run(build, *maturin, *out, folder=sources(python), CARGO_BUILD_RUSTFLAGS=flags, PATH=path)
     run(build, "ci/merge_wheels.py", DIST, *scratch.glob("part-*/*.whl"))
     (wheel,) = DIST.glob("*.whl")
     for check in CHECKS:

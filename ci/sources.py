@@ -1,8 +1,8 @@
 """Prints the folder to build the extension from for an interpreter: `sources.py PYTHON`.
 
-PyO3 0.28 is the last that serves CPython 3.13t, PyO3 0.29 the first that serves 3.15, and a lock file holds one of them. So
-for CPython 3.15 and later the folder is a copy of the project, in target/, whose Cargo.lock is ci/pyo3-0.30.lock. For any
-other interpreter it is the project's own folder.
+PyO3 0.28 is the last version that serves CPython 3.13t, PyO3 0.29 the first one that serves 3.15, and a lock file holds
+one of them. For CPython 3.15 and later the folder is a copy of the project, in target/, whose Cargo.lock is
+ci/pyo3-0.30.lock. For any other interpreter it is the project's own folder.
 """
 
 import shutil
