@@ -33,6 +33,8 @@ BENCH_PEERS=(--no-deps cachebox==6.2.10 cachetools==8.0.2 theine==2.0.0 theine-c
   lru-dict==1.4.1 async-lru==2.4.0)
 # Of cachebox, the last with a wheel for CPython 3.13t.
 BENCH_PEERS_FREE_THREADED=("${BENCH_PEERS[@]/cachebox==6.2.10/cachebox==6.1.1}")
+# Of the peers, those that have a wheel for CPython 3.15.
+BENCH_PEERS_315=(--no-deps cachebox==6.2.10 cachetools==8.0.2 typing-extensions==4.16.0 async-lru==2.4.0)
 CHART_TOOLS=(matplotlib==3.11.2)
 HIT_RATIO_PEERS=(cachebox==6.2.10 theine==2.0.0 matplotlib==3.11.2)
 MOKA_PY_OF_PYPI=moka-py==0.5.0

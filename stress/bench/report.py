@@ -40,6 +40,11 @@ THREADS = (1, 2, 8)
 COLUMNS = 4
 
 
+def version(result):
+    """The interpreter of a result as ci/python names it: 3.13, 3.13t."""
+    return ".".join(result["python"].split(".")[:2]) + "t" * result["free_threaded"]
+
+
 def title(result):
     return f"CPython {result['python']}" + (", free-threaded" if result["free_threaded"] else ", GIL")
 
@@ -120,20 +125,21 @@ def draw(folder, results, suffix):
     matplotlib.use("agg")
     matplotlib.rcParams["svg.hashsalt"] = "moka_py"
     folder.mkdir(parents=True, exist_ok=True)
-    draw_costs(folder / f"costs{suffix}", results, pyplot)
-    for result in results:
-        name = "threads_free_threaded" if result["free_threaded"] else "threads_gil"
-        draw_threads(folder / f"{name}{suffix}", result, pyplot)
+    draw_costs(folder / f"costs{suffix}", list(results.values()), pyplot)
+    # A chart of threads for each build, of its oldest version.
+    for free_threaded, name in ((False, "threads_gil"), (True, "threads_free_threaded")):
+        for result in [result for result in results.values() if result["free_threaded"] is free_threaded][:1]:
+            draw_threads(folder / f"{name}{suffix}", result, pyplot)
 
 
 def gather(results):
-    """One result for each build, of files that may have a part each."""
-    builds = {}
+    """One result for each interpreter, of files that may have a part each, by version."""
+    whole = {}
     for result in results:
-        first = builds.setdefault(result["free_threaded"], result)
+        first = whole.setdefault(version(result), result)
         if first is not result:
             first["rows"] += result["rows"]
-    return [builds[free_threaded] for free_threaded in sorted(builds)]
+    return dict(sorted(whole.items()))
 
 
 def main():
@@ -145,10 +151,9 @@ def main():
     options = parser.parse_args()
     results = gather(json.loads(path.read_text()) for path in options.results)
     if options.targets:
-        builds = {result["free_threaded"]: result for result in results}
-        if any(result["scale"] != "full" for result in results):
+        if any(result["scale"] != "full" for result in results.values()):
             print("Measured at a smaller scale than the targets are for.\n")
-        print("\n".join(targets.lines(builds.get(False), builds.get(True))))
+        print("\n".join(targets.lines(results)))
     if options.charts:
         draw(options.charts, results, ".png" if options.png else ".svg")
 

@@ -106,7 +106,7 @@ def of_both_builds():
             base = row if DICT in gil.rows.get(row, {}) else "get, hit, int"
             return free.ratio(row, OURS, DICT, base) / gil.ratio(row, OURS, DICT, base)
 
-        yield Target(f"3.13t, one thread, {row}: ratio to dict, to that with the GIL", 1.5, compare)
+        yield Target(f"one thread, {row}: ratio to dict, to that with the GIL", 1.5, compare)
 
 
 def of_threads():
@@ -173,19 +173,23 @@ def judge(target, *figures):
     )
 
 
-def lines(gil=None, free=None):
-    """The table for the results there are: of the build with the GIL, of the free-threaded one."""
-    gil, free = (Figures(result) if result else None for result in (gil, free))
+def lines(results):
+    """The table for results by version, such as 3.13 and 3.13t."""
+    figures = {version: Figures(result) for version, result in results.items()}
     yield "| target | limit | measured | met |"
     yield "|---|--:|--:|---|"
-    if gil:
-        yield from (judge(target, gil) for target in of_one_thread())
-    if gil and free:
-        yield from (judge(target, gil, free) for target in of_both_builds())
-    if free:
-        yield from (judge(target, free) for target in of_threads())
-    for name, figures in (("3.13", gil), ("3.13t", free)):
-        if figures:
-            for target in of_memory_and_pauses():
-                target.what = f"{name}: {target.what}"
-                yield judge(target, figures)
+
+    def judge_each(version, wanted, *measured):
+        for target in wanted:
+            target.what = f"{version}: {target.what}"
+            yield judge(target, *measured)
+
+    for version, own in figures.items():
+        if not version.endswith("t"):
+            yield from judge_each(version, of_one_thread(), own)
+            continue
+        if gil := figures.get(version.removesuffix("t")):
+            yield from judge_each(version, of_both_builds(), gil, own)
+        yield from judge_each(version, of_threads(), own)
+    for version, own in figures.items():
+        yield from judge_each(version, of_memory_and_pauses(), own)
