@@ -14,6 +14,8 @@
 //! | `earliest` | a writer: its shard's `next_due`, full fence, then a minimum here | a call, Relaxed | a late look is as good as an earlier call |
 //! | | maintenance: AcqRel swap to the least `next_due`, full fence, then looks at all `next_due` again | | either side of the two fences sees the other, so no deadline is forgotten |
 
+use std::time::Duration;
+
 use crate::config::Config;
 use crate::departure::{Departure, Departures};
 use crate::entry::{Lifetime, NEVER, Reference};
@@ -128,12 +130,12 @@ where
         value
     }
 
-    /// How many nanoseconds the entry of a key has still to live. It is no use.
+    /// The time that the entry of a key has left. It does not count as a use.
     pub fn expires_in<Q: Lookup<K>>(
         &self,
         query: &Q,
         left: &mut Departures<K, V>,
-    ) -> Result<Option<u64>, Q::Error> {
+    ) -> Result<Option<Duration>, Q::Error> {
         match self.shards.of(query.hash()) {
             Some(shard) => shard.expires_in(query, &self.clock, left),
             None => Ok(None),

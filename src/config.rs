@@ -3,9 +3,6 @@
 use crate::entry::Lifetime;
 use crate::policy::Kind;
 
-/// The longest duration that ends, in nanoseconds: 73 years. A longer one outlives the clock.
-pub const LONGEST: u64 = u64::MAX / 8;
-
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
     /// The most that the weights of all entries may add up to.

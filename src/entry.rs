@@ -61,7 +61,8 @@ impl<K, V> Default for Entry<K, V> {
 
 const _: () = assert!(size_of::<Entry<Box<u8>, Box<u8>>>() == 4 * size_of::<AtomicU64>());
 
-/// The durations an entry is written with, in nanoseconds; 0 is none.
+/// The durations an entry is written with, in nanoseconds, or as [`word_of_nanos`](crate::word_of_nanos) has long ones; 0
+/// is none.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Lifetime {
     pub ttl: u64,

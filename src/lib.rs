@@ -69,10 +69,10 @@ mod sync;
 mod tally;
 
 pub use cache::{Cache, Cursor, Failure, Stored};
-pub use config::{Config, LONGEST};
+pub use config::Config;
 pub use departure::{Cause, Departure, Departures};
 pub use entry::{Lifetime, Reference};
-pub use expiry::Clock;
+pub use expiry::{Clock, word_of_nanos};
 pub use lookup::Lookup;
 pub use policy::Kind;
 #[cfg(all(debug_assertions, not(moka_gil), not(moka_loom)))]

@@ -11,7 +11,10 @@
 //! | all | the value first, then Release here, `end` last | Acquire here, `end` first, then the value | a reader that sees a new deadline sees the new value |
 //! | `used_at` | Relaxed, a maximum, by a reader | Acquire | a use is an instant and nothing else |
 
+use std::time::Duration;
+
 use crate::entry::{Lifetime, NEVER};
+use crate::expiry::{end_of, left_of};
 use crate::memory::NoMemory;
 use crate::sync::{AtomicU64, OnceLock, Ordering, Zeroed, zeroed_atomics};
 
@@ -20,8 +23,6 @@ const WHOSE: u64 = (1 << WHOSE_BITS) - 1;
 const NOBODYS: u64 = 0;
 const CACHES: u64 = 1;
 const ITS_OWN: u64 = 2;
-/// The first instant that has no place in a word: 146 years. What would end there or later does not end.
-const END_OF_TIME: u64 = u64::MAX >> WHOSE_BITS;
 
 /// The lives of the entries of a chunk. Instants are nanoseconds of the cache's clock.
 pub(crate) struct Lives {
@@ -105,13 +106,22 @@ impl LifeAt<'_> {
         }
     }
 
+    /// The time that the entry has left, 0 after its deadline; `None` if it has none.
+    pub fn time_left(&self, now: u64) -> Option<Duration> {
+        // Acquire: as in `deadline`.
+        let end = self.end().load(Ordering::Acquire);
+        let by_write = (end >> WHOSE_BITS != 0).then(|| left_of(now, 0, end >> WHOSE_BITS));
+        let by_use = match self.tti(end) {
+            0 => None,
+            tti => Some(left_of(now, self.used_at().load(Ordering::Acquire), tti)),
+        };
+        by_write.into_iter().chain(by_use).min()
+    }
+
     /// Begins anew, with the deadline that it returns. The memory of a time to idle of its own was reserved.
     #[inline]
     pub fn begin(&self, now: u64, lifetime: Lifetime) -> u64 {
-        let expires_at = match now.saturating_add(lifetime.ttl) {
-            at if lifetime.ttl > 0 && at < END_OF_TIME => at,
-            _ => 0,
-        };
+        let expires_at = if lifetime.ttl == 0 { 0 } else { end_of(now, lifetime.ttl) };
         let whose = self.lives.whose(lifetime);
         // Release: pairs with the Acquire in `deadline`; the value was written before.
         self.used_at().store(now, Ordering::Release);
@@ -140,6 +150,7 @@ impl LifeAt<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Clock, word_of_nanos};
 
     const TTI: u64 = 7;
 
@@ -172,11 +183,27 @@ mod tests {
     }
 
     #[test]
-    fn what_outlives_the_clock_does_not_end() {
-        assert_eq!(begun(10, lifetime(u64::MAX, 0)).at(1).deadline(), NEVER);
-        assert_eq!(begun(10, lifetime(END_OF_TIME - 10, 0)).at(1).deadline(), NEVER);
-        assert_eq!(begun(10, lifetime(END_OF_TIME - 11, 0)).at(1).deadline(), END_OF_TIME - 1);
-        assert_eq!(begun(10, lifetime(0, u64::MAX - 3)).at(1).deadline(), NEVER);
+    fn what_outlives_the_clock_has_a_deadline_too() {
+        let millennium = word_of_nanos(1_000 * 31_557_600 * 1_000_000_000);
+        for (ttl, tti) in [(millennium, 0), (0, millennium), (millennium, millennium)] {
+            let lives = begun(10, lifetime(ttl, tti));
+            let deadline = lives.at(1).deadline();
+            assert!(deadline >= Clock::END && deadline != NEVER);
+            let left = lives.at(1).time_left(1_000_010).expect("there is a deadline");
+            assert!(Duration::from_secs(31_557_600_000).abs_diff(left) < Duration::from_millis(2));
+        }
+    }
+
+    #[test]
+    fn what_is_left_is_the_sooner_of_both() {
+        let left =
+            |now, ttl, tti| begun(10, lifetime(ttl, tti)).at(1).time_left(now).map(|left| left.as_nanos());
+        assert_eq!(left(10, 0, 0), None);
+        assert_eq!(left(12, 5, 0), Some(3));
+        assert_eq!(left(12, 9, TTI), Some(5));
+        assert_eq!(left(12, 5, Clock::END + 1), Some(3));
+        assert_eq!(left(12, Clock::END + 1, 4), Some(2));
+        assert_eq!(left(99, 5, 4), Some(0));
     }
 
     #[test]

@@ -14,6 +14,8 @@
 //! - `known`: a live entry is known to the policy, and filed if it has a deadline; no other number is.
 //! - `told`: the shard's earliest deadline is told ([`Shard::next_due`]) before its lock is free.
 
+use std::time::Duration;
+
 use crate::config::Config;
 use crate::departure::{Cause, Departures};
 use crate::entry::{Entry, Lifetime, NEVER, Reference};
@@ -200,21 +202,20 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         value
     }
 
-    /// How long the entry of a key has still to live, in nanoseconds; `None` if there is none or no end.
+    /// The time that the entry of a key has left; `None` if there is none or no end.
     pub fn expires_in<Q: Lookup<K>>(
         &self,
         query: &Q,
         clock: &Clock,
         left: &mut Departures<K, V>,
-    ) -> Result<Option<u64>, Q::Error> {
+    ) -> Result<Option<Duration>, Q::Error> {
         let mut guard = pin();
         let since = left.mark();
         let Some(place) = self.map.find(query, &mut guard, left, since)? else { return Ok(None) };
-        let deadline = self.map.deadline(place.number(), &guard);
-        if deadline == NEVER {
-            return Ok(None);
-        }
-        Ok(deadline.checked_sub(clock.now()).filter(|&rest| rest > 0))
+        let life = self.map.found(place.number(), &guard).life();
+        // A cache where nothing can expire reads no clock.
+        let deadline = life.filter(|life| life.deadline() != NEVER);
+        Ok(deadline.and_then(|life| life.time_left(clock.now())).filter(|left| !left.is_zero()))
     }
 
     /// Puts another value in the place of a key's, where that needs neither a user's code nor the lock; else hands it back.

@@ -105,13 +105,14 @@ def test_duration_of_the_cache_that_is_not_positive(kind, duration):
 @pytest.mark.parametrize("kind", ["ttl", "tti"])
 @pytest.mark.parametrize("duration", OUT_OF_RANGE, ids=lambda duration: repr(duration)[:30])
 def test_duration_of_the_cache_that_is_out_of_range(kind, duration):
-    with pytest.raises(ValueError, match=exactly(f"{kind} must be at most 1,000 years, got {duration!r}")):
+    text = f"{kind} must be at most 1,000 years (out of range), got {duration!r}"
+    with pytest.raises(ValueError, match=exactly(text)):
         Moka(10, **{kind: duration})
 
 
 @pytest.mark.parametrize("duration", [1 << 20_000, -(1 << 20_000)], ids=["long", "negative"])
 def test_duration_of_any_length_has_a_text(duration):
-    rule = "at most 1,000 years" if duration > 0 else "positive and finite"
+    rule = "at most 1,000 years (out of range)" if duration > 0 else "positive and finite"
     with pytest.raises(ValueError, match=exactly(f"ttl must be {rule}")):
         Moka(10, ttl=duration)
 
@@ -187,7 +188,10 @@ def _never(*_):
 
 ENTRY_DURATIONS = (
     [(duration, ValueError, f"{{}} must be positive and finite, got {duration!r}") for duration in NOT_POSITIVE]
-    + [(duration, ValueError, f"{{}} must be at most 1,000 years, got {duration!r}") for duration in OUT_OF_RANGE]
+    + [
+        (duration, ValueError, f"{{}} must be at most 1,000 years (out of range), got {duration!r}")
+        for duration in OUT_OF_RANGE
+    ]
     + [
         (duration, TypeError, "{} must be a number of seconds or a timedelta, got " + name_of(duration))
         for duration in NO_DURATION

@@ -7,6 +7,7 @@ import pytest
 from helpers import AT_ONCE, CLOCKS_DIFFER, MISSING, Events, contents
 
 from moka_py import Moka
+from moka_py._moka_py import _ManualClock
 
 SHORT = 0.05
 
@@ -338,7 +339,59 @@ def test_tiny_duration_is_a_duration(tiny):
 def test_long_duration_is_a_duration(long):
     cache = _with("a", ttl=long, tti=long)
     assert cache.get("a") == 1
-    assert cache.expires_in("a") is None, "it outlives the clock"
+    assert cache.expires_in("a") == pytest.approx(86400 * 365 * 999, abs=120)
+
+
+YEAR = 365.25 * 86400
+YEAR_NANOS = 31_557_600 * 10**9
+
+
+@pytest.mark.parametrize("years", [72, 74, 143, 145, 292, 585, 900, 1000])
+@pytest.mark.parametrize("kind", ["ttl", "tti"])
+def test_expires_in_of_a_long_duration_is_the_seconds_left(kind, years):
+    with _ManualClock() as clock:
+        cache = Moka(10, **{kind: years * YEAR})
+        entries = Moka(10)
+    cache["a"] = 1
+    entries.set("a", 1, **{kind: years * YEAR})
+    for one in (cache, entries):
+        assert one.expires_in("a") == pytest.approx(years * YEAR, abs=1e-5)
+    clock.advance(10 * YEAR_NANOS)
+    for one in (cache, entries):
+        assert one.expires_in("a") == pytest.approx((years - 10) * YEAR, abs=1e-3)
+        assert one["a"] == 1
+        left = years * YEAR if kind == "tti" else (years - 10) * YEAR
+        assert one.expires_in("a") == pytest.approx(left, abs=1e-3)
+
+
+def test_the_sooner_of_two_long_deadlines_is_told():
+    with _ManualClock() as clock:
+        cache = Moka(10, ttl=900 * YEAR, tti=800 * YEAR)
+    cache["a"] = 1
+    cache.set("b", 1, ttl=500 * YEAR)
+    cache.set("c", 1, ttl=950 * YEAR, tti=999 * YEAR)
+    cache.set("d", 1, tti=30)
+    left = [cache.expires_in(key) for key in "abcd"]
+    assert left == pytest.approx([800 * YEAR, 500 * YEAR, 800 * YEAR, 30], abs=1e-5)
+    clock.advance(140 * YEAR_NANOS)
+    assert cache["a"] == 1 and "d" not in cache
+    assert [cache.expires_in(key) for key in "abcd"] == [
+        pytest.approx(760 * YEAR, abs=1e-3),
+        pytest.approx(360 * YEAR, abs=1e-3),
+        pytest.approx(660 * YEAR, abs=1e-3),
+        None,
+    ]
+
+
+def test_the_clock_of_tests_does_not_go_beyond_its_end():
+    with _ManualClock() as clock:
+        cache = Moka(10, ttl=100 * YEAR)
+    cache["a"] = 1
+    for nanos in (2**62, 2**64 - 1):
+        with pytest.raises(OverflowError, match=f"nanos must keep the clock below 144 years, got {nanos} at 0"):
+            clock.advance(nanos)
+    clock.advance(100 * YEAR_NANOS)
+    assert "a" not in cache
 
 
 def test_get_with_of_a_miss_takes_durations():

@@ -6,6 +6,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use super::span::COARSE;
+
 #[derive(Clone, Default)]
 pub enum Clock {
     #[default]
@@ -20,6 +22,9 @@ struct Process {
 }
 
 impl Clock {
+    /// The first instant that no clock shows, after almost 144 years.
+    pub const END: u64 = COARSE;
+
     /// The instant of now. Never 0, and never before one that this thread has seen.
     #[inline]
     pub fn now(&self) -> u64 {

@@ -6,6 +6,9 @@
 
 mod clock;
 mod deadline_queue;
+mod span;
 
 pub use clock::Clock;
 pub(crate) use deadline_queue::{BATCH, DeadlineQueue};
+pub use span::word_of_nanos;
+pub(crate) use span::{end_of, left_of};

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
@@ -32,9 +33,15 @@ impl ManualClock {
     }
 
     /// Moves it on.
-    fn advance(&self, nanos: u64) {
-        // Relaxed: who shares it with other threads tells them by means of his own.
-        self.0.fetch_add(nanos, Ordering::Relaxed);
+    fn advance(&self, nanos: u64) -> PyResult<()> {
+        let advanced = |now: u64| now.checked_add(nanos).filter(|&now| now < Clock::END - 1);
+        // Relaxed: a program that shares the clock between threads orders their calls.
+        match self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, advanced) {
+            Ok(_) => Ok(()),
+            Err(now) => Err(PyOverflowError::new_err(format!(
+                "nanos must keep the clock below 144 years, got {nanos} at {now}"
+            ))),
+        }
     }
 
     fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {

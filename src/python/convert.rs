@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{IntoPyDict, PyDelta, PyDeltaAccess, PyFloat, PyInt, PyIterator, PyString, PyType};
 
-use crate::{Kind, LONGEST};
+use crate::{Clock, Kind, word_of_nanos};
 
 const NANOS: f64 = 1e9;
 /// From here on all floats are whole, 52 days in nanoseconds.
@@ -16,7 +16,7 @@ const MOST_SECONDS: f64 = 1000.0 * 365.25 * 86_400.0;
 /// A duration as the core takes it and as the user gave it.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Duration {
-    /// Nanoseconds; 0 is none.
+    /// Nanoseconds, as [`Lifetime`](crate::Lifetime) has them; 0 is none.
     pub nanos: u64,
     pub seconds: Option<f64>,
 }
@@ -55,7 +55,7 @@ pub(crate) fn duration(name: &str, value: Option<&Bound<'_, PyAny>>) -> PyResult
         Some(nanos) => Ok(Duration { nanos, seconds: Some(seconds) }),
         None => {
             let is_long = seconds.is_finite() && seconds > 0.0;
-            let rule = if is_long { "at most 1,000 years" } else { "positive and finite" };
+            let rule = if is_long { "at most 1,000 years (out of range)" } else { "positive and finite" };
             Err(PyValueError::new_err(broken(name, rule, value)))
         }
     }
@@ -69,7 +69,7 @@ fn broken(name: &str, rule: &str, value: &Bound<'_, PyAny>) -> String {
     }
 }
 
-/// The nanoseconds of a duration in seconds, if it is one.
+/// The nanoseconds of a duration in seconds, if it is one; of a long one the word that stands for them.
 pub(crate) fn nanos(seconds: f64) -> Option<u64> {
     if !(seconds > 0.0 && seconds <= MOST_SECONDS) {
         return None;
@@ -78,11 +78,10 @@ pub(crate) fn nanos(seconds: f64) -> Option<u64> {
     Some(if nanos < WHOLE {
         // `f64::round` is a call on most processors that the wheel is for.
         ((nanos + 0.5) as u64).max(1)
-    } else if nanos < LONGEST as f64 {
+    } else if nanos < Clock::END as f64 {
         nanos as u64
     } else {
-        // What outlives the clock never ends.
-        0
+        word_of_nanos(nanos as u128)
     })
 }
 

@@ -194,8 +194,8 @@ impl Moka {
     /// Return the seconds that key has still to live, or None.
     fn expires_in(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Option<f64>> {
         let query = self.key(key)?;
-        let nanos = self.call(py, |left| self.core.expires_in(&query, left))?;
-        Ok(nanos.map(|nanos| nanos as f64 / 1e9))
+        let left = self.call(py, |left| self.core.expires_in(&query, left))?;
+        Ok(left.map(|left| left.as_secs_f64()))
     }
 
     /// The most that the weights of all entries may add up to.

@@ -4,6 +4,8 @@
 //! that are due leave in a call, and (with `TinyLfu`) which one the capacity costs. There the model checks that
 //! the choice was a lawful one, and follows it.
 
+use std::time::Duration;
+
 use moka_py::{Cause, Config, Kind, Lifetime, Stored};
 
 use crate::support::{
@@ -329,7 +331,10 @@ impl Run {
                 let expected = self.model.find(key).map(|at| self.model.items[at].deadline());
                 let expected = expected.filter(|&deadline| deadline != u64::MAX);
                 let left = subject.call(|left| subject.cache.expires_in(&self.plain(key), left));
-                assert_eq!(left, Ok(expected.map(|deadline| deadline - self.model.now)));
+                assert_eq!(
+                    left,
+                    Ok(expected.map(|deadline| Duration::from_nanos(deadline - self.model.now)))
+                );
             }
             Op::Settle => self.settle(),
             Op::Clear => self.clear(),

@@ -15,6 +15,7 @@ pub type TestCache = Cache<Key, Value, Error>;
 pub const MICRO: u64 = 1_000;
 pub const MILLI: u64 = 1_000_000;
 pub const SECOND: u64 = 1_000_000_000;
+pub const YEAR: u64 = 31_557_600 * SECOND;
 
 /// Counts what is alive.
 #[derive(Clone, Default)]
@@ -324,8 +325,13 @@ impl Subject {
         self.call(|left| self.cache.weight(left))
     }
 
-    pub fn expires_in(&self, id: u64) -> Option<u64> {
+    pub fn time_left(&self, id: u64) -> Option<Duration> {
         self.call(|left| self.cache.expires_in(&self.query(id), left)).expect("plain keys do not fail")
+    }
+
+    /// The same in nanoseconds.
+    pub fn expires_in(&self, id: u64) -> Option<u64> {
+        self.time_left(id).map(|left| left.as_nanos() as u64)
     }
 
     /// Keys and values by iteration, in the order of the keys.
