@@ -1,5 +1,6 @@
 from collections.abc import Callable, Hashable, ItemsView, Iterable, Iterator, KeysView, MutableMapping, ValuesView
 from datetime import timedelta
+from types import GenericAlias
 from typing import Any, Generic, Literal, Protocol, Self, final, overload, type_check_only
 
 from typing_extensions import TypeVar, disjoint_base
@@ -38,8 +39,11 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
     An exception of a key's `__hash__` or `__eq__`, of the weigher or of an initializer comes out of the call that
     met it, and the cache is as before. An unhashable key is a `TypeError` in every method that takes a key.
 
-    `Moka[str, int]` is `Moka` itself. A cache equals only itself, and can be hashed, weakly referenced and
-    subclassed, but neither copied nor pickled (`TypeError`).
+    `Moka[str, int]` is an alias, as `dict[str, int]` is, and makes a cache too. A cache equals only itself, and can be
+    hashed, weakly referenced and subclassed, but neither copied nor pickled (`TypeError`).
+
+    A subclass may have an `__init__` with other arguments, which calls `super().__init__` with those of the cache. If
+    it does not, an insert raises RuntimeError, unless the arguments of the subclass are those of a cache themselves.
     """
 
     def __new__(
@@ -78,7 +82,7 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
         OverflowError that is also a ValueError.
         """
 
-    # What `__new__` reads; a subclass may pass its arguments on.
+    # A subclass with an `__init__` of its own passes arguments on to this one. Else it does nothing.
     def __init__(
         self,
         capacity: int,
@@ -88,8 +92,8 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
         policy: _Policy = "tiny_lfu",
         weigher: Callable[[_K, _V], int] | None = None,
     ) -> None: ...
-    def __class_getitem__(cls, _parameters: Any) -> type[Moka[Any, Any]]:
-        """Return the class itself, so that `Moka[str, int](100)` makes a cache."""
+    def __class_getitem__(cls, parameters: Any, /) -> GenericAlias:
+        """Return an alias of the class, so that `Moka[str, int](100)` makes a cache."""
 
     @property
     def capacity(self) -> int:

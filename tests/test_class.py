@@ -1,8 +1,13 @@
 """What kind of object a cache is: its constructor, attributes, identity, subclasses, and what it refuses."""
 
+import contextlib
 import copy
 import inspect
 import pickle
+import re
+import threading
+import types
+import typing
 import weakref
 from collections.abc import MutableMapping
 from datetime import timedelta
@@ -107,8 +112,36 @@ def test_repr_of_a_cache_in_itself_ends():
     assert isinstance(repr(cache), str)
 
 
-def test_generic_alias_is_the_class():
-    assert Moka[str, int] is Moka
+def test_parameters_of_the_class_can_be_asked_for():
+    alias = Moka[int, str]
+    assert type(alias) is types.GenericAlias
+    assert (typing.get_origin(alias), typing.get_args(alias)) == (Moka, (int, str))
+    assert alias == Moka[int, str] and hash(alias) == hash(Moka[int, str]) and alias != Moka[int, int]
+    assert repr(alias) == "moka_py.Moka[int, str]"
+    assert typing.get_args(Moka[int]) == (int,)
+    assert pickle.loads(pickle.dumps(alias)) == alias
+
+
+def test_alias_makes_a_cache():
+    cache = Moka[int, str](10, ttl=5)
+    assert type(cache) is Moka
+    assert (cache.capacity, cache.ttl) == (10, 5.0)
+    with pytest.raises(TypeError, match="capacity must be an int, got str"):
+        Moka[int, str]("10")
+
+
+def test_type_variables_of_a_subclass_are_replaced():
+    Key = typing.TypeVar("Key")
+
+    class ByText(Moka[str, Key]):
+        pass
+
+    alias = Moka[str, Key]
+    assert alias.__parameters__ == (Key,)
+    assert alias[int] == Moka[str, int]
+    assert types.get_original_bases(ByText) == (alias,)
+    assert typing.get_origin(ByText[int]) is ByText
+    assert type(ByText[int](10)) is ByText
 
 
 def test_weak_reference_dies_with_the_cache():
@@ -165,6 +198,187 @@ def test_subclass_passes_arguments_on_in_init():
 
     cache = Counting(10, ttl=5)
     assert (cache.capacity, cache.ttl, cache.misses) == (10, 5.0, 0)
+
+
+def test_subclass_with_other_arguments():
+    class Named(Moka):
+        def __init__(self, capacity, name):
+            super().__init__(capacity, ttl=5)
+            self.name = name
+
+    for cache in (Named(10, "a"), Named(capacity=10, name="a")):
+        assert (cache.capacity, cache.ttl, cache.name) == (10, 5.0, "a")
+        cache["key"] = "value"
+        assert cache["key"] == "value" and len(cache) == 1
+
+
+def test_subclass_that_computes_its_capacity():
+    class Doubled(Moka[str, int]):
+        def __init__(self, capacity, policy="lru"):
+            super().__init__(2 * capacity, policy=policy)
+
+    cache = Doubled(10)
+    assert (cache.capacity, cache.policy) == (20, "lru")
+    assert Doubled(10, "tiny_lfu").policy == "tiny_lfu"
+
+
+def test_subclass_of_a_subclass_with_other_arguments():
+    class Hundred(Moka):
+        def __init__(self, name):
+            super().__init__(100)
+            self.name = name
+
+    class Weighed(Hundred):
+        def __init__(self):
+            super().__init__("weighed")
+
+    class Plain(Hundred):
+        pass
+
+    assert (Weighed().capacity, Weighed().name) == (100, "weighed")
+    assert (Plain("plain").capacity, Plain("plain").name) == (100, "plain")
+
+
+def test_subclass_that_stops_short_of_the_constructor():
+    class Short(Moka):
+        def __init__(self, name):
+            self.name = name
+
+    cache = Short("a")
+    text = "must call super().__init__(capacity, ...)"
+    inserts = [
+        lambda: cache.set("key", 1),
+        lambda: cache.set("key", 1, ttl=5),
+        lambda: cache.__setitem__("key", 1),
+        lambda: cache.setdefault("key", 1),
+        lambda: cache.get_with("key", lambda: 1),
+        lambda: cache.set_many({"key": 1}),
+        lambda: cache.update(key=1),
+    ]
+    for insert in inserts:
+        with pytest.raises(RuntimeError, match=re.escape(text)):
+            insert()
+    assert (cache.get("key"), "key" in cache, list(cache), len(cache)) == (None, False, [], 0)
+    assert (cache.remove("key"), cache.expires_in("key"), cache.capacity) == (None, None, 0)
+    assert cache.stats().inserts == 0 and "Short" in repr(cache)
+    cache.clear(), cache.run_pending_tasks()
+    with pytest.raises(KeyError):
+        cache.popitem()
+    Moka.__init__(cache, 10)
+    cache["key"] = 1
+    assert (cache["key"], cache.capacity) == (1, 10)
+
+
+def test_constructor_of_a_cache_that_is_made_changes_nothing():
+    class Named(Moka):
+        def __init__(self, name, capacity=10):
+            super().__init__(capacity)
+
+    for cache in (Moka(10), Named("a")):
+        cache["key"] = 1
+        cache.__init__(20)
+        assert (cache.capacity, cache["key"]) == (10, 1)
+
+
+def test_arguments_that_new_can_read_count_until_the_constructor_has_others():
+    class Careless(Moka):
+        def __init__(self, capacity, ttl=None):
+            pass
+
+    class Late(Moka):
+        def __init__(self, capacity):
+            self["early"] = 1
+            super().__init__(2 * capacity)
+
+    assert (Careless(10, ttl=5).capacity, Careless(10, ttl=5).ttl) == (10, 5.0)
+    cache = Late(10)
+    assert (cache.capacity, list(cache)) == (20, [])
+
+
+def test_wrong_arguments_that_a_subclass_passes_on():
+    class Named(Moka):
+        def __init__(self, capacity, name, **options):
+            super().__init__(capacity, **options)
+
+    with pytest.raises(ValueError, match="capacity must be at least 0, got -1"):
+        Named(-1, "a")
+    with pytest.raises(ValueError, match="ttl must be positive and finite, got 0"):
+        Named(1, "a", ttl=0)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'maxsize'"):
+        Named(1, "a", maxsize=1)
+    with pytest.raises(TypeError, match="name"):
+        Named(1)
+
+
+def test_subclass_with_its_own_new_alone():
+    class Ten(Moka):
+        def __new__(cls, name):
+            cache = super().__new__(cls, 10)
+            cache.name = name
+            return cache
+
+    assert (Ten("a").capacity, Ten("a").name) == (10, "a")
+
+
+def test_instance_made_by_new_alone():
+    with pytest.raises(TypeError, match="capacity"):
+        Moka.__new__(Moka)
+    assert Moka.__new__(Moka, 10).capacity == 10
+
+    class Named(Moka):
+        def __init__(self, name):
+            super().__init__(10)
+
+    cache = Named.__new__(Named)
+    assert (len(cache), cache.get("key")) == (0, None)
+    with pytest.raises(RuntimeError, match="the cache was not made"):
+        cache["key"] = 1
+    with pytest.raises(TypeError, match="pickle"):
+        pickle.dumps(cache)
+
+
+@pytest.mark.parametrize("is_made", [True, False])
+def test_cycle_through_a_subclass_with_its_own_constructor_is_collected(is_made):
+    class Node(Moka):
+        def __init__(self, capacity, name):
+            self.early = self
+            if is_made:
+                super().__init__(capacity, eviction_listener=lambda *_, node=self: node.name)
+                self["self"] = self
+            self.name = name
+
+    reference = weakref.ref(Node(10, "a"))
+    collect()
+    assert reference() is None
+
+
+@pytest.mark.parametrize("argument", [50, "no capacity"])
+def test_threads_use_a_cache_while_it_is_made(argument):
+    class Shared(Moka):
+        def __init__(self, _argument):
+            barrier = threading.Barrier(4)
+            threads = [threading.Thread(target=run, args=(self, barrier)) for run in (use, use, make, make)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+
+    def use(cache, barrier):
+        barrier.wait(30)
+        for number in range(200):
+            with contextlib.suppress(RuntimeError):
+                cache.set(number, object())
+            cache.get(number)
+            cache.pop(number - 2, None)
+            len(cache)
+
+    def make(cache, barrier):
+        barrier.wait(30)
+        Moka.__init__(cache, 30)
+
+    for _ in range(20):
+        cache = Shared(argument)
+        assert cache.capacity == 30 and len(cache) <= 30
 
 
 def test_subclass_of_the_generic_alias():

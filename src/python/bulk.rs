@@ -7,10 +7,10 @@ use pyo3::types::PyDict;
 
 use super::convert;
 use super::interpreter::Deeper;
-use super::moka::Moka;
+use super::moka::CacheState;
 use crate::Cursor;
 
-pub(super) fn get_many<'py>(cache: &Moka, keys: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
+pub(super) fn get_many<'py>(cache: &CacheState, keys: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
     let _deeper = Deeper::enter(keys.py())?;
     let found = PyDict::new(keys.py());
     for key in convert::iterable("keys", "an iterable", keys)? {
@@ -22,7 +22,7 @@ pub(super) fn get_many<'py>(cache: &Moka, keys: &Bound<'py, PyAny>) -> PyResult<
     Ok(found)
 }
 
-pub(super) fn remove_many(cache: &Moka, keys: &Bound<'_, PyAny>) -> PyResult<usize> {
+pub(super) fn remove_many(cache: &CacheState, keys: &Bound<'_, PyAny>) -> PyResult<usize> {
     let _deeper = Deeper::enter(keys.py())?;
     let mut removed = 0;
     for key in convert::iterable("keys", "an iterable", keys)? {
@@ -34,7 +34,7 @@ pub(super) fn remove_many(cache: &Moka, keys: &Bound<'_, PyAny>) -> PyResult<usi
 
 /// The predicate is asked with nothing held, and what it was not asked about is not removed: an entry that got another
 /// value meanwhile stays.
-pub(super) fn remove_if(cache: &Moka, predicate: &Bound<'_, PyAny>) -> PyResult<usize> {
+pub(super) fn remove_if(cache: &CacheState, predicate: &Bound<'_, PyAny>) -> PyResult<usize> {
     let py = predicate.py();
     let _deeper = Deeper::enter(py)?;
     let core = cache.core();

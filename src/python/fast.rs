@@ -24,7 +24,7 @@ use smallvec::SmallVec;
 
 use super::arguments::Given;
 use super::convert;
-use super::moka::{AtOnce, Moka};
+use super::moka::{AtOnce, CacheState, Moka};
 use super::object::{self, Object};
 use crate::Lifetime;
 
@@ -113,7 +113,7 @@ unsafe fn read_call<'a>(
 /// - `called`.
 #[inline(always)]
 unsafe fn find(
-    at_once: impl FnOnce(&Moka, &Bound<'_, PyAny>) -> Option<Option<Object>>,
+    at_once: impl FnOnce(&CacheState, &Bound<'_, PyAny>) -> Option<Option<Object>>,
     plain: &Kept,
     slf: *mut ffi::PyObject,
     arguments: *const *mut ffi::PyObject,
@@ -191,7 +191,7 @@ unsafe extern "C" fn get(
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     // SAFETY: `called`.
-    unsafe { find(Moka::glance, &PLAIN_GET, slf, arguments, count, names) }
+    unsafe { find(CacheState::glance, &PLAIN_GET, slf, arguments, count, names) }
 }
 
 /// `Moka.set(key, value, ttl=None, tti=None)`.
@@ -229,7 +229,7 @@ unsafe extern "C" fn remove(
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     // SAFETY: `called`.
-    unsafe { find(Moka::remove_at_once, &PLAIN_REMOVE, slf, arguments, count, names) }
+    unsafe { find(CacheState::remove_at_once, &PLAIN_REMOVE, slf, arguments, count, names) }
 }
 
 /// `Moka.get_with(key, initializer, ttl=None, tti=None)`.

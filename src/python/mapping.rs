@@ -11,7 +11,7 @@ use pyo3::types::{PyDict, PyType};
 
 use super::convert;
 use super::interpreter::Deeper;
-use super::moka::Moka;
+use super::moka::{CacheState, Moka};
 use crate::Cursor;
 use crate::sync::Lock;
 
@@ -125,7 +125,7 @@ pub(crate) fn view(cache: Bound<'_, Moka>, part: Part) -> PyResult<Bound<'_, PyA
 
 /// Sets each pair of a mapping, of an iterable of pairs, and of keywords, in this order.
 pub(crate) fn update<'py>(
-    cache: &Moka,
+    cache: &CacheState,
     other: &Fallback<'py>,
     keywords: Option<&Bound<'py, PyDict>>,
 ) -> PyResult<()> {

@@ -1,22 +1,22 @@
 //! The class `Moka`, as Python sees it. Its full documentation, with types, is in `_moka_py.pyi`.
 
-use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
 
-use pyo3::exceptions::{PyKeyError, PyTypeError};
+use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyTypeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
 use super::bulk;
-use super::clock;
-use super::convert;
-use super::counts::Counts;
+use super::construction::Construction;
+use super::convert::{self, Duration};
 use super::listener::Hook;
 use super::mapping::{self, EntryIterator, Fallback, Part};
-use super::moka::Moka;
+use super::moka::{CacheState, Moka};
 use super::object::Object;
-use crate::seed::Seed;
-use crate::{Cache, Config, Kind, Lifetime};
+use crate::{Config, Kind, Lifetime};
 
 fn lifetime(ttl: Option<&Bound<'_, PyAny>>, tti: Option<&Bound<'_, PyAny>>) -> PyResult<Lifetime> {
     let ttl = convert::duration("ttl", ttl)?.nanos;
@@ -27,14 +27,17 @@ fn default_or_none(py: Python<'_>, default: Option<&Bound<'_, PyAny>>) -> Py<PyA
     default.map_or_else(|| py.None(), |default| default.clone().unbind())
 }
 
+/// The arguments of `Moka`, read as PyO3 reads those of a class of that name.
+#[pyclass(name = "Moka", module = "moka_py", frozen)]
+struct Construct(Mutex<Option<CacheState>>);
+
 #[pymethods]
-impl Moka {
+impl Construct {
     #[new]
     #[pyo3(
         signature = (
             capacity, ttl=None, tti=None, eviction_listener=None, policy=Fallback::Missing, weigher=None
-        ),
-        text_signature = "(capacity, ttl=None, tti=None, eviction_listener=None, policy='tiny_lfu', weigher=None)"
+        )
     )]
     fn new(
         capacity: &Bound<'_, PyAny>,
@@ -59,20 +62,72 @@ impl Moka {
             listened: eviction_listener.is_some(),
             ..Config::new(capacity, policy)
         };
-        Ok(Moka {
-            core: Box::new(Cache::new(config, clock::of_new_cache())),
-            seed: Seed::of_process(),
-            counts: Counts::new(),
-            listener: Hook::new(eviction_listener),
-            weigher: Hook::new(weigher),
-            ttl,
-            tti,
-        })
+        let hooks = [eviction_listener, weigher].map(Hook::new);
+        Ok(Construct(Mutex::new(Some(CacheState::new(config, hooks, [ttl, tti])))))
+    }
+}
+
+/// The state of a cache made with these arguments.
+fn construct(
+    py: Python<'_>,
+    args: &Bound<'_, PyTuple>,
+    keywords: Option<&Bound<'_, PyDict>>,
+) -> PyResult<CacheState> {
+    let made = py.get_type::<Construct>().call(args, keywords)?;
+    let state = made.cast_into::<Construct>()?.get().0.lock().ok().and_then(|mut state| state.take());
+    state.ok_or_else(|| PyRuntimeError::new_err("the arguments of Moka were read twice"))
+}
+
+/// The weigher of a cache that `__init__` has not made yet.
+#[pyfunction]
+fn refuse_insert(_key: &Bound<'_, PyAny>, _value: &Bound<'_, PyAny>) -> PyResult<()> {
+    Err(PyRuntimeError::new_err(
+        "the cache was not made: the __init__ of a subclass of Moka must call super().__init__(capacity, ...)",
+    ))
+}
+
+/// The state of a cache that `__init__` has not made yet. It is empty, and an insert raises.
+fn unmade(py: Python<'_>) -> PyResult<CacheState> {
+    let refuse = wrap_pyfunction!(refuse_insert, py)?;
+    let config = Config { weighted: true, ..Config::new(0, Kind::TinyLfu) };
+    let hooks = [Hook::new(None), Hook::new(Some(refuse.as_any()))];
+    Ok(CacheState::new(config, hooks, [Duration::default(); 2]))
+}
+
+#[pymethods]
+impl Moka {
+    /// The arguments are those of `Moka`. Where a subclass overrides `__init__`, they may be of any kind: `__init__` passes
+    /// on what makes the cache, and until then it is what these arguments make, if they make one.
+    #[new]
+    #[classmethod]
+    #[pyo3(
+        signature = (*args, **keywords),
+        text_signature = "(capacity, ttl=None, tti=None, eviction_listener=None, policy='tiny_lfu', weigher=None)"
+    )]
+    fn new(
+        cls: &Bound<'_, PyType>,
+        args: &Bound<'_, PyTuple>,
+        keywords: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Self> {
+        let py = cls.py();
+        let base = py.get_type::<Moka>();
+        let init = intern!(py, "__init__");
+        let is_provisional = !cls.is(&base) && !cls.getattr(init)?.is(&base.getattr(init)?);
+        let state = match construct(py, args, keywords) {
+            Err(error) if is_provisional && convert::is_failure(py, &error) => unmade(py),
+            state => state,
+        };
+        Ok(Moka { made: Construction::new(Arc::new(state?), is_provisional) })
     }
 
-    /// The arguments were read when the object was made. A subclass may pass them on.
-    #[pyo3(signature = (*_args, **_keywords))]
-    fn __init__(&self, _args: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) {}
+    /// Makes the cache where a subclass passes arguments on from its own `__init__`. Else they were read before.
+    #[pyo3(signature = (*args, **keywords))]
+    fn __init__(&self, args: &Bound<'_, PyTuple>, keywords: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
+        if self.made.is_open() {
+            self.made.replace(Arc::new(construct(args.py(), args, keywords)?));
+        }
+        Ok(())
+    }
 
     /// Return the value of key, or default. Counts as a use.
     #[pyo3(signature = (key, default=None))]
@@ -107,12 +162,13 @@ impl Moka {
         ttl: Option<&Bound<'_, PyAny>>,
         tti: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
+        let this = self.made.get();
         convert::callable("initializer", initializer)?;
         let lifetime = lifetime(ttl, tti)?;
-        let query = self.key(key)?;
-        match self.look_up(key.py(), &query)? {
+        let query = this.key(key)?;
+        match this.look_up(key.py(), &query)? {
             Some(value) => Ok(value.into_py()),
-            None => self.load(&query, key, lifetime, false, || initializer.call0()),
+            None => this.load(&query, key, lifetime, false, || initializer.call0()),
         }
     }
 
@@ -124,8 +180,9 @@ impl Moka {
         key: &Bound<'_, PyAny>,
         default: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
-        let query = self.key(key)?;
-        let value = self.call(py, |left| self.core.remove(&query, left))?;
+        let this = self.made.get();
+        let query = this.key(key)?;
+        let value = this.call(py, |left| this.core.remove(&query, left))?;
         Ok(value.map_or_else(|| default_or_none(py, default), Object::into_py))
     }
 
@@ -139,18 +196,21 @@ impl Moka {
 
     /// Return the number of entries.
     fn count(&self, py: Python<'_>) -> usize {
-        self.run(py, |left| self.core.count(left))
+        let this = self.made.get();
+        this.run(py, |left| this.core.count(left))
     }
 
     /// Return the weight of all entries.
     fn weighted_size(&self, py: Python<'_>) -> u64 {
-        self.run(py, |left| self.core.weight(left))
+        let this = self.made.get();
+        this.run(py, |left| this.core.weight(left))
     }
 
     /// Finish what is due: expire entries, and let go of values that have left.
     fn run_pending_tasks(&self, py: Python<'_>) {
-        self.run(py, |left| self.core.expire_all(left));
-        self.core.flush();
+        let this = self.made.get();
+        this.run(py, |left| this.core.expire_all(left));
+        this.core.flush();
     }
 
     /// Return a dict of those keys that have a value. Each counts as a use.
@@ -183,18 +243,21 @@ impl Moka {
 
     /// Return what was counted since the last reset.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.sum_up(py, |weight, count| self.counts.stats(py, weight, count))
+        let this = self.made.get();
+        this.sum_up(py, |weight, count| this.counts.stats(py, weight, count))
     }
 
     /// Count anew.
     pub fn reset_stats(&self, py: Python<'_>) {
-        self.sum_up(py, |_, count| self.counts.reset(count));
+        let this = self.made.get();
+        this.sum_up(py, |_, count| this.counts.reset(count));
     }
 
     /// Return the seconds that key has still to live, or None.
     fn expires_in(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Option<f64>> {
-        let query = self.key(key)?;
-        let left = self.call(py, |left| self.core.expires_in(&query, left))?;
+        let this = self.made.get();
+        let query = this.key(key)?;
+        let left = this.call(py, |left| this.core.expires_in(&query, left))?;
         Ok(left.map(|left| left.as_secs_f64()))
     }
 
@@ -235,14 +298,16 @@ impl Moka {
     }
 
     fn __delitem__(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<()> {
-        let query = self.key(key)?;
-        let value = self.call(py, |left| self.core.remove(&query, left))?;
+        let this = self.made.get();
+        let query = this.key(key)?;
+        let value = this.call(py, |left| this.core.remove(&query, left))?;
         value.map(drop).ok_or_else(|| mapping::key_error(key))
     }
 
     fn __contains__(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let query = self.key(key)?;
-        Ok(self.call(py, |left| self.core.peek(&query, left))?.is_some())
+        let this = self.made.get();
+        let query = this.key(key)?;
+        Ok(this.call(py, |left| this.core.peek(&query, left))?.is_some())
     }
 
     fn __len__(&self, py: Python<'_>) -> usize {
@@ -277,16 +342,18 @@ impl Moka {
     }
 
     fn _peek(&self, py: Python<'_>, key: &Bound<'_, PyAny>, default: Py<PyAny>) -> PyResult<Py<PyAny>> {
-        let query = self.key(key)?;
-        let value = self.call(py, |left| self.core.peek(&query, left))?;
+        let this = self.made.get();
+        let query = this.key(key)?;
+        let value = this.call(py, |left| this.core.peek(&query, left))?;
         Ok(value.map_or(default, Object::into_py))
     }
 
     /// Remove key and return its value, or default; without one, raise KeyError.
     #[pyo3(signature = (key, default=Fallback::Missing), text_signature = "($self, key, default=...)")]
     fn pop(&self, py: Python<'_>, key: &Bound<'_, PyAny>, default: Fallback<'_>) -> PyResult<Py<PyAny>> {
-        let query = self.key(key)?;
-        match self.call(py, |left| self.core.remove(&query, left))? {
+        let this = self.made.get();
+        let query = this.key(key)?;
+        match this.call(py, |left| this.core.remove(&query, left))? {
             Some(value) => Ok(value.into_py()),
             None => default.or_key_error(key),
         }
@@ -294,7 +361,8 @@ impl Moka {
 
     /// Remove some entry and return its key and value; raise KeyError if there is none.
     fn popitem(&self, py: Python<'_>) -> PyResult<(Py<PyAny>, Py<PyAny>)> {
-        match self.run(py, |left| self.core.pop_any(left)) {
+        let this = self.made.get();
+        match this.run(py, |left| this.core.pop_any(left)) {
             Some((key, value)) => Ok((key.into_py(), value.into_py())),
             None => Err(PyKeyError::new_err("popitem(): the cache is empty")),
         }
@@ -308,13 +376,14 @@ impl Moka {
         key: &Bound<'_, PyAny>,
         default: Option<Py<PyAny>>,
     ) -> PyResult<Py<PyAny>> {
-        let query = self.key(key)?;
-        if let Some(value) = self.look_up(py, &query)? {
+        let this = self.made.get();
+        let query = this.key(key)?;
+        if let Some(value) = this.look_up(py, &query)? {
             return Ok(value.into_py());
         }
         let default = default.unwrap_or_else(|| py.None()).into_bound(py);
-        let stored = self.stored(key, &default, Lifetime::default())?;
-        let kept = self.call(py, |left| self.core.set_if_absent(&query, stored, left))?;
+        let stored = this.stored(key, &default, Lifetime::default())?;
+        let kept = this.call(py, |left| this.core.set_if_absent(&query, stored, left))?;
         Ok(kept.map_or_else(|| default.unbind(), Object::into_py))
     }
 
@@ -327,13 +396,14 @@ impl Moka {
         mapping::update(self, &other, keywords)
     }
 
-    /// Moka[K, V] is Moka: the parameters are for type checkers.
+    /// Moka[K, V] is an alias of Moka: the parameters are for type checkers.
     #[classmethod]
     fn __class_getitem__<'py>(
         cls: &Bound<'py, PyType>,
-        _parameters: &Bound<'py, PyAny>,
-    ) -> Bound<'py, PyType> {
-        cls.clone()
+        parameters: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        static ALIAS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        ALIAS.import(cls.py(), "types", "GenericAlias")?.call1((cls, parameters))
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
@@ -361,26 +431,11 @@ impl Moka {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.listener.visit(&visit)?;
-        self.weigher.visit(&visit)?;
-        let mut result = Ok(());
-        self.core.each(|key, value| {
-            for object in key.into_iter().chain([value]) {
-                if result.is_ok() {
-                    result = object.visit(&visit);
-                }
-            }
-        });
-        result
+        self.made.each().try_for_each(|state| state.visit(&visit))
     }
 
     /// The collector takes the cache apart: nobody can reach it, and no listener is told.
     fn __clear__(&self, py: Python<'_>) {
-        self.listener.clear();
-        self.weigher.clear();
-        let Ok(()) = self.empty(py, |this, _, mut left| {
-            this.core.release(&mut left);
-            Ok::<(), Infallible>(())
-        });
+        self.made.each().for_each(|state| state.take_apart(py));
     }
 }

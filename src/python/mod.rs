@@ -8,6 +8,7 @@ mod bulk;
 mod cached;
 mod call;
 mod clock;
+mod construction;
 mod convert;
 mod coroutine;
 mod coroutine_type;

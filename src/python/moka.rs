@@ -4,11 +4,15 @@
 
 use std::convert::Infallible;
 use std::mem::ManuallyDrop;
+use std::ops::Deref;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
+use super::clock;
+use super::construction::Construction;
 use super::convert::{self, Duration};
 use super::counts::Counts;
 use super::end;
@@ -18,7 +22,7 @@ use super::listener::{self, Hook};
 use super::object::Object;
 use super::raised::Raised;
 use crate::seed::Seed;
-use crate::{Cache, Cursor, Departure, Departures, Failure, Lifetime, LoadError, Lookup, Stored};
+use crate::{Cache, Config, Cursor, Departure, Departures, Failure, Lifetime, LoadError, Lookup, Stored};
 
 type Core = Cache<Object, Object, Raised>;
 type Left = Departures<Object, Object>;
@@ -37,8 +41,21 @@ type Left = Departures<Object, Object>;
 /// too. An empty cache is false, and a cache equals only itself.
 #[pyclass(module = "moka_py", frozen, subclass, weakref, mapping)]
 pub(crate) struct Moka {
-    /// Boxed, because CPython aligns objects to 16 bytes and the core asks for whole cache lines.
-    pub(super) core: Box<Core>,
+    pub(super) made: Construction<CacheState>,
+}
+
+impl Deref for Moka {
+    type Target = CacheState;
+
+    #[inline(always)]
+    fn deref(&self) -> &CacheState {
+        self.made.get()
+    }
+}
+
+/// All that a cache is. On the heap, because CPython aligns objects to 16 bytes and the core asks for whole cache lines.
+pub(crate) struct CacheState {
+    pub(super) core: Core,
     pub(super) seed: Seed,
     pub(super) counts: Counts,
     pub(super) listener: Hook,
@@ -84,7 +101,20 @@ fn failure(py: Python<'_>, error: PyErr) -> Failure<Raised> {
     })
 }
 
-impl Moka {
+impl CacheState {
+    /// The state of a new cache: of its listener and weigher, and its ttl and tti.
+    pub fn new(config: Config, [listener, weigher]: [Hook; 2], [ttl, tti]: [Duration; 2]) -> Self {
+        CacheState {
+            core: Cache::new(config, clock::of_new_cache()),
+            seed: Seed::of_process(),
+            counts: Counts::new(),
+            listener,
+            weigher,
+            ttl,
+            tti,
+        }
+    }
+
     pub fn core(&self) -> &Core {
         &self.core
     }
@@ -454,7 +484,34 @@ impl Moka {
     }
 }
 
-impl Drop for Moka {
+impl CacheState {
+    /// Shows the collector each object that it holds.
+    pub fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.listener.visit(visit)?;
+        self.weigher.visit(visit)?;
+        let mut result = Ok(());
+        self.core.each(|key, value| {
+            for object in key.into_iter().chain([value]) {
+                if result.is_ok() {
+                    result = object.visit(visit);
+                }
+            }
+        });
+        result
+    }
+
+    /// Lets go of all that it holds, without a word to the listener. The collector alone can reach it.
+    pub fn take_apart(&self, py: Python<'_>) {
+        self.listener.clear();
+        self.weigher.clear();
+        let Ok(()) = self.empty(py, |this, _, mut left| {
+            this.core.release(&mut left);
+            Ok::<(), Infallible>(())
+        });
+    }
+}
+
+impl Drop for CacheState {
     fn drop(&mut self) {
         let mut cursor = Cursor::default();
         end::drop_contents(|| {
