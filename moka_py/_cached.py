@@ -78,7 +78,7 @@ class CachedFunction(Protocol[P, R_co]):
         ...
 
     def cache_parameters(self) -> dict[str, Any]:
-        """Return what `cached` was given, in a new dict: maxsize, typed, ttl, tti, wait_concurrent and policy."""
+        """Return what `cached` was given, in a new dict with each of its options by name."""
         ...
 
     def cache_invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
@@ -135,6 +135,14 @@ def _adopter(cache: Moka[Any, Any], owners: dict[int, _Owner]) -> Callable[[obje
         return owners.setdefault(place, _Owner(reference))
 
     return adopt
+
+
+def _refuse_descriptor(thing: Any) -> None:
+    """Raises where `cached` is above something that makes a method, a property or the like of a function."""
+    kind = type(thing)
+    if isinstance(thing, staticmethod) or (hasattr(kind, "__get__") and not callable(thing)):
+        name = kind.__name__
+        raise TypeError(f"@cached must be below @{name}, directly above the function, got {name}")
 
 
 def _is(function: Any, test: Callable[[Any], bool]) -> bool:
@@ -204,6 +212,7 @@ def cached(
     `cache_clear`. The result has `cache_info`, `cache_clear`, `cache_parameters`, `cache` (the `Moka`), `__wrapped__`,
     and, for a call with the arguments given, `cache_invalidate` and `cache_contains`, as attributes.
     """
+    _refuse_descriptor(maxsize)
     function, maxsize = (maxsize, 128) if callable(maxsize) else (None, maxsize)
     if maxsize is not None and not isinstance(maxsize, int):
         raise TypeError(f"maxsize must be an int, None or the function to cache, got {type(maxsize).__name__}")
@@ -212,6 +221,8 @@ def cached(
             raise TypeError(f"{name} must be a bool, got {type(flag).__name__}")
     if key is not None and not callable(key):
         raise TypeError(f"key must be callable or None, got {type(key).__name__}")
+    if typed and key is not None:
+        raise ValueError(f"typed must be False if key makes the keys, got typed=True and key={key!r}")
     maxsize = maxsize if maxsize is None else max(maxsize, 0)
     capacity = sys.maxsize if maxsize is None else min(maxsize, sys.maxsize)
     # Complains of a wrong argument here already, before there is a function.
@@ -222,13 +233,17 @@ def cached(
         "ttl": ttl,
         "tti": tti,
         "wait_concurrent": wait_concurrent,
+        "weak_self": weak_self,
         "policy": policy,
+        "weigher": weigher,
+        "key": key,
     }
 
     def decorate(function: Callable[..., Any]) -> Any:
         # Not with the package: many programs need neither this nor asyncio, which take longer to import than all else.
         import inspect
 
+        _refuse_descriptor(function)
         if not callable(function):
             raise TypeError(f"cached needs a callable, got {type(function).__name__}")
         if _is(function, inspect.isgeneratorfunction) or _is(function, inspect.isasyncgenfunction):

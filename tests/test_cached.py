@@ -7,6 +7,7 @@ import functools
 import gc
 import inspect
 import pickle
+import re
 import time
 import weakref
 
@@ -401,11 +402,64 @@ def test_cache_info_counts_and_cache_clear_resets(wait):
 
 def test_cache_parameters_are_a_copy_of_what_was_given():
     ttl = datetime.timedelta(seconds=5)
-    function, _ = recorded(maxsize=3, typed=True, ttl=ttl, tti=2, wait_concurrent=True, policy="lru")
-    expected = {"maxsize": 3, "typed": True, "ttl": ttl, "tti": 2, "wait_concurrent": True, "policy": "lru"}
+    expected = {
+        "maxsize": 3,
+        "typed": True,
+        "ttl": ttl,
+        "tti": 2,
+        "wait_concurrent": True,
+        "weak_self": False,
+        "policy": "lru",
+        "weigher": lambda key, value: 1,
+        "key": None,
+    }
+    function, _ = recorded(**expected)
     assert function.cache_parameters() == expected
     function.cache_parameters()["maxsize"] = 4
     assert function.cache_parameters() == expected
+
+
+def test_cache_parameters_have_each_option():
+    def key(*args):
+        return args
+
+    parameters = recorded(key=key, weak_self=True)[0].cache_parameters()
+    assert list(parameters) == list(inspect.signature(cached).parameters)
+    assert parameters["key"] is key and parameters["weak_self"] is True
+    assert recorded()[0].cache_parameters()["maxsize"] == 128
+
+
+DESCRIPTORS = [
+    classmethod,
+    staticmethod,
+    property,
+    functools.partialmethod,
+    functools.cached_property,
+    functools.singledispatchmethod,
+]
+
+
+@pytest.mark.parametrize("kind", DESCRIPTORS)
+@pytest.mark.parametrize("decorate", [cached, cached(), cached(maxsize=3), cached(wait_concurrent=True)])
+def test_cached_above_what_makes_a_method_says_where_it_belongs(kind, decorate):
+    name = kind.__name__
+    text = f"^@cached must be below @{name}, directly above the function, got {name}$"
+    for function in (lambda self: 1, unused_coroutine):
+        with pytest.raises(TypeError, match=text):
+            decorate(kind(function))
+
+
+async def unused_coroutine(self):
+    return 1
+
+
+@pytest.mark.parametrize("options", [{}, {"wait_concurrent": True}, {"weak_self": True}])
+def test_typed_with_key_is_refused(options):
+    text = f"typed must be False if key makes the keys, got typed=True and key={len!r}"
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        cached(typed=True, key=len, **options)
+    with pytest.raises(ValueError, match="typed must be False"):
+        cached(lambda x: x, True, key=len, **options)
 
 
 def test_cache_is_the_moka_beneath():

@@ -61,12 +61,16 @@ pub(crate) fn duration(name: &str, value: Option<&Bound<'_, PyAny>>) -> PyResult
     }
 }
 
-/// Tells of an argument of the wrong value; without it, where its `repr` fails, as that of a very long int does.
+/// The text of a `ValueError`.
 fn broken(name: &str, rule: &str, value: &Bound<'_, PyAny>) -> String {
-    match value.repr() {
-        Ok(value) => format!("{name} must be {rule}, got {value}"),
-        Err(_) => format!("{name} must be {rule}"),
-    }
+    format!("{name} must be {rule}, got {}", shown(value))
+}
+
+/// A value as an error shows it: by its type if its `repr` fails, as that of a very long int does.
+fn shown(value: &Bound<'_, PyAny>) -> String {
+    value
+        .repr()
+        .map_or_else(|_| format!("an {} too long to print", type_name(value)), |text| text.to_string())
 }
 
 /// The nanoseconds of a duration in seconds, if it is one; of a long one the word that stands for them.
@@ -127,7 +131,7 @@ fn capacity_error(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
 pub(crate) fn policy(value: &Bound<'_, PyAny>) -> PyResult<Kind> {
     let Ok(name) = value.cast::<PyString>() else {
         let what = type_name(value);
-        return Err(PyTypeError::new_err(format!("policy must be a str, got {what}")));
+        return Err(PyTypeError::new_err(format!("policy must be \"tiny_lfu\" or \"lru\", got {what}")));
     };
     match name.to_str() {
         Ok("tiny_lfu") => Ok(Kind::TinyLfu),
@@ -187,8 +191,7 @@ pub(crate) fn weight(value: &Bound<'_, PyAny>) -> PyResult<u32> {
     match value.extract::<u32>() {
         Ok(weight) => Ok(weight),
         Err(_) if value.lt(0)? => {
-            let what = value.repr()?;
-            Err(PyValueError::new_err(format!("weigher must return at least 0, got {what}")))
+            Err(PyValueError::new_err(format!("weigher must return at least 0, got {}", shown(value))))
         }
         Err(_) => Ok(u32::MAX),
     }
