@@ -25,11 +25,14 @@ from moka_py._moka_py import Moka, _cached_function, _Memo, _Owner
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from moka_py._signatures import Kept
+
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 S = TypeVar("S")
+T = TypeVar("T")
 
 
 class CacheInfo(NamedTuple):
@@ -63,12 +66,17 @@ class CachedFunction(Protocol[P, R_co]):
         """Return the result of these arguments, from the cache or by running the function."""
         ...
 
+    # A class method is bound to its class and a method to its instance; else it is a static method, or none.
+    @overload
+    def __get__(  # type: ignore[misc]
+        self: Callable[Concatenate[type[T], Q], S], instance: T | None, owner: type[T], /
+    ) -> CachedMethod[Q, S]: ...
     @overload
     def __get__(self, instance: None, owner: Any = None, /) -> CachedFunction[P, R_co]: ...
     @overload
-    def __get__(
-        self: CachedFunction[Concatenate[Any, Q], S], instance: object, owner: Any = None, /
-    ) -> CachedMethod[Q, S]: ...
+    def __get__(self: Callable[Concatenate[T, Q], S], instance: T, owner: Any = None, /) -> CachedMethod[Q, S]: ...
+    @overload
+    def __get__(self, instance: object, owner: Any = None, /) -> CachedFunction[P, R_co]: ...
     def cache_info(self) -> CacheInfo:
         """Return the hits and misses since the function was made or last cleared, and how full the cache is."""
         ...
@@ -114,6 +122,15 @@ class CachedMethod(Protocol[P, R_co]):
     def cache_contains(self, instance: Any, /, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Say whether there is a result of these arguments of the instance. It is no access."""
         ...
+
+
+# mypy takes it for true.
+MYPY = False
+if TYPE_CHECKING:
+    if MYPY:
+        type _Result[**P, R] = CachedFunction[P, R]
+    else:
+        type _Result[**P, R] = Kept[Callable[P, Any] | Any, R]
 
 
 def _adopter(cache: Moka[Any, Any], owners: dict[int, _Owner]) -> Callable[[object], _Owner]:
@@ -164,7 +181,7 @@ def cached(
     policy: Literal["tiny_lfu", "lru"] = "tiny_lfu",
     weigher: Callable[[Any, Any], int] | None = None,
     key: Callable[..., Hashable] | None = None,
-) -> Callable[[Callable[P, R]], CachedFunction[P, R]]: ...
+) -> Callable[[Callable[P, R]], _Result[P, R]]: ...
 @overload
 def cached[**P, R](
     maxsize: Callable[P, R],
@@ -177,7 +194,7 @@ def cached[**P, R](
     policy: Literal["tiny_lfu", "lru"] = "tiny_lfu",
     weigher: Callable[[Any, Any], int] | None = None,
     key: Callable[..., Hashable] | None = None,
-) -> CachedFunction[P, R]: ...
+) -> _Result[P, R]: ...
 def cached(
     maxsize: Any = 128,
     typed: bool = False,

@@ -46,15 +46,17 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
     it does not, an insert raises RuntimeError, unless the arguments of the subclass are those of a cache themselves.
     """
 
-    def __new__(
-        cls,
+    # A subclass that overrides `__init__` may take any arguments.
+    def __new__(cls, *args: Any, **keywords: Any) -> Self: ...
+    def __init__(
+        self,
         capacity: int,
         ttl: _Duration | None = None,
         tti: _Duration | None = None,
         eviction_listener: Callable[[_K, _V, _Cause], object] | None = None,
         policy: _Policy = "tiny_lfu",
         weigher: Callable[[_K, _V], int] | None = None,
-    ) -> Self:
+    ) -> None:
         """Make an empty cache.
 
         capacity is the most that all entries may weigh together, at least 0. An entry weighs 1 unless there is a
@@ -82,17 +84,7 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
         OverflowError that is also a ValueError.
         """
 
-    # A subclass with an `__init__` of its own passes arguments on to this one. Else it does nothing.
-    def __init__(
-        self,
-        capacity: int,
-        ttl: _Duration | None = None,
-        tti: _Duration | None = None,
-        eviction_listener: Callable[[_K, _V, _Cause], object] | None = None,
-        policy: _Policy = "tiny_lfu",
-        weigher: Callable[[_K, _V], int] | None = None,
-    ) -> None: ...
-    def __class_getitem__(cls, parameters: Any, /) -> GenericAlias:
+    def __class_getitem__(cls, parameters: Any) -> GenericAlias:
         """Return an alias of the class, so that `Moka[str, int](100)` makes a cache."""
 
     @property

@@ -179,3 +179,14 @@ class Counting(Moka[str, int]):
 
 
 assert_type(Counting(10, ttl=5).misses, int)
+
+
+class Named(Moka[int, str]):
+    def __init__(self, capacity: int, name: str) -> None:
+        super().__init__(capacity, ttl=1)
+        self.name = name
+
+
+assert_type(Named(10, "a").get(1), str | None)
+assert_type(Named(10, name="a").name, str)
+assert_type(Moka[int, str](10), Moka[int, str])
