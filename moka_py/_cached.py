@@ -210,7 +210,8 @@ def cached(
     """Keeps the results of a function or coroutine function, like `functools.lru_cache`; also as plain `@cached`.
 
     - `maxsize`: how many results, or how much weight. None is without bound; 0 or less keeps nothing.
-    - `typed`: whether arguments of different types, such as 1 and 1.0, are different calls.
+    - `typed`: whether equal arguments of different types are different calls: False unless given, so `f(1, 2)` and
+      `f(1.0, 2)` are one. `f(1)` and `f(1.0)` are two in any case, as with `lru_cache`.
     - `ttl`, `tti`: how long a result lives after it was computed, and after its last use: seconds or a `timedelta`.
     - `wait_concurrent`: whether calls of one key share one run, its result or its exception. Threads wait for each
       other. Coroutines wait for those of their event loop, which must be asyncio's; the run sees the context variables
@@ -223,11 +224,14 @@ def cached(
     - `policy`: `"tiny_lfu"` or `"lru"`, what leaves when the cache is full.
     - `weigher`: a function of a key, which is opaque, and a result, that returns what it counts toward `maxsize`.
     - `key`: a function of the call's arguments that returns its key, in place of the arguments themselves. With
-      `weak_self` the key is the instance's own.
+      `weak_self` the key is the instance's own. It excludes `typed`.
 
-    Arguments must be hashable. Exceptions and cancellations are not kept, and neither is what began before a
-    `cache_clear`. The result has `cache_info`, `cache_clear`, `cache_parameters`, `cache` (the `Moka`), `__wrapped__`,
-    and, for a call with the arguments given, `cache_invalidate` and `cache_contains`, as attributes.
+    Arguments must be hashable, and count as they are passed: `f(1)` and `f(x=1)` are two entries. All instances of a
+    class share the cache of a method. `@classmethod`, `@staticmethod` and `@property` go above `@cached`.
+
+    Exceptions and cancellations are not kept, and neither is what began before a `cache_clear`. The result has
+    `cache_info`, `cache_clear`, `cache_parameters`, `cache` (the `Moka`), `__wrapped__`, and, for a call with the
+    arguments given, `cache_invalidate` and `cache_contains`, as attributes.
     """
     _refuse_descriptor(maxsize)
     function, maxsize = (maxsize, 128) if callable(maxsize) else (None, maxsize)

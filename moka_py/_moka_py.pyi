@@ -36,6 +36,9 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
     reference. Every method may be called from any thread. There is no background thread: what is due leaves during
     some call, and no call returns an entry past its deadline.
 
+    Copy it by `dict(cache.items())`. `dict(cache)` and `{**cache}` ask for the keys first and for each value after
+    that, so they raise KeyError if an entry leaves in between.
+
     An exception of a key's `__hash__` or `__eq__`, of the weigher or of an initializer comes out of the call that
     met it, and the cache is as before. An unhashable key is a `TypeError` in every method that takes a key.
 
@@ -63,7 +66,8 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
         weigher, so without one it is the number of entries. Memory is taken as entries come, not by the capacity.
 
         ttl is how long an entry lives after it was set, tti how long after it was last set or got; the sooner
-        deadline counts. Both are seconds or a timedelta, positive, at most 1,000 years.
+        deadline counts. Both are seconds or a timedelta, positive, at most 1,000 years. The clock is a steady one,
+        which no change of the date moves. Whether it goes on while the machine is suspended depends on the machine.
 
         eviction_listener(key, value, cause) is called once for each entry that leaves, after the fact, on the
         thread whose call removed it and with no lock held: it may use the cache. The causes are "expired" (past its

@@ -429,6 +429,33 @@ def test_cache_parameters_have_each_option():
     assert recorded()[0].cache_parameters()["maxsize"] == 128
 
 
+def test_which_calls_are_the_same_follows_lru_cache():
+    def returns_another(*args, **keywords):
+        return object()
+
+    for options in ({}, {"typed": True}):
+        for decorate in (cached(**options), functools.lru_cache(**options)):
+            f = decorate(returns_another)
+            is_untyped = not options
+            assert (f(1, 2) is f(1.0, 2)) is (f(1.0, 2) is f(True, 2)) is is_untyped
+            assert f(1) is not f(1.0)
+            assert f((1,)) is f((1.0,))
+            assert f(1) is not f(x=1)
+            assert f(x=1, y=2) is not f(y=2, x=1)
+
+
+def test_instances_share_the_cache_of_a_method():
+    class Service:
+        @cached(maxsize=2, policy="lru")
+        def method(self):
+            return object()
+
+    one, other, third = Service(), Service(), Service()
+    kept = [one.method(), other.method(), third.method()]
+    assert Service.method.cache_info().currsize == 2
+    assert other.method() is kept[1] and one.method() is not kept[0]
+
+
 DESCRIPTORS = [
     classmethod,
     staticmethod,

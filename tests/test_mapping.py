@@ -6,6 +6,7 @@ import pytest
 from helpers import MISSING, Events
 
 from moka_py import Moka
+from moka_py._moka_py import _ManualClock
 
 
 @pytest.fixture
@@ -340,3 +341,19 @@ def test_looking_is_no_access(look):
 @pytest.mark.parametrize("access", ACCESSES.values(), ids=ACCESSES)
 def test_using_is_an_access(access):
     assert _who_stays(access) == ["a", "c"]
+
+
+@pytest.mark.parametrize("copy", [dict, lambda cache: {**cache}], ids=["dict", "display"])
+def test_copy_by_keys_may_miss_an_entry_that_expires_and_one_by_items_does_not(copy):
+    class Slow(Moka):
+        def __getitem__(self, key):
+            clock.advance(10**9)
+            return super().__getitem__(key)
+
+    with _ManualClock() as clock:
+        cache = Slow(10, ttl=1)
+    cache.update(a=1, b=2)
+    assert dict(cache.items()) == {"a": 1, "b": 2}
+    with pytest.raises(KeyError):
+        copy(cache)
+    assert dict(cache.items()) == {}
