@@ -168,3 +168,71 @@ for _ in range(40_000):
 del function
 """
     )
+
+
+# Each makes a key anew: equal to the last one, and another object.
+BUILTIN_KEYS = {
+    "int": "int('9' * 30)",
+    "negative int": "-int('9' * 30)",
+    "tuple": "(int('9' * 30), 'x')",
+    "tuple in a tuple": "((int('9' * 30),), 'x')",
+    "int and float": "(int(2**70), float(2**70))[next(turn) % 2]",
+    "int and float in a tuple": "((int(2**70), float(2**70))[next(turn) % 2],)",
+}
+
+CALLS_WITH_A_BUILTIN_KEY = {
+    "set": "cache.set(key(), 1)",
+    "setitem": "cache[key()] = 1",
+    "get": "cache.get(key())",
+    "remove": "cache.remove(key()); cache.set(key(), 1)",
+    "get_with": "cache.get_with(key(), int)",
+    "get_with after remove": "cache.remove(key()); cache.get_with(key(), int)",
+    "setdefault": "cache.setdefault(key(), 1)",
+    "update": "cache.update([(key(), 1)])",
+    "cached function": "function(key())",
+    "cached function of two": "function(key(), key())",
+    "cached function with a keyword": "function(key(), y=key())",
+    "shared function": "shared(key())",
+    "shared function of two": "shared(key(), key())",
+    "method without its instance": "weak.look(key())",
+}
+
+
+@pytest.mark.parametrize("key", BUILTIN_KEYS.values(), ids=BUILTIN_KEYS)
+def test_key_at_the_recursion_limit_is_stored_once(key):
+    """The interpreter compares ints by a call that fails there; a failure is not "not equal"."""
+    run_script(
+        BEGIN
+        + f"""
+import itertools
+turn = itertools.count()
+sys.setrecursionlimit(1_000_000)
+key = lambda: {key}
+function = cached()(lambda x, y=0: 1)
+shared = cached(wait_concurrent=True)(lambda x, y=0: 1)
+class Weak:
+    @cached(weak_self=True)
+    def look(self, x): return 1
+weak = Weak()
+def deep(call):
+    call()
+    return [*map(deep, (call,))]
+def deep_by_pairs(call):
+    call()
+    return max((1, 2), key=lambda _: deep_by_pairs(call))
+def deep_by_cache(call):
+    call()
+    return own.get_with(next(turn) + 0.5, lambda: deep_by_cache(call))
+for code in {list(CALLS_WITH_A_BUILTIN_KEY.values())!r}:
+    own = Moka(100_000)
+    exec("def call(): " + code)
+    for dive in deep, deep_by_pairs, deep_by_cache:
+        call()
+        no_error_but_this(lambda: dive(call))
+        for each in cache, function.cache, shared.cache, Weak.look.cache:
+            kept = list(each)
+            assert len(each) == len(kept) == each.weighted_size() == len(set(kept)), (code, dive, kept)
+        call()
+check()
+"""
+    )

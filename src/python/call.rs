@@ -191,9 +191,13 @@ fn owner_of(memo: &Memo, given: &Given<'_>) -> Result<Option<*mut ffi::PyObject>
     }
     let mut owner = ptr::null_mut();
     // SAFETY: `attached`; all are live.
-    unsafe { ffi::compat::PyDict_GetItemRef(owners.as_ptr(), place, &mut owner) };
+    let found = unsafe { ffi::compat::PyDict_GetItemRef(owners.as_ptr(), place, &mut owner) };
     // SAFETY: the reference made above.
     unsafe { ffi::Py_DECREF(place) };
+    // The dict compares ints by a call of the interpreter, which fails at the recursion limit.
+    if found < 0 {
+        return Err(ErrorSet);
+    }
     if owner.is_null() {
         // SAFETY: `attached`; both are live.
         owner = unsafe { ffi::PyObject_CallOneArg(adopt.as_ptr(), instance) };

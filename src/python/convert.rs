@@ -105,8 +105,11 @@ pub(crate) fn capacity(value: &Bound<'_, PyAny>) -> PyResult<u64> {
         if !error.is_instance_of::<PyOverflowError>(py) {
             return error;
         }
-        let is_negative = value.lt(0).unwrap_or(false);
-        let rule = if is_negative { "at least 0" } else { "at most 2**64 - 1" };
+        let rule = match value.lt(0) {
+            Ok(true) => "at least 0",
+            Ok(false) => "at most 2**64 - 1",
+            Err(error) => return error,
+        };
         let text = broken("capacity", rule, value);
         match capacity_error(py) {
             Ok(kind) => PyErr::from_type(kind.clone(), text),

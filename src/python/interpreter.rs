@@ -17,12 +17,15 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 /// Raises unless this is the interpreter that imported the module first.
-pub(super) fn claim(_py: Python<'_>) -> PyResult<()> {
+pub(super) fn claim(py: Python<'_>) -> PyResult<()> {
     static FIRST: OnceLock<i64> = OnceLock::new();
     // SAFETY: the thread is attached.
     let interpreter = unsafe { ffi::PyInterpreterState_Get() };
     // SAFETY: it is the current interpreter, so it is alive.
     let number = unsafe { ffi::PyInterpreterState_GetID(interpreter) };
+    if number < 0 {
+        return Err(PyErr::fetch(py));
+    }
     if *FIRST.get_or_init(|| number) == number {
         return Ok(());
     }

@@ -40,6 +40,7 @@ use pyo3::sync::PyOnceLock;
 fn _moka_py(module: &Bound<'_, PyModule>) -> PyResult<()> {
     // Before anything else: another interpreter's module may not even hold the classes, which its collector would mark.
     interpreter::claim(module.py())?;
+    object::check_layout(module.py())?;
     module.add("VERSION", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<moka::Moka>()?;
     module.add_class::<memo::Made>()?;

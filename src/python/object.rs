@@ -115,7 +115,7 @@ pub(crate) fn builtin_eq(stored: &Bound<'_, PyAny>, key: &Bound<'_, PyAny>) -> O
     }
     Some(match Builtin::of(key)? {
         Builtin::Str => str_parts(stored) == str_parts(key),
-        Builtin::Int => int_eq(stored, key),
+        Builtin::Int => return int::equal(stored, key),
         Builtin::Bytes => bytes_of(stored) == bytes_of(key),
         Builtin::Float => float_of(stored) == float_of(key),
     })
@@ -150,7 +150,7 @@ impl Drop for Object {
     }
 }
 
-/// The hash of a key, where that needs no code but the interpreter's own and cannot fail.
+/// The hash of a key, where that needs no code but the interpreter's own.
 #[inline]
 pub(crate) fn known_hash(object: &Bound<'_, PyAny>) -> Option<isize> {
     builtin_hash(object).or_else(|| tuple::known_hash(object))
@@ -164,14 +164,28 @@ pub(crate) fn builtin_hash(object: &Bound<'_, PyAny>) -> Option<isize> {
         Builtin::Int => int::small_hash(object),
         Builtin::Bytes | Builtin::Float => None,
     };
-    Some(seen.unwrap_or_else(|| ask_hash(object)))
+    seen.or_else(|| ask_hash(object))
 }
 
 /// The hash of an exact `str`, `int`, `bytes` or `float`, computed.
+///
+/// None of these hashes allocates or makes a call that counts against the recursion limit. If one fails all the same, the
+/// caller asks the interpreter again, and raises what that raises.
 #[cold]
-fn ask_hash(object: &Bound<'_, PyAny>) -> isize {
-    // SAFETY: `attached`; the hash of these types does not fail.
-    unsafe { ffi::PyObject_Hash(object.as_ptr()) }
+fn ask_hash(object: &Bound<'_, PyAny>) -> Option<isize> {
+    // SAFETY: `attached`; a live object.
+    let hash = unsafe { ffi::PyObject_Hash(object.as_ptr()) };
+    if hash == -1 {
+        // SAFETY: `attached`.
+        unsafe { ffi::PyErr_Clear() };
+        return None;
+    }
+    Some(hash)
+}
+
+/// Raises where the interpreter's ints are not laid out as they are read here.
+pub(super) fn check_layout(py: Python<'_>) -> PyResult<()> {
+    int::check_layout(py)
 }
 
 /// The value of an exact small int.
@@ -245,10 +259,10 @@ fn str_parts<'a>(string: &'a Bound<'_, PyAny>) -> (u32, &'a [u8]) {
 
 fn bytes_of<'a>(bytes: &'a Bound<'_, PyAny>) -> &'a [u8] {
     let bytes = bytes.as_ptr();
-    // SAFETY: an exact bytes.
-    let len = unsafe { ffi::PyBytes_Size(bytes) } as usize;
-    // SAFETY: likewise.
-    let data = unsafe { ffi::PyBytes_AsString(bytes) }.cast::<u8>();
+    // SAFETY: an exact bytes, whose length is a field.
+    let len = unsafe { ffi::Py_SIZE(bytes) } as usize;
+    // SAFETY: likewise; its bytes are a field.
+    let data = unsafe { ffi::PyBytes_AS_STRING(bytes) }.cast::<u8>();
     // SAFETY: bytes have `len` bytes, do not change, and are held by the caller.
     unsafe { slice::from_raw_parts(data, len) }
 }
@@ -256,16 +270,6 @@ fn bytes_of<'a>(bytes: &'a Bound<'_, PyAny>) -> &'a [u8] {
 fn float_of(float: &Bound<'_, PyAny>) -> f64 {
     // SAFETY: an exact float.
     unsafe { ffi::PyFloat_AS_DOUBLE(float.as_ptr()) }
-}
-
-/// Whether two exact ints are equal.
-#[inline]
-fn int_eq(a: &Bound<'_, PyAny>, b: &Bound<'_, PyAny>) -> bool {
-    if let (Some(a), Some(b)) = (int::small(a), int::small(b)) {
-        return a == b;
-    }
-    // SAFETY: `attached`; two exact ints are compared by the interpreter, which can't fail.
-    unsafe { ffi::PyObject_RichCompareBool(a.as_ptr(), b.as_ptr(), ffi::Py_EQ) == 1 }
 }
 
 /// Counting on the free-threaded build, where an object has a count of the thread that made it and one of all others.
@@ -344,34 +348,57 @@ mod shared {
     /// What an object that is made here has for its maker.
     fn me() -> usize {
         if ME.get() == 0 {
-            // SAFETY: `attached`; a new reference, or null.
+            // SAFETY: `attached`; an exception that is set here stays.
+            let raised = unsafe { ffi::PyErr_GetRaisedException() };
+            // SAFETY: `attached`; a new reference, or null with an exception set.
             let made = unsafe { ffi::PyFloat_FromDouble(0.5) };
             if !made.is_null() {
                 ME.set(maker(made).unwrap_or_default());
                 // SAFETY: the reference just made.
                 unsafe { ffi::Py_DECREF(made) };
             }
+            // SAFETY: `attached`; it replaces the exception of a float that had no memory. Then the next drop asks again.
+            unsafe { ffi::PyErr_SetRaisedException(raised) };
         }
         ME.get()
     }
 }
 
-/// Ints of one digit, as CPython 3.12 and later lay them out.
+/// Ints as CPython 3.12 and later lay them out.
+///
+/// They are compared here by their digits. The interpreter's own comparison counts as a call, so it fails at the recursion
+/// limit, where an answer of "not equal" would store a key twice.
 #[cfg(all(Py_3_12, target_pointer_width = "64"))]
 mod int {
+    use std::slice;
+
+    use pyo3::exceptions::PyImportError;
     use pyo3::ffi;
     use pyo3::prelude::*;
 
     #[repr(C)]
     struct Layout {
         head: ffi::PyObject,
-        /// The number of digits from bit 3 on, and in the lowest two bits 1 less the sign.
+        /// The number of digits from bit 3 on, and in the lowest two bits 1 less the sign. Bit 2 says from CPython 3.14 on
+        /// that the interpreter keeps the int for ever, which equal ints may differ in.
         tag: usize,
         digit: u32,
     }
 
-    const ONE_DIGIT: usize = 2 << 3;
+    const DIGITS_SHIFT: u32 = 3;
+    const ONE_DIGIT: usize = 2 << DIGITS_SHIFT;
     const SIGN: usize = 3;
+    const DIGIT_BITS: u32 = 30;
+
+    /// Raises where CPython was configured with digits of another width.
+    pub fn check_layout(py: Python<'_>) -> PyResult<()> {
+        let bits = py.import("sys")?.getattr("int_info")?.getattr("bits_per_digit")?.extract::<u32>()?;
+        if bits == DIGIT_BITS {
+            return Ok(());
+        }
+        let text = format!("moka_py needs a CPython whose ints have digits of {DIGIT_BITS} bits, got {bits}");
+        Err(PyImportError::new_err(text))
+    }
 
     /// The value of an exact int of one digit or none.
     #[inline]
@@ -389,17 +416,46 @@ mod int {
     pub fn small_hash(int: &Bound<'_, PyAny>) -> Option<isize> {
         small(int).map(|value| if value == -1 { -2 } else { value })
     }
+
+    /// Whether two exact ints are equal, which can always be told.
+    #[inline]
+    pub fn equal(a: &Bound<'_, PyAny>, b: &Bound<'_, PyAny>) -> Option<bool> {
+        if let (Some(a), Some(b)) = (small(a), small(b)) {
+            return Some(a == b);
+        }
+        Some(parts(a) == parts(b))
+    }
+
+    /// The sign and the digits of an exact int: equal ints have equal ones, since the highest digit is not 0.
+    fn parts<'a>(int: &'a Bound<'_, PyAny>) -> (usize, &'a [u32]) {
+        let int = int.as_ptr().cast::<Layout>();
+        // SAFETY: an exact int is laid out so and does not change; the caller holds it.
+        let tag = unsafe { (*int).tag };
+        // SAFETY: likewise.
+        let digits = unsafe { &raw const (*int).digit };
+        // SAFETY: so many digits follow each other there.
+        (tag & SIGN, unsafe { slice::from_raw_parts(digits, tag >> DIGITS_SHIFT) })
+    }
 }
 
 #[cfg(not(all(Py_3_12, target_pointer_width = "64")))]
 mod int {
     use pyo3::prelude::*;
 
+    pub fn check_layout(_py: Python<'_>) -> PyResult<()> {
+        Ok(())
+    }
+
     pub fn small(_int: &Bound<'_, PyAny>) -> Option<isize> {
         None
     }
 
     pub fn small_hash(_int: &Bound<'_, PyAny>) -> Option<isize> {
+        None
+    }
+
+    /// The interpreter's comparison may fail, so it is for those to make that hold no lock and can raise.
+    pub fn equal(_a: &Bound<'_, PyAny>, _b: &Bound<'_, PyAny>) -> Option<bool> {
         None
     }
 }
