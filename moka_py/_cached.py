@@ -213,10 +213,11 @@ def cached(
     - `typed`: whether equal arguments of different types are different calls: False unless given, so `f(1, 2)` and
       `f(1.0, 2)` are one. `f(1)` and `f(1.0)` are two in any case, as with `lru_cache`.
     - `ttl`, `tti`: how long a result lives after it was computed, and after its last use: seconds or a `timedelta`.
-    - `wait_concurrent`: whether calls of one key share one run, its result or its exception. Threads wait for each
-      other. Coroutines wait for those of their event loop, which must be asyncio's; the run sees the context variables
-      of its first caller, and is cancelled when its last waiter is. A run that calls itself with its own arguments
-      raises RuntimeError, and so does a circle of runs (in coroutines: of such as await each other directly).
+    - `wait_concurrent`: whether calls of one key share one run, its result or its exception, of which those that
+      waited raise copies. Threads wait for each other. Coroutines wait for those of their event loop, which must be
+      asyncio's; the run sees the context variables of its first caller, and is cancelled when its last waiter is. A run
+      that calls itself with its own arguments raises RuntimeError, and so does a circle of runs (in coroutines: of such
+      as await each other directly).
     - `weak_self`: for a method: whether its instances live only as long as they are used elsewhere. The results of an
       instance leave with it, and two instances are never the same call, even if they are equal. The instance is the
       first positional argument, and must be one that can be weakly referenced. A result or another argument that

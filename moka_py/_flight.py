@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from moka_py._moka_py import _Made, _Memo
+from moka_py._raised import copied
 
 
 async def awaited(awaitable: Awaitable[Any]) -> Any:
@@ -28,8 +29,18 @@ class Flight(asyncio.Task[Any]):
         self._waiters = 0
         self._is_cancelled = False
         self._waits_for: Flight | None = None
-        # Where no waiter is left to see a failure, nobody misses it.
-        self.add_done_callback(lambda flight: flight.cancelled() or flight.exception())
+        self._failure: BaseException | None = None
+        self.add_done_callback(Flight._keep_failure)
+
+    def _keep_failure(self) -> None:
+        """Copy a failure for those of several waiters that did not begin the flight, before the first raises it.
+
+        Of one exception for all of them the traceback would gather their frames.
+        """
+        # To ask for the exception is also what keeps asyncio from reporting one that no waiter is left to see.
+        error = None if self.cancelled() else self.exception()
+        if error is not None and self._waiters > 1:
+            self._failure = copied(error)
 
     def is_open(self, era: int) -> bool:
         return self._era == era and not self._is_cancelled and not self.done()
@@ -38,8 +49,11 @@ class Flight(asyncio.Task[Any]):
         self._is_cancelled = True
         return super().cancel(msg)
 
-    async def join(self) -> Any:
-        """The result of the flight. Cancelling the last waiter cancels the flight, whose end is then awaited."""
+    async def join(self, leads: bool) -> Any:
+        """The result of the flight, which the caller began if it leads.
+
+        Cancelling the last waiter cancels the flight, whose end is then awaited.
+        """
         caller = asyncio.current_task()
         flight: Flight | None = self
         while flight is not None:
@@ -60,6 +74,8 @@ class Flight(asyncio.Task[Any]):
             if isinstance(caller, Flight):
                 caller._waits_for = None
         try:
+            if self._failure is not None and not leads:
+                raise copied(self._failure)
             return await self
         finally:
             # The traceback of a failure holds this frame, and the flight holds the failure.
@@ -97,7 +113,7 @@ def sharer(function: Callable[..., Any]) -> Callable[..., Any]:
                 raise
             memo._miss()
         try:
-            value = await flight.join()
+            value = await flight.join(leads)
         finally:
             del flight
         if not leads:

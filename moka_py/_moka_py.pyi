@@ -140,8 +140,8 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
         """Return the value of the key; if it has none, call initializer(), put its result in and return it.
 
         Of several threads that ask for a key at once, one calls its initializer and the others wait for the result.
-        If it raises, nothing is cached, and the same exception is raised in all of them; on the free-threaded build
-        those that waited raise a copy. (After KeyboardInterrupt and the like only in the one: another takes its place.)
+        If it raises, nothing is cached, and those that waited raise a copy of the exception, so that the traceback of
+        each has its own frames. (After KeyboardInterrupt and the like only the one raises: another takes its place.)
         The waiting can be interrupted by a signal.
 
         A `set`, a removal or a `clear` during the computation wins: the result goes to the callers, but is not

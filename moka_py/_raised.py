@@ -1,17 +1,19 @@
-"""Copies of exceptions, for threads that fail with the exception of another.
+"""Copies of exceptions, for threads and coroutines that fail with the exception of another.
 
-As an exception goes up through the frames of a thread its traceback grows. The free-threaded build of CPython 3.13
-counts references wrongly where threads do that to one object at the same time.
+As an exception goes up through the frames of a waiter its traceback grows. Of one object for all waiters it would
+gather the frames of all. The free-threaded build of CPython 3.13 also counts references wrongly where threads raise one
+object at the same time.
 """
 
 from contextlib import suppress
-from types import GetSetDescriptorType, MemberDescriptorType
+from types import GetSetDescriptorType, MemberDescriptorType, TracebackType
 from typing import Any
 
 _HEAP_TYPE = 1 << 9
 
 # Those of the class itself, whatever a subclass makes of these names. `__suppress_context__` comes after what sets it.
 _DICT = vars(BaseException)["__dict__"]
+_TRACEBACK = vars(BaseException)["__traceback__"]
 _COMMON = [
     vars(BaseException)[name] for name in ("args", "__traceback__", "__context__", "__cause__", "__suppress_context__")
 ]
@@ -45,4 +47,11 @@ def copied(error: Any) -> Any:
                     # A field that is not set may read as None, but one set to None is shown.
                     if value is not None or base.__flags__ & _HEAP_TYPE:
                         field.__set__(copy, value)
+    return copy
+
+
+def copied_at(error: Any, traceback: TracebackType | None) -> Any:
+    """Copy an exception as it was when it had this traceback."""
+    copy = copied(error)
+    _TRACEBACK.__set__(copy, traceback)
     return copy

@@ -7,6 +7,7 @@ import itertools
 
 import pytest
 from cached_helpers import WAIT, Gate, run, settle
+from helpers import assert_raised_for_each
 
 from moka_py import cached
 
@@ -52,7 +53,8 @@ def test_failure_is_shared_and_not_cached():
 
     async def main():
         outcomes = await asyncio.gather(*(function(1) for _ in range(1000)), return_exceptions=True)
-        assert all(outcome is error for outcome in outcomes)
+        assert outcomes[0] is error
+        assert_raised_for_each(error, outcomes[1:])
         assert error.__context__ is None and error.__cause__ is None
         assert await function(1) == "fine"
 

@@ -1,15 +1,16 @@
-"""What threads fail with that wait for a computation which raises: on the free-threaded build, copies."""
+"""What fails with a computation that others wait for: each raises a copy of its exception."""
 
+import asyncio
 import threading
 import traceback
 import urllib.error
 
 import pytest
-from cached_helpers import at_once
-from helpers import assert_raised_for_each
+from cached_helpers import at_once, run, settle
+from helpers import Background, assert_raised_for_each
 
-from moka_py import Moka
-from moka_py._raised import copied
+from moka_py import Moka, cached
+from moka_py._raised import copied, copied_at
 
 
 class Coded(Exception):
@@ -141,3 +142,121 @@ def test_each_thread_that_waits_fails_and_knows_where_it_was_raised(make):
                 assert frames[-1].name == "initializer_that_fails"
             return
     pytest.fail("somebody came too late each time")
+
+
+WAITERS = 100
+
+
+def names_of(error):
+    return [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+
+
+@pytest.mark.parametrize("how", ["get_with", "cached function"])
+def test_traceback_has_the_frames_of_the_leader_and_of_one_waiter(how):
+    """Of one exception for all waiters it would gather the frames of all."""
+    for _ in range(20):
+        made, raised = fail_for_many(how)
+        if len(made) == 1:  # Else a thread came when the run was over.
+            break
+    else:
+        pytest.fail("a thread came too late each time")
+    others = raised.copy()
+    others.remove(made[0])
+    assert_raised_for_each(made[0], others)
+    for error in raised:
+        assert error.__notes__ == ["a note"]
+        names = names_of(error)
+        assert names[-1] == "failing" and names.count("ask") == 1
+        assert len(names) == 3
+
+
+def fail_for_many(how):
+    """Have threads wait for one computation that fails; return the failures, and what each thread raised."""
+    cache, made, arrived, all_wait = Moka(10), [], threading.Semaphore(0), threading.Event()
+
+    def failing():
+        assert all_wait.wait(60)
+        made.append(LookupError("shared"))
+        made[-1].add_note("a note")
+        raise made[-1] from KeyError("cause")
+
+    shared = cached(wait_concurrent=True)(failing)
+
+    def ask(number):
+        arrived.release()
+        return shared() if how == "cached function" else cache.get_with("key", failing)
+
+    def let_fail():
+        for _ in range(WAITERS):
+            assert arrived.acquire(timeout=60)
+        # Time for the last to begin its wait. If it is too short, the caller tries again.
+        all_wait.wait(0.05)
+        all_wait.set()
+
+    with Background(let_fail):
+        return made, at_once(WAITERS, ask)
+
+
+def test_traceback_has_the_frames_of_the_run_and_of_one_coroutine():
+    made = []
+
+    @cached(wait_concurrent=True)
+    async def failing(x):
+        await settle()
+        made.append(LookupError("shared"))
+        made[0].add_note("a note")
+        raise made[0] from KeyError("cause")
+
+    async def wait_for_it():
+        try:
+            await failing(1)
+        except LookupError as error:
+            await settle()
+            return error
+
+    async def main():
+        leader, *others = await asyncio.gather(*(wait_for_it() for _ in range(WAITERS)))
+        assert made == [leader]
+        assert_raised_for_each(leader, others)
+        for error in others:
+            assert error.__notes__ == ["a note"]
+        for error in leader, *others:
+            names = names_of(error)
+            assert names[-1] == "failing" and names.count("wait_for_it") == 1
+            assert names.count("join") == names.count("share") == names.count("compute") == 1
+
+    run(main)
+
+
+def test_failure_that_one_coroutine_sees_is_the_exception_itself():
+    made = []
+
+    @cached(wait_concurrent=True)
+    async def failing(x):
+        await settle()
+        made.append(LookupError("alone"))
+        raise made[0]
+
+    async def main():
+        leader = asyncio.create_task(failing(1))
+        await asyncio.sleep(0)
+        other = asyncio.create_task(failing(1))
+        await asyncio.sleep(0)
+        leader.cancel()
+        with pytest.raises(LookupError) as caught:
+            await other
+        assert caught.value is made[0]
+        with pytest.raises(asyncio.CancelledError):
+            await leader
+
+    run(main)
+
+
+def test_copy_begins_with_a_traceback_of_another_time():
+    try:
+        raise LookupError
+    except LookupError as error:
+        before = error.__traceback__
+        copy = copied_at(error, None)
+        assert copy.__traceback__ is None and error.__traceback__ is before
+        assert copied_at(copy, before).__traceback__ is before
