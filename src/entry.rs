@@ -8,13 +8,13 @@
 //! | field | writer | reader | why |
 //! |---|---|---|---|
 //! | `hash` | before the slot's Release | after the slot's Acquire | fixed while the entry is in a slot |
-//! | `key` | Release, by the lock's holder | Acquire | see `Swap` |
+//! | `key` | Release, by the lock's holder | Acquire | see `LockedSwap` |
 //! | `value` | AcqRel, by the lock's holder or in the place of another value | Acquire | see `Swap` |
 //! | `stamp` | Relaxed, readers too | Relaxed | a lost hit costs accuracy, never correctness |
 
 use std::sync::Arc;
 
-use crate::reclaim::{Guard, Lent, Swap};
+use crate::reclaim::{Lent, LockedSwap, Pin, Swap};
 use crate::sync::AtomicU64;
 
 /// What a cache holds: references, of a word's width, that threads share. To clone one must not run foreign
@@ -31,19 +31,18 @@ impl<T: Send + Sync + 'static> Reference for Arc<T> {}
 /// One entry. All zero is an empty one, so that fresh memory needs no writing.
 pub(crate) struct Entry<K, V> {
     pub hash: AtomicU64,
-    pub key: Swap<Option<K>>,
-    /// Looked at by [`Entry::value`].
+    pub key: LockedSwap<Option<K>>,
+    /// Writers may replace it without the lock, so the lock does not keep it.
     pub value: Swap<Option<V>>,
     /// When it was used last, in the policy's own terms; 0 is not since the policy looked.
     pub stamp: AtomicU64,
 }
 
 impl<K, V> Entry<K, V> {
-    /// The value. Who replaces it may do so without the lock, so that the lock does not keep it: the guard is a pin.
+    /// The value, for as long as the pin lives.
     #[inline(always)]
-    pub fn value<'g>(&self, guard: &'g Guard) -> Lent<'g, Option<V>> {
-        debug_assert!(guard.is_pin(), "a value is looked at under a pin");
-        self.value.read(guard)
+    pub fn value<'g>(&self, pin: &'g Pin<'_>) -> Lent<'g, Option<V>> {
+        self.value.read(pin)
     }
 }
 
@@ -52,7 +51,7 @@ impl<K, V> Default for Entry<K, V> {
     fn default() -> Self {
         Entry {
             hash: AtomicU64::new(0),
-            key: Swap::default(),
+            key: LockedSwap::default(),
             value: Swap::default(),
             stamp: AtomicU64::new(0),
         }

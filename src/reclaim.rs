@@ -19,7 +19,10 @@
 //! - `grace`: what a [`Swap`] or [`Shared`] gave up is not dropped before every guard that could have
 //!   seen it is gone. [`Retired`] enforces it: only a [`Bin`] opens one, or [`Bins`] where there is no such guard.
 //! - `one-pin` (GIL build): while something is freed, no guard but the caller's is alive, and the
-//!   caller's is borrowed mutably, so nothing read through it is either.
+//!   caller's is borrowed mutably, so nothing read through it is either. A pin beside a guard borrows it ([`Guard::pinned`]),
+//!   and in a debug build guards are counted.
+//! - `lock-guard`: a guard that stands for a lock ends before the unlock, since it borrows the lock. It keeps what the
+//!   lock's holder alone unlinks: a [`LockedSwap`] and a [`Shared`], but no [`Swap`], for which it takes a [`Pin`].
 //!
 //! # Orderings
 //! | field | writer | reader | why |
@@ -45,7 +48,7 @@ pub(crate) use gil::forget_others;
 #[cfg(moka_gil)]
 use gil::wait_for_readers;
 #[cfg(moka_gil)]
-pub(crate) use gil::{Bin, Bins, Guard, be_counted, pin, pin_briefly};
+pub(crate) use gil::{Bin, Bins, Guard, Pin, be_counted, pin, pin_briefly};
 #[cfg(not(moka_gil))]
 pub(crate) use readers::be_counted;
 #[cfg(not(moka_gil))]
@@ -56,7 +59,7 @@ pub use readers::is_pinned;
 #[cfg(not(moka_gil))]
 use threads::wait_for_readers;
 #[cfg(not(moka_gil))]
-pub(crate) use threads::{Bin, Bins, Guard, pin, pin_briefly};
+pub(crate) use threads::{Bin, Bins, Guard, Pin, pin, pin_briefly};
 
 /// What was unlinked and may still be read by others. It can be looked at, not dropped.
 pub(crate) struct Retired<T> {
@@ -115,7 +118,7 @@ unsafe impl<T: Send + Sync> Sync for Swap<T> {}
 /// A value lent by a [`Swap`] for as long as the guard lives.
 pub(crate) struct Lent<'g, T> {
     value: ManuallyDrop<T>,
-    guard: PhantomData<&'g Guard>,
+    guard: PhantomData<&'g ()>,
 }
 
 impl<T> Deref for Lent<'_, T> {
@@ -135,13 +138,18 @@ impl<T> Swap<T> {
     }
 
     #[inline]
-    pub fn read<'g>(&self, _guard: &'g Guard) -> Lent<'g, T> {
+    pub fn read<'g>(&self, _pin: &'g Pin<'_>) -> Lent<'g, T> {
+        self.lend()
+    }
+
+    #[inline]
+    fn lend<'g>(&self) -> Lent<'g, T> {
         // Acquire: pairs with the AcqRel in `swap`; the object is whole before it is seen.
         let value = Self::from_word(self.word.load(Ordering::Acquire));
         Lent { value, guard: PhantomData }
     }
 
-    /// Puts another value in place, for whoever is the only one to do so at the time. What was there may still be lent.
+    /// Puts another value in place, for a writer that is the only one at the time. What was there may still be lent.
     ///
     /// # Safety
     /// - What writers do here is in an order that a lock or the like makes.
@@ -164,7 +172,7 @@ impl<T> Swap<T> {
     /// Puts another value in the place of the one that was `seen`; hands it back where that is gone. If the one that was seen
     /// has come again meanwhile, nobody can tell. The same one again is there already, so nothing is written.
     #[inline]
-    pub fn exchange(&self, seen: &Lent<'_, T>, value: T, guard: &Guard) -> Result<Retired<T>, T> {
+    pub fn exchange(&self, seen: &Lent<'_, T>, value: T, guard: &Guard<'_>) -> Result<Retired<T>, T> {
         let (old, new) = (Self::word(&seen.value), Self::into_word(value));
         if old == new {
             // One reference too many: the other stays for whoever sees it.
@@ -214,6 +222,32 @@ impl<T> Drop for Swap<T> {
     }
 }
 
+/// A [`Swap`] that the holder of one lock alone writes. So that lock keeps what is read, too.
+pub(crate) struct LockedSwap<T>(Swap<T>);
+
+impl<T> LockedSwap<T> {
+    #[inline]
+    pub fn read<'g>(&self, _guard: &'g Guard<'_>) -> Lent<'g, T> {
+        self.0.lend()
+    }
+
+    /// Puts another value in place. What was there may still be lent.
+    ///
+    /// # Safety
+    /// - The caller holds the lock for which guards are made ([`Guard::of_lock`]) by which this is read.
+    pub unsafe fn put(&self, value: T) -> Retired<T> {
+        // SAFETY: the caller's; the lock makes the order.
+        unsafe { self.0.put(value) }
+    }
+}
+
+impl<T> Default for LockedSwap<Option<T>> {
+    /// Nothing, which is all zero.
+    fn default() -> Self {
+        LockedSwap(Swap::default())
+    }
+}
+
 /// A boxed structure of the cache itself, with no key or value to drop in it, that readers find without a
 /// lock and a writer replaces.
 pub(crate) struct Shared<T> {
@@ -227,14 +261,18 @@ impl<T: Send + Sync> Shared<T> {
     }
 
     #[inline]
-    pub fn get<'g>(&self, _guard: &'g Guard) -> Option<&'g T> {
+    pub fn get<'g>(&self, _guard: &'g Guard<'_>) -> Option<&'g T> {
         // Acquire: pairs with the AcqRel in `replace`; the structure is whole before it is seen.
         let pointer = self.pointer.load(Ordering::Acquire);
         // SAFETY: `grace`; the pointer is null or a box that is freed after this guard is gone.
         unsafe { pointer.as_ref() }
     }
 
-    pub fn replace(&self, next: Option<T>, guard: &mut Guard) {
+    /// Puts another structure in place, or none. The old one is freed when no guard can see it.
+    ///
+    /// # Safety
+    /// - The caller holds the lock for which guards are made ([`Guard::of_lock`]) by which this is read.
+    pub unsafe fn replace(&self, next: Option<T>, guard: &mut Guard<'_>) {
         let next = next.map_or(ptr::null_mut(), |next| Box::into_raw(Box::new(next)));
         // AcqRel: pairs with the Acquire in `get`, and with the swap that put the old one here.
         let old = self.pointer.swap(next, Ordering::AcqRel);
@@ -269,7 +307,12 @@ impl Latch {
     }
 
     #[inline]
-    pub fn is_set(&self, _guard: &Guard) -> bool {
+    pub fn is_set(&self, _pin: &Pin<'_>) -> bool {
+        self.is_set.load(Ordering::Relaxed)
+    }
+
+    /// Whether it seems to be set, for a thread that acts the same in both cases.
+    pub fn seems_set(&self) -> bool {
         self.is_set.load(Ordering::Relaxed)
     }
 
@@ -374,9 +417,11 @@ mod tests {
         let (value, seen) = counted();
         let shared = Shared::empty();
         assert!(shared.get(&pin()).is_none());
-        shared.replace(Some(value), &mut pin());
+        // SAFETY: no other thread has it, here and below.
+        unsafe { shared.replace(Some(value), &mut pin().into_guard()) };
         assert_eq!(shared.get(&pin()).map(|value| **value), Some(7));
-        shared.replace(Some(Arc::new(9)), &mut pin());
+        // SAFETY: as above.
+        unsafe { shared.replace(Some(Arc::new(9)), &mut pin().into_guard()) };
         assert_eq!(shared.get(&pin()).map(|value| **value), Some(9));
         let bins = Bins::<u64>::new();
         while seen.upgrade().is_some() {

@@ -21,10 +21,10 @@ use crate::departure::{Cause, Departures};
 use crate::entry::{Entry, Lifetime, NEVER, Reference};
 use crate::expiry::{Clock, DeadlineQueue};
 use crate::lookup::Lookup;
-use crate::map::{Found, Glance, Map, MapLock, Place};
+use crate::map::{Found, Glance, HeldMap, Map, MapLock, Place};
 use crate::memory::NoMemory;
 use crate::policy::{self, Look, Policy, Recorder, View};
-use crate::reclaim::{Guard, Latch, Retired, pin, pin_briefly};
+use crate::reclaim::{Guard, Latch, Pin, Retired, pin, pin_briefly};
 use crate::sync::{AtomicU64, LastSet, Ordering, Padded, is_far, last_set, note_set};
 
 mod change;
@@ -61,7 +61,7 @@ struct State {
 struct Sight<'a, K, V> {
     map: &'a Map<K, V, State>,
     weights: &'a Weights,
-    guard: &'a Guard,
+    guard: &'a Guard<'a>,
 }
 
 impl<K: Reference, V: Reference> View for Sight<'_, K, V> {
@@ -106,7 +106,7 @@ pub(crate) enum Written<V> {
 type Tried<V> = Result<(Written<V>, u64), NoMemory>;
 
 /// The place of a key's entry, if there is one, the lock that keeps it there, and a guard to be dropped before that.
-type LockedAt<'a, K, V> = (Option<Place>, MapLock<'a, K, V, State>, Guard);
+type LockedAt<'a, K, V> = (Option<Place>, HeldMap<'a, K, V, State>);
 
 impl<K: Reference, V: Reference> Shard<K, V> {
     /// All the shards of a cache.
@@ -180,7 +180,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         is_use: bool,
         now: u64,
         clock: &Clock,
-        guard: &Guard,
+        pin: &Pin<'_>,
     ) -> Option<V> {
         if let Some(life) = found.life() {
             let deadline = life.deadline();
@@ -195,7 +195,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
                 }
             }
         }
-        let value = found.entry.value(guard).clone();
+        let value = found.entry.value(pin).clone();
         if is_use && value.is_some() {
             self.recorder.record(&found.entry.stamp);
         }
@@ -278,7 +278,8 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         left: &mut Departures<K, V>,
     ) -> Result<Tried<V>, Q::Error> {
         let expects_insert = last_set() == LastSet::Inserted;
-        let (place, mut locked, mut guard) = self.lock_at(query, expects_insert, left)?;
+        let (place, mut held) = self.lock_at(query, expects_insert, left)?;
+        let (mut locked, mut guard) = held.parts();
         let now = now();
         let number = place.as_ref().map(Place::number);
         let found = number.map(|number| self.map.found(number, &guard));
@@ -290,7 +291,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
             if let Some(life) = live.life() {
                 life.touch(now);
             }
-            return Ok(Ok((Written::Kept(live.entry.value(&pin()).clone()), now)));
+            return Ok(Ok((Written::Kept(live.entry.value(&guard.pinned()).clone()), now)));
         }
         if !at_lock() {
             return Ok(Ok((Written::Kept(None), now)));
@@ -303,7 +304,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
             // Another value and nothing else: no weight, no deadline, nobody who hears of the key.
             let old = locked.replace_value(live.entry, write.value);
             self.note_replaced(live.entry, old, left);
-            note_set(if self.can_expire.is_set(&guard) { LastSet::Other } else { LastSet::Replaced });
+            note_set(if self.can_expire.seems_set() { LastSet::Other } else { LastSet::Replaced });
             return Ok(Ok((Written::Done, now)));
         }
         if place.is_none() && !expects_insert && is_far(locked.len()) {
@@ -352,7 +353,8 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         at_lock: impl Fn(),
         left: &mut Departures<K, V>,
     ) -> Result<Option<V>, Q::Error> {
-        let (place, mut locked, mut guard) = self.lock_at(query, false, left)?;
+        let (place, mut held) = self.lock_at(query, false, left)?;
+        let (mut locked, mut guard) = held.parts();
         at_lock();
         let Some(place) = place else { return Ok(None) };
         let mut change = self.change(&mut locked, budget, now(), left);
@@ -385,7 +387,8 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         expects_insert: bool,
         left: &mut Departures<K, V>,
     ) -> Result<LockedAt<'a, K, V>, Q::Error> {
-        let (mut locked, guard) = self.map.lock_unpinned();
+        let mut held = self.map.lock();
+        let (mut locked, guard) = held.parts();
         if expects_insert && is_far(locked.len()) {
             self.prefetch_insert(query.hash(), &mut locked, &guard);
         }
@@ -393,11 +396,13 @@ impl<K: Reference, V: Reference> Shard<K, V> {
             Glance::Found(_, place) => Some(place),
             Glance::Absent => None,
             Glance::Unclear => {
-                drop((guard, locked));
+                drop(guard);
+                drop(held);
                 return self.lock_at_slow(query, left);
             }
         };
-        Ok((place, locked, guard))
+        drop(guard);
+        Ok((place, held))
     }
 
     #[cold]
@@ -406,27 +411,29 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         query: &Q,
         left: &mut Departures<K, V>,
     ) -> Result<LockedAt<'a, K, V>, Q::Error> {
-        // One pin throughout: the number that is found must not be given to another key before the lock is taken.
-        let mut guard = pin();
+        // One pin until the lock is taken: the number that is found must not be given to another key before.
+        let mut pin = pin();
         let since = left.mark();
         loop {
-            let place = self.map.find_slow(query, &mut guard, left, since)?;
-            let locked = self.map.lock();
+            let place = self.map.find_slow(query, &mut pin, left, since)?;
+            let mut held = self.map.lock();
+            let (locked, guard) = held.parts();
             let is_still = match &place {
                 Some(place) => locked.holds(place, &guard),
                 None => locked.is_absent(query, left.unequal(since), &guard),
             };
+            drop(guard);
             if is_still {
-                return Ok((place, locked, guard));
+                return Ok((place, held));
             }
         }
     }
 
     /// Takes out entries that are due: some, or with `all` every one.
     pub fn expire(&self, now: u64, all: bool, budget: &Budget, left: &mut Departures<K, V>) {
-        let mut guard = pin();
-        let locked = if all { Some(self.map.lock()) } else { self.map.try_lock() };
-        let Some(mut locked) = locked else { return };
+        let held = if all { Some(self.map.lock()) } else { self.map.try_lock() };
+        let Some(mut held) = held else { return };
+        let (mut locked, mut guard) = held.parts();
         let mut change = self.change(&mut locked, budget, now, left);
         let mut steps = if all { usize::MAX } else { EXPIRY_STEPS };
         while change.expire_some(&mut steps, &mut guard) {}
@@ -438,19 +445,21 @@ impl<K: Reference, V: Reference> Shard<K, V> {
 
     /// Evicts for the whole what no longer fits, from this shard.
     pub fn relieve(&self, now: u64, budget: &Budget, left: &mut Departures<K, V>) {
-        let (mut locked, mut guard) = self.map.lock_unpinned();
+        let mut held = self.map.lock();
+        let (mut locked, mut guard) = held.parts();
         let mut change = self.change(&mut locked, budget, now, left);
         change.make_room(None, &mut guard);
     }
 
     /// Prepares a [`trim`](Self::trim), a grace ahead of it.
     pub fn prepare_trim(&self) {
-        self.map.lock().prepare_trim();
+        self.map.lock().parts().0.prepare_trim();
     }
 
     /// Gives back memory that nothing uses.
     pub fn trim(&self) {
-        let (mut locked, mut guard) = self.map.lock_unpinned();
+        let mut held = self.map.lock();
+        let (mut locked, mut guard) = held.parts();
         let limit = locked.trim(&mut guard);
         let live = locked.len();
         let state = locked.state();
@@ -477,7 +486,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
     }
 
     pub fn count(&self) -> usize {
-        self.map.lock().len()
+        self.map.lock().parts().0.len()
     }
 
     fn change<'a, 'm>(
@@ -493,7 +502,8 @@ impl<K: Reference, V: Reference> Shard<K, V> {
     /// Checks the invariants of the shard and everything in it, and returns its weight.
     #[cfg(any(test, debug_assertions))]
     pub fn validate(&self) -> u64 {
-        let (mut locked, guard) = self.map.lock_unpinned();
+        let mut held = self.map.lock();
+        let (mut locked, guard) = held.parts();
         locked.validate(&guard);
         let mut live = Vec::new();
         while let Some(number) = locked.next_live(live.last().map_or(0, |last| last + 1), &guard) {

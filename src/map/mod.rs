@@ -28,7 +28,7 @@ use crate::entry::{Entry, Lifetime, NEVER, Reference};
 use crate::life::LifeAt;
 use crate::lookup::Lookup;
 use crate::memory::NoMemory;
-use crate::reclaim::{Guard, Lent, Retired, Shared, be_counted};
+use crate::reclaim::{Guard, Lent, Pin, Retired, Shared, be_counted};
 use crate::sync::{Lock, Locked, ONE_AT_A_TIME, Ordering, Padded};
 
 use resize::Resize;
@@ -90,6 +90,8 @@ impl<K: Reference, V: Reference, S> Map<K, V, S> {
     /// Looks a key up, as far as that goes without a user's code.
     #[inline(always)]
     pub fn glance<'g, Q: Lookup<K>>(&self, query: &Q, guard: &'g Guard) -> Glance<'g, K, V> {
+        #[cfg(debug_assertions)]
+        assert!(guard.serves(self), "a guard of another map's lock");
         let hash = query.hash();
         let Some(table) = self.table.get(guard) else { return Glance::Absent };
         let Some((index, slot)) = table.next(hash, table.home(hash)) else { return Glance::Absent };
@@ -111,7 +113,7 @@ impl<K: Reference, V: Reference, S> Map<K, V, S> {
     pub fn find<Q: Lookup<K>>(
         &self,
         query: &Q,
-        guard: &mut Guard,
+        guard: &mut Pin<'_>,
         left: &mut Departures<K, V>,
         since: Mark,
     ) -> Result<Option<Place>, Q::Error> {
@@ -127,7 +129,7 @@ impl<K: Reference, V: Reference, S> Map<K, V, S> {
     pub fn find_slow<Q: Lookup<K>>(
         &self,
         query: &Q,
-        guard: &mut Guard,
+        guard: &mut Pin<'_>,
         left: &mut Departures<K, V>,
         since: Mark,
     ) -> Result<Option<Place>, Q::Error> {
@@ -192,11 +194,15 @@ impl<K: Reference, V: Reference, S> Map<K, V, S> {
     /// An entry with what belongs to it.
     #[inline]
     pub fn found<'g>(&self, number: u32, guard: &'g Guard) -> Found<'g, K, V> {
+        #[cfg(debug_assertions)]
+        assert!(guard.serves(self), "a guard of another map's lock");
         self.slab.find(number, guard)
     }
 
     #[inline]
     pub fn entry<'g>(&self, number: u32, guard: &'g Guard) -> &'g Entry<K, V> {
+        #[cfg(debug_assertions)]
+        assert!(guard.serves(self), "a guard of another map's lock");
         self.slab.entry(number, guard)
     }
 
@@ -211,22 +217,32 @@ impl<K: Reference, V: Reference, S> Map<K, V, S> {
         self.found(number, guard).deadline()
     }
 
-    pub fn lock(&self) -> MapLock<'_, K, V, S> {
-        be_counted();
-        MapLock { map: self, writer: self.writer.0.lock() }
-    }
-
-    /// Takes the lock, and a guard that costs no pin, which is dropped before the lock is.
     #[inline]
-    pub fn lock_unpinned(&self) -> (MapLock<'_, K, V, S>, Guard) {
-        let locked = self.lock();
-        // SAFETY: `by-holder`.
-        (locked, unsafe { Guard::of_lock() })
+    pub fn lock(&self) -> HeldMap<'_, K, V, S> {
+        be_counted();
+        HeldMap { map: self, writer: self.writer.0.lock() }
     }
 
-    pub fn try_lock(&self) -> Option<MapLock<'_, K, V, S>> {
+    pub fn try_lock(&self) -> Option<HeldMap<'_, K, V, S>> {
         be_counted();
-        self.writer.0.try_lock().map(|writer| MapLock { map: self, writer })
+        self.writer.0.try_lock().map(|writer| HeldMap { map: self, writer })
+    }
+}
+
+/// The lock of a map, held until this is dropped.
+pub(crate) struct HeldMap<'a, K, V, S> {
+    map: &'a Map<K, V, S>,
+    writer: Locked<'a, Writer<S>>,
+}
+
+impl<K, V, S> HeldMap<'_, K, V, S> {
+    /// The map as its writer has it, and a guard that costs no pin. Neither outlives the lock.
+    #[inline(always)]
+    pub fn parts(&mut self) -> (MapLock<'_, K, V, S>, Guard<'_>) {
+        let HeldMap { map, writer } = self;
+        // SAFETY: `by-holder`; both borrow what holds the lock.
+        let guard = unsafe { Guard::of_lock(*map) };
+        (MapLock { map, writer }, guard)
     }
 }
 
@@ -239,10 +255,10 @@ fn begin_life(life: Option<LifeAt<'_>>, lifetime: Option<(u64, Lifetime)>) -> u6
     life.map_or(NEVER, |life| life.begin(now, lifetime))
 }
 
-/// The map with its lock held: the one who may change it.
-pub(crate) struct MapLock<'a, K, V, S> {
-    map: &'a Map<K, V, S>,
-    writer: Locked<'a, Writer<S>>,
+/// The map with its lock held, as its one writer has it.
+pub(crate) struct MapLock<'h, K, V, S> {
+    map: &'h Map<K, V, S>,
+    writer: &'h mut Writer<S>,
 }
 
 impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
@@ -419,7 +435,9 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
     fn resize(&mut self, all: bool, guard: &mut Guard) -> Result<(), NoMemory> {
         let Writer { live, tombstones, resize, .. } = &mut *self.writer;
         let Some(table) = self.map.table.get(guard) else {
-            self.map.table.replace(Some(Table::new(Table::slots_for(*live), 0)?), guard);
+            let first = Table::new(Table::slots_for(*live), 0)?;
+            // SAFETY: `by-holder`.
+            unsafe { self.map.table.replace(Some(first), guard) };
             return Ok(());
         };
         let mut next = match resize.take().filter(|next| next.fits(*live)) {
@@ -431,7 +449,8 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
         if next.go_on(table, all || is_late) {
             let (table, left) = next.finish();
             *tombstones = left;
-            self.map.table.replace(Some(table), guard);
+            // SAFETY: `by-holder`.
+            unsafe { self.map.table.replace(Some(table), guard) };
         } else {
             *resize = Some(next);
         }
@@ -466,7 +485,7 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
     /// Checks the invariants. For tests: it walks everything.
     #[cfg(any(test, debug_assertions))]
     pub fn validate(&self, guard: &Guard) {
-        let pinned = crate::reclaim::pin();
+        let pinned = guard.pinned();
         let mut live = 0;
         let mut from = 0;
         while let Some(number) = self.next_live(from, guard) {

@@ -26,7 +26,7 @@ use std::ptr;
 use crate::entry::{Entry, Lifetime, NEVER, Reference};
 use crate::life::{LifeAt, Lives};
 use crate::memory::NoMemory;
-use crate::reclaim::{Bin, Guard, Lent, Retired, Shared};
+use crate::reclaim::{Bin, Guard, Lent, Pin, Retired, Shared};
 use crate::sync::{self, AtomicPtr, ONE_AT_A_TIME, OnceLock, Ordering, Zeroed, sized};
 
 use super::table::MOST_NUMBERS;
@@ -89,12 +89,12 @@ impl<'g, K, V> Found<'g, K, V> {
 
     /// Puts another value in the place of one, without the lock. Hands it back if there is none, or another came meanwhile.
     #[inline(always)]
-    pub fn replace_value(&self, value: V, guard: &Guard) -> Result<Retired<V>, V> {
-        let seen = self.entry.value(guard);
+    pub fn replace_value(&self, value: V, pin: &Pin<'_>) -> Result<Retired<V>, V> {
+        let seen = self.entry.value(pin);
         if seen.is_none() {
             return Err(value);
         }
-        match self.entry.value.exchange(&seen, Some(value), guard) {
+        match self.entry.value.exchange(&seen, Some(value), pin) {
             Ok(old) => Ok(old.transpose().expect("one was seen")),
             Err(back) => Err(back.expect("one was given")),
         }
@@ -248,7 +248,9 @@ impl<K: Reference, V: Reference> Slab<K, V> {
             let entries: Zeroed<Entry<K, V>> = unsafe { sync::zeroed(chunk_len) }.ok_or(NoMemory)?;
             // Release: pairs with the Acquire in `entry`.
             self.starts[chunk].store(entries.as_ptr().cast_mut(), Ordering::Release);
-            self.chunks[chunk].replace(Some(Chunk { entries, lives: OnceLock::new() }), guard);
+            let made = Chunk { entries, lives: OnceLock::new() };
+            // SAFETY: `one-writer`.
+            unsafe { self.chunks[chunk].replace(Some(made), guard) };
             free.chunks[chunk].exists = true;
             free.room |= 1 << chunk;
         }
@@ -401,7 +403,8 @@ impl<K: Reference, V: Reference> Slab<K, V> {
                 *state = NO_CHUNK;
                 free.room &= !(1 << chunk);
                 self.starts[chunk].store(ptr::null_mut(), Ordering::Relaxed);
-                self.chunks[chunk].replace(None, guard);
+                // SAFETY: `one-writer`.
+                unsafe { self.chunks[chunk].replace(None, guard) };
             } else {
                 limit = start_of(chunk).saturating_add(size_of_chunk(chunk));
             }
@@ -440,7 +443,7 @@ mod tests {
     type TestSlab = Slab<Arc<u64>, Arc<u64>>;
 
     fn take_one(slab: &TestSlab, writer: &mut SlabWriter) -> u32 {
-        let reserved = slab.reserve_number(writer, &mut pin()).expect("there is memory");
+        let reserved = slab.reserve_number(writer, &mut pin().into_guard()).expect("there is memory");
         assert_eq!(slab.take_number(writer, &pin()).0, reserved);
         reserved
     }
@@ -521,7 +524,7 @@ mod tests {
         take(&slab, &mut writer, 1_000);
         give_back(&slab, &mut writer, 10..1_000);
         rest(&slab, &mut writer, 10);
-        assert_eq!(slab.trim(10, &mut writer, &mut pin()), 48);
+        assert_eq!(slab.trim(10, &mut writer, &mut pin().into_guard()), 48);
         assert!(slab.chunks[1].get(&pin()).is_some());
         assert!(slab.chunks[2].get(&pin()).is_none());
         let numbers: BTreeSet<u32> = take(&slab, &mut writer, 990).into_iter().collect();
@@ -534,10 +537,11 @@ mod tests {
         take(&slab, &mut writer, 500);
         give_back(&slab, &mut writer, (0..500).filter(|&number| number != 300));
         rest(&slab, &mut writer, 1);
-        assert_eq!(slab.trim(1, &mut writer, &mut pin()), 496);
+        assert_eq!(slab.trim(1, &mut writer, &mut pin().into_guard()), 496);
         let guard = pin();
         assert_eq!(slab.next_live(0, &writer, &guard), None, "it has no key yet");
-        let _ = slab.entry(300, &guard).key.swap(Some(Arc::new(1)));
+        // SAFETY: no other thread has it.
+        let _ = unsafe { slab.entry(300, &guard).key.put(Some(Arc::new(1))) };
         assert_eq!(slab.next_live(0, &writer, &guard), Some(300));
         assert_eq!(slab.next_live(300, &writer, &guard), Some(300));
         assert_eq!(slab.next_live(301, &writer, &guard), None);

@@ -1,19 +1,48 @@
 //! Where the GIL lets one thread in at a time: what is retired can be dropped at once.
 
 use std::marker::PhantomData;
+use std::ops::Deref;
 
 use super::Retired;
 
-/// Proof that the thread is reading. It holds the GIL, so it costs nothing.
-pub(crate) struct Guard(PhantomData<*mut ()>);
+/// Proof that the thread is reading, for at most as long as a lock is held or another guard is. It holds the GIL, so it
+/// costs nothing.
+pub(crate) struct Guard<'l>(#[allow(dead_code)] Counted, PhantomData<(*mut (), &'l ())>);
 
-#[inline]
-pub(crate) fn pin() -> Guard {
-    Guard(PhantomData)
+/// A guard that also keeps what is replaced without a lock: here each does.
+pub(crate) struct Pin<'l>(Guard<'l>);
+
+/// In a debug build, the guards of a thread are counted, for `one-pin`.
+struct Counted;
+
+#[cfg(debug_assertions)]
+std::thread_local! {
+    static GUARDS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+impl Counted {
+    #[inline]
+    fn new() -> Self {
+        #[cfg(debug_assertions)]
+        GUARDS.set(GUARDS.get() + 1);
+        Counted
+    }
+}
+
+#[cfg(debug_assertions)]
+impl Drop for Counted {
+    fn drop(&mut self) {
+        GUARDS.set(GUARDS.get() - 1);
+    }
 }
 
 #[inline]
-pub(crate) fn pin_briefly() -> Guard {
+pub(crate) fn pin() -> Pin<'static> {
+    Pin(Guard(Counted::new(), PhantomData))
+}
+
+#[inline]
+pub(crate) fn pin_briefly() -> Pin<'static> {
     pin()
 }
 
@@ -24,18 +53,52 @@ pub(crate) fn be_counted() {}
 #[cfg_attr(not(feature = "python"), allow(dead_code))]
 pub(crate) fn forget_others() {}
 
-impl Guard {
-    /// For who holds a lock.
+impl<'l> Pin<'l> {
+    /// Runs `code` of a user, with nothing borrowed through the pin.
+    pub fn unpinned<R>(&mut self, code: impl FnOnce() -> R) -> R {
+        // Meanwhile it does not count.
+        #[cfg(debug_assertions)]
+        GUARDS.set(GUARDS.get() - 1);
+        let result = code();
+        #[cfg(debug_assertions)]
+        GUARDS.set(GUARDS.get() + 1);
+        result
+    }
+
+    #[cfg(test)]
+    pub fn into_guard(self) -> Guard<'l> {
+        self.0
+    }
+}
+
+impl<'l> Deref for Pin<'l> {
+    type Target = Guard<'l>;
+
+    #[inline(always)]
+    fn deref(&self) -> &Guard<'l> {
+        &self.0
+    }
+}
+
+impl Guard<'_> {
+    /// Of a lock that `owner` has. The caller chooses the lifetime.
     ///
     /// # Safety
-    /// - It is not used past the unlock.
+    /// - The lifetime ends before the unlock.
     #[inline]
-    pub unsafe fn of_lock() -> Guard {
+    pub unsafe fn of_lock<'l, T>(_owner: &T) -> Guard<'l> {
+        pin().0
+    }
+
+    /// A pin beside it. While there is one, nothing is freed through this guard.
+    #[inline]
+    pub fn pinned(&self) -> Pin<'_> {
         pin()
     }
 
-    /// Whether it keeps what can be replaced without the lock.
-    pub fn is_pin(&self) -> bool {
+    /// Whether it may keep what `owner` has, for assertions.
+    #[cfg(debug_assertions)]
+    pub fn serves<T>(&self, _owner: &T) -> bool {
         true
     }
 
@@ -44,16 +107,13 @@ impl Guard {
         false
     }
 
-    /// Runs `code` of a user, with nothing borrowed through the guard.
-    pub fn unpinned<R>(&mut self, code: impl FnOnce() -> R) -> R {
-        code()
-    }
-
     /// Frees a box.
     ///
     /// # Safety
     /// - `pointer` came from `Box::into_raw`, is unlinked, and is passed here once.
     pub(super) unsafe fn free<T>(&mut self, pointer: *mut T) {
+        #[cfg(debug_assertions)]
+        assert_eq!(GUARDS.get(), 1, "`one-pin`");
         // SAFETY: the caller's; and `one-pin`: nobody reads it.
         drop(unsafe { Box::from_raw(pointer) });
     }

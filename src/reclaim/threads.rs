@@ -1,6 +1,10 @@
 //! Where threads read beside each other: an epoch tells when nobody can see what was retired.
 
 use std::collections::VecDeque;
+use std::marker::PhantomData;
+use std::ops::Deref;
+#[cfg(debug_assertions)]
+use std::ptr;
 use std::sync::Arc;
 
 use super::Retired;
@@ -21,54 +25,88 @@ const ADVANCES: usize = sized(4, 1);
 /// A flush gives up after so many tries: another thread is reading.
 const MOST_HASTENED: usize = sized(64, 1);
 
-/// Proof that what the thread can see stays.
-pub(crate) struct Guard(Why);
+/// Proof that what the thread can see stays, for at most as long as a lock is held or another guard is.
+pub(crate) struct Guard<'l>(Why, PhantomData<&'l ()>);
+
+/// A guard that also keeps what is replaced without a lock.
+pub(crate) struct Pin<'l>(Guard<'l>);
 
 enum Why {
     Pinned(epoch::Guard),
     /// It holds the lock.
-    Locked,
+    Locked(Owner),
     Alone(#[allow(dead_code)] Alone),
 }
 
+/// In a debug build, the address of what a lock guards.
+#[derive(Clone, Copy)]
+struct Owner(#[cfg(debug_assertions)] usize);
+
 #[inline]
-pub(crate) fn pin() -> Guard {
-    Guard(Why::Pinned(readers::pin()))
+pub(crate) fn pin() -> Pin<'static> {
+    Pin(Guard(Why::Pinned(readers::pin()), PhantomData))
 }
 
 /// A pin for a few steps in which the thread neither takes a lock nor runs a user's code. Where no other thread reads, none
 /// begins to meanwhile, which costs as much as a pin; and what is unlinked then is seen by nobody.
 #[inline]
-pub(crate) fn pin_briefly() -> Guard {
-    readers::be_alone().map_or_else(pin, |alone| Guard(Why::Alone(alone)))
+pub(crate) fn pin_briefly() -> Pin<'static> {
+    readers::be_alone().map_or_else(pin, |alone| Pin(Guard(Why::Alone(alone), PhantomData)))
 }
 
-impl Guard {
-    /// For who holds a lock, which costs no pin.
-    ///
-    /// # Safety
-    /// - What is read through it is unlinked by the lock's holder alone, and it is not used past the unlock.
-    #[inline]
-    pub unsafe fn of_lock() -> Guard {
-        Guard(Why::Locked)
+impl<'l> Pin<'l> {
+    /// Runs `code` unpinned, as code of a user must be (law 4).
+    pub fn unpinned<R>(&mut self, code: impl FnOnce() -> R) -> R {
+        match &mut self.0.0 {
+            Why::Pinned(guard) => guard.repin_after(code),
+            _ => unreachable!("no user's code runs under a lock"),
+        }
     }
 
-    /// Whether it keeps what can be replaced without the lock.
-    pub fn is_pin(&self) -> bool {
-        !matches!(self.0, Why::Locked)
+    #[cfg(test)]
+    pub fn into_guard(self) -> Guard<'l> {
+        self.0
+    }
+}
+
+impl<'l> Deref for Pin<'l> {
+    type Target = Guard<'l>;
+
+    #[inline(always)]
+    fn deref(&self) -> &Guard<'l> {
+        &self.0
+    }
+}
+
+impl Guard<'_> {
+    /// Of a lock that `owner` has, which costs no pin. The caller chooses the lifetime.
+    ///
+    /// # Safety
+    /// - The lifetime ends before the unlock, and what is read through the guard is unlinked by the lock's holder alone.
+    #[inline]
+    pub unsafe fn of_lock<'l, T>(_owner: &T) -> Guard<'l> {
+        let owner = Owner(
+            #[cfg(debug_assertions)]
+            ptr::from_ref(_owner).addr(),
+        );
+        Guard(Why::Locked(owner), PhantomData)
+    }
+
+    /// A pin beside it. While there is one, nothing is freed through this guard.
+    #[inline]
+    pub fn pinned(&self) -> Pin<'_> {
+        pin()
+    }
+
+    /// Whether it may keep what `owner` has, for assertions: it is a pin, or of the lock of that one.
+    #[cfg(debug_assertions)]
+    pub fn serves<T>(&self, owner: &T) -> bool {
+        !matches!(self.0, Why::Locked(Owner(address)) if address != ptr::from_ref(owner).addr())
     }
 
     /// Whether nobody else reads or writes until it is gone.
     pub(super) fn is_alone(&self) -> bool {
         matches!(self.0, Why::Alone(_))
-    }
-
-    /// Runs `code` unpinned, as code of a user must be (law 4).
-    pub fn unpinned<R>(&mut self, code: impl FnOnce() -> R) -> R {
-        match &mut self.0 {
-            Why::Pinned(guard) => guard.repin_after(code),
-            _ => unreachable!("no user's code runs under a lock"),
-        }
     }
 
     /// Frees a box after the grace.

@@ -116,18 +116,17 @@ impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
         self.forget(number, None, cause, guard)
     }
 
-    /// Takes a live entry out of everything, if its value is still the one that was `seen`. Returns whether it was due.
-    pub fn take_out_seen(
+    /// Takes a live entry out of everything, if its value is still the one that was `seen`. Returns whether it was due. The
+    /// caller has the table shrink.
+    pub fn unlink_seen(
         &mut self,
         number: u32,
         seen: &Lent<'_, Option<V>>,
         cause: Cause,
-        guard: &mut Guard,
+        guard: &Guard,
     ) -> Option<bool> {
         let value = self.locked.take_seen(number, seen, guard)?;
-        let was_due = self.forget(number, Some(value), cause, guard);
-        self.locked.shrink(guard);
-        Some(was_due)
+        Some(self.forget(number, Some(value), cause, guard))
     }
 
     fn forget(&mut self, number: u32, taken: Option<Retired<V>>, cause: Cause, guard: &Guard) -> bool {

@@ -3,7 +3,6 @@
 use crate::departure::{Cause, Departures};
 use crate::entry::{NEVER, Reference};
 use crate::expiry::Clock;
-use crate::reclaim::pin;
 use crate::sync::Ordering;
 
 use super::{Budget, Shard};
@@ -11,19 +10,20 @@ use super::{Budget, Shard};
 impl<K: Reference, V: Reference> Shard<K, V> {
     /// A number above those of all entries now here.
     pub fn limit(&self) -> u32 {
-        self.map.lock().limit()
+        self.map.lock().parts().0.limit()
     }
 
     /// The next entry from a number on, below a limit, that is not due; with its number.
     pub fn next_entry(&self, mut from: u32, limit: u32, clock: &Clock) -> Option<(u32, K, V)> {
-        let (locked, guard) = self.map.lock_unpinned();
+        let mut held = self.map.lock();
+        let (locked, guard) = held.parts();
         loop {
             let number = locked.next_live(from, &guard).filter(|&number| number < limit)?;
             let deadline = self.map.deadline(number, &guard);
             if deadline == NEVER || deadline > clock.now() {
                 let entry = self.map.entry(number, &guard);
                 let key = entry.key.read(&guard).clone();
-                let value = entry.value(&pin()).clone();
+                let value = entry.value(&guard.pinned()).clone();
                 if let Some((key, value)) = key.zip(value) {
                     return Some((number, key, value));
                 }
@@ -35,13 +35,13 @@ impl<K: Reference, V: Reference> Shard<K, V> {
     /// Shows every key and value, to the collector, which calls while nobody is inside.
     #[cfg_attr(not(feature = "python"), allow(dead_code))]
     pub fn each(&self, mut visit: impl FnMut(&K, &V)) {
-        let guard = pin();
-        let Some(locked) = self.map.try_lock() else { return };
+        let Some(mut held) = self.map.try_lock() else { return };
+        let (locked, guard) = held.parts();
+        let pin = guard.pinned();
         let mut from = 0;
         while let Some(number) = locked.next_live(from, &guard) {
             let entry = self.map.entry(number, &guard);
-            if let (Some(key), Some(value)) = (entry.key.read(&guard).as_ref(), entry.value(&guard).as_ref())
-            {
+            if let (Some(key), Some(value)) = (entry.key.read(&guard).as_ref(), entry.value(&pin).as_ref()) {
                 visit(key, value);
             }
             from = number + 1;
@@ -59,16 +59,17 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         at_lock: impl Fn(u64),
         left: &mut Departures<K, V>,
     ) -> bool {
-        let (mut locked, mut guard) = self.map.lock_unpinned();
+        let mut held = self.map.lock();
+        let (mut locked, mut guard) = held.parts();
         if locked.next_live(number, &guard) != Some(number) {
             return false;
         }
-        let pinned = pin();
-        let entry = self.map.entry(number, &pinned);
         let mut change = self.change(&mut locked, budget, now(), left);
-        loop {
-            let seen = entry.value(&pinned);
-            let is_it = match (entry.key.read(&pinned).as_ref(), seen.as_ref()) {
+        let pin = guard.pinned();
+        let entry = self.map.entry(number, &guard);
+        let was_due = loop {
+            let seen = entry.value(&pin);
+            let is_it = match (entry.key.read(&guard).as_ref(), seen.as_ref()) {
                 (Some(key), Some(value)) => is_meant(key, value),
                 _ => false,
             };
@@ -77,11 +78,14 @@ impl<K: Reference, V: Reference> Shard<K, V> {
             }
             at_lock(entry.hash.load(Ordering::Relaxed));
             // Else another value came meanwhile.
-            if let Some(was_due) = change.take_out_seen(number, &seen, Cause::Explicit, &mut guard) {
-                change.tell();
-                return !was_due;
+            if let Some(was_due) = change.unlink_seen(number, &seen, Cause::Explicit, &guard) {
+                break was_due;
             }
-        }
+        };
+        drop(pin);
+        change.tell();
+        locked.shrink(&mut guard);
+        !was_due
     }
 
     /// Takes out some entry that is not due, the colder the better. `at_lock` is asked under the lock, with its hash.
@@ -92,7 +96,8 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         at_lock: impl Fn(u64),
         left: &mut Departures<K, V>,
     ) -> Option<(K, V)> {
-        let (mut locked, mut guard) = self.map.lock_unpinned();
+        let mut held = self.map.lock();
+        let (mut locked, mut guard) = held.parts();
         let mut change = self.change(&mut locked, budget, now, left);
         let mut popped = None;
         while popped.is_none()
@@ -117,7 +122,8 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         left: &mut Departures<K, V>,
     ) -> Option<u32> {
         const BATCH: usize = 256;
-        let (mut locked, mut guard) = self.map.lock_unpinned();
+        let mut held = self.map.lock();
+        let (mut locked, mut guard) = held.parts();
         at_lock();
         let mut change = self.change(&mut locked, budget, now, left);
         let mut next = Some(from);

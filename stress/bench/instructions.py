@@ -53,7 +53,7 @@ FEW, MANY = 20, 120
 # What a function is for: the file, and the names of functions in it, or all.
 PURPOSES = (
     ("hash", ("object.rs", r"known_hash|builtin_hash|ask_hash|str_hash|small_hash|small$"), ("seed.rs", ".*")),
-    ("equality", ("object.rs", r"quick_eq|builtin_eq|of$|str_parts|int_eq|bytes_of|float_of"), ("key.rs", "quick")),
+    ("equality", ("object.rs", r"quick_eq|builtin_eq|of$|str_parts|equal$|bytes_of|float_of"), ("key.rs", "quick")),
     ("probe", ("table.rs", ".*"), ("resize.rs", ".*"), ("mod.rs:map", "glance|find.*"), ("shards.rs", ".*")),
     ("pin, lock", ("sync.rs", ".*"), ("reclaim.rs", "pin"), ("gil.rs", ".*"), ("threads.rs", ".*"), ("epoch", ".*")),
     ("entry", ("slab.rs", ".*"), ("entry.rs", ".*"), ("life.rs", ".*"), ("mod.rs:map", ".*"), ("reclaim.rs", ".*")),
