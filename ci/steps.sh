@@ -104,6 +104,17 @@ clippy_extension() {
   with_target "clippy-$name" env -C "$sources" "$variable" cargo clippy --locked --features python "$@" -- -D warnings
 }
 
+# Flags of a user take the place of those that the extension needs. Then the build fails, and tells which to add.
+check_rustflags() {
+  local python said
+  python=$("$ROOT/ci/python" 3.13) || return
+  if said=$(RUSTFLAGS="-C debuginfo=0" PYO3_PYTHON=$python with_target rustflags cargo check --locked --features python 2>&1) ||
+    [[ $said != *"needs the flags \`--cfg pyo3_disable_reference_pool\`"* ]]; then
+    echo "$said"
+    return 1
+  fi
+}
+
 clippy_models() {
   RUSTFLAGS="--cfg moka_loom" with_target loom cargo clippy --locked --test models -- -D warnings
 }

@@ -44,6 +44,12 @@
 //! 11. What left is released promptly.
 //! 12. The collector sees it all.
 
+#[cfg(all(feature = "python", not(pyo3_disable_reference_pool)))]
+compile_error!(
+    "moka_py needs the flags `--cfg pyo3_disable_reference_pool`. Its .cargo/config.toml sets them. The variable RUSTFLAGS, \
+     and rustflags of a target in a configuration of cargo, take the place of that: remove them, or add these flags to them."
+);
+
 mod cache;
 mod config;
 mod departure;

@@ -13,11 +13,10 @@ use crate::sync::{
     AtomicBool, Lock, Locked, OnceLock, Ordering, Padded, cores, epoch, sized, stripe, yield_now,
 };
 
-/// Values that a bin asks for a grace for at a time: to ask takes as long as several writes.
-const LOT: usize = sized(32, 1);
-/// The lots that may wait in a bin: with the next one under way they are fewer than 64 values, law 11.
-const MOST_WAITING: usize = 1;
-/// How often a thread whose bin is fuller than that lets others go on: all but the first are naps, a second of them. Longer, as
+/// Values that a bin asks for a grace for at a time: fewer than 64, law 11. To ask takes as long as several writes, since the
+/// epoch moves and frees a bag of two kilobytes for each grace.
+const LOT: usize = sized(63, 1);
+/// How often a thread whose lot still waits for its grace lets others go on: all but the first are naps, a second of them. Longer, as
 /// beside a debugger, nobody waits for a reader.
 const MOST_TURNS: usize = sized(5_032, 1);
 /// Pins that move the epoch on far enough, when nobody else is pinned, to end a grace.
@@ -304,7 +303,7 @@ impl<T> Bins<T> {
         }
     }
 
-    /// Drops the lots whose grace is over, and sees to it that few wait. There were so many `before`.
+    /// Drops the lots whose grace is over, and waits for the others. There were so many `before`.
     #[cold]
     fn release_lots<'a>(bin: &'a Lock<Bin<T, LOT>>, mut locked: Locked<'a, Bin<T, LOT>>, before: usize) {
         if locked.waiting.len() > before {
@@ -313,7 +312,7 @@ impl<T> Bins<T> {
         let mut ready: Vec<_> = std::iter::from_fn(|| locked.next_ready()).collect();
         // Other threads may go on meanwhile: one that was stopped while it read holds all graces up.
         for turn in 0..MOST_TURNS {
-            if locked.waiting.len() <= MOST_WAITING {
+            if locked.waiting.is_empty() {
                 break;
             }
             drop(locked);
