@@ -43,7 +43,7 @@ use std::ptr;
 use crate::sync::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
 #[cfg(moka_gil)]
-#[cfg_attr(not(feature = "python"), allow(unused_imports))]
+#[cfg_attr(not(all(feature = "python", unix)), allow(unused_imports))]
 pub(crate) use gil::forget_others;
 #[cfg(moka_gil)]
 use gil::wait_for_readers;
@@ -52,7 +52,7 @@ pub(crate) use gil::{Bin, Bins, Guard, Pin, be_counted, pin, pin_briefly};
 #[cfg(not(moka_gil))]
 pub(crate) use readers::be_counted;
 #[cfg(not(moka_gil))]
-#[cfg_attr(not(feature = "python"), allow(unused_imports))]
+#[cfg_attr(not(all(feature = "python", unix)), allow(unused_imports))]
 pub(crate) use readers::forget_others;
 #[cfg(all(debug_assertions, not(moka_gil), not(moka_loom)))]
 pub use readers::is_pinned;

@@ -89,6 +89,7 @@ pub(super) fn begin_end(py: Python<'_>) {
 }
 
 /// In a child after a fork nobody else is on the way.
+#[cfg(unix)]
 pub(super) fn forget_others() {
     RETURNING.store(0, SeqCst);
 }

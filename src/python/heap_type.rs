@@ -68,6 +68,7 @@ impl Spec {
             name: self.name.as_ptr(),
             basicsize: self.size as c_int,
             itemsize: 0,
+            #[allow(clippy::unnecessary_cast, reason = "a long has 32 bits on Windows")]
             flags: flags as u32,
             slots: self.slots.as_mut_ptr(),
         };

@@ -50,7 +50,7 @@ pub(crate) fn pin_briefly() -> Pin<'static> {
 pub(crate) fn be_counted() {}
 
 /// Nobody is known of who could be forgotten.
-#[cfg_attr(not(feature = "python"), allow(dead_code))]
+#[cfg_attr(not(all(feature = "python", unix)), allow(dead_code))]
 pub(crate) fn forget_others() {}
 
 impl<'l> Pin<'l> {

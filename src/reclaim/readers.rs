@@ -112,7 +112,7 @@ fn pin_at_the_end() -> epoch::Guard {
 }
 
 /// Forgets all other threads, in the child of a fork, where they are not. It allocates nothing.
-#[cfg_attr(not(feature = "python"), allow(dead_code))]
+#[cfg_attr(not(all(feature = "python", unix)), allow(dead_code))]
 pub(crate) fn forget_others() {
     // Relaxed: there is nobody else.
     readers().store(if IS_COUNTED.get() { ONE_READER } else { 0 }, Ordering::Relaxed);
