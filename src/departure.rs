@@ -164,7 +164,8 @@ impl<K, V> Departures<K, V> {
     /// Drops what left a cache that nobody can reach any more, and so no reader can see.
     #[cfg_attr(not(feature = "python"), allow(dead_code))]
     pub(crate) fn drop_unseen(self) {
-        let mut bin = Bin::<_, 1>::default();
+        // Its end drops what is in it. It asks for no grace, which for each entry would take longer than its drop.
+        let mut bin = Bin::<_, { usize::MAX }>::default();
         self.first.into_iter().chain(self.more).for_each(|departure| bin.put(departure.pair));
     }
 
