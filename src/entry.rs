@@ -24,6 +24,9 @@ pub trait Reference: Clone + Send + Sync + 'static {
     fn is_immortal(&self) -> bool {
         false
     }
+
+    /// Asks ahead for what dropping the reference will change.
+    fn prefetch(&self) {}
 }
 
 impl<T: Send + Sync + 'static> Reference for Arc<T> {}

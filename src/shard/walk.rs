@@ -134,6 +134,11 @@ impl<K: Reference, V: Reference> Shard<K, V> {
                 break;
             }
             change.unlink(number, Cause::Explicit, &guard);
+            // They lie anywhere, and are all dropped soon: their lines come while the next entries leave.
+            if let Some(last) = change.left.last() {
+                last.key().into_iter().for_each(Reference::prefetch);
+                last.value().prefetch();
+            }
             next = Some(number + 1);
         }
         change.tell();
