@@ -299,6 +299,17 @@ fn keep_for_ever(object: &Bound<'_, PyAny>) {
     head.ob_ref_shared.store(0, Relaxed);
 }
 
-/// With a GIL counting costs nothing more, and CPython 3.14 counts the references of frames by itself.
-#[cfg(not(all(Py_GIL_DISABLED, not(Py_3_14))))]
+/// CPython 3.14 and later can leave the references of frames to an object uncounted. It is then freed by the collector.
+#[cfg(all(Py_GIL_DISABLED, Py_3_14))]
+fn keep_for_ever(object: &Bound<'_, PyAny>) {
+    unsafe extern "C" {
+        /// Missing in pyo3-ffi. Returns 0 where the object stays as it is, and never raises.
+        fn PyUnstable_Object_EnableDeferredRefcount(object: *mut ffi::PyObject) -> c_int;
+    }
+    // SAFETY: `called`; a new object that the collector tracks.
+    unsafe { PyUnstable_Object_EnableDeferredRefcount(object.as_ptr()) };
+}
+
+/// With a GIL counting costs nothing more.
+#[cfg(not(Py_GIL_DISABLED))]
 fn keep_for_ever(_object: &Bound<'_, PyAny>) {}
