@@ -431,6 +431,19 @@ mod tests {
     }
 
     #[test]
+    #[cfg(all(debug_assertions, moka_gil))]
+    #[should_panic(expected = "`one-pin`")]
+    fn nothing_is_freed_beside_a_second_guard() {
+        let shared = Shared::empty();
+        let mut guard = pin().into_guard();
+        // SAFETY: no other thread has it.
+        unsafe { shared.replace(Some(1), &mut guard) };
+        let _other = pin();
+        // SAFETY: likewise.
+        unsafe { shared.replace(Some(2), &mut guard) };
+    }
+
+    #[test]
     #[cfg(not(moka_gil))]
     fn a_bin_waits_for_the_readers_of_its_time() {
         let mut bin = Bin::<_, 16>::default();

@@ -506,3 +506,19 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
         }
     }
 }
+
+#[cfg(all(test, debug_assertions, not(moka_gil)))]
+mod tests {
+    use std::sync::Arc;
+
+    use super::Map;
+
+    #[test]
+    #[should_panic(expected = "a guard of another map's lock")]
+    fn a_guard_of_a_lock_serves_no_other_map() {
+        let [map, other] = [(); 2].map(|()| Map::<Arc<u64>, Arc<u64>, ()>::new(0, ()));
+        let mut held = map.lock();
+        let (_, guard) = held.parts();
+        other.entry(0, &guard);
+    }
+}
