@@ -7,6 +7,7 @@ import copy
 import functools
 import gc
 import inspect
+import io
 import pickle
 import sys
 import threading
@@ -103,14 +104,143 @@ def test_call_tells_its_name_and_where_it_waits():
     assert (call.__name__, call.__qualname__) == (function.__name__, function.__qualname__)
     assert function.__qualname__ in repr(call)
     assert call.cr_await is None
-    assert not hasattr(call, "cr_frame")
+    assert call.cr_frame.f_code is call.cr_code is function.__wrapped__.__code__
     assert (call.cr_running, call.cr_suspended) == (False, False)
     assert call.send(None) == "outside"
     assert (call.cr_running, call.cr_suspended) == (False, True)
-    assert call.cr_await.cr_frame is call.cr_frame
-    assert call.cr_frame.f_code is function.__wrapped__.__code__
+    assert call.cr_await.gi_code is pause.__code__
+    assert call.cr_frame.f_code is call.cr_code is function.__wrapped__.__code__
     call.close()
     assert (call.cr_running, call.cr_suspended, call.cr_frame) == (False, False, None)
+
+
+def told(call):
+    """What can be asked of a coroutine."""
+    state = inspect.getcoroutinestate(call)
+    assert call.cr_state == state if hasattr(call, "cr_state") else True
+    return state, (call.cr_running, call.cr_suspended), call.cr_frame is None, call.cr_origin, call.cr_code
+
+
+@pytest.mark.parametrize("decorator", [lambda it: it, cached], ids=["bare", "cached"])
+def test_state_is_told_as_of_a_coroutine(decorator):
+    during = []
+
+    async def function(x):
+        during.append(told(calls[-1]))
+        return await pause(x)
+
+    def end(call):
+        with pytest.raises(StopIteration):
+            call.send(None)
+
+    code, calls = function.__code__, []
+    function = decorator(function)
+    for ending in (end, lambda call: call.close()):
+        calls.append(function(len(calls)))
+        assert told(calls[-1]) == ("CORO_CREATED", (False, False), False, None, code)
+        calls[-1].send(None)
+        assert during.pop() == ("CORO_RUNNING", (True, False), False, None, code)
+        assert told(calls[-1]) == ("CORO_SUSPENDED", (False, True), False, None, code)
+        assert inspect.getcoroutinelocals(calls[-1])["x"] == len(calls) - 1
+        ending(calls[-1])
+        assert told(calls[-1]) == ("CORO_CLOSED", (False, False), True, None, code)
+        assert inspect.getcoroutinelocals(calls[-1]) == {}
+        assert calls[-1].cr_await is None
+    fresh = function(5)
+    fresh.close()
+    assert told(fresh) == ("CORO_CLOSED", (False, False), True, None, code)
+
+
+def test_state_of_a_hit_and_of_a_call_that_looks_its_key_up():
+    during = []
+
+    def make_key(x):
+        during.extend(told(call)[:3] for call in calls)
+        return x
+
+    @cached(key=make_key)
+    async def function(x):
+        return x
+
+    calls = []
+    assert run(lambda: function(1)) == 1
+    calls.append(function(1))
+    with pytest.raises(StopIteration, match="1"):
+        calls[0].send(None)
+    assert during == [("CORO_RUNNING", (True, False), False)]
+    assert told(calls[0])[:3] == ("CORO_CLOSED", (False, False), True)
+
+
+class Awaited:
+    async def __call__(self, x):
+        return x
+
+
+CALLABLES = {
+    "partial": (functools.partial(by_name, "later"), by_name.__wrapped__.__code__),
+    "callable object": (Awaited(), Awaited.__call__.__code__),
+    "bound method": (Awaited().__call__, Awaited.__call__.__code__),
+}
+
+
+@pytest.mark.parametrize(("function", "code"), CALLABLES.values(), ids=CALLABLES)
+def test_code_of_a_call_is_that_of_the_function_behind(function, code):
+    call = cached(function)(*() if isinstance(function, functools.partial) else (1,))
+    assert call.cr_frame.f_code is call.cr_code is code
+    assert inspect.getcoroutinestate(call) == "CORO_CREATED"
+    call.close()
+
+
+def test_call_of_a_callable_without_code_has_a_frame_too():
+    class Odd:
+        __call__ = len
+
+    call = cached(inspect.markcoroutinefunction(Odd()))(())
+    assert inspect.getcoroutinestate(call) == "CORO_CREATED"
+    assert call.cr_frame.f_code == call.cr_code
+    call.close()
+
+
+def test_task_that_has_not_begun_has_a_stack():
+    @cached
+    async def function():
+        return 1
+
+    async def main():
+        task = asyncio.create_task(function())
+        assert [frame.f_code for frame in task.get_stack()] == [function.__wrapped__.__code__]
+        file = io.StringIO()
+        task.print_stack(file=file)
+        assert "function" in file.getvalue() and __file__ in file.getvalue()
+        assert __file__ in repr(task)
+        assert await task == 1
+        assert task.get_stack() == []
+
+    run(main)
+
+
+@pytest.mark.parametrize("decorator", [lambda it: it, cached], ids=["bare", "cached"])
+@pytest.mark.skipif(not hasattr(asyncio, "capture_call_graph"), reason="since CPython 3.14")
+def test_call_graph_shows_each_function_once(decorator):
+    @decorator
+    async def inner(x):
+        await asyncio.sleep(60)
+
+    @decorator
+    async def outer(x):
+        await inner(x)
+
+    async def main():
+        task = asyncio.create_task(outer(1))
+        await asyncio.sleep(0)
+        names = [entry.frame.f_code.co_name for entry in asyncio.capture_call_graph(task).call_stack]
+        assert [name for name in names if name != "sleep"] == ["inner", "outer"]
+        assert "outer" in asyncio.format_call_graph(task)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run(main)
 
 
 def test_stack_of_a_task_shows_the_function():

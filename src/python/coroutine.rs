@@ -187,6 +187,21 @@ impl Body {
         self.is(RUNNING)
     }
 
+    pub fn has_ended(&self) -> bool {
+        self.is(ENDED)
+    }
+
+    /// The name that the `inspect` module has for its state.
+    pub fn state_name(&self) -> &'static CStr {
+        // Relaxed: as in `is`.
+        match self.state.load(Ordering::Relaxed) {
+            FRESH => c"CORO_CREATED",
+            PAUSED => c"CORO_SUSPENDED",
+            RUNNING => c"CORO_RUNNING",
+            _ => c"CORO_CLOSED",
+        }
+    }
+
     /// The coroutine of the function, where it was run.
     pub fn inner(&self) -> Option<*mut ffi::PyObject> {
         self.inner.get().map(Object::as_ptr)

@@ -18,6 +18,7 @@ use pyo3::types::PyType;
 
 use super::arguments::Given;
 use super::coroutine::{Body, Outcome, Resume, none, raise};
+use super::frame;
 use super::heap_type::{Spec, getter, member, method, slot};
 use super::memo::Memo;
 use super::object::Object;
@@ -240,27 +241,56 @@ unsafe extern "C" fn get_qualified_name(slf: *mut ffi::PyObject, _: *mut c_void)
     of_function(slf, c"__qualname__")
 }
 
-/// What it waits for.
-unsafe extern "C" fn get_awaited(slf: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
+/// An attribute of the function's coroutine, where it was made; else what `before` makes while the call may still begin, and
+/// then `None`.
+fn of_inner(
+    slf: *mut ffi::PyObject,
+    name: &CStr,
+    before: fn(&Bound<'_, PyAny>) -> *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
     // SAFETY: `called`.
-    let inner = unsafe { body(slf) }.inner().unwrap_or_else(none);
-    // SAFETY: `called`; `whole`.
-    unsafe { ffi::Py_NewRef(inner) }
+    let this = unsafe { body(slf) };
+    if let Some(inner) = this.inner() {
+        // SAFETY: `called`; a live object.
+        return unsafe { ffi::PyObject_GetAttrString(inner, name.as_ptr()) };
+    }
+    let memo = this.memo();
+    before(memo.get().function.bind(memo.py()))
 }
 
-/// The frame of the function. Before there is one the attribute is missing, as in coroutines of extension modules.
+/// `None`, as a new reference.
+fn new_none(_function: &Bound<'_, PyAny>) -> *mut ffi::PyObject {
+    // SAFETY: `called`.
+    unsafe { ffi::Py_NewRef(none()) }
+}
+
+/// What the function waits for.
+unsafe extern "C" fn get_awaited(slf: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
+    of_inner(slf, c"cr_await", new_none)
+}
+
+/// Where the coroutine was made, which is noted for the function's own only.
+unsafe extern "C" fn get_origin(slf: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
+    of_inner(slf, c"cr_origin", new_none)
+}
+
+unsafe extern "C" fn get_code(slf: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
+    of_inner(slf, c"cr_code", frame::code_of)
+}
+
+/// The frame of the function; `None` after the end.
 unsafe extern "C" fn get_frame(slf: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
     // SAFETY: `called`.
-    let Some(inner) = unsafe { body(slf) }.inner() else {
-        // SAFETY: `called`.
-        raise(
-            unsafe { ffi::PyExc_AttributeError },
-            c"a cached call has no frame before it runs the function",
-        );
-        return ptr::null_mut();
-    };
-    // SAFETY: `called`; a live object.
-    unsafe { ffi::PyObject_GetAttrString(inner, c"cr_frame".as_ptr()) }
+    let has_ended = unsafe { body(slf) }.has_ended();
+    of_inner(slf, c"cr_frame", if has_ended { new_none } else { frame::new })
+}
+
+/// The state by its name, as `inspect.getcoroutinestate` returns it.
+unsafe extern "C" fn get_state(slf: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
+    // SAFETY: `called`.
+    let name = unsafe { body(slf) }.state_name();
+    // SAFETY: `called`; a text that ends with a zero.
+    unsafe { ffi::PyUnicode_InternFromString(name.as_ptr()) }
 }
 
 unsafe extern "C" fn is_running(slf: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
@@ -300,7 +330,10 @@ fn spec() -> Spec {
             getter(c"__name__", get_name, None),
             getter(c"__qualname__", get_qualified_name, None),
             getter(c"cr_await", get_awaited, None),
+            getter(c"cr_code", get_code, None),
             getter(c"cr_frame", get_frame, None),
+            getter(c"cr_origin", get_origin, None),
+            getter(c"cr_state", get_state, None),
             getter(c"cr_running", is_running, None),
             getter(c"cr_suspended", is_paused, None),
         ],

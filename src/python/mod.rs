@@ -17,6 +17,7 @@ mod end;
 mod fast;
 #[cfg(unix)]
 mod fork;
+mod frame;
 mod heap_type;
 mod interpreter;
 mod key;
