@@ -16,7 +16,7 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::mem::offset_of;
 use std::ptr;
 
@@ -210,6 +210,34 @@ unsafe extern "C" fn represent(slf: *mut ffi::PyObject) -> *mut ffi::PyObject {
     unsafe { ffi::PyUnicode_FromFormat(c"<cached %R>".as_ptr(), function) }
 }
 
+/// The attributes that every function has, and that `functools.update_wrapper` may not copy.
+const LIKE_A_FUNCTION: [&CStr; 3] = [c"__annotations__", c"__annotate__", c"__type_params__"];
+
+/// `tp_getattro`: the attributes of any object, and some that a function always has, from the memo
+/// ([`annotations`](super::annotations)). A getter of the type would also answer for the type's own annotations. Nor may those
+/// answer for a function: before CPython 3.14 they are a dict among the type's attributes.
+unsafe extern "C" fn get_attribute(slf: *mut ffi::PyObject, name: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: `called`, with a `str`.
+    let is = |text: &CStr| unsafe { ffi::PyUnicode_CompareWithASCIIString(name, text.as_ptr()) } == 0;
+    if !LIKE_A_FUNCTION.into_iter().any(is) {
+        // SAFETY: `called`, with a `str`.
+        return unsafe { ffi::PyObject_GenericGetAttr(slf, name) };
+    }
+    // SAFETY: `called`; the type has a place for a dict.
+    let own = unsafe { ffi::PyObject_GenericGetDict(slf, ptr::null_mut()) };
+    if own.is_null() {
+        return own;
+    }
+    // SAFETY: `called`.
+    let memo = unsafe { memo_of(slf) }.as_ptr();
+    // SAFETY: `called`; the arguments are those of the format.
+    let found =
+        unsafe { ffi::PyObject_CallMethod(memo, c"_like_a_function".as_ptr(), c"OO".as_ptr(), own, name) };
+    // SAFETY: the reference made above.
+    unsafe { ffi::Py_DECREF(own) };
+    found
+}
+
 /// Pickled by name, like a function.
 unsafe extern "C" fn reduce(slf: *mut ffi::PyObject, _none: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: `called`.
@@ -223,7 +251,7 @@ unsafe extern "C" fn copy(slf: *mut ffi::PyObject, _memo: *mut ffi::PyObject) ->
 }
 
 /// The type of cached functions.
-fn class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+pub(super) fn class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     CLASS.get_or_try_init(py, || spec().make(py)).map(|class| class.bind(py))
 }
@@ -252,11 +280,13 @@ fn spec() -> Spec {
             slot(ffi::Py_tp_clear, clear as *mut c_void),
             slot(ffi::Py_tp_dealloc, dealloc as *mut c_void),
             slot(ffi::Py_tp_repr, represent as *mut c_void),
+            slot(ffi::Py_tp_getattro, get_attribute as *mut c_void),
         ],
     }
 }
 
-/// A callable over a memo. With `for_ever` it lives as long as the program, where that makes threads faster.
+/// A callable over a memo. With `for_ever` it lives as long as the program, where that makes threads faster: so only for a
+/// function of which a program has as many as its text names.
 #[pyfunction]
 #[pyo3(name = "_cached_function")]
 pub(super) fn new(memo: Bound<'_, Memo>, for_ever: bool) -> PyResult<Bound<'_, PyAny>> {
@@ -284,7 +314,7 @@ pub(super) fn new(memo: Bound<'_, Memo>, for_ever: bool) -> PyResult<Bound<'_, P
 }
 
 /// Frees threads from counting the references to one object, which costs them more than the look-up: CPython 3.13
-/// does so with its own functions, and counts immortal objects not at all.
+/// does so with its own functions once a second thread was started, and counts immortal objects not at all.
 #[cfg(all(Py_GIL_DISABLED, not(Py_3_14)))]
 fn keep_for_ever(object: &Bound<'_, PyAny>) {
     use std::sync::atomic::Ordering::Relaxed;

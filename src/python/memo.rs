@@ -5,8 +5,9 @@ use std::ffi::c_int;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyString, PyTuple};
 
+use super::annotations;
 use super::call;
 use super::counts::Load;
 use super::interpreter::Deeper;
@@ -318,6 +319,15 @@ impl Memo {
             self.hit();
         }
         Ok(value)
+    }
+
+    /// An attribute that every function has, of the wrapper whose own attributes these are.
+    fn _like_a_function<'py>(
+        &self,
+        own: &Bound<'py, PyDict>,
+        name: &Bound<'py, PyString>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        annotations::attribute(self.function.bind(own.py()), own, name)
     }
 
     /// A coroutine of the result of a call, computed once for all that await it in one event loop.

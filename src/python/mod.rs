@@ -3,6 +3,7 @@
 //! A method reads its arguments, makes one call into the core, and settles: the listener is told and what
 //! left is dropped, with nothing held.
 
+mod annotations;
 mod arguments;
 mod bulk;
 mod cached;
@@ -47,6 +48,7 @@ fn _moka_py(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<memo::Made>()?;
     module.add_class::<memo::Memo>()?;
     module.add_class::<owner::Owner>()?;
+    module.add("_CachedFunction", cached::class(module.py())?)?;
     module.add_class::<simulate::Accesses>()?;
     module.add_class::<clock::ManualClock>()?;
     module.add_function(wrap_pyfunction!(cached::new, module)?)?;
