@@ -16,11 +16,10 @@ from __future__ import annotations
 import functools
 import sys
 import types
-import weakref
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, NamedTuple, ParamSpec, Protocol, TypeVar, overload
 
-from moka_py._moka_py import Moka, _cached_function, _Memo, _Owner
+from moka_py._moka_py import Moka, _cached_function, _Memo
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -131,27 +130,6 @@ if TYPE_CHECKING:
         type _Result[**P, R] = CachedFunction[P, R]
     else:
         type _Result[**P, R] = Kept[Callable[P, Any] | Any, R]
-
-
-def _adopter(cache: Moka[Any, Any], owners: dict[int, _Owner]) -> Callable[[object], _Owner]:
-    def adopt(instance: object) -> _Owner:
-        """The owner of an instance, which is among the owners for as long as the instance lives."""
-        place = id(instance)
-
-        def gone(_reference: Any) -> None:
-            # By then no other object has that address: the instance is freed after this.
-            owner = owners.pop(place, None)
-            if owner is not None:
-                owner._forget(cache)
-
-        try:
-            reference = weakref.ref(instance, gone)
-        except TypeError:
-            kind = type(instance).__name__
-            raise TypeError(f"weak_self needs an instance that can be weakly referenced, got {kind}") from None
-        return owners.setdefault(place, _Owner(reference))
-
-    return adopt
 
 
 def _refuse_descriptor(thing: Any) -> None:
@@ -272,10 +250,13 @@ def cached(
             raise TypeError("cached cannot keep what a generator function returns, since it serves only once")
         # Without capacity nothing is kept, not even what weighs nothing.
         cache: Moka[Any, Any] = Moka(capacity, ttl=ttl, tti=tti, policy=policy, weigher=weigher if capacity else None)
-        owners: dict[int, _Owner] = {}
         is_async = _is(function, inspect.iscoroutinefunction)
         if is_async:
             from moka_py import _flight
+        if weak_self:
+            from moka_py import _owners
+
+            owners = _owners.Registry()
 
         def info(hits: int, misses: int, currsize: int) -> CacheInfo:
             return CacheInfo(hits, misses, maxsize, currsize)
@@ -288,7 +269,7 @@ def cached(
             shared=wait_concurrent,
             make_key=key,
             owners=owners if weak_self else None,
-            adopt=_adopter(cache, owners) if weak_self else None,
+            adopt=_owners.adopter(cache, owners) if weak_self else None,
             awaited=_flight.awaited if is_async else None,
             share=_flight.sharer(function) if is_async else None,
         )

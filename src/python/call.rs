@@ -16,6 +16,7 @@
 
 use std::ffi::c_int;
 use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -25,6 +26,7 @@ use super::arguments::{Arguments, ErrorSet, Given, Lone, Parts};
 use super::key::Key;
 use super::memo::{Made, Memo, Mode, Weakly, is_own_key};
 use super::object::Object;
+use super::owner::Owner;
 use crate::Lookup;
 
 /// Why the look-up of a call found no result.
@@ -148,33 +150,47 @@ fn find_composed(memo: &Memo, given: &Given<'_>) -> Found {
         return find_made(memo, make_key, owner, given);
     }
     let mut parts = given.parts(&memo.mark, memo.typed);
-    if let Some(owner) = owner {
-        parts[0] = owner;
+    if let Some(owner) = &owner {
+        parts[0] = owner.as_ptr();
     }
     find_parts(memo, &parts)
 }
 
 /// A look-up of what the user's function makes of the arguments.
-fn find_made(
-    memo: &Memo,
-    make_key: &Py<PyAny>,
-    owner: Option<*mut ffi::PyObject>,
-    given: &Given<'_>,
-) -> Found {
+fn find_made(memo: &Memo, make_key: &Py<PyAny>, owner: Option<Object>, given: &Given<'_>) -> Found {
     // SAFETY: `attached`.
     let py = unsafe { Python::assume_attached() };
     // SAFETY: a new reference, or null with an exception set.
     let key = unsafe { Bound::from_owned_ptr_or_opt(py, given.call(make_key)) }.ok_or(Lost::Failed)?;
     let key = Object::new(key.unbind());
     match owner {
-        Some(owner) => find_parts(memo, &[owner, key.as_ptr()]),
+        Some(owner) => find_parts(memo, &[owner.as_ptr(), key.as_ptr()]),
         None => find_lone(memo, key.bind(py)),
     }
 }
 
-/// What stands for the instance in the keys of a method that does not keep it alive. It is held while the
-/// instance is.
-fn owner_of(memo: &Memo, given: &Given<'_>) -> Result<Option<*mut ffi::PyObject>, ErrorSet> {
+/// Whether a weak reference leads to an object that is alive.
+///
+/// Without a reference of its own, which threads would count in one place: the free-threaded build takes a lock for it.
+fn leads_to(reference: &Py<PyAny>, object: *mut ffi::PyObject) -> bool {
+    /// The beginning of CPython's `PyWeakReference`.
+    #[repr(C)]
+    struct Layout {
+        head: ffi::PyObject,
+        object: *mut ffi::PyObject,
+    }
+    let reference = reference.as_ptr().cast::<Layout>();
+    // SAFETY: a weak reference begins so; the owner holds it.
+    let place = unsafe { &raw mut (*reference).object };
+    // SAFETY: the field is aligned, and CPython writes it by atomics where threads run in parallel.
+    let target = unsafe { AtomicPtr::from_ptr(place) };
+    // Relaxed: a reference to an earlier object at this address was cleared before that was freed, and so before this
+    // object was made, which the caller has.
+    target.load(Ordering::Relaxed) == object
+}
+
+/// What stands for the instance in the keys of a method that does not keep it alive.
+fn owner_of(memo: &Memo, given: &Given<'_>) -> Result<Option<Object>, ErrorSet> {
     let Some(Weakly { owners, adopt }) = &memo.weakly else { return Ok(None) };
     let Some(&instance) = given.positional().first() else {
         let text = c"weak_self needs the instance as the first positional argument";
@@ -184,6 +200,8 @@ fn owner_of(memo: &Memo, given: &Given<'_>) -> Result<Option<*mut ffi::PyObject>
         unsafe { ffi::PyErr_SetString(kind, text.as_ptr()) };
         return Err(ErrorSet);
     };
+    // SAFETY: `attached`.
+    let py = unsafe { Python::assume_attached() };
     // SAFETY: `attached`.
     let place = unsafe { ffi::PyLong_FromVoidPtr(instance.cast()) };
     if place.is_null() {
@@ -198,16 +216,19 @@ fn owner_of(memo: &Memo, given: &Given<'_>) -> Result<Option<*mut ffi::PyObject>
     if found < 0 {
         return Err(ErrorSet);
     }
-    if owner.is_null() {
-        // SAFETY: `attached`; both are live.
-        owner = unsafe { ffi::PyObject_CallOneArg(adopt.as_ptr(), instance) };
+    // SAFETY: a new reference, or null where there is none.
+    if let Some(owner) = unsafe { Bound::from_owned_ptr_or_opt(py, owner) } {
+        // SAFETY: only owners are put into the dict.
+        let owner = unsafe { owner.cast_into_unchecked::<Owner>() };
+        if leads_to(owner.get().reference(), instance) {
+            return Ok(Some(Object::new(owner.into_any().unbind())));
+        }
     }
-    if owner.is_null() {
-        return Err(ErrorSet);
-    }
-    // SAFETY: a new reference; the dict has its own until the instance is gone.
-    unsafe { ffi::Py_DECREF(owner) };
-    Ok(Some(owner))
+    // SAFETY: `attached`; both are live.
+    let owner = unsafe { ffi::PyObject_CallOneArg(adopt.as_ptr(), instance) };
+    // SAFETY: a new reference, or null with an exception set.
+    let owner = unsafe { Bound::from_owned_ptr_or_opt(py, owner) }.ok_or(ErrorSet)?;
+    Ok(Some(Object::new(owner.unbind())))
 }
 
 /// The key of a call with these arguments: the positional ones, then one for each name.
@@ -236,8 +257,8 @@ pub(super) fn made_of(
         parts.truncate(1);
         parts.push(own.as_ptr());
     }
-    if let Some(owner) = owner {
-        parts[0] = owner;
+    if let Some(owner) = &owner {
+        parts[0] = owner.as_ptr();
     } else if let [only] = parts[..] {
         // SAFETY: the caller holds it.
         let only = unsafe { Borrowed::from_ptr(py, only) };
@@ -245,7 +266,7 @@ pub(super) fn made_of(
             return made(Object::of(&only));
         }
     }
-    // SAFETY: the caller holds them, or `own` or the owners do.
+    // SAFETY: the caller holds them, or `own` or `owner` does.
     let query = unsafe { Arguments::new(py, &parts, memo.moka().seed()) };
     let query = query.ok_or_else(|| PyErr::fetch(py))?;
     let object = query.tuple().ok_or_else(|| PyErr::fetch(py))?;
