@@ -17,10 +17,10 @@ except ModuleNotFoundError as _error:
         " installed, run Python in another folder or with -P",
         name=_error.name,
     ) from None
-from moka_py._cached import cached
+from moka_py._cached import CachedFunction, CachedMethod, CacheInfo, cached
 from moka_py._stats import Stats
 
-__all__ = ["VERSION", "Moka", "Stats", "cached"]
+__all__ = ["VERSION", "CacheInfo", "CachedFunction", "CachedMethod", "Moka", "Stats", "cached"]
 
 # To be a mapping for `isinstance` and `match`, without a base class written in Python.
 _abc.MutableMapping.register(Moka)

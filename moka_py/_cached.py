@@ -17,9 +17,20 @@ import functools
 import sys
 import types
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, NamedTuple, ParamSpec, Protocol, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Literal,
+    NamedTuple,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    overload,
+    runtime_checkable,
+)
 
-from moka_py._moka_py import Moka, _cached_function, _Memo
+from moka_py._moka_py import Moka, _cached_function, _CachedFunction, _Memo
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -48,8 +59,9 @@ class CacheInfo(NamedTuple):
     currsize: int
 
 
+@runtime_checkable
 class CachedFunction(Protocol[P, R_co]):
-    """A function whose results are kept: called as before, with the cache as attributes."""
+    """A function whose results are kept: called as before, with the cache as attributes. `isinstance` knows it."""
 
     cache: Moka[Any, Any]
     """The cache of the results. Its keys are opaque."""
@@ -97,8 +109,21 @@ class CachedFunction(Protocol[P, R_co]):
         ...
 
 
-class CachedMethod(Protocol[P, R_co]):
-    """A cached function of a class, as an instance has it. The attributes are the function's, and take the instance."""
+# So that `isinstance` knows it by its type, and not by each of its members.
+CachedFunction.register(_CachedFunction)
+
+
+class _BoundKind(type(Protocol)):  # type: ignore[misc]
+    """Lets `isinstance` know a bound method, whose type says nothing of what it binds."""
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, types.MethodType) and isinstance(instance.__func__, CachedFunction)
+
+
+@runtime_checkable
+class CachedMethod(Protocol[P, R_co], metaclass=_BoundKind):
+    """A cached function of a class, as an instance has it. The attributes are the function's, and take the instance.
+    `isinstance` knows it."""
 
     cache: Moka[Any, Any]
     __name__: str

@@ -7,7 +7,17 @@ from typing_extensions import TypeVar, disjoint_base
 
 from moka_py._stats import Stats
 
-__all__ = ["VERSION", "Moka", "_Made", "_ManualClock", "_Memo", "_Owner", "_Trace", "_cached_function"]
+__all__ = [
+    "VERSION",
+    "Moka",
+    "_CachedFunction",
+    "_Made",
+    "_ManualClock",
+    "_Memo",
+    "_Owner",
+    "_Trace",
+    "_cached_function",
+]
 
 # Keys and values are `Any` where nothing tells their types, as in `Moka(100)`.
 _K = TypeVar("_K", bound=Hashable, default=Any)
@@ -377,5 +387,8 @@ class _Trace:
     def rate(self) -> float: ...
     @property
     def least_capacity(self) -> int: ...
+
+_CachedFunction: type
+"""What `_cached_function` makes."""
 
 def _cached_function(memo: _Memo, for_ever: bool) -> Any: ...

@@ -1,4 +1,4 @@
-"""The annotations of a cached function: what the libraries that read types see, as on a function of `functools.wraps`."""
+"""The annotations of a cached function, which libraries read as those of a function of `functools.wraps`."""
 
 import functools
 import inspect

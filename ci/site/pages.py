@@ -26,8 +26,7 @@ What the package exports, from its own types and docstrings. `_K` and `_V` stand
 `"explicit"`, `"replaced"` or `"size"`, and `_KeysAndGetItem` is any mapping.
 
 """
-PARTS = ("_cached.CachedFunction", "_cached.CachedMethod", "_cached.CacheInfo")
-DOCUMENTED = ("Moka", "cached", "Stats", *PARTS, "VERSION")
+DOCUMENTED = ("Moka", "cached", "Stats", "CachedFunction", "CachedMethod", "CacheInfo", "VERSION")
 
 FENCE = re.compile(r" *(```+|~~~+)")
 HEADING = re.compile(r"(#+) +(.*?) *#*$")

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any, Literal, assert_type
 
 import moka_py
-from moka_py import VERSION, Moka, Stats, cached
+from moka_py import VERSION, CachedFunction, CachedMethod, CacheInfo, Moka, Stats, cached
 
 assert_type(VERSION, str)
 assert_type(moka_py.VERSION, str)
@@ -190,3 +190,14 @@ class Named(Moka[int, str]):
 assert_type(Named(10, "a").get(1), str | None)
 assert_type(Named(10, name="a").name, str)
 assert_type(Moka[int, str](10), Moka[int, str])
+
+
+def described(it: object) -> str:
+    if isinstance(it, CachedFunction):
+        return str(it.cache_info().currsize)
+    return str(it.__self__) if isinstance(it, CachedMethod) else ""
+
+
+annotated: CachedFunction[[int], list[int]] = cached(lambda x: [x])
+info: CacheInfo = plain.cache_info()
+assert_type(info.currsize, int)
