@@ -61,7 +61,7 @@ class CacheInfo(NamedTuple):
 
 @runtime_checkable
 class CachedFunction(Protocol[P, R_co]):
-    """A function whose results are kept: called as before, with the cache as attributes. `isinstance` knows it."""
+    """A function whose results are kept: called as before, with the cache as attributes. It works with `isinstance`."""
 
     cache: Moka[Any, Any]
     """The cache of the results. Its keys are opaque."""
@@ -123,7 +123,7 @@ class _BoundKind(type(Protocol)):  # type: ignore[misc]
 @runtime_checkable
 class CachedMethod(Protocol[P, R_co], metaclass=_BoundKind):
     """A cached function of a class, as an instance has it. The attributes are the function's, and take the instance.
-    `isinstance` knows it."""
+    It works with `isinstance`."""
 
     cache: Moka[Any, Any]
     __name__: str
@@ -170,6 +170,26 @@ def _is(function: Any, test: Callable[[Any], bool]) -> bool:
     while isinstance(function, functools.partial):
         function = function.func
     return test(function) or test(type(function).__call__)
+
+
+def _is_defined_in(frame: types.FrameType | None, function: Any) -> bool:
+    """Whether the function was just defined in this frame, which is of the body of a module, or of a class in one.
+
+    A program has as many such functions as its text names, so they may live as long as it does.
+    """
+    import inspect
+
+    if frame is None:
+        return False
+    body = frame.f_code
+    return (
+        isinstance(function, types.FunctionType)
+        and not body.co_flags & inspect.CO_OPTIMIZED
+        and not function.__code__.co_flags & inspect.CO_NESTED
+        and function.__name__ != "<lambda>"
+        and any(part is function.__code__ for part in body.co_consts)
+        and frame.f_locals.get(function.__name__) is not function
+    )
 
 
 @overload
@@ -298,9 +318,10 @@ def cached(
             awaited=_flight.awaited if is_async else None,
             share=_flight.sharer(function) if is_async else None,
         )
-        # As CPython 3.13t has it with its own functions: those inside others come and go.
-        is_at_top = isinstance(function, types.FunctionType) and not function.__code__.co_flags & inspect.CO_NESTED
-        wrapper: Any = _cached_function(memo, is_at_top)
+        frame = sys._getframe().f_back
+        if frame is not None and frame.f_code is cached.__code__:
+            frame = frame.f_back
+        wrapper: Any = _cached_function(memo, _is_defined_in(frame, function))
         functools.update_wrapper(wrapper, function)
         if is_async:
             inspect.markcoroutinefunction(wrapper)

@@ -285,8 +285,8 @@ fn spec() -> Spec {
     }
 }
 
-/// A callable over a memo. With `for_ever` it lives as long as the program, where that makes threads faster: so only for a
-/// function of which a program has as many as its text names.
+/// A callable over a memo. With `for_ever` it lives as long as the program, where that makes threads faster: so only for
+/// functions of which a program has as many as its text names.
 #[pyfunction]
 #[pyo3(name = "_cached_function")]
 pub(super) fn new(memo: Bound<'_, Memo>, for_ever: bool) -> PyResult<Bound<'_, PyAny>> {
