@@ -7,7 +7,7 @@ returns an awaitable, which does so when it is awaited, and runs the function's 
 
 Invariants:
 - `finished`: the cache holds results, never tasks, coroutines or failures.
-- `fresh`: what began before a `cache_clear` is not kept after it.
+- `fresh`: what began before a write to its key is not kept after it: a `set`, a removal, an invalidation, a clear.
 - `unlocked`: no lock is held while the function, a weigher, or an `__eq__` or `__hash__` runs.
 """
 
@@ -93,7 +93,7 @@ class CachedFunction(Protocol[P, R_co]):
         ...
 
     def cache_clear(self) -> None:
-        """Forget all results and counts. A run that is under way is not kept."""
+        """Forget all results and counts. The result of a run under way is not kept."""
         ...
 
     def cache_parameters(self) -> dict[str, Any]:
@@ -101,7 +101,7 @@ class CachedFunction(Protocol[P, R_co]):
         ...
 
     def cache_invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Forget the result of these arguments; say whether there was one."""
+        """Forget the result of these arguments; say whether there was one. The result of a run under way is not kept."""
         ...
 
     def cache_contains(self, *args: P.args, **kwargs: P.kwargs) -> bool:
@@ -240,7 +240,8 @@ def cached(
       waited raise copies. Threads wait for each other. Coroutines wait for those of their event loop, which must be
       asyncio's; the run sees the context variables of its first caller, and is cancelled when its last waiter is. A run
       that calls itself with its own arguments raises RuntimeError, and so does a circle of runs (in coroutines: of such
-      as await each other directly).
+      as await each other directly; in threads: of such as wait in this cache or another one). A run that waits for a
+      thread in another way, such as for the result of an executor, is not seen, and such a circle waits for ever.
     - `weak_self`: for a method: whether its instances live only as long as they are used elsewhere. The results of an
       instance leave with it, and two instances are never the same call, even if they are equal. The instance is the
       first positional argument, and must be one that can be weakly referenced. A result or another argument that
@@ -253,9 +254,10 @@ def cached(
     Arguments must be hashable, and count as they are passed: `f(1)` and `f(x=1)` are two entries. All instances of a
     class share the cache of a method. `@classmethod`, `@staticmethod` and `@property` go above `@cached`.
 
-    Exceptions and cancellations are not kept, and neither is what began before a `cache_clear`. The result has
-    `cache_info`, `cache_clear`, `cache_parameters`, `cache` (the `Moka`), `__wrapped__`, and, for a call with the
-    arguments given, `cache_invalidate` and `cache_contains`, as attributes.
+    Exceptions and cancellations are not kept, and neither is the result of a run that began before `cache_invalidate`,
+    `cache_clear`, or a write to its key in `cache`. The result has `cache_info`, `cache_clear`, `cache_parameters`,
+    `cache` (the `Moka`), `__wrapped__`, and, for a call with the arguments given, `cache_invalidate` and
+    `cache_contains`, as attributes.
     """
     _refuse_descriptor(maxsize)
     function, maxsize = (maxsize, 128) if callable(maxsize) else (None, maxsize)

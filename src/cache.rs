@@ -24,7 +24,7 @@ use crate::lookup::Lookup;
 use crate::reclaim::Bins;
 use crate::shard::{Budget, Shard, Write, Written};
 use crate::shards::Shards;
-use crate::single_flight::{Flights, LoadError, Outcome, Pause, Strangers, Turn};
+use crate::single_flight::{Flights, LoadError, Outcome, Pause, Run, Strangers, Turn};
 use crate::sync::{AtomicU64, LastSet, ONE_AT_A_TIME, Ordering, Padded, full_fence, last_set};
 
 /// Shards that one call looks at for what is due.
@@ -70,6 +70,14 @@ impl<V> Stored<V> {
     pub fn plain(value: V) -> Self {
         Stored { value, weight: 1, lifetime: Lifetime::default() }
     }
+}
+
+/// How a computation begins that its caller keeps to itself.
+pub enum Begun<V> {
+    /// There is a value already: another thread stored it since the caller's look.
+    Present(V),
+    /// The caller computes. It must end the run by [`Cache::keep`] or [`Cache::end_run`].
+    Run(Run),
 }
 
 /// How a computation failed, and with what those fail who wait for it; with `None` they try for themselves.
@@ -154,7 +162,7 @@ where
             && stored.lifetime.is_endless()
             && let Some(shard) = self.shards.of(query.hash())
         {
-            match shard.replace(query, stored.value, left) {
+            match shard.replace(query, stored.value, || self.flights.is_idle(query.hash()), left) {
                 Ok(()) => {
                     self.maintain(self.now(), left);
                     return Ok(());
@@ -309,11 +317,8 @@ where
                     },
                 },
             };
-            // Another leader may have landed between the look and the join. A writer that did not see
-            // this flight is through with the lock now, so its value is seen.
-            self.shards.made(query.hash(), &self.config).sync_with_writers();
-            // Pairs with the one in `Shards::meet_leaders`: who finds no shards to remove from comes before the computation.
-            full_fence();
+            // Another leader may have landed between the look and the join.
+            self.meet_writers(query);
             // No use, since the look before it was the access.
             if !is_absent && let Some(value) = self.peek(query, left)? {
                 leader.land(Outcome::Value(value.clone()));
@@ -337,6 +342,68 @@ where
             leader.land(Outcome::Value(value.clone()));
             return Ok(value);
         }
+    }
+
+    /// Begins a computation of a key that the caller has looked for and not found. Other calls neither wait for it nor
+    /// see it. A write to the key from now on keeps its result out.
+    pub fn begin<Q: Lookup<K>>(&self, query: &Q, left: &mut Departures<K, V>) -> Result<Begun<V>, Q::Error> {
+        let run = self.flights.begin(query)?;
+        self.meet_writers(query);
+        // A value that another thread stored since the look may be replaced without the lock, which this run need not be seen
+        // by. Where one thread is let in at a time each write takes the lock.
+        if !ONE_AT_A_TIME {
+            let found = self.peek(query, left);
+            if !matches!(found, Ok(None)) {
+                self.flights.end(run);
+            }
+            if let Some(value) = found? {
+                return Ok(Begun::Present(value));
+            }
+        }
+        Ok(Begun::Run(run))
+    }
+
+    /// Whether the key of a run was written to since the run began.
+    #[cfg_attr(not(feature = "python"), allow(dead_code))]
+    pub fn is_overtaken(&self, run: Run) -> bool {
+        self.flights.is_overtaken(run)
+    }
+
+    /// Ends a run whose result is not kept. A run that has ended already stays as it is.
+    pub fn end_run(&self, run: Run) {
+        self.flights.end(run);
+    }
+
+    /// Ends a run and stores its result, unless the key was written to since the run began. Returns whether it is stored.
+    /// After an error the caller ends the run, or tries again.
+    pub fn keep<Q: Lookup<K>>(
+        &self,
+        query: &Q,
+        run: Run,
+        stored: Stored<V>,
+        left: &mut Departures<K, V>,
+    ) -> Result<bool, Q::Error> {
+        let written = self.write(query, stored, false, || self.flights.end(run), left)?;
+        Ok(matches!(written, Written::Done))
+    }
+
+    /// Marks all computations under way: their values are not kept.
+    pub fn overtake_all(&self) {
+        self.shards.meet_leaders();
+        for (number, shard) in self.shards.all().iter().enumerate() {
+            // A computation of which this thread does not see that it began, begins after this.
+            shard.sync_with_writers();
+            self.flights.overtake_shard(number);
+        }
+    }
+
+    /// Orders a computation that was just registered against writers. A writer that did not see it is through with the
+    /// lock now, so what that writer did is seen.
+    #[inline]
+    fn meet_writers<Q: Lookup<K>>(&self, query: &Q) {
+        self.shards.made(query.hash(), &self.config).sync_with_writers();
+        // Pairs with the one in `Shards::meet_leaders`: who finds no shards to remove from comes before the computation.
+        full_fence();
     }
 
     /// The next entry of an iteration, which is no use. Each entry that stays throughout comes once.

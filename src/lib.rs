@@ -11,6 +11,8 @@
 //!           then, unlocked: counts, listener, drops
 //! get_with  a hit is get; a miss goes cache > single_flight: the leader computes with nothing held, then sets;
 //!           waiters detach and wait, wake to check signals; a wait that would close a circle raises
+//! cached    a hit is get; a miss goes cache > single_flight: it registers a run, which no other call waits for, computes with
+//!           nothing held, then sets, unless a write to the key came meanwhile
 //! stats     python/counts: each access was counted where it was made, what left by its cause after the unlock
 //! ```
 //! Every `>` is a plain call one room deeper; answers come back as return values.
@@ -43,6 +45,7 @@
 //! 10. Errors are the user's and come out unchanged; what would hang for ever raises.
 //! 11. What left is released promptly.
 //! 12. The collector sees it all.
+//! 13. A later write wins: what began before a `set`, a removal or a `clear` is not kept after it.
 
 #[cfg(all(feature = "python", not(pyo3_disable_reference_pool)))]
 compile_error!(
@@ -74,7 +77,7 @@ mod sync;
 #[cfg(any(feature = "python", test))]
 mod tally;
 
-pub use cache::{Cache, Cursor, Failure, Stored};
+pub use cache::{Begun, Cache, Cursor, Failure, Stored};
 pub use config::Config;
 pub use departure::{Cause, Departure, Departures};
 pub use entry::{Lifetime, Reference};
@@ -85,4 +88,4 @@ pub use policy::Kind;
 #[doc(hidden)]
 pub use reclaim::is_pinned;
 pub use simulate::{Column, Limits, Lines, Method, Trace, Unreadable};
-pub use single_flight::{LoadError, Pause, forget_all};
+pub use single_flight::{LoadError, Pause, Run, forget_all};

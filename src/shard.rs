@@ -220,10 +220,17 @@ impl<K: Reference, V: Reference> Shard<K, V> {
 
     /// Puts another value in the place of a key's, where that needs neither a user's code nor the lock; else hands it back.
     ///
-    /// Nobody who computes the key's value at the time need be told. Who began while the key was absent was told by the
-    /// write that brought it since; who began while it was there returns what is there.
+    /// `is_idle` says whether no computation is under way; it is asked after the value was found. Computations under way
+    /// need an invalidation, which takes the lock. One that is not seen here began after the value came, so it finds that
+    /// value and returns it.
     #[inline(always)]
-    pub fn replace<Q: Lookup<K>>(&self, query: &Q, value: V, left: &mut Departures<K, V>) -> Result<(), V> {
+    pub fn replace<Q: Lookup<K>>(
+        &self,
+        query: &Q,
+        value: V,
+        is_idle: impl FnOnce() -> bool,
+        left: &mut Departures<K, V>,
+    ) -> Result<(), V> {
         if !self.is_plain {
             return Err(value);
         }
@@ -235,6 +242,9 @@ impl<K: Reference, V: Reference> Shard<K, V> {
                 return Err(value);
             }
         };
+        if !is_idle() {
+            return Err(value);
+        }
         let old = found.replace_value(value, &guard)?;
         self.note_replaced(found.entry, old, left);
         Ok(())

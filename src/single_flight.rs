@@ -12,8 +12,13 @@
 //! could compare the keys. Whoever comes after the mark does not join: it was not asked for what was there
 //! before the write.
 //!
+//! A computation may also be a run of its caller alone ([`Flights::begin`]): a cached function without `wait_concurrent`
+//! does not wait. No call joins a run, and several runs of one key go on side by side. Writes mark a run as they mark
+//! a flight. The table does not hold the key of a run, since the collector does not see what it holds, and a run can be part
+//! of a cycle. So a write to another key with the same full hash marks the run too: its result is computed again.
+//!
 //! How they wait, and that no circle of them does, is `single_flight/landing.rs`, which also knows of forks: a flight
-//! of before one is as good as none.
+//! of before one is as good as none. The first call in a child that meets a table of before the fork empties it.
 //!
 //! # Invariants
 //! - `lands`: a leader lands its flight exactly once, whatever happens to it.
@@ -22,6 +27,7 @@
 
 mod landing;
 
+use std::mem;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
@@ -33,7 +39,7 @@ use landing::{Landing, generation, is_stale};
 use crate::lookup::Lookup;
 use crate::shards::place;
 use crate::sync::thread::ThreadId;
-use crate::sync::{AtomicUsize, Lock, OnceLock, Ordering, Padded, shard_count, thread_id};
+use crate::sync::{AtomicUsize, Lock, Locked, OnceLock, Ordering, Padded, shard_count, thread_id};
 
 /// What a waiting thread calls, again and again: it is given what parks for a while, and its error ends the
 /// wait.
@@ -67,21 +73,18 @@ impl<E> From<E> for LoadError<E> {
 
 /// A computation under way, as it stands in the table.
 struct Flight<K, V, E> {
-    key: K,
     hash: u64,
     number: u64,
-    leader: ThreadId,
-    generation: u64,
     is_overtaken: bool,
-    /// Made by the first who waits.
-    landing: Option<Arc<Landing<V, E>>>,
+    /// What others need that wait for it; `None` for a run, which no call joins.
+    shared: Option<SharedFlight<K, V, E>>,
 }
 
-impl<K, V, E> Flight<K, V, E> {
-    /// Whether a newcomer may have its outcome: not of a thread that is gone, nor from before a write.
-    fn is_joinable(&self) -> bool {
-        !self.is_overtaken && !is_stale(self.generation)
-    }
+struct SharedFlight<K, V, E> {
+    key: K,
+    leader: ThreadId,
+    /// Made by the first who waits.
+    landing: Option<Arc<Landing<V, E>>>,
 }
 
 /// The flights of the hashes of one shard.
@@ -93,18 +96,43 @@ struct Table<K, V, E> {
 
 struct Listed<K, V, E> {
     flights: HashTable<Flight<K, V, E>>,
+    /// The generation in which the flights began.
+    generation: u64,
     /// Of the next flight: no two of a table have the same.
     number: u64,
 }
 
+/// Flights of before a fork.
+type Lost<K, V, E> = HashTable<Flight<K, V, E>>;
+
 impl<K, V, E> Table<K, V, E> {
     fn new() -> Self {
-        let listed = Listed { flights: HashTable::new(), number: 0 };
+        let listed = Listed { flights: HashTable::new(), generation: generation(), number: 0 };
         Table { under_way: AtomicUsize::new(0), listed: Lock::new(listed) }
     }
 
     fn is_idle(&self) -> bool {
         self.under_way.load(Ordering::Relaxed) == 0
+    }
+
+    /// Takes the lock for a call that may begin a flight or compare keys. Flights of before a fork are taken out, into
+    /// `lost`, which the caller drops after the unlock.
+    fn lock_fresh(&self, lost: &mut Lost<K, V, E>) -> Locked<'_, Listed<K, V, E>> {
+        let mut listed = self.listed.lock();
+        if is_stale(listed.generation) {
+            listed.generation = generation();
+            *lost = mem::take(&mut listed.flights);
+            self.tell(&listed);
+        }
+        listed
+    }
+
+    /// Takes a flight out. The caller drops it with no lock held.
+    fn take(&self, hash: u64, number: u64) -> Option<Flight<K, V, E>> {
+        let mut listed = self.listed.lock();
+        let flight = listed.take(hash, number);
+        self.tell(&listed);
+        flight
     }
 
     /// Tells how many there are now. Under the lock.
@@ -118,9 +146,25 @@ impl<K, V, E> Listed<K, V, E> {
         self.flights.iter_hash_mut(hash).filter(move |flight| flight.hash == hash)
     }
 
-    fn take(&mut self, hash: u64, is_meant: impl Fn(&Flight<K, V, E>) -> bool) -> Option<Flight<K, V, E>> {
-        let found = self.flights.find_entry(hash, |flight| flight.hash == hash && is_meant(flight));
+    fn take(&mut self, hash: u64, number: u64) -> Option<Flight<K, V, E>> {
+        let found = self.flights.find_entry(hash, |flight| flight.number == number);
         Some(found.ok()?.remove().0)
+    }
+
+    /// Whether a flight was written to since it began. One that is gone began before a fork, and no write marked it since.
+    fn is_overtaken(&self, hash: u64, number: u64) -> bool {
+        let own = self.flights.find(hash, |flight| flight.number == number);
+        own.is_none_or(|flight| flight.is_overtaken)
+    }
+
+    /// Adds a flight, and returns its number; `None` if there is no memory.
+    fn add(&mut self, hash: u64, shared: impl FnOnce() -> Option<SharedFlight<K, V, E>>) -> Option<u64> {
+        self.flights.try_reserve(1, |flight| flight.hash).ok()?;
+        let number = self.number;
+        self.number += 1;
+        let flight = Flight { hash, number, is_overtaken: false, shared: shared() };
+        self.flights.insert_unique(hash, flight, |flight| flight.hash);
+        Some(number)
     }
 }
 
@@ -166,10 +210,14 @@ impl<K: Clone, V, E> Flights<K, V, E> {
     pub fn strangers<Q: Lookup<K>>(&self, query: &Q) -> Result<Strangers, Q::Error> {
         let mut strangers = Strangers::new();
         let Some(table) = self.busy(query.hash()) else { return Ok(strangers) };
-        let mut listed = table.listed.lock();
-        let known: SmallVec<[(u64, K); 1]> =
-            listed.of_hash(query.hash()).map(|flight| (flight.number, flight.key.clone())).collect();
+        let mut lost = Lost::new();
+        let mut listed = table.lock_fresh(&mut lost);
+        let known: SmallVec<[(u64, K); 1]> = listed
+            .of_hash(query.hash())
+            .filter_map(|flight| Some((flight.number, flight.shared.as_ref()?.key.clone())))
+            .collect();
         drop(listed);
+        drop(lost);
         for (number, key) in known {
             let equal = match query.quick(&key) {
                 Some(equal) => equal,
@@ -205,25 +253,26 @@ impl<K: Clone, V, E> Flights<K, V, E> {
     pub fn join<Q: Lookup<K, Error = E>>(&self, query: &Q) -> Result<Turn<'_, K, V, E>, LoadError<E>> {
         let hash = query.hash();
         let me = thread_id();
-        let tables = self
-            .tables
-            .get_or_init(|| (0..shard_count(self.capacity)).map(|_| Padded(Table::new())).collect());
-        let table = &tables[place(hash, tables)].0;
+        let table = self.made(hash);
         // Whose keys have been compared, and the one that is equal.
         let mut strangers = Strangers::new();
         let mut known_equal = None;
         loop {
-            let mut listed = table.listed.lock();
+            // Before the lock, so that it is dropped after the unlock.
+            let mut lost = Lost::new();
+            let mut listed = table.lock_fresh(&mut lost);
+            let generation = listed.generation;
             let is_open = |flight: &Flight<K, V, E>| {
-                flight.hash == hash && flight.is_joinable() && !strangers.contains(&flight.number)
+                flight.hash == hash && !flight.is_overtaken && !strangers.contains(&flight.number)
             };
-            if let Some(flight) = listed.flights.find_mut(hash, is_open) {
-                let number = flight.number;
+            let open = listed.flights.find_mut(hash, |flight| flight.shared.is_some() && is_open(flight));
+            let open = open.and_then(|flight| Some((flight.number, flight.shared.as_mut()?)));
+            if let Some((number, flight)) = open {
                 let is_equal = known_equal == Some(number);
                 match if is_equal { Some(true) } else { query.quick(&flight.key) } {
                     Some(true) if flight.leader == me => return Err(LoadError::OwnKey),
                     Some(true) => {
-                        let new = || Arc::new(Landing::new(flight.leader, flight.generation));
+                        let new = || Arc::new(Landing::new(flight.leader, generation));
                         return Ok(Turn::Wait(Arc::clone(flight.landing.get_or_insert_with(new))));
                     }
                     Some(false) => strangers.push(number),
@@ -239,31 +288,65 @@ impl<K: Clone, V, E> Flights<K, V, E> {
                 }
                 continue;
             }
-            if listed.flights.try_reserve(1, |flight| flight.hash).is_err() {
+            let shared = || Some(SharedFlight { key: query.key(), leader: me, landing: None });
+            let Some(number) = listed.add(hash, shared) else {
                 drop(listed);
                 return Err(LoadError::User(query.no_memory()));
-            }
-            let number = listed.number;
-            listed.number += 1;
-            let flight = Flight {
-                key: query.key(),
-                hash,
-                number,
-                leader: me,
-                generation: generation(),
-                is_overtaken: false,
-                landing: None,
             };
-            // What a fork left is carried out of the lock before it is dropped.
-            let mut lost = SmallVec::<[Flight<K, V, E>; 1]>::new();
-            if !listed.flights.is_empty() {
-                lost.extend(std::iter::from_fn(|| listed.take(hash, |flight| is_stale(flight.generation))));
-            }
-            listed.flights.insert_unique(hash, flight, |flight| flight.hash);
             table.tell(&listed);
             drop(listed);
             return Ok(Turn::Lead(Leader { table, hash, number }));
         }
+    }
+
+    /// Begins a run.
+    pub fn begin<Q: Lookup<K>>(&self, query: &Q) -> Result<Run, Q::Error> {
+        let hash = query.hash();
+        let table = self.made(hash);
+        let mut lost = Lost::new();
+        let mut listed = table.lock_fresh(&mut lost);
+        let number = listed.add(hash, || None);
+        table.tell(&listed);
+        drop(listed);
+        drop(lost);
+        number.map(|number| Run { hash, number }).ok_or_else(|| query.no_memory())
+    }
+
+    /// Whether a run must not be kept.
+    pub fn is_overtaken(&self, run: Run) -> bool {
+        self.made(run.hash).listed.lock().is_overtaken(run.hash, run.number)
+    }
+
+    /// Ends a run, if it has not ended. Returns whether its result may be kept, which is asked under the shard lock.
+    pub fn end(&self, run: Run) -> bool {
+        let own = self.made(run.hash).take(run.hash, run.number);
+        // One that is gone began before a fork, and no write marked it since. A run holds nothing that its end drops.
+        own.is_some_and(|own| !own.is_overtaken)
+    }
+
+    /// The table of a hash.
+    fn made(&self, hash: u64) -> &Table<K, V, E> {
+        let new = || (0..shard_count(self.capacity)).map(|_| Padded(Table::new())).collect();
+        let tables = self.tables.get_or_init(new);
+        &tables[place(hash, tables)].0
+    }
+}
+
+/// A computation that its caller keeps to itself, as a name: it says nothing about whether the run has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    hash: u64,
+    number: u64,
+}
+
+impl Run {
+    /// The run of a hash that has this number.
+    pub fn new(hash: u64, number: u64) -> Self {
+        Run { hash, number }
+    }
+
+    pub fn number(self) -> u64 {
+        self.number
     }
 }
 
@@ -277,24 +360,18 @@ pub(crate) struct Leader<'f, K, V, E> {
 impl<K, V, E> Leader<'_, K, V, E> {
     /// Whether the key was written to since the flight began. Asked under the shard lock.
     pub fn is_overtaken(&self) -> bool {
-        let listed = self.table.listed.lock();
-        let own = listed.flights.find(self.hash, |flight| flight.number == self.number);
-        // One that is gone was begun before a fork, and nobody could mark it since.
-        own.is_none_or(|flight| flight.is_overtaken)
+        self.table.listed.lock().is_overtaken(self.hash, self.number)
     }
 
     pub fn land(self, outcome: Outcome<V, E>) {
         self.finish(outcome);
         // Its drop would land it again; it holds nothing else to be dropped.
-        std::mem::forget(self);
+        mem::forget(self);
     }
 
     fn finish(&self, outcome: Outcome<V, E>) {
-        let mut listed = self.table.listed.lock();
-        let flight = listed.take(self.hash, |flight| flight.number == self.number);
-        self.table.tell(&listed);
-        drop(listed);
-        if let Some(landing) = flight.and_then(|flight| flight.landing) {
+        let flight = self.table.take(self.hash, self.number);
+        if let Some(landing) = flight.and_then(|flight| flight.shared?.landing) {
             landing.land(outcome);
         }
     }
@@ -406,14 +483,29 @@ mod tests {
         forget_all();
         let fresh = lead(&flights, 1);
         assert!(waits(&flights, 1));
-        assert!(lost.is_overtaken(), "no write could tell it");
-        assert!(!returned.is_overtaken() && !fresh.is_overtaken());
+        assert!(lost.is_overtaken() && returned.is_overtaken(), "no write could mark them");
+        assert!(!fresh.is_overtaken());
         fresh.land(Outcome::Value(Arc::new(5)));
         // The thread that forked may itself have been a leader, and goes on.
         returned.land(Outcome::Value(Arc::new(6)));
         drop(lost);
         assert!(flights.is_idle(0));
         drop(lead(&flights, 1));
+    }
+
+    #[test]
+    fn the_first_call_in_a_child_empties_the_table() {
+        let _alone = alone();
+        let flights = TestFlights::new(100);
+        let (lost, run) = (lead(&flights, 1), flights.begin(&Query(2)).expect("there is memory"));
+        forget_all();
+        assert!(!flights.is_idle(0), "the fork itself takes no lock");
+        flights.strangers(&Query(11)).expect("numbers do not fail");
+        assert!(flights.is_idle(0), "a later `set` does without a lock of the table");
+        assert!(lost.is_overtaken() && flights.is_overtaken(run));
+        assert!(!flights.end(run));
+        drop(lost);
+        assert!(flights.is_idle(0));
     }
 
     #[test]

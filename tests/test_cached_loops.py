@@ -47,6 +47,56 @@ def test_anyio_on_asyncio_shares_runs():
     assert function.cache_info() == (9, 1, 128, 1)
 
 
+@pytest.mark.parametrize("wait", [False, True], ids=["alone", "shared"])
+def test_anyio_cancels_a_run_whose_cleanup_is_shielded(wait):
+    done = []
+
+    @cached(wait_concurrent=wait)
+    async def function(x):
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                done.append("cleaning")
+                for _ in range(5):
+                    await anyio.sleep(0)
+                done.append("cleaned")
+
+    async def main():
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(function, 1)
+                await anyio.wait_all_tasks_blocked()
+                scope.cancel()
+        assert done == ["cleaning", "cleaned"]
+        with anyio.move_on_after(0) as scope:
+            await function(2)
+        assert scope.cancelled_caught and done == ["cleaning", "cleaned"] * (len(done) // 2)
+
+    anyio.run(main, backend="asyncio")
+
+
+@pytest.mark.parametrize("wait", [False, True], ids=["alone", "shared"])
+def test_anyio_cancels_a_run_that_then_returns(wait):
+    @cached(wait_concurrent=wait)
+    async def function(x):
+        with anyio.CancelScope():
+            try:
+                await anyio.sleep_forever()
+            except anyio.get_cancelled_exc_class():
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep(0)
+                raise
+
+    async def main():
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await function(1)
+        assert scope.cancelled_caught
+
+    anyio.run(main, backend="asyncio")
+
+
 def test_trio_cancels_a_run():
     @cached
     async def function(x):
@@ -69,7 +119,7 @@ def test_sharing_under_trio_is_told():
     async def function(x):
         return x
 
-    with pytest.raises(RuntimeError, match="no running event loop"):
+    with pytest.raises(RuntimeError, match="wait_concurrent=True .* needs an asyncio event loop"):
         trio.run(function, 1)
 
 

@@ -145,6 +145,37 @@ assert results == ["parent"] and cache.get("a") == "parent"
     )
 
 
+def test_first_write_in_a_child_lets_go_of_computations_of_vanished_threads():
+    """The table of computations is empty then, so that later writes need not look into it."""
+    run_script(
+        FORK
+        + """
+cache = Moka(10)
+inside, go_on = threading.Event(), threading.Event()
+class Key:
+    pass
+key = Key()
+def compute():
+    inside.set()
+    go_on.wait(60)
+    return "parent"
+leader = thread(lambda: cache.get_with(key, compute))
+inside.wait(60)
+def work():
+    before = sys.getrefcount(key)
+    cache.set("other", 1)
+    assert sys.getrefcount(key) == before - 1
+    cache.set("other", 2)
+    assert sys.getrefcount(key) == before - 1
+    assert cache.get_with(key, lambda: "child") == "child" == cache.get(key)
+in_child(work)
+go_on.set()
+leader.join()
+assert cache.get(key) == "parent"
+"""
+    )
+
+
 def test_child_forgets_who_waited():
     run_script(
         IN_FLIGHT

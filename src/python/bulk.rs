@@ -38,6 +38,8 @@ pub(super) fn remove_if(cache: &CacheState, predicate: &Bound<'_, PyAny>) -> PyR
     let py = predicate.py();
     let _deeper = Deeper::enter(py)?;
     let core = cache.core();
+    // A computation under way has no value yet that the predicate could be asked about.
+    core.overtake_all();
     let mut removed = 0;
     let mut cursor = Cursor::default();
     while let Some((key, value)) = core.next_entry(&mut cursor) {

@@ -3,7 +3,8 @@
 //!
 //! # How it works
 //! A call is a look-up of its arguments where they lie ([`call`](super::call)). A hit ends there. A miss makes the
-//! key, calls the function with the arguments as they came, and has the [`Memo`] keep the result. The frame
+//! key, registers the run, calls the function with the arguments as they came, and has the [`Memo`] keep the result,
+//! unless the key was written to meanwhile. The frame
 //! under the user's function is small, so that recursion goes as deep as with `lru_cache`. A coroutine
 //! function's call does nothing but return what does all that when it is awaited
 //! ([`coroutine`](super::coroutine)).
@@ -25,7 +26,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
-use super::arguments::Given;
+use super::arguments::{ErrorSet, Given};
 use super::call::{self, Lost};
 use super::coroutine_type;
 use super::counts::Load;
@@ -33,6 +34,7 @@ use super::end;
 use super::heap_type::{Spec, getter, member, method, slot};
 use super::memo::{Made, Memo, Mode};
 use super::object::Object;
+use crate::Begun;
 
 #[repr(C)]
 struct Cached {
@@ -90,16 +92,25 @@ fn compute(memo: &Borrowed<'_, '_, Memo>, why: Lost, given: &Given<'_>) -> *mut 
         Lost::Miss(made) => Some(made),
         Lost::Keyless => None,
     };
+    let run = match &made {
+        Some(made) => match call::begin(memo, made) {
+            Ok(Begun::Run(run)) => Some(run),
+            Ok(Begun::Present(value)) => return call::counted(this, value),
+            Err(ErrorSet) => return ptr::null_mut(),
+        },
+        None => None,
+    };
     this.miss();
-    let era = this.era();
     let load = Load::begin();
     let value = given.call(&this.function);
     this.moka().counts().end(load, value.is_null());
-    match made {
+    match made.zip(run) {
+        Some((_, run)) if value.is_null() => this.moka().core().end_run(run),
         // SAFETY: a new reference.
-        Some(made) if !value.is_null() => unsafe { call::keep(memo, &made, value, era) },
-        _ => value,
+        Some((made, run)) => return unsafe { call::keep(memo, &made, value, run) },
+        None => {}
     }
+    value
 }
 
 /// Computes a result, once for all threads that ask for it.

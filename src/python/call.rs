@@ -14,7 +14,6 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::c_int;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -23,11 +22,11 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use super::arguments::{Arguments, ErrorSet, Given, Lone, Parts};
-use super::key::Key;
+use super::key::{Key, Unsure};
 use super::memo::{Made, Memo, Mode, Weakly, is_own_key};
 use super::object::Object;
 use super::owner::Owner;
-use crate::Lookup;
+use crate::{Begun, Lookup, Run};
 
 /// Why the look-up of a call found no result.
 pub(super) enum Lost {
@@ -90,7 +89,7 @@ pub(super) fn find<R>(
 
 /// The reference of a value that was found, with the hit counted.
 #[inline]
-fn counted(memo: &Memo, value: Object) -> *mut ffi::PyObject {
+pub(super) fn counted(memo: &Memo, value: Object) -> *mut ffi::PyObject {
     memo.hit();
     value.into_ptr()
 }
@@ -273,7 +272,48 @@ pub(super) fn made_of(
     Ok(Made { object, hash: query.hash() })
 }
 
-/// Keeps a result, and returns it; or null with what the weigher or an `__eq__` raised.
+/// Begins the run of a call that was not found. A value is one that another thread stored since.
+#[inline]
+pub(super) fn begin(memo: &Borrowed<'_, '_, Memo>, made: &Made) -> Result<Begun<Object>, ErrorSet> {
+    match memo.get().moka().begin_sure(made.query(memo.py())) {
+        Ok(begun) => Ok(begun),
+        Err(Unsure::Code) => begin_slow(memo, made),
+        Err(Unsure::NoMemory) => {
+            // SAFETY: `attached`.
+            unsafe { ffi::PyErr_NoMemory() };
+            Err(ErrorSet)
+        }
+    }
+}
+
+/// The same where a user's code compares the key.
+#[cold]
+fn begin_slow(memo: &Borrowed<'_, '_, Memo>, made: &Made) -> Result<Begun<Object>, ErrorSet> {
+    let py = memo.py();
+    let (key, hash) = (made.object.as_ptr(), made.hash);
+    // SAFETY: `attached`; the arguments are those of the format.
+    let begun = unsafe {
+        ffi::PyObject_CallMethod(memo.as_ptr(), c"_begin_hashed".as_ptr(), c"OK".as_ptr(), key, hash)
+    };
+    // SAFETY: a new reference, or null with an exception set.
+    let begun = unsafe { Bound::from_owned_ptr_or_opt(py, begun) }.ok_or(ErrorSet)?;
+    let begun = Object::new(begun.unbind());
+    if let Some(value) = begun.first_item() {
+        // SAFETY: the tuple holds it.
+        let value = unsafe { Borrowed::<PyAny>::from_ptr(py, value) };
+        return Ok(Begun::Present(Object::of(&value)));
+    }
+    // SAFETY: `attached`; a live object.
+    let number = unsafe { ffi::PyLong_AsUnsignedLongLong(begun.as_ptr()) };
+    // SAFETY: `attached`.
+    if number == u64::MAX && !unsafe { ffi::PyErr_Occurred() }.is_null() {
+        return Err(ErrorSet);
+    }
+    Ok(Begun::Run(Run::new(hash, number)))
+}
+
+/// Ends a run and keeps its result, unless the key was written to meanwhile. Returns the result; or null with what the
+/// weigher or an `__eq__` raised.
 ///
 /// # Safety
 /// - `memo` is live, and `value` a new reference.
@@ -282,34 +322,37 @@ pub(super) unsafe fn keep(
     memo: &Borrowed<'_, '_, Memo>,
     made: &Made,
     value: *mut ffi::PyObject,
-    era: u64,
+    run: Run,
 ) -> *mut ffi::PyObject {
     let py = memo.py();
     let this = memo.get();
-    if era != this.era() {
-        return value;
-    }
     // SAFETY: the caller's.
     let lent = unsafe { Borrowed::from_ptr(py, value) };
-    let is_set = this.weakly.is_none() && this.moka().set_known_at_once(made.query(py), &lent);
-    if is_set && era == this.era() {
-        return value;
-    }
+    let at_once = if this.weakly.is_some() {
+        Err(Unsure::Code)
+    } else {
+        this.moka().keep_at_once(made.query(py), run, &lent)
+    };
     let key = made.object.as_ptr();
-    // SAFETY: `attached`; the arguments are those of the format.
-    let kept = unsafe {
-        ffi::PyObject_CallMethod(
-            memo.as_ptr(),
-            c"_keep_hashed".as_ptr(),
-            c"OKOKi".as_ptr(),
-            key,
-            made.hash,
-            value,
-            era,
-            c_int::from(is_set),
-        )
+    let kept = match at_once {
+        Ok(()) => return value,
+        // SAFETY: `attached`; it returns null.
+        Err(Unsure::NoMemory) => unsafe { ffi::PyErr_NoMemory() },
+        // SAFETY: `attached`; the arguments are those of the format.
+        Err(Unsure::Code) => unsafe {
+            ffi::PyObject_CallMethod(
+                memo.as_ptr(),
+                c"_keep_hashed".as_ptr(),
+                c"OKOK".as_ptr(),
+                key,
+                made.hash,
+                value,
+                run.number(),
+            )
+        },
     };
     if kept.is_null() {
+        this.moka().core().end_run(run);
         // SAFETY: the caller's reference.
         unsafe { ffi::Py_DECREF(value) };
         return kept;

@@ -30,12 +30,13 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use smallvec::SmallVec;
 
-use super::arguments::Given;
+use super::arguments::{ErrorSet, Given};
 use super::call::{self, Lost};
 use super::counts::Load;
 use super::memo::{Made, Memo, Mode};
 use super::object::Object;
 use crate::sync::{AtomicUsize, Ordering};
+use crate::{Begun, Run};
 
 const FRESH: usize = 0;
 const PAUSED: usize = 1;
@@ -57,8 +58,8 @@ struct Turn {
     /// How many arguments are positional; the others have `names`, a tuple.
     count: usize,
     names: Option<Object>,
-    /// Under what to keep the result, and the era in which its computation began.
-    made: Option<(Made, u64)>,
+    /// Under what to keep the result, and the run that computes it, which has not ended.
+    made: Option<(Made, Run)>,
     /// The run of the function, which is counted when it ends.
     load: Option<Load>,
 }
@@ -217,7 +218,15 @@ impl Body {
         self.leave(ENDED);
         // What ends before it has returned has failed.
         self.count(&mut turn.load, true);
+        self.give_up(&mut turn.made);
         drop(turn);
+    }
+
+    /// Ends the run, if it has not ended.
+    fn give_up(&self, made: &mut Option<(Made, Run)>) {
+        if let Some((_, run)) = made.take() {
+            self.memo().get().moka().core().end_run(run);
+        }
     }
 
     /// Counts the run of the function, if there is one that was not counted.
@@ -320,14 +329,18 @@ impl Body {
         let coroutine = match made {
             Some(made) if memo.mode == Mode::Shared => self.share(made, &given),
             made => {
+                if let Some(made) = made {
+                    match call::begin(&lent, &made) {
+                        // SAFETY: `turn`; what of it is read by others here is another field.
+                        Ok(Begun::Run(run)) => unsafe { (*self.turn.get()).made = Some((made, run)) },
+                        Ok(Begun::Present(value)) => return Outcome::Returns(call::counted(memo, value)),
+                        Err(ErrorSet) => return Outcome::Raises,
+                    }
+                }
                 memo.miss();
-                let era = memo.era();
-                // SAFETY: `turn`; what of it is read by others here is another field.
+                // SAFETY: likewise.
                 unsafe { (*self.turn.get()).load = Some(Load::begin()) };
-                let awaitable = given.call(&memo.function);
-                // SAFETY: `turn`; `given` is not used any more.
-                unsafe { (*self.turn.get()).made = made.map(|made| (made, era)) };
-                self.coroutine(awaitable)
+                self.coroutine(given.call(&memo.function))
             }
         };
         // SAFETY: the caller's.
@@ -418,11 +431,11 @@ impl Body {
         // SAFETY: `turn`.
         let turn = unsafe { &mut *self.turn.get() };
         self.count(&mut turn.load, false);
-        let Some((made, era)) = turn.made.take() else {
+        let Some((made, run)) = turn.made.take() else {
             return Outcome::Returns(value);
         };
         // SAFETY: a new reference.
-        let kept = unsafe { call::keep(&self.memo(), &made, value, era) };
+        let kept = unsafe { call::keep(&self.memo(), &made, value, run) };
         if kept.is_null() { Outcome::Raises } else { Outcome::Returns(kept) }
     }
 }
@@ -430,8 +443,10 @@ impl Body {
 impl Drop for Body {
     /// A run that nobody awaits to its end has failed.
     fn drop(&mut self) {
-        let mut load = self.turn.get_mut().load.take();
+        let turn = mem::take(self.turn.get_mut());
+        let Turn { mut load, mut made, .. } = turn;
         self.count(&mut load, true);
+        self.give_up(&mut made);
     }
 }
 

@@ -73,8 +73,12 @@ impl Lookup<Object> for Key<'_, '_> {
 /// A key whose look-up gives up where it would need a user's code.
 pub(crate) struct Sure<'a, 'py>(pub Key<'a, 'py>);
 
-/// The look-up needs a user's code.
-pub(crate) struct Unsure;
+/// Why a look-up gave up.
+pub(crate) enum Unsure {
+    /// It needs a user's code.
+    Code,
+    NoMemory,
+}
 
 impl Lookup<Object> for Sure<'_, '_> {
     type Error = Unsure;
@@ -95,13 +99,12 @@ impl Lookup<Object> for Sure<'_, '_> {
     }
 
     fn equals(&self, _key: &Object) -> Result<bool, Unsure> {
-        Err(Unsure)
+        Err(Unsure::Code)
     }
 
-    /// The call that looks again raises.
     #[cold]
     fn no_memory(&self) -> Unsure {
-        Unsure
+        Unsure::NoMemory
     }
 
     fn same(a: &Object, b: &Object) -> bool {

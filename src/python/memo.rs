@@ -1,6 +1,4 @@
-//! What a cached function has besides its code: the cache, which counts for it too, and the era, which a clear ends.
-
-use std::ffi::c_int;
+//! What a cached function has besides its code: the cache, which counts for it too.
 
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -12,11 +10,10 @@ use super::call;
 use super::counts::Load;
 use super::interpreter::Deeper;
 use super::key::Key;
-use super::moka::Moka;
+use super::moka::{self, Moka};
 use super::object::Object;
 use super::owner::Owner;
-use crate::sync::{AtomicU64, Ordering};
-use crate::{Lifetime, Lookup};
+use crate::{Begun, Lifetime, Lookup, Run};
 
 /// Which call a key is wanted for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -45,7 +42,6 @@ pub(crate) struct Memo {
     pub no_arguments: Made,
     /// Parts the positional arguments of a key from the keywords.
     pub mark: Py<PyAny>,
-    era: AtomicU64,
     info: Py<PyAny>,
 }
 
@@ -89,8 +85,38 @@ impl Made {
         Ok(self.hash == other.hash && self.object.bind(py).eq(other.object.bind(py))?)
     }
 
+    /// What is wrong where the computation of the key waits for its own result.
+    fn own_key_error(&self, py: Python<'_>) -> PyResult<String> {
+        moka::own_key_error(self.object.bind(py))
+    }
+
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.object.visit(&visit)
+    }
+}
+
+/// A run of a cached function, which ends with this object at the latest.
+#[pyclass(module = "moka_py", name = "_Run", frozen)]
+pub(crate) struct MemoRun {
+    cache: Py<Moka>,
+    run: Run,
+}
+
+#[pymethods]
+impl MemoRun {
+    /// Whether the key was written to since the run began.
+    fn is_overtaken(&self) -> bool {
+        self.cache.get().core().is_overtaken(self.run)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.cache)
+    }
+}
+
+impl Drop for MemoRun {
+    fn drop(&mut self) {
+        self.cache.get().core().end_run(self.run);
     }
 }
 
@@ -108,17 +134,16 @@ impl Memo {
         self.cache.get()
     }
 
-    /// Which era it is. What a computation began in one is not kept in another.
-    pub fn era(&self) -> u64 {
-        // Acquire: pairs with the Release in `cache_clear`.
-        self.era.load(Ordering::Acquire)
+    fn keep(&self, made: &Made, value: &Bound<'_, PyAny>, run: Run) -> PyResult<()> {
+        let key = made.object.bind(value.py());
+        if self.moka().keep(&made.query(value.py()), run, key, value)? {
+            self.note(key, made.hash);
+        }
+        Ok(())
     }
 
-    pub fn store(&self, made: &Made, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        let key = made.object.bind(value.py());
-        self.moka().store_as(&made.query(value.py()), key, value, Lifetime::default())?;
-        self.note(key, made.hash);
-        Ok(())
+    fn begin(&self, py: Python<'_>, made: &Made) -> PyResult<Begun<Object>> {
+        self.moka().call(py, |left| self.moka().core().begin(&made.query(py), left))
     }
 
     /// Has the owner of a key know of its entry.
@@ -126,15 +151,6 @@ impl Memo {
         if self.weakly.is_some() {
             Owner::note(key, hash, self.moka());
         }
-    }
-
-    /// Takes back what was stored, if the era in which its computation began has ended: a clear may have come
-    /// before the value, and missed it.
-    pub fn check(&self, py: Python<'_>, made: &Made, era: u64) -> PyResult<()> {
-        if era != self.era() {
-            self.moka().discard(py, &made.query(py))?;
-        }
-        Ok(())
     }
 
     /// The key of a call whose arguments came as a tuple and a dict.
@@ -192,7 +208,6 @@ impl Memo {
             later: awaited.zip(share).map(|(awaited, share)| Later { awaited, share }),
             no_arguments: Made { object: Object::of(&none), hash },
             mark: mark(py)?.clone_ref(py),
-            era: AtomicU64::new(0),
             function,
             cache,
             typed,
@@ -210,9 +225,6 @@ impl Memo {
 
     /// Forget all results, and count anew.
     fn cache_clear(&self, py: Python<'_>) -> PyResult<()> {
-        // Release: pairs with the Acquire in `era`. The era ends first, so that whoever still finds the old one
-        // sets before the cache is emptied.
-        self.era.fetch_add(1, Ordering::AcqRel);
         self.cache.bind(py).call_method0("clear")?;
         self.moka().reset_stats(py);
         Ok(())
@@ -250,10 +262,8 @@ impl Memo {
         self.hit();
     }
 
-    /// Counts a run, and returns the era in which it begins.
-    fn _miss(&self) -> u64 {
+    fn _miss(&self) {
         self.miss();
-        self.era()
     }
 
     /// The instant at which a run begins.
@@ -266,34 +276,45 @@ impl Memo {
         self.moka().counts().end(Load::begun(since), is_failure);
     }
 
-    #[getter]
-    fn _era(&self) -> u64 {
-        self.era()
-    }
-
-    /// Keeps a result whose computation began in an era, unless that has ended.
-    fn _keep(&self, made: &Bound<'_, Made>, value: &Bound<'_, PyAny>, era: u64) -> PyResult<()> {
-        if self.mode == Mode::Keyless || era != self.era() {
-            return Ok(());
+    /// Begins a run. Returns a tuple of the value, if there is one already.
+    fn _begin(&self, py: Python<'_>, made: &Bound<'_, Made>) -> PyResult<Py<PyAny>> {
+        match self.begin(py, made.get())? {
+            Begun::Present(value) => Ok((value.into_py(),).into_pyobject(py)?.into_any().unbind()),
+            Begun::Run(run) => {
+                let run = MemoRun { cache: self.cache.clone_ref(py), run };
+                Ok(Bound::new(py, run)?.into_any().unbind())
+            }
         }
-        self.store(made.get(), value)?;
-        self.check(value.py(), made.get(), era)
     }
 
-    /// Stores a result, unless it is stored already, and takes it back if its era has ended.
+    /// Ends a run and keeps its result, unless the key was written to meanwhile.
+    fn _keep(
+        &self,
+        made: &Bound<'_, Made>,
+        value: &Bound<'_, PyAny>,
+        run: &Bound<'_, MemoRun>,
+    ) -> PyResult<()> {
+        self.keep(made.get(), value, run.get().run)
+    }
+
+    /// Begins a run, and returns its number; or a tuple of the value, if there is one already.
+    fn _begin_hashed(&self, key: &Bound<'_, PyAny>, hash: u64) -> PyResult<Py<PyAny>> {
+        let py = key.py();
+        match self.begin(py, &Made { object: Object::of(key), hash })? {
+            Begun::Present(value) => Ok((value.into_py(),).into_pyobject(py)?.into_any().unbind()),
+            Begun::Run(run) => Ok(run.number().into_pyobject(py)?.into_any().unbind()),
+        }
+    }
+
+    /// Ends a run and keeps its result, unless the key was written to meanwhile.
     fn _keep_hashed(
         &self,
         key: &Bound<'_, PyAny>,
         hash: u64,
         value: &Bound<'_, PyAny>,
-        era: u64,
-        is_set: c_int,
+        number: u64,
     ) -> PyResult<()> {
-        let made = Made { object: Object::of(key), hash };
-        if is_set == 0 {
-            self.store(&made, value)?;
-        }
-        self.check(key.py(), &made, era)
+        self.keep(&Made { object: Object::of(key), hash }, value, Run::new(hash, number))
     }
 
     /// The result of a call, computed once for all threads that ask for it.

@@ -47,6 +47,7 @@ fn _moka_py(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<moka::Moka>()?;
     module.add_class::<memo::Made>()?;
     module.add_class::<memo::Memo>()?;
+    module.add_class::<memo::MemoRun>()?;
     module.add_class::<owner::Owner>()?;
     module.add("_CachedFunction", cached::class(module.py())?)?;
     module.add_class::<simulate::Accesses>()?;

@@ -22,7 +22,9 @@ use super::listener::{self, Hook};
 use super::object::Object;
 use super::raised::Raised;
 use crate::seed::Seed;
-use crate::{Cache, Config, Cursor, Departure, Departures, Failure, Lifetime, LoadError, Lookup, Stored};
+use crate::{
+    Begun, Cache, Config, Cursor, Departure, Departures, Failure, Lifetime, LoadError, Lookup, Run, Stored,
+};
 
 type Core = Cache<Object, Object, Raised>;
 type Left = Departures<Object, Object>;
@@ -99,6 +101,48 @@ fn failure(py: Python<'_>, error: PyErr) -> Failure<Raised> {
         };
         Failure { error: Raised::new(py, error), shared }
     })
+}
+
+/// The longest text of a key in a message, in characters.
+const MAX_KEY_CHARS: usize = 100;
+
+/// The key as a message shows it: by its `repr`, which is cut; by its type where `repr` raises. An interrupt of it is an error.
+#[cold]
+fn shown(key: &Bound<'_, PyAny>) -> PyResult<String> {
+    match key.repr() {
+        Ok(text) => {
+            let text = text.to_string_lossy();
+            let mut shown: String = text.chars().take(MAX_KEY_CHARS).collect();
+            if shown.len() < text.len() {
+                shown += "...";
+            }
+            Ok(shown)
+        }
+        Err(error) if convert::is_failure(key.py(), &error) => {
+            Ok(format!("<{} object>", key.get_type().name()?.to_string_lossy()))
+        }
+        Err(interrupt) => Err(interrupt),
+    }
+}
+
+/// What is wrong where the computation of a key waits for its own result.
+#[cold]
+pub(super) fn own_key_error(key: &Bound<'_, PyAny>) -> PyResult<String> {
+    let key = shown(key)?;
+    Ok(format!(
+        "the initializer of a key asked for that very key, {key}: it would wait for itself for ever; \
+         let it compute the value from other keys"
+    ))
+}
+
+/// What is wrong where threads wait for each other's computations.
+#[cold]
+fn circle_error(key: &Bound<'_, PyAny>) -> PyResult<String> {
+    let key = shown(key)?;
+    Ok(format!(
+        "threads would wait for each other's initializers in a circle: this one asked for key {key}; \
+         let all initializers ask for further keys in one order, or ask for those keys before the call"
+    ))
 }
 
 impl CacheState {
@@ -235,8 +279,8 @@ impl CacheState {
         }
         match self.set_sure(py, query, Object::kept(value), weight, lifetime) {
             Ok(()) => AtOnce::Done,
-            Err(Unsure) if self.core.config().weighted => self.set_weighed(key, value, weight, lifetime),
-            Err(Unsure) => AtOnce::NotDone,
+            Err(_) if self.core.config().weighted => self.set_weighed(key, value, weight, lifetime),
+            Err(_) => AtOnce::NotDone,
         }
     }
 
@@ -265,15 +309,38 @@ impl CacheState {
         self.run(key.py(), |left| self.core.remove(&Sure(query), left)).ok()
     }
 
-    /// Sets without a call of any user's code but what the drop of an old value runs. False, with nothing
-    /// done, where that does not go.
+    /// Begins a run of a key that was looked for and not found, where no user's code compares it. For a cache without
+    /// a listener.
     #[inline]
-    pub fn set_known_at_once(&self, key: Key<'_, '_>, value: &Bound<'_, PyAny>) -> bool {
+    pub fn begin_sure(&self, key: Key<'_, '_>) -> Result<Begun<Object>, Unsure> {
+        let mut left = Departures::new();
+        let begun = self.core.begin(&Sure(key), &mut left);
+        self.release(&mut left);
+        begun
+    }
+
+    /// Ends a run and stores its result, unless the key was written to meanwhile. It calls no code of a user but what the drop of
+    /// an old value runs. Changes nothing if other code would be needed.
+    #[inline]
+    pub fn keep_at_once(&self, key: Key<'_, '_>, run: Run, value: &Bound<'_, PyAny>) -> Result<(), Unsure> {
         let config = self.core.config();
         if config.listened || config.weighted {
-            return false;
+            return Err(Unsure::Code);
         }
-        self.set_sure(value.py(), key, Object::kept(value), 1, Lifetime::default()).is_ok()
+        let stored = Stored { value: Object::kept(value), weight: 1, lifetime: Lifetime::default() };
+        self.run(value.py(), |left| self.core.keep(&Sure(key), run, stored, left)).map(drop)
+    }
+
+    /// Ends a run and stores its result, unless the key was written to meanwhile. Returns whether it is stored.
+    pub fn keep(
+        &self,
+        query: &Key<'_, '_>,
+        run: Run,
+        key: &Bound<'_, PyAny>,
+        value: &Bound<'_, PyAny>,
+    ) -> PyResult<bool> {
+        let stored = self.stored(key, value, Lifetime::default())?;
+        self.call(key.py(), |left| self.core.keep(query, run, stored, left))
     }
 
     /// Apart, so that the weigher does not run in a frame that has all this. What is to be stored comes in registers.
@@ -344,10 +411,8 @@ impl CacheState {
         let loaded = self.run(py, load);
         loaded.map(Object::into_py).map_err(|error| match error {
             LoadError::User(raised) => raised.into_error(py),
-            LoadError::OwnKey => PyRuntimeError::new_err("the initializer of a key asked for that very key"),
-            LoadError::Circle => {
-                PyRuntimeError::new_err("threads would wait for each other's initializers in a circle")
-            }
+            LoadError::OwnKey => own_key_error(key).map_or_else(|error| error, PyRuntimeError::new_err),
+            LoadError::Circle => circle_error(key).map_or_else(|error| error, PyRuntimeError::new_err),
         })
     }
 

@@ -114,6 +114,95 @@ fn a_leader_that_fails_before_it_computes_leaves_nobody_waiting() {
     });
 }
 
+/// A run that no other call waits for reads a source that changes. A result of before the change is not to be in the cache
+/// after a write that came with it.
+fn run_beside_a_change(world: fn() -> World, change: fn(&World), expected: fn(Option<u64>) -> bool) {
+    model(2, move || {
+        let world = Arc::new(world());
+        let source = Arc::new(Seen::new(1));
+        let read = {
+            let source = source.clone();
+            move || source.load(Ordering::SeqCst)
+        };
+        let other = spawn(&world, move |world| {
+            source.store(2, Ordering::SeqCst);
+            change(world);
+        });
+        let got = world.run(1, read);
+        assert!([1, 2, 8, 9].contains(&got), "{got}");
+        other.join().expect("no panic");
+        let now = world.get(1);
+        assert!(expected(now), "{now:?}");
+        world.end();
+    });
+}
+
+fn heard() -> World {
+    World::new(7, false, apart)
+}
+
+fn is_new(now: Option<u64>) -> bool {
+    [None, Some(2)].contains(&now)
+}
+
+#[test]
+fn a_removal_during_a_run_keeps_its_result_out() {
+    run_beside_a_change(heard, |world| drop(world.remove(1)), is_new);
+}
+
+#[test]
+fn a_removal_during_a_run_keeps_its_result_out_where_a_user_compares() {
+    run_beside_a_change(|| heard().asking(), |world| drop(world.remove(1)), is_new);
+}
+
+#[test]
+fn clearing_during_a_run_keeps_its_result_out() {
+    run_beside_a_change(heard, World::clear, is_new);
+}
+
+#[test]
+fn a_removal_by_a_predicate_during_a_run_keeps_its_result_out() {
+    let change = |world: &World| {
+        world.overtake_all();
+        world.remove_all_if(1);
+    };
+    run_beside_a_change(heard, change, is_new);
+}
+
+#[test]
+fn a_set_during_a_run_wins() {
+    run_beside_a_change(heard, |world| drop(world.set(1, 9)), |now| now == Some(9));
+}
+
+/// The second `set` finds a value and puts its own in the place of that one without the lock.
+#[test]
+fn a_set_without_the_lock_during_a_run_wins() {
+    let change = |world: &World| {
+        world.set(1, 8);
+        world.set(1, 8);
+        world.set(1, 9);
+    };
+    run_beside_a_change(|| World::unheard(7, apart), change, |now| now == Some(9));
+}
+
+/// Two runs of one key, of which the first may be kept before a `set` puts its value in the place of the result.
+#[test]
+fn a_set_without_the_lock_beside_two_runs_wins() {
+    model(1, || {
+        let world = Arc::new(World::unheard(7, apart));
+        // The thread's last set is one that replaced a value, so that the next tries to do without the lock.
+        world.set(2, 1);
+        world.set(2, 1);
+        let other = spawn(&world, |world| world.run(1, || 1));
+        world.run(1, || 2);
+        world.set(1, 9);
+        let got = other.join().expect("no panic");
+        assert!([1, 2, 9].contains(&got), "{got}");
+        assert_eq!(world.get(1), Some(9));
+        world.end();
+    });
+}
+
 /// Computes from a source that changes. A result of before the change is not to be in the cache after a removal
 /// that came with it.
 fn beside_a_change(change: fn(&World), asks: bool, expected: fn(Option<u64>) -> bool) {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use moka_py::{
-    Cache, Cause, Clock, Config, Cursor, Departures, Failure, Kind, Lifetime, LoadError, Lookup, Reference,
-    Stored,
+    Begun, Cache, Cause, Clock, Config, Cursor, Departures, Failure, Kind, Lifetime, LoadError, Lookup,
+    Reference, Stored,
 };
 
 pub type Error = &'static str;
@@ -303,6 +303,30 @@ impl World {
         let got = self.cache.get_with(&query, Lifetime::default(), compute, &mut pause, &mut left);
         self.cache.release(&mut left);
         got.map(|value| value.word())
+    }
+
+    /// The value of a key; where it is not there, `compute` makes it, in a run that no other call waits for.
+    pub fn run(&self, id: u64, compute: impl FnOnce() -> u64) -> u64 {
+        let query = self.query(id);
+        if let Some(word) = self.get(id) {
+            return word;
+        }
+        let run = match self.call(|cache, left| cache.begin(&query, left)).0.expect("no key fails") {
+            Begun::Present(value) => return value.word(),
+            Begun::Run(run) => run,
+        };
+        let word = compute();
+        // The caller has it as well, also where it is not stored.
+        let value = Shared::new(word, &self.alive);
+        let stored = Stored::plain(value.clone());
+        let kept = self.call(|cache, left| cache.keep(&query, run, stored, left)).0;
+        kept.expect("no key fails");
+        word
+    }
+
+    /// Marks all computations under way, as a removal by a predicate does before it asks.
+    pub fn overtake_all(&self) {
+        self.cache.overtake_all();
     }
 
     /// Keys and values by iteration, in the order of the keys.

@@ -13,6 +13,7 @@ mod policy;
 mod quiet;
 mod reclaim;
 mod replay;
+mod runs;
 mod sequences;
 mod shared;
 mod single_flight;

@@ -1,0 +1,86 @@
+//! Computations that no other call waits for: a write to the key keeps their result out (law 13).
+
+use moka_py::{Begun, Run};
+
+use crate::support::Subject;
+
+fn begin(subject: &Subject, id: u64) -> Run {
+    match subject.call(|left| subject.cache.begin(&subject.query(id), left)).expect("no key fails") {
+        Begun::Run(run) => run,
+        Begun::Present(_) => panic!("there is a value"),
+    }
+}
+
+fn keep(subject: &Subject, id: u64, run: Run, word: u64) -> bool {
+    let stored = subject.stored(word);
+    subject.call(|left| subject.cache.keep(&subject.query(id), run, stored, left)).expect("no key fails")
+}
+
+/// Begins a run of key 1, does something else, and ends the run with 10. What the key has then.
+fn beside(write: impl FnOnce(&Subject)) -> Option<u64> {
+    let subject = Subject::lru(10);
+    subject.set(2, 20);
+    let run = begin(&subject, 1);
+    write(&subject);
+    let is_kept = keep(&subject, 1, run, 10);
+    let now = subject.peek(1);
+    assert_eq!(is_kept, now == Some(10));
+    subject.validate();
+    now
+}
+
+#[test]
+fn a_result_is_kept_where_nothing_was_written() {
+    assert_eq!(beside(|_| ()), Some(10));
+    assert_eq!(beside(|subject| drop(subject.remove(2))), Some(10), "a removal of another key");
+    assert_eq!(beside(|subject| subject.set(3, 30)), Some(10), "a set of another key");
+    assert_eq!(beside(|subject| (3..30).for_each(|id| subject.set(id, id))), Some(10), "eviction");
+}
+
+#[test]
+fn every_write_to_the_key_keeps_the_result_out() {
+    assert_eq!(beside(|subject| drop(subject.remove(1))), None);
+    assert_eq!(beside(Subject::clear), None);
+    assert_eq!(beside(|subject| subject.cache.overtake_all()), None);
+    assert_eq!(beside(|subject| subject.set(1, 9)), Some(9));
+    assert_eq!(beside(|subject| drop(subject.set_if_absent(1, 9))), Some(9));
+    assert_eq!(beside(|subject| (1..3).for_each(|word| subject.set(1, word))), Some(2));
+    let set_and_pop = |subject: &Subject| {
+        subject.clear();
+        subject.set(1, 9);
+        assert_eq!(subject.pop_any(), Some((1, 9)));
+    };
+    assert_eq!(beside(set_and_pop), None);
+}
+
+#[test]
+fn runs_of_one_key_go_on_side_by_side() {
+    let subject = Subject::lru(10);
+    let (first, second, given_up) = (begin(&subject, 1), begin(&subject, 1), begin(&subject, 1));
+    assert!(first != second && !subject.cache.is_overtaken(first));
+    subject.cache.end_run(given_up);
+    subject.cache.end_run(given_up);
+    assert!(keep(&subject, 1, first, 10) && keep(&subject, 1, second, 11));
+    assert_eq!(subject.peek(1), Some(11));
+    subject.validate();
+}
+
+#[test]
+fn a_run_that_begins_after_the_write_is_kept() {
+    let subject = Subject::lru(10);
+    let early = begin(&subject, 1);
+    subject.remove(1);
+    let late = begin(&subject, 1);
+    assert!(subject.cache.is_overtaken(early) && !subject.cache.is_overtaken(late));
+    assert!(keep(&subject, 1, late, 11) && !keep(&subject, 1, early, 10));
+    assert_eq!(subject.peek(1), Some(11));
+}
+
+#[cfg(not(moka_gil))]
+#[test]
+fn a_value_that_came_before_the_run_is_returned() {
+    let subject = Subject::lru(10);
+    subject.set(1, 9);
+    let begun = subject.call(|left| subject.cache.begin(&subject.query(1), left)).expect("no key fails");
+    assert!(matches!(begun, Begun::Present(value) if value.word() == 9));
+}
