@@ -25,6 +25,16 @@ pub trait Lookup<K> {
     /// run foreign code.
     fn same(a: &K, b: &K) -> bool;
 
+    /// What runs on this thread now, if several take turns on it, as greenlets do; 0 if that is not known. Called unlocked.
+    fn strand(&self) -> usize {
+        0
+    }
+
+    /// Whether what runs on this thread now is what `strand` named. Called unlocked.
+    fn is_strand(&self, strand: usize) -> bool {
+        strand == 0
+    }
+
     /// The error of a write that found no memory, and so changed nothing. Without one, the process ends as Rust has it.
     #[cold]
     fn no_memory(&self) -> Self::Error {

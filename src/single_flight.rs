@@ -83,6 +83,8 @@ struct Flight<K, V, E> {
 struct SharedFlight<K, V, E> {
     key: K,
     leader: ThreadId,
+    /// What ran on that thread, if several take turns on it.
+    strand: usize,
     /// Made by the first who waits.
     landing: Option<Arc<Landing<V, E>>>,
 }
@@ -258,6 +260,7 @@ impl<K: Clone, V, E> Flights<K, V, E> {
         let mut strangers = Strangers::new();
         let mut known_equal = None;
         loop {
+            let strand = query.strand();
             // Before the lock, so that it is dropped after the unlock.
             let mut lost = Lost::new();
             let mut listed = table.lock_fresh(&mut lost);
@@ -270,7 +273,15 @@ impl<K: Clone, V, E> Flights<K, V, E> {
             if let Some((number, flight)) = open {
                 let is_equal = known_equal == Some(number);
                 match if is_equal { Some(true) } else { query.quick(&flight.key) } {
-                    Some(true) if flight.leader == me => return Err(LoadError::OwnKey),
+                    Some(true) if flight.leader == me => {
+                        let strand = flight.strand;
+                        drop(listed);
+                        if query.is_strand(strand) {
+                            return Err(LoadError::OwnKey);
+                        }
+                        // Its leader cannot go on while this thread waits, so the caller computes for itself.
+                        strangers.push(number);
+                    }
                     Some(true) => {
                         let new = || Arc::new(Landing::new(flight.leader, generation));
                         return Ok(Turn::Wait(Arc::clone(flight.landing.get_or_insert_with(new))));
@@ -288,7 +299,7 @@ impl<K: Clone, V, E> Flights<K, V, E> {
                 }
                 continue;
             }
-            let shared = || Some(SharedFlight { key: query.key(), leader: me, landing: None });
+            let shared = || Some(SharedFlight { key: query.key(), leader: me, strand, landing: None });
             let Some(number) = listed.add(hash, shared) else {
                 drop(listed);
                 return Err(LoadError::User(query.no_memory()));
@@ -491,6 +502,60 @@ mod tests {
         drop(lost);
         assert!(flights.is_idle(0));
         drop(lead(&flights, 1));
+    }
+
+    #[test]
+    fn another_strand_of_the_thread_leads_for_itself() {
+        /// One that asks in a strand.
+        struct In(Query, usize);
+
+        impl Lookup<Arc<u64>> for In {
+            type Error = &'static str;
+
+            fn hash(&self) -> u64 {
+                self.0.hash()
+            }
+
+            fn key(&self) -> Arc<u64> {
+                self.0.key()
+            }
+
+            fn quick(&self, key: &Arc<u64>) -> Option<bool> {
+                self.0.quick(key)
+            }
+
+            fn equals(&self, key: &Arc<u64>) -> Result<bool, Self::Error> {
+                self.0.equals(key)
+            }
+
+            fn same(a: &Arc<u64>, b: &Arc<u64>) -> bool {
+                Query::same(a, b)
+            }
+
+            fn strand(&self) -> usize {
+                self.1
+            }
+
+            fn is_strand(&self, strand: usize) -> bool {
+                self.1 == strand
+            }
+        }
+
+        let _alone = alone();
+        let flights = TestFlights::new(100);
+        let leader = |strand| match flights.join(&In(Query(1), strand)) {
+            Ok(Turn::Lead(leader)) => leader,
+            _ => panic!("it does not lead"),
+        };
+        let (first, second) = (leader(1), leader(2));
+        for strand in [1, 2] {
+            assert!(matches!(flights.join(&In(Query(1), strand)), Err(LoadError::OwnKey)));
+        }
+        assert!(waits(&flights, 1), "another thread waits for either");
+        drop(first);
+        assert!(matches!(flights.join(&In(Query(1), 2)), Err(LoadError::OwnKey)));
+        drop((leader(1), second));
+        assert!(flights.is_idle(0));
     }
 
     #[test]

@@ -443,8 +443,8 @@ impl Body {
 impl Drop for Body {
     /// A run that nobody awaits to its end has failed.
     fn drop(&mut self) {
-        let turn = mem::take(self.turn.get_mut());
-        let Turn { mut load, mut made, .. } = turn;
+        let turn = self.turn.get_mut();
+        let (mut load, mut made) = (turn.load.take(), turn.made.take());
         self.count(&mut load, true);
         self.give_up(&mut made);
     }

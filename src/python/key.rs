@@ -3,6 +3,7 @@
 use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
 
+use super::greenlet;
 use super::object::{self, Object};
 use super::raised::Raised;
 use crate::Lookup;
@@ -62,6 +63,15 @@ impl Lookup<Object> for Key<'_, '_> {
 
     fn same(a: &Object, b: &Object) -> bool {
         a.is(b)
+    }
+
+    #[inline]
+    fn strand(&self) -> usize {
+        greenlet::current(self.object.py())
+    }
+
+    fn is_strand(&self, strand: usize) -> bool {
+        greenlet::is_current(self.object.py(), strand)
     }
 
     #[cold]

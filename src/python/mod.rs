@@ -19,6 +19,7 @@ mod fast;
 #[cfg(unix)]
 mod fork;
 mod frame;
+mod greenlet;
 mod heap_type;
 mod interpreter;
 mod key;
