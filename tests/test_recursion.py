@@ -91,6 +91,47 @@ check(own)
     )
 
 
+SMALL_STACKS = {
+    "get_with": "cache = Moka(9); f = lambda n: cache.get_with(n, lambda: f(n + 1))",
+    "cached": "f = cached()(lambda n: f(n + 1))",
+    "cached of two arguments": "f = cached()(lambda n, k=None: f(n + 1, 2))",
+    "shared": "f = cached(wait_concurrent=True)(lambda n: f(n + 1))",
+    "coroutine": """
+@cached
+async def later(n):
+    return await later(n + 1)
+f = lambda n: later(n).send(None)
+""",
+    "weigher": "own = Moka(9, weigher=lambda *_: f(0)); f = lambda n: own.set(1, 1)",
+    "predicate": "own = Moka(9); own.set(1, 1); f = lambda *_: own.remove_if(f)",
+}
+
+
+@pytest.mark.parametrize("kind", SMALL_STACKS.values(), ids=SMALL_STACKS)
+@pytest.mark.parametrize("kilobytes", [512, 2048])
+def test_recursion_without_end_in_a_thread_with_a_small_stack_raises(kind, kilobytes):
+    run_script(
+        f"""
+import sys, threading
+from moka_py import Moka, cached
+sys.setrecursionlimit(1_000_000)
+{kind}
+raised = []
+def run():
+    for _ in range(2):
+        try:
+            f(0)
+        except RecursionError as error:
+            raised.append(error)
+threading.stack_size({kilobytes} << 10)
+thread = threading.Thread(target=run)
+thread.start()
+thread.join()
+assert len(raised) == 2
+"""
+    )
+
+
 @pytest.mark.parametrize("what", ["listener", "end of a value"])
 def test_callback_without_a_caller_to_raise_to_ends_in_the_hook(what):
     run_script(

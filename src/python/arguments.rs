@@ -232,6 +232,14 @@ impl<'a, 'py> Arguments<'a, 'py> {
         Some(Arguments { py, parts, hash: seed.mix(sum.end(parts.len()) as u64) })
     }
 
+    /// Parts that were hashed before.
+    ///
+    /// # Safety
+    /// - `held`.
+    pub unsafe fn hashed(py: Python<'py>, parts: &'a [*mut ffi::PyObject], hash: u64) -> Self {
+        Arguments { py, parts, hash }
+    }
+
     /// The tuple; `None` is with an exception set.
     pub fn tuple(&self) -> Option<Object> {
         tuple_of(self.py, self.parts)

@@ -27,11 +27,12 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
 use super::arguments::{ErrorSet, Given};
-use super::call::{self, Lost};
+use super::call::{self, Lost, Rest};
 use super::coroutine_type;
 use super::counts::Load;
 use super::end;
 use super::heap_type::{Spec, getter, member, method, slot};
+use super::interpreter::has_stack;
 use super::memo::{Made, Memo, Mode};
 use super::object::Object;
 use crate::Begun;
@@ -65,7 +66,8 @@ unsafe fn memo_of<'a>(slf: *mut ffi::PyObject) -> Borrowed<'a, 'a, Memo> {
     unsafe { memo.cast_unchecked::<Memo>() }
 }
 
-/// `tp_vectorcall` of a function.
+/// `tp_vectorcall` of a function. It holds nothing but its arguments while the user's function runs: each frame under
+/// that counts, and the one of the look-up is large.
 unsafe extern "C" fn call(
     slf: *mut ffi::PyObject,
     arguments: *const *mut ffi::PyObject,
@@ -73,25 +75,71 @@ unsafe extern "C" fn call(
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     // SAFETY: `called`.
-    let lent = unsafe { memo_of(slf) };
-    let memo = lent.get();
-    // SAFETY: `called`.
     let count = unsafe { ffi::PyVectorcall_NARGS(flags) } as usize;
-    // SAFETY: `called`; the caller holds its arguments.
-    let given = unsafe { Given::new(arguments, count, names) };
-    call::find(memo, &given, |value| value, |why| compute(&lent, why, &given))
+    // SAFETY: `called`.
+    let (found, hash) = unsafe { look_up(slf, arguments, count, names) };
+    match Rest::of_word(found.addr()) {
+        None => found,
+        // SAFETY: `called`.
+        Some(rest) => unsafe { compute(slf, arguments, count, names, rest, hash) },
+    }
 }
 
-/// The result of a call that is not kept, which it then is.
+/// The value of a call; or, in the place of a pointer, how to go on with the look-up, and the hash.
+///
+/// From CPython 3.14 on the bytes of the C stack limit a recursion. So the frame of the look-up must be gone by then, which takes a
+/// call. Before, the number of C calls limits it.
+///
+/// # Safety
+/// - `called`.
+#[cfg_attr(Py_3_14, inline(never))]
+#[cfg_attr(not(Py_3_14), inline(always))]
+unsafe fn look_up(
+    slf: *mut ffi::PyObject,
+    arguments: *const *mut ffi::PyObject,
+    count: usize,
+    names: *mut ffi::PyObject,
+) -> (*mut ffi::PyObject, u64) {
+    // SAFETY: `called`.
+    let lent = unsafe { memo_of(slf) };
+    // SAFETY: `called`; the caller holds its arguments.
+    let given = unsafe { Given::new(arguments, count, names) };
+    let rest = |rest: Rest, hash| (ptr::without_provenance_mut(rest as usize), hash);
+    call::find(lent.get(), &given, |value| (value, 0), rest)
+}
+
+/// The result of a call that the first look did not find. If there is a key, it is kept.
+///
+/// It takes what fits into registers: what is handed over in memory would make the caller's frame larger.
+///
+/// # Safety
+/// - `called`.
 #[inline(never)]
-fn compute(memo: &Borrowed<'_, '_, Memo>, why: Lost, given: &Given<'_>) -> *mut ffi::PyObject {
+unsafe fn compute(
+    slf: *mut ffi::PyObject,
+    arguments: *const *mut ffi::PyObject,
+    count: usize,
+    names: *mut ffi::PyObject,
+    rest: Rest,
+    hash: u64,
+) -> *mut ffi::PyObject {
+    // SAFETY: `called`.
+    let memo = &unsafe { memo_of(slf) };
     let this = memo.get();
-    let made = match why {
-        Lost::Failed => return ptr::null_mut(),
-        Lost::Miss(made) if this.mode == Mode::Shared => return share(memo, &made, given),
-        Lost::Miss(made) => Some(made),
-        Lost::Keyless => None,
+    // SAFETY: `called`; the caller holds its arguments.
+    let given = &unsafe { Given::new(arguments, count, names) };
+    let made = match call::find_rest(this, given, rest, hash) {
+        Ok(value) => return value,
+        Err(Lost::Failed) => return ptr::null_mut(),
+        Err(Lost::Miss(made)) => Some(made),
+        Err(Lost::Keyless) => None,
     };
+    if let Some(made) = made.as_ref().filter(|_| this.mode == Mode::Shared) {
+        return share(memo, made, given);
+    }
+    if !has_stack(memo.py()) {
+        return ptr::null_mut();
+    }
     let run = match &made {
         Some(made) => match call::begin(memo, made) {
             Ok(Begun::Run(run)) => Some(run),
@@ -113,23 +161,26 @@ fn compute(memo: &Borrowed<'_, '_, Memo>, why: Lost, given: &Given<'_>) -> *mut 
     value
 }
 
-/// Computes a result, once for all threads that ask for it.
+/// Computes a result, once for all threads that ask for it. The method is called with its arguments as they lie: a format
+/// would take a larger frame.
+#[inline(never)]
 fn share(memo: &Borrowed<'_, '_, Memo>, made: &Made, given: &Given<'_>) -> *mut ffi::PyObject {
     let Some((args, keywords)) = given.packed(memo.py()) else { return ptr::null_mut() };
-    let key = made.object.as_ptr();
-    let (args, keywords) = (args.as_ptr(), keywords.as_ptr());
-    // SAFETY: attached; the arguments are those of the format.
-    unsafe {
-        ffi::PyObject_CallMethod(
-            memo.as_ptr(),
-            c"_share".as_ptr(),
-            c"OKOO".as_ptr(),
-            key,
-            made.hash,
-            args,
-            keywords,
-        )
+    // SAFETY: attached; the text ends with a zero.
+    let name = unsafe { ffi::PyUnicode_InternFromString(c"_share".as_ptr()) };
+    // SAFETY: attached.
+    let hash = unsafe { ffi::PyLong_FromUnsignedLongLong(made.hash) };
+    let mut result = ptr::null_mut();
+    if !name.is_null() && !hash.is_null() {
+        let all = [memo.as_ptr(), made.object.as_ptr(), hash, args.as_ptr(), keywords.as_ptr()];
+        // SAFETY: attached; all are live.
+        result = unsafe { ffi::PyObject_VectorcallMethod(name, all.as_ptr(), all.len(), ptr::null_mut()) };
     }
+    // SAFETY: the reference made above, or null.
+    unsafe { ffi::Py_XDECREF(name) };
+    // SAFETY: likewise.
+    unsafe { ffi::Py_XDECREF(hash) };
+    result
 }
 
 /// `tp_vectorcall` of a coroutine function.

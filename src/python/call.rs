@@ -40,50 +40,115 @@ pub(super) enum Lost {
 /// A new reference, or none.
 type Found = Result<*mut ffi::PyObject, Lost>;
 
-/// Looks a call up, and ends with what is made of the answer. A hit ends at once: to hand its value on in a
-/// [`Found`] took as long as the probe.
+/// How a call is looked up after the first, quick look: one byte, which fits into a register. `Absent` says that the key is
+/// absent for certain.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+pub(super) enum Rest {
+    /// Calls have no keys.
+    Keyless,
+    /// With an exception set.
+    Failed,
+    /// The key is more than the positional arguments.
+    Composed,
+    /// The only argument is the key, and a user's code hashes it.
+    Lone,
+    /// The only argument is the key.
+    Known,
+    KnownAbsent,
+    /// There are no arguments.
+    Empty,
+    EmptyAbsent,
+    /// The positional arguments are the key.
+    Parts,
+    PartsAbsent,
+}
+
+impl Rest {
+    /// The one that a word stands for; none for an address of an object.
+    #[inline]
+    pub fn of_word(word: usize) -> Option<Self> {
+        const ALL: [Rest; 10] = [
+            Rest::Keyless,
+            Rest::Failed,
+            Rest::Composed,
+            Rest::Lone,
+            Rest::Known,
+            Rest::KnownAbsent,
+            Rest::Empty,
+            Rest::EmptyAbsent,
+            Rest::Parts,
+            Rest::PartsAbsent,
+        ];
+        ALL.get(word).copied()
+    }
+}
+
+/// Looks a call up, as far as that needs neither a user's code nor maintenance. A hit ends at once: to hand its value on in a
+/// [`Found`] took as long as the probe. For the others [`find_rest`] goes on, with the hash that `rest` gets.
 #[inline(always)]
 pub(super) fn find<R>(
     memo: &Memo,
     given: &Given<'_>,
     hit: impl FnOnce(*mut ffi::PyObject) -> R,
-    lost: impl FnOnce(Lost) -> R,
+    rest: impl FnOnce(Rest, u64) -> R,
 ) -> R {
     // SAFETY: `attached`.
     let py = unsafe { Python::assume_attached() };
     let cache = memo.moka().core();
-    let found = if memo.mode == Mode::Keyless {
-        Err(Lost::Keyless)
+    if memo.mode == Mode::Keyless {
+        rest(Rest::Keyless, 0)
     } else if !memo.is_plain || given.has_names() {
-        find_composed(memo, given)
+        rest(Rest::Composed, 0)
     } else if let Some(only) = given.only(py).filter(|only| is_own_key(only)) {
         match memo.moka().known(&only) {
             Some(query) => match cache.glance(&query) {
-                Some(Some(value)) => return hit(counted(memo, value)),
-                rest => find_known(memo, rest.is_some(), &query, &only),
+                Some(Some(value)) => hit(counted(memo, value)),
+                None => rest(Rest::Known, query.hash()),
+                Some(None) => rest(Rest::KnownAbsent, query.hash()),
             },
-            None => find_lone(memo, &only),
+            None => rest(Rest::Lone, 0),
         }
     } else if given.positional().is_empty() {
-        let none = &memo.no_arguments;
-        let query = none.query(py);
+        let query = memo.no_arguments.query(py);
         match cache.glance(&query) {
-            Some(Some(value)) => return hit(counted(memo, value)),
-            rest => find_known(memo, rest.is_some(), &query, none.object.bind(py)),
+            Some(Some(value)) => hit(counted(memo, value)),
+            None => rest(Rest::Empty, query.hash()),
+            Some(None) => rest(Rest::EmptyAbsent, query.hash()),
         }
     } else {
         // SAFETY: the caller's.
         match unsafe { Arguments::new(py, given.positional(), memo.moka().seed()) } {
             Some(query) => match cache.glance(&query) {
-                Some(Some(value)) => return hit(counted(memo, value)),
-                rest => find_arguments(memo, rest.is_some(), &query),
+                Some(Some(value)) => hit(counted(memo, value)),
+                None => rest(Rest::Parts, query.hash()),
+                Some(None) => rest(Rest::PartsAbsent, query.hash()),
             },
-            None => Err(Lost::Failed),
+            None => rest(Rest::Failed, 0),
         }
-    };
-    match found {
-        Ok(value) => hit(value),
-        Err(why) => lost(why),
+    }
+}
+
+/// Goes on with a look-up.
+#[inline(never)]
+pub(super) fn find_rest(memo: &Memo, given: &Given<'_>, rest: Rest, hash: u64) -> Found {
+    // SAFETY: `attached`.
+    let py = unsafe { Python::assume_attached() };
+    let only = || given.only(py).expect("the first look has found one argument");
+    match rest {
+        Rest::Keyless => Err(Lost::Keyless),
+        Rest::Failed => Err(Lost::Failed),
+        Rest::Composed => find_composed(memo, given),
+        Rest::Lone => find_lone(memo, &only()),
+        Rest::Known | Rest::KnownAbsent => find_known(memo, matches!(rest, Rest::KnownAbsent), hash, &only()),
+        Rest::Empty | Rest::EmptyAbsent => {
+            find_known(memo, matches!(rest, Rest::EmptyAbsent), hash, memo.no_arguments.object.bind(py))
+        }
+        Rest::Parts | Rest::PartsAbsent => {
+            // SAFETY: the caller's.
+            let query = unsafe { Arguments::hashed(py, given.positional(), hash) };
+            find_arguments(memo, matches!(rest, Rest::PartsAbsent), &query)
+        }
     }
 }
 
@@ -95,10 +160,9 @@ pub(super) fn counted(memo: &Memo, value: Object) -> *mut ffi::PyObject {
 }
 
 /// Goes on with an object that is a key by itself, after a glance.
-#[inline(never)]
-fn find_known(memo: &Memo, is_absent: bool, query: &Key<'_, '_>, key: &Bound<'_, PyAny>) -> Found {
+fn find_known(memo: &Memo, is_absent: bool, hash: u64, key: &Bound<'_, PyAny>) -> Found {
     if is_absent {
-        return Err(Lost::Miss(Made { object: Object::of(key), hash: query.hash() }));
+        return Err(Lost::Miss(Made { object: Object::of(key), hash }));
     }
     find_lone(memo, key)
 }

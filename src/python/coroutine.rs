@@ -33,6 +33,7 @@ use smallvec::SmallVec;
 use super::arguments::{ErrorSet, Given};
 use super::call::{self, Lost};
 use super::counts::Load;
+use super::interpreter::has_stack;
 use super::memo::{Made, Memo, Mode};
 use super::object::Object;
 use crate::sync::{AtomicUsize, Ordering};
@@ -317,10 +318,14 @@ impl Body {
     /// - `turn`.
     unsafe fn start(&self) -> Outcome {
         let lent = self.memo();
+        if !has_stack(lent.py()) {
+            return Outcome::Raises;
+        }
         let memo = lent.get();
         // SAFETY: `turn`; what is written while this is read is another field.
         let given = unsafe { &*self.turn.get() }.given();
-        let made = match call::find(memo, &given, Ok, Err) {
+        let made = match call::find(memo, &given, Ok, |rest, hash| call::find_rest(memo, &given, rest, hash))
+        {
             Ok(value) => return Outcome::Returns(value),
             Err(Lost::Failed) => return Outcome::Raises,
             Err(Lost::Miss(made)) => Some(made),
