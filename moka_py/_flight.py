@@ -91,8 +91,8 @@ class Flight(asyncio.Task[Any]):
     async def _end(self, reason: tuple[Any, ...]) -> asyncio.CancelledError | None:
         """Wait until the cancelled flight has ended. Return a later cancellation of the waiter, if there was one.
 
-        A later cancellation would tear off the cleanup of the function. anyio repeats one until its scope is left, with the same
-        words, and does not see that the function shields its cleanup: the function runs in another task.
+        A later cancellation would tear off the cleanup of the function. anyio repeats one until its scope is left, with
+        the same words. It does not see that the function shields its cleanup: the function runs in another task.
         """
         late = None
         while not self.done():

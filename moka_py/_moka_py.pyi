@@ -158,8 +158,9 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
         cached over it. ttl and tti are for the new entry, as in `set`; a hit ignores them.
 
         Raises RuntimeError for two waits that would never end: an initializer that asks for its own key, and threads
-        that wait for one another's keys in a circle. Other waits are not seen: if an initializer waits for a thread of an
-        executor that asks for the same key, both wait for ever. TypeError if initializer is not callable; else as `set`.
+        that wait for one another's keys in a circle. Other waits are not seen: if an initializer waits for a thread of
+        an executor that asks for the same key, both wait for ever. TypeError if initializer is not callable; else as
+        `set`.
         """
 
     @overload

@@ -256,7 +256,7 @@ def test_circle_of_keys_raises(length):
         return await function((x + 1) % length)
 
     async def main():
-        with pytest.raises(RuntimeError, match="very key, .*: it would wait for itself"):
+        with pytest.raises(RuntimeError, match=r"very key, .*: it would wait for itself"):
             await function(0)
         outcomes = await asyncio.gather(*map(function, range(length)), return_exceptions=True)
         assert all(isinstance(outcome, RuntimeError) for outcome in outcomes)
@@ -274,7 +274,7 @@ def test_circle_through_two_functions_raises():
         return await f(x)
 
     async def main():
-        with pytest.raises(RuntimeError, match="very key, .*: it would wait for itself"):
+        with pytest.raises(RuntimeError, match=r"very key, .*: it would wait for itself"):
             await f(0)
 
     run(main)
@@ -309,7 +309,7 @@ def test_eager_tasks_share_too():
         async def itself(x):
             return await itself(x)
 
-        with pytest.raises(RuntimeError, match="very key, .*: it would wait for itself"):
+        with pytest.raises(RuntimeError, match=r"very key, .*: it would wait for itself"):
             await itself(1)
 
     run(main)

@@ -119,7 +119,7 @@ def test_sharing_under_trio_is_told():
     async def function(x):
         return x
 
-    with pytest.raises(RuntimeError, match="wait_concurrent=True .* needs an asyncio event loop"):
+    with pytest.raises(RuntimeError, match=r"wait_concurrent=True .* needs an asyncio event loop"):
         trio.run(function, 1)
 
 

@@ -352,7 +352,7 @@ def test_recursion_goes_as_deep_as_with_lru_cache():
     )
     for line in out.splitlines():
         theirs, ours, shared = map(int, line.split())
-        # A call that is shared is more than one in the count of calls in each other, and its frames take more of the C stack.
+        # A call that is shared counts as more than one, and its frames take more of the C stack.
         assert ours >= theirs * 0.95 and shared > theirs * 0.4, out
 
 

@@ -1,4 +1,4 @@
-"""Greenlets of one thread that load one key: none can wait for another of its own thread, so each computes for itself."""
+"""Greenlets of one thread that load one key: none can wait for another, so each computes for itself."""
 
 import threading
 
@@ -54,7 +54,7 @@ def test_a_greenlet_that_asks_for_its_own_key_is_told(load):
         return load(key, compute)
 
     def run():
-        with pytest.raises(RuntimeError, match="very key, .*own"):
+        with pytest.raises(RuntimeError, match=r"very key, .*own"):
             load("own", compute)
 
     run()

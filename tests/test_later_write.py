@@ -1,4 +1,4 @@
-"""A later write wins: what a cached function computed before a write to its key is not kept after the write (law 13)."""
+"""A later write wins: what a cached function computed before a write to its key is not kept after it (law 13)."""
 
 import asyncio
 import threading

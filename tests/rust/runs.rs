@@ -32,18 +32,22 @@ fn beside(write: impl FnOnce(&Subject)) -> Option<u64> {
 #[test]
 fn a_result_is_kept_where_nothing_was_written() {
     assert_eq!(beside(|_| ()), Some(10));
-    assert_eq!(beside(|subject| drop(subject.remove(2))), Some(10), "a removal of another key");
+    assert_eq!(
+        beside(|subject| assert_eq!(subject.remove(2), Some(20))),
+        Some(10),
+        "a removal of another key"
+    );
     assert_eq!(beside(|subject| subject.set(3, 30)), Some(10), "a set of another key");
     assert_eq!(beside(|subject| (3..30).for_each(|id| subject.set(id, id))), Some(10), "eviction");
 }
 
 #[test]
 fn every_write_to_the_key_keeps_the_result_out() {
-    assert_eq!(beside(|subject| drop(subject.remove(1))), None);
+    assert_eq!(beside(|subject| assert_eq!(subject.remove(1), None)), None);
     assert_eq!(beside(Subject::clear), None);
     assert_eq!(beside(|subject| subject.cache.overtake_all()), None);
     assert_eq!(beside(|subject| subject.set(1, 9)), Some(9));
-    assert_eq!(beside(|subject| drop(subject.set_if_absent(1, 9))), Some(9));
+    assert_eq!(beside(|subject| assert_eq!(subject.set_if_absent(1, 9), None)), Some(9));
     assert_eq!(beside(|subject| (1..3).for_each(|word| subject.set(1, word))), Some(2));
     let set_and_pop = |subject: &Subject| {
         subject.clear();
