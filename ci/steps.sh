@@ -193,6 +193,7 @@ quick_steps() {
   for version in "${MUST[@]}"; do step "clippy, extension, $version" clippy_python "$version"; done
   for version in "${NOT_HERE[@]}"; do step "clippy, extension, ${version}t" clippy_other "${version}t" "$version" Py_GIL_DISABLED; done
   for target in "${TARGETS[@]}"; do step "clippy, extension, $target" clippy_other "$target" 3.13 "" "$target"; done
+  step "foreign RUSTFLAGS fail the build" check_rustflags
   step "ruff check" "$lint/bin/ruff" check --output-format concise .
   step "ruff format" "$lint/bin/ruff" format --check .
   step "mypy --strict" check_types
