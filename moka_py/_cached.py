@@ -101,7 +101,7 @@ class CachedFunction(Protocol[P, R_co]):
         ...
 
     def cache_invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Forget the result of these arguments; say whether there was one. The result of a run under way is not kept."""
+        """Forget the result of these arguments; say whether there was one. A run under way is not kept."""
         ...
 
     def cache_contains(self, *args: P.args, **kwargs: P.kwargs) -> bool:
