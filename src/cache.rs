@@ -391,9 +391,9 @@ where
     pub fn overtake_all(&self) {
         self.shards.meet_leaders();
         for (number, shard) in self.shards.all().iter().enumerate() {
-            // A computation of which this thread does not see that it began, begins after this.
-            shard.sync_with_writers();
-            self.flights.overtake_shard(number);
+            // Under the lock, so that a leader which has asked for the mark has stored its value, too. A computation that this
+            // thread does not see begins after this.
+            shard.under_lock(|| self.flights.overtake_shard(number));
         }
     }
 

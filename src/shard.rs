@@ -481,7 +481,14 @@ impl<K: Reference, V: Reference> Shard<K, V> {
     /// Waits until no writer is under way. What a caller wrote before is seen by every later writer, and
     /// what they wrote before is seen by the caller.
     pub fn sync_with_writers(&self) {
-        drop(self.map.lock());
+        self.under_lock(|| ());
+    }
+
+    /// Runs code under the lock. It must not run code of a user, drop references or take another shard's lock.
+    pub fn under_lock(&self, code: impl FnOnce()) {
+        let locked = self.map.lock();
+        code();
+        drop(locked);
     }
 
     /// An instant before which nothing here is due.

@@ -214,18 +214,20 @@ impl<K: Clone, V, E> Flights<K, V, E> {
         let Some(table) = self.busy(query.hash()) else { return Ok(strangers) };
         let mut lost = Lost::new();
         let mut listed = table.lock_fresh(&mut lost);
-        let known: SmallVec<[(u64, K); 1]> = listed
-            .of_hash(query.hash())
-            .filter_map(|flight| Some((flight.number, flight.shared.as_ref()?.key.clone())))
-            .collect();
+        // Keys that a user's code compares, which runs with nothing held.
+        let mut unclear = SmallVec::<[(u64, K); 1]>::new();
+        for flight in listed.of_hash(query.hash()) {
+            let Some(shared) = &flight.shared else { continue };
+            match query.quick(&shared.key) {
+                Some(true) => {}
+                Some(false) => strangers.push(flight.number),
+                None => unclear.push((flight.number, shared.key.clone())),
+            }
+        }
         drop(listed);
         drop(lost);
-        for (number, key) in known {
-            let equal = match query.quick(&key) {
-                Some(equal) => equal,
-                None => query.equals(&key)?,
-            };
-            if !equal {
+        for (number, key) in unclear {
+            if !query.equals(&key)? {
                 strangers.push(number);
             }
         }

@@ -11,9 +11,9 @@ look that can be next and changes nothing is taken at once, since it would spoil
 A cache may be larger than its keys, or it may evict; then an entry may be gone at any moment (`evicts`). Where keys
 have one hash, a write to one may overtake the computation of another (`collides`): its result is then not kept.
 
-Computations are three steps: `join`, from where on a write to the key overtakes it and others may wait for it; `look`,
-which finds no value; `land`, which puts the value in unless it was overtaken, or `fail`. Two that were not overtaken
-are never under way at once.
+Computations are three steps: `join`, from where on others may wait for it, and a write to the key overtakes it, as does
+`overtake`, with which a removal by a predicate begins; `look`, which finds no value; `land`, which puts the value in
+unless it was overtaken, or `fail`. Two that were not overtaken are never under way at once.
 """
 
 from typing import Any, NamedTuple
@@ -78,6 +78,10 @@ class Order:
             return [State()] if state.value == step.value else []
         # A removal that finds nothing may have come before the computation that it would have overtaken.
         return [each for was in self.absent(state) for each in ([State(), was] if self.evicts else [State()])]
+
+    def overtake(self, _, state):
+        """The result of the computation under way is not kept, and no later call waits for it."""
+        return [state._replace(flight=None)]
 
     def join(self, step, state):
         return [state._replace(flight=step.value)] if state.flight is None or self.collides else []

@@ -217,7 +217,11 @@ class Worker:
 
         call = now()
         count = self.cache.remove_if(is_meant)
-        self.note(call, key, "take" if count else "read", *seen)
+        ret = now()
+        # First it overtakes all computations under way, whatever their keys.
+        for each in self.keys:
+            self.log[each].append(Step(call, ret, "overtake"))
+        self.log[key].append(Step(call, ret, "take" if count else "read", *seen))
 
     def do_popitem(self, _):
         call = now()

@@ -117,7 +117,17 @@ fn a_leader_that_fails_before_it_computes_leaves_nobody_waiting() {
 /// A run that no other call waits for reads a source that changes. A result of before the change is not to be in the cache
 /// after a write that came with it.
 fn run_beside_a_change(world: fn() -> World, change: fn(&World), expected: fn(Option<u64>) -> bool) {
-    model(2, move || {
+    run_beside_a_change_of(2, world, change, expected);
+}
+
+/// The same with so many preemptions at most.
+fn run_beside_a_change_of(
+    preemptions: usize,
+    world: fn() -> World,
+    change: fn(&World),
+    expected: fn(Option<u64>) -> bool,
+) {
+    model(preemptions, move || {
         let world = Arc::new(world());
         let source = Arc::new(Seen::new(1));
         let read = {
@@ -166,7 +176,8 @@ fn a_removal_by_a_predicate_during_a_run_keeps_its_result_out() {
         world.overtake_all();
         world.remove_all_if(1);
     };
-    run_beside_a_change(heard, change, is_new);
+    // The run asks whether it was marked, and stores its result, between two steps of the removal.
+    run_beside_a_change_of(3, heard, change, is_new);
 }
 
 #[test]
