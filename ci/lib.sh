@@ -137,6 +137,24 @@ hide_paths() {
   export CARGO_BUILD_RUSTFLAGS="$flags --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}/registry/src=crates"
 }
 
+# side_by_side COMMAND ARGUMENT...: runs the command for each argument, two at a time. Prints what each of them printed in one
+# piece, and fails if one of them failed.
+side_by_side() {
+  local command=$1 argument code=0 each running=()
+  shift
+  for argument in "$@"; do
+    if [ ${#running[@]} -gt 1 ]; then wait -n || true; fi
+    (
+      output=$("$command" "$argument" 2>&1) && result=ok || result=failed
+      printf '%s %s: %s\n%s\n' "$command" "$argument" "$result" "$output"
+      [ "$result" = ok ]
+    ) &
+    running+=($!)
+  done
+  for each in "${running[@]}"; do wait "$each" || code=1; done
+  return "$code"
+}
+
 # Prints the path of an interpreter: VERSION, or oldest-VERSION for the oldest patch release that can be had.
 interpreter() {
   if [[ $1 == oldest-* ]]; then "$ROOT/ci/python" --oldest "${1#oldest-}"; else "$ROOT/ci/python" "$1"; fi

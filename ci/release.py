@@ -57,6 +57,12 @@ def run(*command: str | Path, folder: Path = ROOT, **variables: str) -> None:
     subprocess.run(list(map(str, command)), check=True, cwd=folder, env=os.environ | variables)
 
 
+def version_of(python: str) -> str:
+    """The version of an interpreter, such as 3.14."""
+    ask = [python, "-I", "-c", "import sys; print(*sys.version_info[:2], sep='.')"]
+    return subprocess.run(ask, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
 def environment(folder: Path, python: str, *packages: str | Path) -> Path:
     """Makes a virtual environment with the packages; returns its interpreter."""
     run(python, "-m", "venv", folder)
@@ -88,7 +94,8 @@ def make_wheel(scratch: Path, pythons: list[str]) -> None:
     for number, python in enumerate(pythons):
         maturin = ("-m", "maturin", "build", "--release", "--locked", *by_profile, "--interpreter", python)
         out = ("--out", scratch / f"part-{number}")
-        run(build, *maturin, *out, folder=sources(python), CARGO_BUILD_RUSTFLAGS=flags, PATH=path)
+        folder = sources(version_of(python), f"release-{number}")
+        run(build, *maturin, *out, folder=folder, CARGO_BUILD_RUSTFLAGS=flags, PATH=path)
     run(build, "ci/merge_wheels.py", DIST, *scratch.glob("part-*/*.whl"))
     (wheel,) = DIST.glob("*.whl")
     for check in CHECKS:

@@ -78,30 +78,25 @@ check_workflows() {
 
 clippy_core() { with_target core cargo clippy --locked --all-targets -- -D warnings; }
 
-# The extension for an interpreter that is here.
-clippy_python() {
-  local python
-  python=$("$ROOT/ci/python" "$1") && clippy_extension "$1" "$("$lint/bin/python" ci/sources.py "$python")" "PYO3_PYTHON=$python"
-}
-
-# clippy_other NAME VERSION FLAGS [TARGET]: the extension for an interpreter or a system that is not here. What PyO3 asks an
-# interpreter for comes from a file.
-clippy_other() {
-  local name=$1 version=$2 flags=$3 target=${4:-} config=$ROOT/target/pyo3-$1.txt more=() sources=$ROOT
-  printf '%s\n' implementation=CPython "version=$version" shared=true abi3=false pointer_width=64 "build_flags=$flags" >"$config"
-  if [ "$version" = 3.15 ]; then sources=$("$lint/bin/python" -c 'import sys; sys.path[:0] = ["ci"]; import sources; print(sources.make_copy())'); fi
-  if [ -n "$target" ]; then
-    more=(--target "$target")
-    if have rustup; then rustup target add "$target" || return; fi
-  fi
-  clippy_extension "$name" "$sources" "PYO3_CONFIG_FILE=$config" "${more[@]}"
-}
-
-# clippy_extension NAME SOURCES VARIABLE [ARGUMENT...]
+# clippy_extension NAME: the extension for an interpreter of MUST, for the free-threaded build of one of NOT_HERE, or for a
+# target, with CPython 3.13. Of what is not here PyO3 reads from a file what it would ask an interpreter.
 clippy_extension() {
-  local name=$1 sources=$2 variable=$3
-  shift 3
-  with_target "clippy-$name" env -C "$sources" "$variable" cargo clippy --locked --features python "$@" -- -D warnings
+  local name=$1 version=$1 target=() flags='' python sources variable
+  if python=$(printf '%s\n' "${MUST[@]}" | grep -Fx "$name") && python=$("$ROOT/ci/python" "$python"); then
+    variable=PYO3_PYTHON=$python
+  else
+    if [[ $name == *t ]]; then
+      flags=Py_GIL_DISABLED
+    else
+      version=3.13 target=(--target "$name")
+      if have rustup; then rustup -q target add "$name" || return; fi
+    fi
+    variable=PYO3_CONFIG_FILE=$ROOT/target/pyo3-$name.txt
+    printf '%s\n' implementation=CPython "version=${version%t}" shared=true abi3=false pointer_width=64 "build_flags=$flags" \
+      >"${variable#*=}"
+  fi
+  sources=$("$lint/bin/python" ci/sources.py "$version" "clippy-$name") || return
+  with_target "clippy-$name" env -C "$sources" "$variable" cargo clippy --locked --features python "${target[@]}" -- -D warnings
 }
 
 # Flags of a user take the place of those that the extension needs. Then the build fails, and tells which to add.
@@ -190,9 +185,7 @@ quick_steps() {
   step "rustfmt" cargo fmt --check -- --color never
   step "clippy, core" clippy_core
   step "clippy, models" clippy_models
-  for version in "${MUST[@]}"; do step "clippy, extension, $version" clippy_python "$version"; done
-  for version in "${NOT_HERE[@]}"; do step "clippy, extension, ${version}t" clippy_other "${version}t" "$version" Py_GIL_DISABLED; done
-  for target in "${TARGETS[@]}"; do step "clippy, extension, $target" clippy_other "$target" 3.13 "" "$target"; done
+  step "clippy, extension" side_by_side clippy_extension "${MUST[@]}" "${NOT_HERE[@]/%/t}" "${TARGETS[@]}"
   step "foreign RUSTFLAGS fail the build" check_rustflags
   step "ruff check" "$lint/bin/ruff" check --output-format concise .
   step "ruff format" "$lint/bin/ruff" format --check .

@@ -336,8 +336,9 @@ pub(super) fn made_of(
     Ok(Made { object, hash: query.hash() })
 }
 
-/// Begins the run of a call that was not found. A value is one that another thread stored since.
-#[inline]
+/// Begins the run of a call that was not found. A value is one that another thread stored since. The frame of the caller
+/// stays under the user's function, so this has one of its own.
+#[inline(never)]
 pub(super) fn begin(memo: &Borrowed<'_, '_, Memo>, made: &Made) -> Result<Begun<Object>, ErrorSet> {
     match memo.get().moka().begin_sure(made.query(memo.py())) {
         Ok(begun) => Ok(begun),
