@@ -15,6 +15,7 @@ __all__ = [
     "_ManualClock",
     "_Memo",
     "_Owner",
+    "_Run",
     "_Trace",
     "_cached_function",
 ]

@@ -29,7 +29,9 @@ fn default_or_none(py: Python<'_>, default: Option<&Bound<'_, PyAny>>) -> Py<PyA
 
 /// The arguments of `Moka`, read as PyO3 reads those of a class of that name.
 #[pyclass(name = "Moka", module = "moka_py", frozen)]
-struct Construct(Mutex<Option<CacheState>>);
+struct Construct(Mutex<Option<Arc<CacheState>>>);
+
+const _: () = assert!(align_of::<Construct>() <= 16, "CPython aligns no object further");
 
 #[pymethods]
 impl Construct {
@@ -63,7 +65,7 @@ impl Construct {
             ..Config::new(capacity, policy)
         };
         let hooks = [eviction_listener, weigher].map(Hook::new);
-        Ok(Construct(Mutex::new(Some(CacheState::new(config, hooks, [ttl, tti])))))
+        Ok(Construct(Mutex::new(Some(Arc::new(CacheState::new(config, hooks, [ttl, tti]))))))
     }
 }
 
@@ -72,7 +74,7 @@ fn construct(
     py: Python<'_>,
     args: &Bound<'_, PyTuple>,
     keywords: Option<&Bound<'_, PyDict>>,
-) -> PyResult<CacheState> {
+) -> PyResult<Arc<CacheState>> {
     let made = py.get_type::<Construct>().call(args, keywords)?;
     let state = made.cast_into::<Construct>()?.get().0.lock().ok().and_then(|mut state| state.take());
     state.ok_or_else(|| PyRuntimeError::new_err("the arguments of Moka were read twice"))
@@ -87,11 +89,11 @@ fn refuse_insert(_key: &Bound<'_, PyAny>, _value: &Bound<'_, PyAny>) -> PyResult
 }
 
 /// The state of a cache that `__init__` has not made yet. It is empty, and an insert raises.
-fn unmade(py: Python<'_>) -> PyResult<CacheState> {
+fn unmade(py: Python<'_>) -> PyResult<Arc<CacheState>> {
     let refuse = wrap_pyfunction!(refuse_insert, py)?;
     let config = Config { weighted: true, ..Config::new(0, Kind::TinyLfu) };
     let hooks = [Hook::new(None), Hook::new(Some(refuse.as_any()))];
-    Ok(CacheState::new(config, hooks, [Duration::default(); 2]))
+    Ok(Arc::new(CacheState::new(config, hooks, [Duration::default(); 2])))
 }
 
 #[pymethods]
@@ -117,14 +119,14 @@ impl Moka {
             Err(error) if is_provisional && convert::is_failure(py, &error) => unmade(py),
             state => state,
         };
-        Ok(Moka { made: Construction::new(Arc::new(state?), is_provisional) })
+        Ok(Moka { made: Construction::new(state?, is_provisional) })
     }
 
     /// Makes the cache where a subclass passes arguments on from its own `__init__`. Else they were read before.
     #[pyo3(signature = (*args, **keywords))]
     fn __init__(&self, args: &Bound<'_, PyTuple>, keywords: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
         if self.made.is_open() {
-            self.made.replace(Arc::new(construct(args.py(), args, keywords)?));
+            self.made.replace(construct(args.py(), args, keywords)?);
         }
         Ok(())
     }
