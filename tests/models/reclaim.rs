@@ -70,7 +70,7 @@ fn what_the_only_thread_removes_is_whole_for_a_newcomer() {
 
 #[test]
 fn two_readers_hold_a_value_up_until_both_are_gone() {
-    model(2, || {
+    model(1, || {
         let world = with(&[1]);
         let readers = [(); 2].map(|()| spawn(&world, |world| world.get(1)));
         world.set(1, 11);
