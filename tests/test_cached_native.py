@@ -352,8 +352,9 @@ def test_recursion_goes_as_deep_as_with_lru_cache():
     )
     for line in out.splitlines():
         theirs, ours, shared = map(int, line.split())
-        # A call that is shared counts as more than one, and its frames take more of the C stack.
-        assert ours >= theirs * 0.95 and shared > theirs * 0.4, out
+        # A call that is shared counts as more than one. Its frames take twice the C stack, and more without optimization
+        # across crates, as in the wheel that is only tested.
+        assert ours >= theirs * 0.95 and shared > theirs * 0.3, out
 
 
 def test_it_works_until_the_very_end_of_the_interpreter():
