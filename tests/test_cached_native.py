@@ -352,8 +352,8 @@ def test_recursion_goes_as_deep_as_with_lru_cache():
     )
     for line in out.splitlines():
         theirs, ours, shared = map(int, line.split())
-        # A call that is shared counts as more than one. Its frames take twice the C stack, and more in a wheel for tests,
-        # where they are not optimized across crates.
+        # A call that is shared counts as more than one. Its frames take twice the C stack, and more in a wheel for
+        # tests, where they are not optimized across crates.
         assert ours >= theirs * 0.95 and shared > theirs * 0.3, out
 
 
