@@ -71,14 +71,16 @@ impl<E> From<E> for LoadError<E> {
     }
 }
 
-/// A computation under way, as it stands in the table.
-struct Flight<K, V, E> {
+/// A computation under way, as it stands in the table; `S` is what others need that wait for it.
+struct Flight<S> {
     hash: u64,
     number: u64,
     is_overtaken: bool,
-    /// What others need that wait for it; `None` for a run, which no call joins.
-    shared: Option<SharedFlight<K, V, E>>,
+    shared: S,
 }
+
+/// One that others may join, or a run, which no call joins.
+type AnyFlight<K, V, E> = Flight<Option<SharedFlight<K, V, E>>>;
 
 struct SharedFlight<K, V, E> {
     key: K,
@@ -97,7 +99,9 @@ struct Table<K, V, E> {
 }
 
 struct Listed<K, V, E> {
-    flights: HashTable<Flight<K, V, E>>,
+    flights: HashTable<AnyFlight<K, V, E>>,
+    /// A run beside the table. Mostly it is the only computation, and the table would cost it twice the time.
+    lone_run: Option<Flight<()>>,
     /// The generation in which the flights began.
     generation: u64,
     /// Of the next flight: no two of a table have the same.
@@ -105,11 +109,12 @@ struct Listed<K, V, E> {
 }
 
 /// Flights of before a fork.
-type Lost<K, V, E> = HashTable<Flight<K, V, E>>;
+type Lost<K, V, E> = HashTable<AnyFlight<K, V, E>>;
 
 impl<K, V, E> Table<K, V, E> {
     fn new() -> Self {
-        let listed = Listed { flights: HashTable::new(), generation: generation(), number: 0 };
+        let listed =
+            Listed { flights: HashTable::new(), lone_run: None, generation: generation(), number: 0 };
         Table { under_way: AtomicUsize::new(0), listed: Lock::new(listed) }
     }
 
@@ -124,13 +129,14 @@ impl<K, V, E> Table<K, V, E> {
         if is_stale(listed.generation) {
             listed.generation = generation();
             *lost = mem::take(&mut listed.flights);
+            listed.lone_run = None;
             self.tell(&listed);
         }
         listed
     }
 
     /// Takes a flight out. The caller drops it with no lock held.
-    fn take(&self, hash: u64, number: u64) -> Option<Flight<K, V, E>> {
+    fn take(&self, hash: u64, number: u64) -> Option<AnyFlight<K, V, E>> {
         let mut listed = self.listed.lock();
         let flight = listed.take(hash, number);
         self.tell(&listed);
@@ -139,22 +145,44 @@ impl<K, V, E> Table<K, V, E> {
 
     /// Tells how many there are now. Under the lock.
     fn tell(&self, listed: &Listed<K, V, E>) {
-        self.under_way.store(listed.flights.len(), Ordering::Relaxed);
+        let count = listed.flights.len() + usize::from(listed.lone_run.is_some());
+        self.under_way.store(count, Ordering::Relaxed);
     }
 }
 
 impl<K, V, E> Listed<K, V, E> {
-    fn of_hash(&mut self, hash: u64) -> impl Iterator<Item = &mut Flight<K, V, E>> {
+    /// The computations of a hash but for the lone run.
+    fn of_hash(&mut self, hash: u64) -> impl Iterator<Item = &mut AnyFlight<K, V, E>> {
         self.flights.iter_hash_mut(hash).filter(move |flight| flight.hash == hash)
     }
 
-    fn take(&mut self, hash: u64, number: u64) -> Option<Flight<K, V, E>> {
+    fn take(&mut self, hash: u64, number: u64) -> Option<AnyFlight<K, V, E>> {
+        if let Some(Flight { is_overtaken, .. }) = self.lone_run.take_if(|run| run.number == number) {
+            return Some(Flight { hash, number, is_overtaken, shared: None });
+        }
         let found = self.flights.find_entry(hash, |flight| flight.number == number);
         Some(found.ok()?.remove().0)
     }
 
+    /// Marks those computations of a hash that the predicate means by their numbers.
+    fn overtake(&mut self, hash: u64, is_meant: impl Fn(u64) -> bool) {
+        if let Some(run) = self.lone_run.as_mut().filter(|run| run.hash == hash && is_meant(run.number)) {
+            run.is_overtaken = true;
+        }
+        let meant = self.of_hash(hash).filter(|flight| is_meant(flight.number));
+        meant.for_each(|flight| flight.is_overtaken = true);
+    }
+
+    fn overtake_all(&mut self) {
+        self.lone_run.iter_mut().for_each(|run| run.is_overtaken = true);
+        self.flights.iter_mut().for_each(|flight| flight.is_overtaken = true);
+    }
+
     /// Whether a flight was written to since it began. One that is gone began before a fork, and no write marked it since.
     fn is_overtaken(&self, hash: u64, number: u64) -> bool {
+        if let Some(run) = self.lone_run.as_ref().filter(|run| run.number == number) {
+            return run.is_overtaken;
+        }
         let own = self.flights.find(hash, |flight| flight.number == number);
         own.is_none_or(|flight| flight.is_overtaken)
     }
@@ -162,11 +190,26 @@ impl<K, V, E> Listed<K, V, E> {
     /// Adds a flight, and returns its number; `None` if there is no memory.
     fn add(&mut self, hash: u64, shared: impl FnOnce() -> Option<SharedFlight<K, V, E>>) -> Option<u64> {
         self.flights.try_reserve(1, |flight| flight.hash).ok()?;
-        let number = self.number;
-        self.number += 1;
+        let number = self.next_number();
         let flight = Flight { hash, number, is_overtaken: false, shared: shared() };
         self.flights.insert_unique(hash, flight, |flight| flight.hash);
         Some(number)
+    }
+
+    /// Adds a run, and returns its number; `None` if there is no memory.
+    fn add_run(&mut self, hash: u64) -> Option<u64> {
+        if self.lone_run.is_some() {
+            return self.add(hash, || None);
+        }
+        let number = self.next_number();
+        self.lone_run = Some(Flight { hash, number, is_overtaken: false, shared: () });
+        Some(number)
+    }
+
+    fn next_number(&mut self) -> u64 {
+        let number = self.number;
+        self.number += 1;
+        number
     }
 }
 
@@ -239,17 +282,14 @@ impl<K: Clone, V, E> Flights<K, V, E> {
     #[inline]
     pub fn overtake(&self, hash: u64, strangers: &Strangers) {
         if let Some(table) = self.busy(hash) {
-            let mut listed = table.listed.lock();
-            let meant = listed.of_hash(hash).filter(|flight| !strangers.contains(&flight.number));
-            meant.for_each(|flight| flight.is_overtaken = true);
+            table.listed.lock().overtake(hash, |number| !strangers.contains(&number));
         }
     }
 
     /// Marks all flights of a shard. Called under its lock.
     pub fn overtake_shard(&self, shard: usize) {
         if let Some(tables) = self.tables.get() {
-            let flights = &mut tables[shard].0.listed.lock().flights;
-            flights.iter_mut().for_each(|flight| flight.is_overtaken = true);
+            tables[shard].0.listed.lock().overtake_all();
         }
     }
 
@@ -267,7 +307,7 @@ impl<K: Clone, V, E> Flights<K, V, E> {
             let mut lost = Lost::new();
             let mut listed = table.lock_fresh(&mut lost);
             let generation = listed.generation;
-            let is_open = |flight: &Flight<K, V, E>| {
+            let is_open = |flight: &AnyFlight<K, V, E>| {
                 flight.hash == hash && !flight.is_overtaken && !strangers.contains(&flight.number)
             };
             let open = listed.flights.find_mut(hash, |flight| flight.shared.is_some() && is_open(flight));
@@ -318,7 +358,7 @@ impl<K: Clone, V, E> Flights<K, V, E> {
         let table = self.made(hash);
         let mut lost = Lost::new();
         let mut listed = table.lock_fresh(&mut lost);
-        let number = listed.add(hash, || None);
+        let number = listed.add_run(hash);
         table.tell(&listed);
         drop(listed);
         drop(lost);
