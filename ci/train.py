@@ -100,6 +100,8 @@ def call_cached():
         for _ in range(20):
             for number in range(1_000):
                 await add_later(number)
+        for number in range(2 * ENTRIES):
+            await add_later(1_000 + number)
 
     for _ in range(20):
         for number in range(1_100):
@@ -107,6 +109,9 @@ def call_cached():
             add(number, 1)
         for number in range(100):
             add(number, right=2)
+    # Misses, of which each evicts.
+    for number in range(4 * ENTRIES):
+        add(2_000 + number)
     asyncio.run(call_later())
 
 
