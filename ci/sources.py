@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "ci/pyo3-0.30.lock"
 FIRST_MINOR_OF_LOCK = 15
-# What the project's folder has beside the project.
+# Folders that are made, and are no part of the project.
 NOT_COPIED = shutil.ignore_patterns("target", "dist", ".git", "__pycache__")
 
 

@@ -402,7 +402,7 @@ where
     #[inline]
     fn meet_writers<Q: Lookup<K>>(&self, query: &Q) {
         self.shards.made(query.hash(), &self.config).sync_with_writers();
-        // Pairs with the one in `Shards::meet_leaders`: who finds no shards to remove from comes before the computation.
+        // Pairs with the one in `Shards::meet_leaders`: a removal that finds no shards comes before the computation.
         full_fence();
     }
 

@@ -25,7 +25,8 @@ pub trait Lookup<K> {
     /// run foreign code.
     fn same(a: &K, b: &K) -> bool;
 
-    /// What runs on this thread now, if several take turns on it, as greenlets do; 0 if that is not known. Called unlocked.
+    /// The strand that runs on this thread now, if several take turns on it, as greenlets do; 0 if that is not known. Called
+    /// unlocked.
     fn strand(&self) -> usize {
         0
     }

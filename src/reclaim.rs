@@ -149,7 +149,7 @@ impl<T> Swap<T> {
         Lent { value, guard: PhantomData }
     }
 
-    /// Puts another value in place, for a writer that is the only one at the time. What was there may still be lent.
+    /// Puts another value in place, for a writer that is the only one at the time. The former value may still be lent.
     ///
     /// # Safety
     /// - What writers do here is in an order that a lock or the like makes.
@@ -162,7 +162,7 @@ impl<T> Swap<T> {
         Retired::seen(Self::from_word(old))
     }
 
-    /// Puts another value in place. What was there may still be lent.
+    /// Puts another value in place. The former value may still be lent.
     pub fn swap(&self, value: T) -> Retired<T> {
         let word = Self::into_word(value);
         // AcqRel: pairs with the Acquire in `read`, and with earlier swaps for what is handed out.
@@ -231,7 +231,7 @@ impl<T> LockedSwap<T> {
         self.0.lend()
     }
 
-    /// Puts another value in place. What was there may still be lent.
+    /// Puts another value in place. The former value may still be lent.
     ///
     /// # Safety
     /// - The caller holds the lock for which guards are made ([`Guard::of_lock`]) by which this is read.

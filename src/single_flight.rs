@@ -85,9 +85,9 @@ type AnyFlight<K, V, E> = Flight<Option<SharedFlight<K, V, E>>>;
 struct SharedFlight<K, V, E> {
     key: K,
     leader: ThreadId,
-    /// What ran on that thread, if several take turns on it.
+    /// The strand that ran on that thread, if several take turns on it.
     strand: usize,
-    /// Made by the first who waits.
+    /// Made by the first waiter.
     landing: Option<Arc<Landing<V, E>>>,
 }
 

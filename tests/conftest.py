@@ -20,7 +20,7 @@ def pytest_configure(config):
 
 
 def pytest_collection_finish():
-    # What is there before the first test stays. Each collection of the tests would look at it, which takes 0.1 s.
+    # These objects stay. Each collection of the tests would look at them again, which takes 0.1 s.
     gc.collect()
     gc.freeze()
 

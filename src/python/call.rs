@@ -252,7 +252,7 @@ fn leads_to(reference: &Py<PyAny>, object: *mut ffi::PyObject) -> bool {
     target.load(Ordering::Relaxed) == object
 }
 
-/// What stands for the instance in the keys of a method that does not keep it alive.
+/// The owner, which stands for the instance in the keys of a method that does not keep it alive.
 fn owner_of(memo: &Memo, given: &Given<'_>) -> Result<Option<Object>, ErrorSet> {
     let Some(Weakly { owners, adopt }) = &memo.weakly else { return Ok(None) };
     let Some(&instance) = given.positional().first() else {

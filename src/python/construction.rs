@@ -1,4 +1,4 @@
-//! What an object holds that `__new__` makes, and `__init__` once more where a subclass has an `__init__` of its own.
+//! The contents of an object: `__new__` makes them, and `__init__` once more if a subclass has an `__init__` of its own.
 //!
 //! # How it works
 //! A call finds what it uses behind one pointer. `__new__` makes the first value. A subclass that overrides `__init__`

@@ -264,7 +264,7 @@ fn new_none(_function: &Bound<'_, PyAny>) -> *mut ffi::PyObject {
     unsafe { ffi::Py_NewRef(none()) }
 }
 
-/// What the function waits for.
+/// The awaitable that the function waits for.
 unsafe extern "C" fn get_awaited(slf: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
     of_inner(slf, c"cr_await", new_none)
 }

@@ -46,7 +46,7 @@ pub(super) fn told<T>(_py: Python<'_>, code: impl FnOnce(Python<'_>) -> T) -> T 
 mod stack {
     use std::cell::Cell;
 
-    /// What the interpreter may need to raise, and to call functions that do not look at the stack.
+    /// The interpreter may need so much to raise, and to call functions that do not look at the stack.
     const MAX_RESERVE_BYTES: usize = 128 << 10;
 
     thread_local! {

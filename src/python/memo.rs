@@ -1,4 +1,4 @@
-//! What a cached function has besides its code: the cache, which counts for it too.
+//! The state of a cached function: its options, and the cache, which counts for it too.
 
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -85,7 +85,7 @@ impl Made {
         Ok(self.hash == other.hash && self.object.bind(py).eq(other.object.bind(py))?)
     }
 
-    /// What is wrong where the computation of the key waits for its own result.
+    /// The message if the computation of the key waits for its own result.
     fn own_key_error(&self, py: Python<'_>) -> PyResult<String> {
         moka::own_key_error(self.object.bind(py))
     }

@@ -125,7 +125,7 @@ fn shown(key: &Bound<'_, PyAny>) -> PyResult<String> {
     }
 }
 
-/// What is wrong where the computation of a key waits for its own result.
+/// The message if the computation of a key waits for its own result.
 #[cold]
 pub(super) fn own_key_error(key: &Bound<'_, PyAny>) -> PyResult<String> {
     let key = shown(key)?;
@@ -135,7 +135,7 @@ pub(super) fn own_key_error(key: &Bound<'_, PyAny>) -> PyResult<String> {
     ))
 }
 
-/// What is wrong where threads wait for each other's computations.
+/// The message if threads wait for each other's computations.
 #[cold]
 fn circle_error(key: &Bound<'_, PyAny>) -> PyResult<String> {
     let key = shown(key)?;

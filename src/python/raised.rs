@@ -27,7 +27,7 @@ impl Raised {
         Raised { exception: Object::new(exception.into_any()), traceback: None }
     }
 
-    /// What those fail with that wait for a computation which raised this. The error is of a copy, or a signal's.
+    /// The failure of calls that wait for a computation which raised this. The error is of a copy, or a signal's.
     pub fn for_others(py: Python<'_>, error: &PyErr) -> PyResult<Self> {
         let exception = error.value(py).as_any();
         let traceback =

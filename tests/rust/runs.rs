@@ -16,7 +16,7 @@ fn keep(subject: &Subject, id: u64, run: Run, word: u64) -> bool {
     subject.call(|left| subject.cache.keep(&subject.query(id), run, stored, left)).expect("no key fails")
 }
 
-/// Begins a run of key 1, does something else, and ends the run with 10. What the key has then.
+/// Begins a run of key 1, does something else, and ends the run with 10. Returns the value that the key has then.
 fn beside(write: impl FnOnce(&Subject)) -> Option<u64> {
     let subject = Subject::lru(10);
     subject.set(2, 20);
