@@ -82,7 +82,8 @@ clippy_core() { with_target core cargo clippy --locked --all-targets -- -D warni
 # target, with CPython 3.13. Of what is not here PyO3 reads from a file what it would ask an interpreter.
 clippy_extension() {
   local name=$1 version=$1 target=() flags='' python sources variable
-  if python=$(printf '%s\n' "${MUST[@]}" | grep -Fx "$name") && python=$("$ROOT/ci/python" "$python"); then
+  if [[ " ${MUST[*]} " == *" $name "* ]]; then
+    python=$("$ROOT/ci/python" "$name") || return
     variable=PYO3_PYTHON=$python
   else
     if [[ $name == *t ]]; then
