@@ -19,12 +19,6 @@ def pytest_configure(config):
     _stderr = os.fdopen(os.dup(sys.__stderr__.fileno()), "w")
 
 
-def pytest_collection_finish():
-    # These objects stay. Each collection of the tests would look at them again, which takes 0.1 s.
-    gc.collect()
-    gc.freeze()
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     marker = item.get_closest_marker("time_limit")
@@ -51,3 +45,11 @@ def unraisable(monkeypatch):
     caught = []
     monkeypatch.setattr(sys, "unraisablehook", lambda report: caught.append(report.exc_value))
     return caught
+
+
+@pytest.fixture
+def quick_collections():
+    """The collector looks only at what the test makes, not at all that pytest holds, which takes 0.1 s each time."""
+    gc.freeze()
+    yield
+    gc.unfreeze()

@@ -9,6 +9,8 @@ from helpers import FREE_THREADED, Value, alive, collect, in_thread, run_script
 
 from moka_py import cached
 
+pytestmark = pytest.mark.usefixtures("quick_collections")
+
 
 def look(x):
     return Value()

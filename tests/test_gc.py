@@ -8,6 +8,8 @@ from helpers import AT_ONCE, Collector, Key, Value, collect, run_threads
 
 from moka_py import Moka
 
+pytestmark = pytest.mark.usefixtures("quick_collections")
+
 
 class Linked(Key):
     """A key that can hold something."""
@@ -333,15 +335,11 @@ def test_collector_inside_each_callback():
         return 1
 
     cache = Moka(5, eviction_listener=lambda *event: gc.collect(), weigher=collect_and_weigh)
-    gc.freeze()  # So that each of the many collections is quick.
-    try:
-        for number in range(10):
-            cache.set(Collecting(number, 1), [cache], ttl=AT_ONCE if number == 3 else None)
-            cache.get(Collecting(number, 1))
-            cache.get_with(Collecting(-number, 1), lambda: gc.collect())
-        assert len(cache) == 5
-    finally:
-        gc.unfreeze()
+    for number in range(10):
+        cache.set(Collecting(number, 1), [cache], ttl=AT_ONCE if number == 3 else None)
+        cache.get(Collecting(number, 1))
+        cache.get_with(Collecting(-number, 1), lambda: gc.collect())
+    assert len(cache) == 5
 
 
 def test_caches_in_cycles_are_collected_while_threads_make_more(fast_switches):

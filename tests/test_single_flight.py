@@ -9,6 +9,8 @@ from helpers import MISSING, Background, Events, Gate, Key, assert_raised_for_ea
 
 from moka_py import Moka
 
+pytestmark = pytest.mark.usefixtures("quick_collections")
+
 
 def test_miss_computes_and_keeps():
     cache = Moka(10)

@@ -11,7 +11,7 @@ from helpers import AT_ONCE, MISSING, Background, Collector, Key, run_threads
 
 from moka_py import Moka
 
-pytestmark = pytest.mark.usefixtures("fast_switches")
+pytestmark = pytest.mark.usefixtures("fast_switches", "quick_collections")
 
 
 def run_copies(work, count=4):

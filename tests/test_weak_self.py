@@ -16,6 +16,8 @@ from helpers import alive, collect, run_threads
 
 from moka_py import cached
 
+pytestmark = pytest.mark.usefixtures("quick_collections")
+
 
 def made(**options):
     """A class with a cached method, which returns a new object a run."""
