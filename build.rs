@@ -4,13 +4,13 @@
 use pyo3_build_config::{BuildFlag, PythonVersion};
 
 /// Names the functions that are called through a function of ours.
-const WRAPPED: &str = include_str!("src/python/stays.rs");
+const WRAPPED: &str = include_str!("src/python/runtime/thread_exit.rs");
 
 // PyO3 0.30 has functions for these fields, PyO3 0.28 has not.
 #[allow(deprecated)]
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed=src/python/stays.rs");
+    println!("cargo:rerun-if-changed=src/python/runtime/thread_exit.rs");
     if std::env::var_os("CARGO_FEATURE_PYTHON").is_none() {
         return;
     }

@@ -1,6 +1,6 @@
 //! What a cache is made with: plain numbers, checked by whoever makes them.
 
-use crate::entry::Lifetime;
+use crate::expiry::Lifetime;
 use crate::policy::Kind;
 
 #[derive(Clone, Copy, Debug)]

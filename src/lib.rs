@@ -54,36 +54,26 @@ compile_error!(
 );
 
 mod cache;
+mod collections;
 mod config;
-mod departure;
-mod entry;
 mod expiry;
-mod lazy_queue;
-mod life;
-mod lists;
-mod lookup;
 mod map;
-mod memory;
 mod policy;
 #[cfg(feature = "python")]
 mod python;
 mod reclaim;
-mod seed;
 mod shard;
-mod shards;
 mod simulate;
 mod single_flight;
 mod sync;
-#[cfg(any(feature = "python", test))]
-mod tally;
 
 pub use cache::{Begun, Cache, Cursor, Failure, Stored};
 pub use config::Config;
-pub use departure::{Cause, Departure, Departures};
-pub use entry::{Lifetime, Reference};
-pub use expiry::{Clock, word_of_nanos};
-pub use lookup::Lookup;
+pub use expiry::{Clock, Lifetime, word_of_nanos};
+pub use map::query::Lookup;
+pub use map::removal::{Cause, Departure, Departures};
 pub use policy::Kind;
+pub use reclaim::Reference;
 #[cfg(all(debug_assertions, not(moka_gil), not(moka_loom)))]
 #[doc(hidden)]
 pub use reclaim::is_pinned;

@@ -12,9 +12,9 @@
 
 use smallvec::SmallVec;
 
-use crate::entry::NEVER;
-use crate::lazy_queue::LazyQueue;
-use crate::memory::NoMemory;
+use crate::collections::lazy_radix_heap::LazyQueue;
+use crate::collections::try_reserve::NoMemory;
+use crate::expiry::NEVER;
 
 const TICK_BITS: u32 = 16;
 /// Entries taken out at once.

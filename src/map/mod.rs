@@ -19,15 +19,20 @@
 
 #![allow(unsafe_code)]
 
+pub(crate) mod entry;
+pub(crate) mod query;
+pub(crate) mod removal;
 mod resize;
 mod slab;
 mod table;
 
-use crate::departure::{Departures, Mark};
-use crate::entry::{Entry, Lifetime, NEVER, Reference};
-use crate::life::LifeAt;
-use crate::lookup::Lookup;
-use crate::memory::NoMemory;
+use crate::collections::try_reserve::NoMemory;
+use crate::expiry::deadlines::LifeAt;
+use crate::expiry::{Lifetime, NEVER};
+use crate::map::entry::Entry;
+use crate::map::query::Lookup;
+use crate::map::removal::{Departures, Mark};
+use crate::reclaim::Reference;
 use crate::reclaim::{Guard, Lent, Pin, Retired, Shared, be_counted};
 use crate::sync::{Lock, Locked, ONE_AT_A_TIME, Ordering, Padded};
 

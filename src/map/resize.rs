@@ -9,7 +9,7 @@
 //! # Invariants
 //! - `passed`: an entry of the old table is in the new one if its slot was passed, and else it is not.
 
-use crate::memory::NoMemory;
+use crate::collections::try_reserve::NoMemory;
 use crate::sync::sized;
 
 use super::table::Table;

@@ -23,9 +23,11 @@
 
 use std::ptr;
 
-use crate::entry::{Entry, Lifetime, NEVER, Reference};
-use crate::life::{LifeAt, Lives};
-use crate::memory::NoMemory;
+use crate::collections::try_reserve::NoMemory;
+use crate::expiry::deadlines::{LifeAt, Lives};
+use crate::expiry::{Lifetime, NEVER};
+use crate::map::entry::Entry;
+use crate::reclaim::Reference;
 use crate::reclaim::{Bin, Guard, Lent, Pin, Retired, Shared};
 use crate::sync::{self, AtomicPtr, ONE_AT_A_TIME, OnceLock, Ordering, Zeroed, sized};
 

@@ -30,7 +30,7 @@
 //! Tags and slots are two cache lines a look-up; this is one. With 32 bits of tag an entry of
 //! another key is looked at once in millions of probes.
 
-use crate::memory::NoMemory;
+use crate::collections::try_reserve::NoMemory;
 use crate::sync::{self, AtomicU64, Ordering, Zeroed, sized};
 
 const EMPTY: u64 = 0;

@@ -7,9 +7,9 @@
 
 use std::ptr;
 
-use crate::lazy_queue::LazyQueue;
-use crate::lists::Lists;
-use crate::memory::NoMemory;
+use crate::collections::index_lists::Lists;
+use crate::collections::lazy_radix_heap::LazyQueue;
+use crate::collections::try_reserve::NoMemory;
 use crate::sync::{
     AtomicU64, AtomicUsize, ONE_AT_A_TIME, Ordering, has_company, prefetch_write, thread_mark,
 };

@@ -8,19 +8,14 @@
 //! The policy knows entries by number and asks a [`View`] about them. It decides; the shard acts.
 
 mod lru;
-mod miniature;
-mod regions;
-mod sketch;
 mod tiny_lfu;
-mod uses;
-mod window;
 
 use lru::{Lru, Recency};
 use tiny_lfu::TinyLfu;
-use uses::Uses;
-use window::Window;
+use tiny_lfu::access_stamps::Uses;
+use tiny_lfu::window::Window;
 
-use crate::memory::NoMemory;
+use crate::collections::try_reserve::NoMemory;
 use crate::sync::{AtomicU64, Padded, prefetch_write};
 
 /// The policies a user can choose.

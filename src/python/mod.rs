@@ -3,41 +3,21 @@
 //! A method reads its arguments, makes one call into the core, and settles: the listener is told and what
 //! left is dropped, with nothing held.
 
-mod annotations;
-mod arguments;
-mod bulk;
 mod cached;
-mod call;
-mod clock;
-mod construction;
-mod convert;
-mod coroutine;
-mod coroutine_type;
-mod counts;
-mod end;
-mod fast;
-#[cfg(unix)]
-mod fork;
-mod frame;
-mod greenlet;
-mod heap_type;
-mod interpreter;
-mod key;
-mod listener;
-mod mapping;
-mod memo;
-mod methods;
 mod moka;
 mod object;
-mod owner;
-mod raised;
+mod runtime;
 mod simulate;
-#[cfg(moka_stays)]
-mod stays;
-mod tuple;
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+
+use self::cached::{state, weak_self};
+use self::moka::{clock, fastcall, listener, mapping, stats};
+use self::object::shared_error;
+#[cfg(unix)]
+use self::runtime::fork;
+use self::runtime::{interpreter, shutdown};
 
 #[pymodule(gil_used = false)]
 fn _moka_py(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -46,14 +26,14 @@ fn _moka_py(module: &Bound<'_, PyModule>) -> PyResult<()> {
     object::check_layout(module.py())?;
     module.add("VERSION", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<moka::Moka>()?;
-    module.add_class::<memo::Made>()?;
-    module.add_class::<memo::Memo>()?;
-    module.add_class::<memo::MemoRun>()?;
-    module.add_class::<owner::Owner>()?;
-    module.add("_CachedFunction", cached::class(module.py())?)?;
+    module.add_class::<state::Made>()?;
+    module.add_class::<state::Memo>()?;
+    module.add_class::<state::MemoRun>()?;
+    module.add_class::<weak_self::Owner>()?;
+    module.add("_CachedFunction", cached::function::class(module.py())?)?;
     module.add_class::<simulate::Accesses>()?;
     module.add_class::<clock::ManualClock>()?;
-    module.add_function(wrap_pyfunction!(cached::new, module)?)?;
+    module.add_function(wrap_pyfunction!(cached::function::new, module)?)?;
     prepare(module.py())
 }
 
@@ -61,11 +41,11 @@ fn _moka_py(module: &Bound<'_, PyModule>) -> PyResult<()> {
 fn prepare(py: Python<'_>) -> PyResult<()> {
     static PREPARED: PyOnceLock<()> = PyOnceLock::new();
     let prepare = || {
-        fast::install(py)?;
+        fastcall::install(py)?;
         listener::prepare(py);
         mapping::import_views(py)?;
-        counts::import_stats(py)?;
-        raised::prepare(py)?;
+        stats::import_stats(py)?;
+        shared_error::prepare(py)?;
         register_hooks(py)
     };
     PREPARED.get_or_try_init(py, prepare).copied()
@@ -81,5 +61,5 @@ fn register_hooks(py: Python<'_>) -> PyResult<()> {
 
 #[pyfunction]
 fn at_exit(py: Python<'_>) {
-    end::begin_end(py);
+    shutdown::begin_end(py);
 }

@@ -3,8 +3,8 @@
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use super::convert;
-use super::end;
+use crate::python::moka::convert;
+use crate::python::runtime::shutdown;
 use crate::{Column, Limits, Lines, Method, Trace, Unreadable};
 
 #[pyclass(module = "moka_py", name = "_Trace")]
@@ -65,7 +65,7 @@ impl Accesses {
         };
         // Nothing is held here, so other threads may go on, and signals be seen to.
         let pause = || {
-            end::wait_detached(py, &|| ());
+            shutdown::wait_detached(py, &|| ());
             py.check_signals()
         };
         Ok(self.trace.hit_ratio(method, capacity, pause)?.map(|ratio| 100.0 * ratio))

@@ -24,14 +24,14 @@ use std::num::NonZeroUsize;
 pub use keys::{Column, Lines, Unreadable};
 pub use trace::{Limits, Trace};
 
+use crate::cache::seed::Seed;
 use crate::cache::{Cache, Stored};
 use crate::config::Config;
-use crate::departure::Departures;
-use crate::entry::Reference;
 use crate::expiry::Clock;
-use crate::lookup::Lookup;
+use crate::map::query::Lookup;
+use crate::map::removal::Departures;
 use crate::policy::Kind;
-use crate::seed::Seed;
+use crate::reclaim::Reference;
 
 /// A copy of the cache smaller than this tells too little of it.
 const LEAST_SCALED: u64 = 16;

@@ -13,7 +13,7 @@
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
-use crate::seed::AsIs;
+use crate::cache::seed::AsIs;
 
 /// What a trace may hold before it is sampled.
 #[derive(Clone, Copy, Debug)]

@@ -8,15 +8,11 @@
 
 #![allow(dead_code, unused_imports, unused_macros)]
 
-#[path = "../../src/lazy_queue.rs"]
-mod lazy_queue;
-#[path = "../../src/lists.rs"]
-mod lists;
-#[path = "../../src/memory.rs"]
-mod memory;
+#[path = "../../src/collections/mod.rs"]
+mod collections;
 #[path = "../../src/policy/mod.rs"]
 mod policy;
-#[path = "../../src/sync.rs"]
+#[path = "../../src/sync/mod.rs"]
 mod sync;
 
 use std::hint::black_box;

@@ -1,0 +1,39 @@
+//! The durations that an entry is written with.
+
+/// The deadline of an entry that has none.
+pub(crate) const NEVER: u64 = u64::MAX;
+
+/// The durations an entry is written with, in nanoseconds, or as [`word_of_nanos`](crate::word_of_nanos) has long ones; 0
+/// is none.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct Lifetime {
+    pub ttl: u64,
+    pub tti: u64,
+}
+
+impl Lifetime {
+    /// The shorter of both, each for itself.
+    pub fn min(self, other: Lifetime) -> Lifetime {
+        let shorter = |a: u64, b: u64| if a == 0 || (b != 0 && b < a) { b } else { a };
+        Lifetime { ttl: shorter(self.ttl, other.ttl), tti: shorter(self.tti, other.tti) }
+    }
+
+    #[inline(always)]
+    pub fn is_endless(self) -> bool {
+        self.ttl | self.tti == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shorter_of_two_lifetimes_counts_each_for_itself() {
+        let lifetime = |ttl, tti| Lifetime { ttl, tti };
+        assert_eq!(lifetime(5, 0).min(lifetime(3, 9)), lifetime(3, 9));
+        assert_eq!(lifetime(0, 7).min(lifetime(4, 0)), lifetime(4, 7));
+        assert_eq!(lifetime(2, 7).min(lifetime(4, 6)), lifetime(2, 6));
+        assert!(lifetime(0, 0).min(lifetime(0, 0)).is_endless());
+    }
+}

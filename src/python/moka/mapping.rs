@@ -1,0 +1,180 @@
+//! `Moka` as a mapping: iterators, `update`, and the arguments that only mappings have.
+
+use std::convert::Infallible;
+
+use pyo3::exceptions::{PyKeyError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyType};
+
+use crate::Cursor;
+use crate::python::moka::convert;
+use crate::python::moka::{CacheState, Moka};
+use crate::python::runtime::interpreter::Deeper;
+use crate::sync::Lock;
+
+/// A default that may be left out, where `None` is one like any other.
+pub(crate) enum Fallback<'py> {
+    Missing,
+    Given(Bound<'py, PyAny>),
+}
+
+impl<'py> FromPyObject<'_, 'py> for Fallback<'py> {
+    type Error = Infallible;
+
+    fn extract(object: Borrowed<'_, 'py, PyAny>) -> Result<Self, Infallible> {
+        Ok(Fallback::Given(object.to_owned()))
+    }
+}
+
+impl Fallback<'_> {
+    /// The default, or a `KeyError` of the key.
+    pub fn or_key_error(self, key: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        match self {
+            Fallback::Given(default) => Ok(default.unbind()),
+            Fallback::Missing => Err(key_error(key)),
+        }
+    }
+}
+
+pub(crate) fn key_error(key: &Bound<'_, PyAny>) -> PyErr {
+    PyKeyError::new_err((key.clone().unbind(),))
+}
+
+/// What an iterator yields.
+#[derive(Clone, Copy)]
+pub(crate) enum Part {
+    Key,
+    Value,
+    Item,
+}
+
+/// An iterator over a cache. It holds no lock between its steps, and never raises because of changes.
+#[pyclass(module = "moka_py", name = "_Iterator", frozen)]
+pub(crate) struct EntryIterator {
+    cache: Py<Moka>,
+    cursor: Lock<Cursor>,
+    part: Part,
+}
+
+impl EntryIterator {
+    pub fn new(cache: Py<Moka>, part: Part) -> Self {
+        EntryIterator { cache, cursor: Lock::new(Cursor::default()), part }
+    }
+}
+
+#[pymethods]
+impl EntryIterator {
+    fn __iter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let next = self.cache.get().core().next_entry(&mut self.cursor.lock());
+        let Some((key, value)) = next else { return Ok(None) };
+        let part = match self.part {
+            Part::Key => key.into_py().into_bound(py),
+            Part::Value => value.into_py().into_bound(py),
+            Part::Item => (key.into_py(), value.into_py()).into_pyobject(py)?.into_any(),
+        };
+        Ok(Some(part))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.cache)
+    }
+}
+
+static KEYS_VIEW: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+static VALUES_VIEW: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+static ITEMS_VIEW: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+static REST: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+/// The class of a view, which is written in Python.
+fn view_class<'py>(py: Python<'py>, part: Part) -> PyResult<&'py Bound<'py, PyType>> {
+    match part {
+        Part::Key => KEYS_VIEW.import(py, "collections.abc", "KeysView"),
+        Part::Value => VALUES_VIEW.import(py, "moka_py._views", "ValuesView"),
+        Part::Item => ITEMS_VIEW.import(py, "moka_py._views", "ItemsView"),
+    }
+}
+
+/// Lets other threads go on, and signals be handled, as the interpreter does between two steps of a program.
+pub(crate) fn rest(py: Python<'_>) -> PyResult<()> {
+    REST.import(py, "moka_py._views", "rest")?.call0().map(drop)
+}
+
+/// Imports the classes of the views, and what lets others go on, so that no call ever waits for an import: another
+/// thread may be in it when a process forks.
+pub(crate) fn import_views(py: Python<'_>) -> PyResult<()> {
+    [Part::Key, Part::Value, Part::Item].into_iter().try_for_each(|part| view_class(py, part).map(drop))?;
+    rest(py)
+}
+
+/// A live view of a cache. Its `__init__` would run Python code under a Rust frame, where a daemon thread
+/// must not be when the interpreter ends; so it is made without.
+pub(crate) fn view(cache: Bound<'_, Moka>, part: Part) -> PyResult<Bound<'_, PyAny>> {
+    let py = cache.py();
+    let class = view_class(py, part)?;
+    let view = class.call_method1(intern!(py, "__new__"), (class,))?;
+    view.setattr(intern!(py, "_mapping"), cache)?;
+    Ok(view)
+}
+
+/// Sets each pair of a mapping, of an iterable of pairs, and of keywords, in this order.
+pub(crate) fn update<'py>(
+    cache: &CacheState,
+    other: &Fallback<'py>,
+    keywords: Option<&Bound<'py, PyDict>>,
+) -> PyResult<()> {
+    if let Fallback::Given(other) = other {
+        each_pair("other", other, |key, value| cache.store(key, value))?;
+    }
+    for (key, value) in keywords.into_iter().flatten() {
+        cache.store(&key, &value)?;
+    }
+    Ok(())
+}
+
+/// Goes through the pairs of an argument that is a mapping, which has `keys`, or an iterable of pairs.
+pub(crate) fn each_pair<'py>(
+    name: &str,
+    pairs: &Bound<'py, PyAny>,
+    mut each: impl FnMut(&Bound<'py, PyAny>, &Bound<'py, PyAny>) -> PyResult<()>,
+) -> PyResult<()> {
+    let _deeper = Deeper::enter(pairs.py())?;
+    if let Ok(moka) = pairs.cast::<Moka>() {
+        // Its items, since a key may leave between its iteration and its look-up.
+        let items = Bound::new(pairs.py(), EntryIterator::new(moka.clone().unbind(), Part::Item))?;
+        each_of_iterable(name, items.as_any(), each)
+    } else if pairs.hasattr("keys")? {
+        for key in pairs.call_method0("keys")?.try_iter()? {
+            let key = key?;
+            each(&key, &pairs.get_item(&key)?)?;
+        }
+        Ok(())
+    } else {
+        let pairs = convert::iterable(name, "a mapping or an iterable of pairs", pairs)?;
+        each_of_iterable(name, pairs.as_any(), each)
+    }
+}
+
+fn each_of_iterable<'py>(
+    name: &str,
+    pairs: &Bound<'py, PyAny>,
+    mut each: impl FnMut(&Bound<'py, PyAny>, &Bound<'py, PyAny>) -> PyResult<()>,
+) -> PyResult<()> {
+    for (position, pair) in pairs.try_iter()?.enumerate() {
+        let wrong = |what: &str| {
+            format!("{name} must have pairs of a key and a value, got {what} in its element {position}")
+        };
+        let pair = convert::iterable_or(&pair?, wrong)?.collect::<PyResult<Vec<_>>>()?;
+        let [key, value] = pair.as_slice() else {
+            return Err(PyValueError::new_err(wrong(&format!("{} things", pair.len()))));
+        };
+        each(key, value)?;
+    }
+    Ok(())
+}
