@@ -316,7 +316,7 @@ def cached(
             shared=wait_concurrent,
             make_key=key,
             owners=owners if weak_self else None,
-            adopt=_owners.adopter(cache, owners) if weak_self else None,
+            make_owner=_owners.adopter(cache, owners) if weak_self else None,
             awaited=_flight.awaited if is_async else None,
             share=_flight.sharer(function) if is_async else None,
         )

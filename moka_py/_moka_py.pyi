@@ -337,7 +337,7 @@ class _Memo:
         shared: bool,
         make_key: Callable[..., Any] | None,
         owners: dict[int, _Owner] | None,
-        adopt: Callable[[object], _Owner] | None,
+        make_owner: Callable[[object], _Owner] | None,
         awaited: Callable[[Any], Any] | None,
         share: Callable[..., Any] | None,
     ) -> Self: ...

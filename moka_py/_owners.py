@@ -50,7 +50,7 @@ def adopter(cache: Moka[Any, Any], owners: Registry) -> Callable[[object], _Owne
     if _watch not in gc.callbacks:
         gc.callbacks.append(_watch)
 
-    def adopt(instance: object) -> _Owner:
+    def make_owner(instance: object) -> _Owner:
         """Return the owner of an instance, which is in the registry for as long as the instance lives."""
         place = id(instance)
         # Owners hold the callbacks, and the registry and the keys hold owners. So a callback refers weakly to these: a
@@ -95,4 +95,4 @@ def adopter(cache: Moka[Any, Any], owners: Registry) -> Callable[[object], _Owne
                 owners.pop(place, None)
                 owner._forget(cache)
 
-    return adopt
+    return make_owner

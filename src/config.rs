@@ -13,12 +13,12 @@ pub struct Config {
     /// Whether entries have weights of their own; else each weighs 1.
     pub weighted: bool,
     /// Whether somebody wants to know the keys of what is replaced.
-    pub listened: bool,
+    pub has_listener: bool,
 }
 
 impl Config {
     /// A cache of entries that weigh 1 each and stay until the policy lets them go.
     pub fn new(capacity: u64, policy: Kind) -> Self {
-        Config { capacity, lifetime: Lifetime::default(), policy, weighted: false, listened: false }
+        Config { capacity, lifetime: Lifetime::default(), policy, weighted: false, has_listener: false }
     }
 }

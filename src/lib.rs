@@ -67,15 +67,15 @@ mod simulate;
 mod single_flight;
 mod sync;
 
-pub use cache::{Begun, Cache, Cursor, Failure, Stored};
+pub use cache::{Cache, Cursor, Failure, NewValue, RunStart};
 pub use config::Config;
 pub use expiry::{Clock, Lifetime, word_of_nanos};
-pub use map::query::Lookup;
-pub use map::removal::{Cause, Departure, Departures};
+pub use map::query::KeyQuery;
+pub use map::removal::{Cause, Removal, Removals};
 pub use policy::Kind;
-pub use reclaim::Reference;
+pub use reclaim::Handle;
 #[cfg(all(debug_assertions, not(moka_gil), not(moka_loom)))]
 #[doc(hidden)]
 pub use reclaim::is_pinned;
 pub use simulate::{Column, Limits, Lines, Method, Trace, Unreadable};
-pub use single_flight::{LoadError, Pause, Run, forget_all};
+pub use single_flight::{LoadError, Run, WaitStep, after_fork_child};

@@ -5,7 +5,7 @@ use crate::policy::Kind;
 
 struct Query(u64);
 
-impl Lookup<Arc<u64>> for Query {
+impl KeyQuery<Arc<u64>> for Query {
     type Error = std::convert::Infallible;
 
     fn hash(&self) -> u64 {
@@ -16,15 +16,15 @@ impl Lookup<Arc<u64>> for Query {
         Arc::new(self.0)
     }
 
-    fn quick(&self, key: &Arc<u64>) -> Option<bool> {
+    fn eq_builtin(&self, key: &Arc<u64>) -> Option<bool> {
         Some(self.0 == **key)
     }
 
-    fn equals(&self, _: &Arc<u64>) -> Result<bool, Self::Error> {
+    fn eq_slow(&self, _: &Arc<u64>) -> Result<bool, Self::Error> {
         unreachable!("numbers are compared quickly")
     }
 
-    fn same(a: &Arc<u64>, b: &Arc<u64>) -> bool {
+    fn ptr_eq(a: &Arc<u64>, b: &Arc<u64>) -> bool {
         Arc::ptr_eq(a, b)
     }
 }
@@ -33,19 +33,22 @@ impl Lookup<Arc<u64>> for Query {
 fn a_cache_that_nothing_was_written_to_has_no_shards() {
     type Small = Cache<Arc<u64>, Arc<u64>>;
     let cache = Small::new(Config::new(1 << 40, Kind::TinyLfu), Clock::Manual(Arc::default()));
-    let mut left = Departures::new();
-    assert_eq!(cache.glance(&Query(1)), Some(None));
-    assert_eq!((cache.get(&Query(1), &mut left), cache.peek(&Query(1), &mut left)), (Ok(None), Ok(None)));
+    let mut removed = Removals::new();
+    assert_eq!(cache.try_get_fast(&Query(1)), Some(None));
     assert_eq!(
-        (cache.remove(&Query(1), &mut left), cache.expires_in(&Query(1), &mut left)),
+        (cache.get(&Query(1), &mut removed), cache.peek(&Query(1), &mut removed)),
         (Ok(None), Ok(None))
     );
-    assert!(cache.pop_any(&mut left).is_none());
+    assert_eq!(
+        (cache.remove(&Query(1), &mut removed), cache.expires_in(&Query(1), &mut removed)),
+        (Ok(None), Ok(None))
+    );
+    assert!(cache.pop_any(&mut removed).is_none());
     assert!(cache.next_entry(&mut Cursor::default()).is_none());
-    assert!(!cache.clear_batch(&mut Cursor::default(), &mut left));
-    assert_eq!(cache.totals(&mut left), (0, 0));
+    assert!(!cache.clear_batch(&mut Cursor::default(), &mut removed));
+    assert_eq!(cache.totals(&mut removed), (0, 0));
     cache.flush();
-    assert!(cache.shards.all().is_empty() && left.is_untouched());
+    assert!(cache.shards.all().is_empty() && removed.is_untouched());
     assert!(size_of::<Small>() <= 1024);
 }
 
@@ -55,10 +58,10 @@ fn the_clock_is_read_only_while_something_can_expire() {
     let cache: Cache<Arc<u64>, Arc<u64>> =
         Cache::new(Config::new(10_000, Kind::TinyLfu), Clock::Manual(Arc::clone(&time)));
     let set = |id: u64, ttl: u64| {
-        let stored = Stored { lifetime: Lifetime { ttl, tti: 0 }, ..Stored::plain(Arc::new(id)) };
-        let mut left = Departures::new();
-        cache.set(&Query(id), stored, &mut left).expect("numbers do not fail");
-        cache.release(&mut left);
+        let stored = NewValue { lifetime: Lifetime { ttl, tti: 0 }, ..NewValue::plain(Arc::new(id)) };
+        let mut removed = Removals::new();
+        cache.set(&Query(id), stored, &mut removed).expect("numbers do not fail");
+        cache.release(&mut removed);
     };
     (0..100).for_each(|id| set(id, 0));
     assert_eq!(cache.now(), 0);
@@ -66,9 +69,9 @@ fn the_clock_is_read_only_while_something_can_expire() {
     assert_ne!(cache.now(), 0);
     time.store(1_000_000, Ordering::Relaxed);
     (100..200).for_each(|id| set(id, 0));
-    let mut left = Departures::new();
-    assert_eq!(cache.count(&mut left), 100);
-    cache.release(&mut left);
+    let mut removed = Removals::new();
+    assert_eq!(cache.count(&mut removed), 100);
+    cache.release(&mut removed);
     (200..300).for_each(|id| set(id, 0));
     assert_eq!(cache.now(), 0, "what is there has no end");
 }

@@ -37,21 +37,21 @@ impl Node {
 const LOOSE: Node = Node { prev: NOWHERE, next: NOWHERE };
 
 /// Lists over entry numbers, 8 bytes a number: so many, or as many as are asked for if `FIXED` is 0.
-pub(crate) struct Lists<const FIXED: usize> {
+pub(crate) struct IndexLists<const FIXED: usize> {
     /// The nodes of `FIXED` anchors, then that of each number.
     nodes: Vec<Node>,
     /// Where their number is not fixed.
     anchors: Vec<Node>,
 }
 
-impl<const FIXED: usize> Default for Lists<FIXED> {
+impl<const FIXED: usize> Default for IndexLists<FIXED> {
     fn default() -> Self {
         let nodes = (0..FIXED as u32).map(|anchor| Node { prev: anchor, next: anchor }).collect();
-        Lists { nodes, anchors: Vec::new() }
+        IndexLists { nodes, anchors: Vec::new() }
     }
 }
 
-impl Lists<0> {
+impl IndexLists<0> {
     /// Makes sure that there are this many lists.
     pub fn grow_to(&mut self, lists: usize) {
         for list in self.anchors.len()..lists {
@@ -61,7 +61,7 @@ impl Lists<0> {
     }
 }
 
-impl<const FIXED: usize> Lists<FIXED> {
+impl<const FIXED: usize> IndexLists<FIXED> {
     const HAS_KINDS: bool = FIXED >= KINDS;
 
     /// Makes sure that a number can be pushed. With kinds there is room for a billion of them.
@@ -225,7 +225,7 @@ impl<const FIXED: usize> Lists<FIXED> {
 }
 
 #[cfg(test)]
-impl<const FIXED: usize> Lists<FIXED> {
+impl<const FIXED: usize> IndexLists<FIXED> {
     pub fn heap_bytes(&self) -> usize {
         (self.anchors.capacity() + self.nodes.capacity()) * size_of::<Node>()
     }
@@ -235,21 +235,21 @@ impl<const FIXED: usize> Lists<FIXED> {
 mod tests {
     use super::*;
 
-    fn all<const FIXED: usize>(lists: &Lists<FIXED>, list: usize) -> Vec<u32> {
+    fn all<const FIXED: usize>(lists: &IndexLists<FIXED>, list: usize) -> Vec<u32> {
         // A ring that is broken may have no end.
         lists.iter(list).take(100).collect()
     }
 
     /// Two lists, of a number that is not fixed.
-    fn apart() -> Lists<0> {
-        let mut lists = Lists::default();
+    fn apart() -> IndexLists<0> {
+        let mut lists = IndexLists::default();
         lists.grow_to(2);
         lists
     }
 
     #[test]
     fn a_list_keeps_the_order_of_pushes() {
-        fn check<const FIXED: usize>(mut lists: Lists<FIXED>) {
+        fn check<const FIXED: usize>(mut lists: IndexLists<FIXED>) {
             for number in [5, 0, 9] {
                 lists.push_back(0, number);
             }
@@ -258,13 +258,13 @@ mod tests {
             assert_eq!((lists.front(0), lists.front(1)), (Some(5), Some(3)));
             assert_eq!((lists.after(0), lists.after(9)), (Some(9), None));
         }
-        check(Lists::<2>::default());
+        check(IndexLists::<2>::default());
         check(apart());
     }
 
     #[test]
     fn a_number_leaves_from_any_place() {
-        fn check<const FIXED: usize>(mut lists: Lists<FIXED>) {
+        fn check<const FIXED: usize>(mut lists: IndexLists<FIXED>) {
             (0..5).for_each(|number| lists.push_back(0, number));
             for (number, rest) in [(2, vec![0, 1, 3, 4]), (0, vec![1, 3, 4]), (4, vec![1, 3])] {
                 assert!(lists.unlink(number));
@@ -275,13 +275,13 @@ mod tests {
             lists.push_back(0, 2);
             assert_eq!((all(&lists, 0), all(&lists, 1)), (vec![2], vec![]));
         }
-        check(Lists::<2>::default());
+        check(IndexLists::<2>::default());
         check(apart());
     }
 
     #[test]
     fn a_number_moves_to_the_end_of_any_list() {
-        fn check<const FIXED: usize>(mut lists: Lists<FIXED>) {
+        fn check<const FIXED: usize>(mut lists: IndexLists<FIXED>) {
             (0..4).for_each(|number| lists.push_back(0, number));
             for (list, number, first, second) in [
                 (0, 1, vec![0, 2, 3, 1], vec![]),
@@ -297,20 +297,20 @@ mod tests {
             assert!((0..4).all(|number| lists.unlink(number)));
             assert!(lists.is_empty(0) && lists.is_empty(1));
         }
-        check(Lists::<2>::default());
-        check(Lists::<5>::default());
+        check(IndexLists::<2>::default());
+        check(IndexLists::<5>::default());
         check(apart());
     }
 
     #[test]
     fn what_is_in_no_list_is_not_taken_out() {
-        fn check<const FIXED: usize>(mut lists: Lists<FIXED>) {
+        fn check<const FIXED: usize>(mut lists: IndexLists<FIXED>) {
             assert!(!lists.unlink(7) && !lists.contains(7));
             lists.push_back(0, 7);
             assert!(lists.contains(7) && !lists.contains(6));
             assert!(lists.unlink(7) && !lists.unlink(7));
         }
-        check(Lists::<2>::default());
+        check(IndexLists::<2>::default());
         check(apart());
     }
 
@@ -326,8 +326,8 @@ mod tests {
 
     #[test]
     fn of_many_lists_a_number_tells_which_it_is_in() {
-        let mut lists = Lists::<6>::default();
-        let kinds = |lists: &Lists<6>| (0..7).map(|number| lists.kind(number)).collect::<Vec<_>>();
+        let mut lists = IndexLists::<6>::default();
+        let kinds = |lists: &IndexLists<6>| (0..7).map(|number| lists.kind(number)).collect::<Vec<_>>();
         for (number, list) in [0, 5, 2, 2, 3, 1, 2].into_iter().enumerate() {
             lists.push_back(list, number as u32);
         }
@@ -342,7 +342,7 @@ mod tests {
 
     #[test]
     fn a_trim_keeps_the_numbers_below() {
-        fn check<const FIXED: usize>(mut lists: Lists<FIXED>) {
+        fn check<const FIXED: usize>(mut lists: IndexLists<FIXED>) {
             [1, 100, 3].into_iter().for_each(|number| lists.push_back(0, number));
             lists.unlink(100);
             lists.trim(4);
@@ -350,7 +350,7 @@ mod tests {
             lists.push_back(0, 100);
             assert_eq!(all(&lists, 0), [1, 3, 100]);
         }
-        check(Lists::<2>::default());
+        check(IndexLists::<2>::default());
         check(apart());
     }
 }

@@ -21,15 +21,15 @@
 //! Each eviction would sift through all its levels, scattered in memory; here a bucket is a list and the
 //! common case moves an entry three times in its life.
 
-use crate::collections::index_lists::Lists;
+use crate::collections::index_lists::IndexLists;
 use crate::collections::try_reserve::NoMemory;
 
 const DIGIT_BITS: u32 = 5;
 const DIGITS: usize = 1 << DIGIT_BITS;
 
 #[derive(Default)]
-pub(crate) struct LazyQueue {
-    buckets: Lists<0>,
+pub(crate) struct LazyRadixHeap {
+    buckets: IndexLists<0>,
     /// For each level in use, which of its buckets hold something.
     levels: Vec<u32>,
     base: u64,
@@ -40,7 +40,7 @@ pub(crate) struct LazyQueue {
     least: u64,
 }
 
-impl LazyQueue {
+impl LazyRadixHeap {
     /// Makes sure that an entry can be filed.
     #[inline(always)]
     pub fn reserve(&mut self, number: u32) -> Result<(), NoMemory> {
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     /// Takes out everything up to a key, with at most so many steps a call.
-    fn drain(queue: &mut LazyQueue, keys: &[u64], upto: u64, steps: usize) -> Vec<u64> {
+    fn drain(queue: &mut LazyRadixHeap, keys: &[u64], upto: u64, steps: usize) -> Vec<u64> {
         let mut taken = Vec::new();
         loop {
             let mut left = steps;
@@ -194,7 +194,7 @@ mod tests {
     fn entries_come_in_the_order_of_their_keys() {
         for steps in [1, 2, 3, 7, usize::MAX] {
             let keys = spread_keys();
-            let mut queue = LazyQueue::default();
+            let mut queue = LazyRadixHeap::default();
             keys.iter().enumerate().for_each(|(number, &key)| queue.file(number as u32, key));
             let mut expected = keys.clone();
             expected.sort_unstable();
@@ -206,7 +206,7 @@ mod tests {
     #[test]
     fn what_is_above_the_bound_stays() {
         let keys = spread_keys();
-        let mut queue = LazyQueue::default();
+        let mut queue = LazyRadixHeap::default();
         keys.iter().enumerate().for_each(|(number, &key)| queue.file(number as u32, key));
         let mut seen = Vec::new();
         for upto in [0, 5, 1000, 1 << 40, u64::MAX] {
@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn a_key_that_grew_unseen_counts_when_its_entry_comes_up() {
         let mut keys = vec![10, 20, 30];
-        let mut queue = LazyQueue::default();
+        let mut queue = LazyRadixHeap::default();
         (0..3).for_each(|number| queue.file(number as u32, keys[number]));
         keys[0] = 25;
         assert_eq!(drain(&mut queue, &keys, u64::MAX, 1), [20, 25, 30]);
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn an_entry_without_a_key_any_more_is_let_go() {
-        let mut queue = LazyQueue::default();
+        let mut queue = LazyRadixHeap::default();
         queue.file(0, 40);
         queue.file(1, 41);
         let one = queue.pop(u64::MAX, &mut 100, |number| (number == 1).then_some(41));
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_filed_once_and_can_be_taken_out() {
-        let mut queue = LazyQueue::default();
+        let mut queue = LazyRadixHeap::default();
         queue.file(0, 1_000);
         queue.file(0, 5);
         assert_eq!((queue.numbers(), queue.any()), (vec![0], Some(0)));
@@ -250,7 +250,7 @@ mod tests {
     #[test]
     fn a_key_below_the_floor_comes_first() {
         let mut keys = vec![1_000, 2_000, 3];
-        let mut queue = LazyQueue::default();
+        let mut queue = LazyRadixHeap::default();
         queue.file(0, 1_000);
         queue.file(1, 2_000);
         assert_eq!(queue.pop(1_500, &mut 100, |number| Some(keys[number as usize])), Some(0));
@@ -269,7 +269,7 @@ mod tests {
             (random >> 20) % below
         };
         let mut keys = vec![0; 60];
-        let mut queue = LazyQueue::default();
+        let mut queue = LazyRadixHeap::default();
         let mut now = 0;
         for _ in 0..20_000 {
             let number = next(60);

@@ -18,7 +18,7 @@ use crate::sync::{AtomicU64, Ordering::Relaxed};
 use stripes::Stripes;
 
 /// `N` counts.
-pub(crate) struct Tally<const N: usize> {
+pub(crate) struct StripedCounter<const N: usize> {
     stripes: Stripes<N>,
     /// The sums at the last reset.
     base: [AtomicU64; N],
@@ -28,9 +28,9 @@ fn zeros<const N: usize>() -> [AtomicU64; N] {
     std::array::from_fn(|_| AtomicU64::new(0))
 }
 
-impl<const N: usize> Tally<N> {
+impl<const N: usize> StripedCounter<N> {
     pub fn new() -> Self {
-        Tally { stripes: Stripes::new(), base: zeros() }
+        StripedCounter { stripes: Stripes::new(), base: zeros() }
     }
 
     #[inline]
@@ -90,7 +90,7 @@ mod stripes {
 mod stripes {
     use std::sync::OnceLock;
 
-    use crate::sync::{ALONE, AtomicU64, Ordering::Relaxed, Padded, shared_stripes, stripe};
+    use crate::sync::{ALONE, AtomicU64, Ordering::Relaxed, Padded, shared_stripes, thread_slot};
 
     type Segment<const N: usize> = OnceLock<Box<[Padded<[AtomicU64; N]>]>>;
 
@@ -108,38 +108,38 @@ mod stripes {
 
         #[inline]
         pub fn add<const M: usize>(&self, sums: [(usize, u64); M]) {
-            let stripe = stripe();
-            let segment = (usize::BITS - stripe.leading_zeros()) as usize;
+            let thread_slot = thread_slot();
+            let segment = (usize::BITS - thread_slot.leading_zeros()) as usize;
             if segment < SHARED
                 && let Some(stripes) = self.0[segment].get()
             {
                 let first = (1 << segment) >> 1;
-                let counts = &stripes[stripe - first].0;
+                let counts = &stripes[thread_slot - first].0;
                 for (which, many) in sums {
                     // `one-writer`
                     counts[which].store(counts[which].load(Relaxed).wrapping_add(many), Relaxed);
                 }
             } else {
-                self.add_slow(segment, stripe, &sums);
+                self.add_slow(segment, thread_slot, &sums);
             }
         }
 
         #[cold]
-        fn add_slow(&self, segment: usize, stripe: usize, sums: &[(usize, u64)]) {
+        fn add_slow(&self, segment: usize, thread_slot: usize, sums: &[(usize, u64)]) {
             let segment = segment.min(SHARED);
             let stripes = self.0[segment].get_or_init(|| {
                 let len = if segment == SHARED { shared_stripes() } else { ((1 << segment) >> 1).max(1) };
                 (0..len).map(|_| Padded(super::zeros())).collect()
             });
             // Numbers of a segment begin at a multiple of its length. Shared ones may fall anywhere.
-            let counts = &stripes[stripe % stripes.len()].0;
+            let counts = &stripes[thread_slot % stripes.len()].0;
             for &(which, many) in sums {
                 counts[which].fetch_add(many, Relaxed);
             }
         }
 
         pub fn each(&self, mut visit: impl FnMut(&[AtomicU64; N])) {
-            self.0.iter().filter_map(OnceLock::get).flatten().for_each(|stripe| visit(&stripe.0));
+            self.0.iter().filter_map(OnceLock::get).flatten().for_each(|thread_slot| visit(&thread_slot.0));
         }
     }
 }
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn counts_are_apart_and_begin_anew_after_a_reset() {
-        let tally = Tally::<2>::new();
+        let tally = StripedCounter::<2>::new();
         (0..5).for_each(|_| tally.add(0));
         tally.add(1);
         assert_eq!([tally.get(0), tally.get(1)], [5, 1]);
@@ -165,16 +165,16 @@ mod tests {
     #[test]
     #[cfg(not(moka_gil))]
     fn stripes_are_made_for_those_who_count() {
-        assert!(size_of::<Tally<9>>() <= 512, "whatever the number of cores");
-        let made = |tally: &Tally<9>| {
+        assert!(size_of::<StripedCounter<9>>() <= 512, "whatever the number of cores");
+        let made = |tally: &StripedCounter<9>| {
             let mut made = 0;
             tally.stripes.each(|_| made += 1);
             made
         };
-        let tally = Tally::<9>::new();
+        let tally = StripedCounter::<9>::new();
         assert_eq!(made(&tally), 0);
         // The stripes of a segment are made together.
-        let most = (crate::sync::stripe() + 1).next_power_of_two().max(shared_stripes());
+        let most = (crate::sync::thread_slot() + 1).next_power_of_two().max(shared_stripes());
         for which in 0..9 {
             tally.add(which);
             assert!((1..=most).contains(&made(&tally)));
@@ -188,7 +188,7 @@ mod tests {
         use std::thread;
 
         const TIMES: u64 = 2_000;
-        let tally = Tally::<1>::new();
+        let tally = StripedCounter::<1>::new();
         let threads = lone_stripes() + 2 * shared_stripes() + 1;
         for round in 1..=3 {
             let barrier = Barrier::new(threads);

@@ -3,8 +3,8 @@
 //! # How it works
 //! Rust ends the process where an allocation fails. So a write asks for all that it may need first: slots, entries,
 //! deadlines, links, weights. If one is refused it gives up with nothing changed, and its caller gets the error that
-//! `Lookup::no_memory` makes. What can do without stays as it is: a table that would shrink, a sketch that would
-//! grow, a list of what leaves, of which the rest leaves when the list is empty again (`Cache::catch_up`).
+//! `KeyQuery::no_memory` makes. What can do without stays as it is: a table that would shrink, a sketch that would
+//! grow, a list of what leaves, of which the rest leaves when the list is empty again (`Cache::finish_eviction`).
 //!
 //! Small things are asked for as Rust does: a flight, a lot of retired values, the first of what leaves.
 

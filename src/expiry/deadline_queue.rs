@@ -12,7 +12,7 @@
 
 use smallvec::SmallVec;
 
-use crate::collections::lazy_radix_heap::LazyQueue;
+use crate::collections::lazy_radix_heap::LazyRadixHeap;
 use crate::collections::try_reserve::NoMemory;
 use crate::expiry::NEVER;
 
@@ -22,7 +22,7 @@ pub(crate) const BATCH: usize = 16;
 
 #[derive(Default)]
 pub(crate) struct DeadlineQueue {
-    queue: LazyQueue,
+    queue: LazyRadixHeap,
 }
 
 impl DeadlineQueue {

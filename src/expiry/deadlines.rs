@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::collections::try_reserve::NoMemory;
 use crate::expiry::{Lifetime, NEVER};
-use crate::expiry::{end_of, left_of};
+use crate::expiry::{end_of, time_left_of};
 use crate::sync::{AtomicU64, OnceLock, Ordering, Zeroed, zeroed_atomics};
 
 const WHOSE_BITS: u32 = 2;
@@ -25,7 +25,7 @@ const CACHES: u64 = 1;
 const ITS_OWN: u64 = 2;
 
 /// The lives of the entries of a chunk. Instants are nanoseconds of the cache's clock.
-pub(crate) struct Lives {
+pub(crate) struct DeadlineTable {
     /// The cache's time to idle, in nanoseconds; 0 if it has none.
     tti: u64,
     /// Two for each entry, side by side, and 0 where it never expires. `end`: the instant where its time since the write
@@ -38,15 +38,15 @@ pub(crate) struct Lives {
 
 /// The life of one entry.
 #[derive(Clone, Copy)]
-pub(crate) struct LifeAt<'g> {
-    lives: &'g Lives,
+pub(crate) struct DeadlineRef<'g> {
+    lives: &'g DeadlineTable,
     offset: usize,
 }
 
-impl Lives {
+impl DeadlineTable {
     /// So many lives without an end, in a cache of this time to idle.
     pub fn new(len: usize, tti: u64) -> Result<Self, NoMemory> {
-        Ok(Lives { tti, words: zeroed_atomics(2 * len).ok_or(NoMemory)?, ttis: OnceLock::new() })
+        Ok(DeadlineTable { tti, words: zeroed_atomics(2 * len).ok_or(NoMemory)?, ttis: OnceLock::new() })
     }
 
     /// Makes sure that an entry can have such a lifetime. Called by the lock's holder.
@@ -59,8 +59,8 @@ impl Lives {
     }
 
     #[inline(always)]
-    pub fn at(&self, offset: usize) -> LifeAt<'_> {
-        LifeAt { lives: self, offset }
+    pub fn at(&self, offset: usize) -> DeadlineRef<'_> {
+        DeadlineRef { lives: self, offset }
     }
 
     fn whose(&self, lifetime: Lifetime) -> u64 {
@@ -72,7 +72,7 @@ impl Lives {
     }
 }
 
-impl LifeAt<'_> {
+impl DeadlineRef<'_> {
     #[inline(always)]
     fn end(&self) -> &AtomicU64 {
         &self.lives.words[2 * self.offset]
@@ -110,10 +110,10 @@ impl LifeAt<'_> {
     pub fn time_left(&self, now: u64) -> Option<Duration> {
         // Acquire: as in `deadline`.
         let end = self.end().load(Ordering::Acquire);
-        let by_write = (end >> WHOSE_BITS != 0).then(|| left_of(now, 0, end >> WHOSE_BITS));
+        let by_write = (end >> WHOSE_BITS != 0).then(|| time_left_of(now, 0, end >> WHOSE_BITS));
         let by_use = match self.tti(end) {
             0 => None,
-            tti => Some(left_of(now, self.used_at().load(Ordering::Acquire), tti)),
+            tti => Some(time_left_of(now, self.used_at().load(Ordering::Acquire), tti)),
         };
         by_write.into_iter().chain(by_use).min()
     }
@@ -139,8 +139,8 @@ impl LifeAt<'_> {
     pub fn touch(&self, now: u64) {
         const WORTH_A_WRITE: u64 = 1_000;
         // Relaxed: a use is an instant and nothing else.
-        let is_idle = self.end().load(Ordering::Relaxed) & WHOSE != NOBODYS;
-        if is_idle && now > self.used_at().load(Ordering::Relaxed).saturating_add(WORTH_A_WRITE) {
+        let has_no_flights = self.end().load(Ordering::Relaxed) & WHOSE != NOBODYS;
+        if has_no_flights && now > self.used_at().load(Ordering::Relaxed).saturating_add(WORTH_A_WRITE) {
             // A maximum: whoever was stopped here must not take back a later use, or a new beginning.
             self.used_at().fetch_max(now, Ordering::Relaxed);
         }
@@ -159,13 +159,13 @@ mod tests {
     }
 
     /// The second of three lives in a cache that has a time to idle.
-    fn begun(now: u64, lifetime: Lifetime) -> Lives {
-        let lives = Lives::new(3, TTI).expect("there is memory");
+    fn begun(now: u64, lifetime: Lifetime) -> DeadlineTable {
+        let lives = DeadlineTable::new(3, TTI).expect("there is memory");
         begin(&lives, now, lifetime);
         lives
     }
 
-    fn begin(lives: &Lives, now: u64, lifetime: Lifetime) {
+    fn begin(lives: &DeadlineTable, now: u64, lifetime: Lifetime) {
         lives.reserve(lifetime).expect("there is memory");
         lives.at(1).begin(now, lifetime);
     }

@@ -1,6 +1,6 @@
 //! When entries expire, and who notices.
 //!
-//! An entry's deadline is in its [`Life`](crate::expiry::deadlines::Life): a read compares it with the clock and so never
+//! An entry's deadline is in its [`Deadlines`](crate::expiry::deadlines::Deadlines): a read compares it with the clock and so never
 //! returns what is past it (law 8). The [`DeadlineQueue`] of each shard finds what is due, so that it leaves
 //! and is told; the [`Clock`] is one for all caches, or a test's own.
 
@@ -15,4 +15,4 @@ pub(crate) use deadline_queue::{BATCH, DeadlineQueue};
 pub use lifetime::Lifetime;
 pub(crate) use lifetime::NEVER;
 pub use span::word_of_nanos;
-pub(crate) use span::{end_of, left_of};
+pub(crate) use span::{end_of, time_left_of};

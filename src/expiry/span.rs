@@ -37,7 +37,7 @@ fn coarse_end_of(now: u64, duration: u64) -> u64 {
 }
 
 /// The time from an instant, which is before [`COARSE`], to the end of a duration that began at another; 0 after it.
-pub(crate) fn left_of(now: u64, began_at: u64, duration: u64) -> Duration {
+pub(crate) fn time_left_of(now: u64, began_at: u64, duration: u64) -> Duration {
     let nanos = (nanos_of_word(began_at) + nanos_of_word(duration)).saturating_sub(u128::from(now));
     let seconds = nanos / 1_000_000_000;
     Duration::new(seconds as u64, (nanos % 1_000_000_000) as u32)
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn what_is_left_of_a_duration_becomes_less() {
-        let left = |now, began_at, duration| left_of(now, began_at, duration).as_nanos();
+        let left = |now, began_at, duration| time_left_of(now, began_at, duration).as_nanos();
         assert_eq!(left(12, 10, 5), 3);
         assert_eq!((left(15, 10, 5), left(99, 10, 5)), (0, 0));
         let duration = 900 * YEAR;

@@ -27,14 +27,14 @@ mod slab;
 mod table;
 
 use crate::collections::try_reserve::NoMemory;
-use crate::expiry::deadlines::LifeAt;
+use crate::expiry::deadlines::DeadlineRef;
 use crate::expiry::{Lifetime, NEVER};
 use crate::map::entry::Entry;
-use crate::map::query::Lookup;
-use crate::map::removal::{Departures, Mark};
-use crate::reclaim::Reference;
-use crate::reclaim::{Guard, Lent, Pin, Retired, Shared, be_counted};
-use crate::sync::{Lock, Locked, ONE_AT_A_TIME, Ordering, Padded};
+use crate::map::query::KeyQuery;
+use crate::map::removal::{Mark, Removals};
+use crate::reclaim::Handle;
+use crate::reclaim::{AtomicBox, Borrowed, Guard, Pin, Retired, register_thread};
+use crate::sync::{HAS_GIL, Lock, Locked, Ordering, Padded};
 
 use resize::Resize;
 pub(crate) use slab::Found;
@@ -42,7 +42,7 @@ use slab::{Slab, SlabWriter};
 use table::{Slot, Table};
 
 pub(crate) struct Map<K, V, S> {
-    table: Shared<Table>,
+    table: AtomicBox<Table>,
     slab: Slab<K, V>,
     writer: Padded<Lock<Writer<S>>>,
 }
@@ -84,17 +84,17 @@ impl Place {
     }
 }
 
-impl<K: Reference, V: Reference, S> Map<K, V, S> {
+impl<K: Handle, V: Handle, S> Map<K, V, S> {
     /// Of a cache with this time to idle, in nanoseconds; 0 if it has none.
     pub fn new(tti: u64, state: S) -> Self {
         let slab = SlabWriter::new(tti);
         let writer = Writer { live: 0, tombstones: 0, resize: None, slab, state };
-        Map { table: Shared::empty(), slab: Slab::new(), writer: Padded(Lock::new(writer)) }
+        Map { table: AtomicBox::empty(), slab: Slab::new(), writer: Padded(Lock::new(writer)) }
     }
 
     /// Looks a key up, as far as that goes without a user's code.
     #[inline(always)]
-    pub fn glance<'g, Q: Lookup<K>>(&self, query: &Q, guard: &'g Guard) -> Glance<'g, K, V> {
+    pub fn try_get_fast<'g, Q: KeyQuery<K>>(&self, query: &Q, guard: &'g Guard) -> Glance<'g, K, V> {
         #[cfg(debug_assertions)]
         assert!(guard.serves(self), "a guard of another map's lock");
         let hash = query.hash();
@@ -102,7 +102,7 @@ impl<K: Reference, V: Reference, S> Map<K, V, S> {
         let Some((index, slot)) = table.next(hash, table.home(hash)) else { return Glance::Absent };
         let found = self.slab.find(slot.number(), guard);
         if found.entry.hash.load(Ordering::Relaxed) == hash
-            && found.entry.key.read(guard).as_ref().and_then(|key| query.quick(key)) == Some(true)
+            && found.entry.key.read(guard).as_ref().and_then(|key| query.eq_builtin(key)) == Some(true)
         {
             return Glance::Found(found, Place { serial: table.serial(), index, slot });
         }
@@ -115,27 +115,27 @@ impl<K: Reference, V: Reference, S> Map<K, V, S> {
     /// Keys that were held for a comparison go to `left`, to be dropped with the rest. No key is compared twice
     /// `since` the call began: a user's code that changes the cache each time would keep the call for ever.
     #[inline]
-    pub fn find<Q: Lookup<K>>(
+    pub fn find<Q: KeyQuery<K>>(
         &self,
         query: &Q,
         guard: &mut Pin<'_>,
-        left: &mut Departures<K, V>,
+        removed: &mut Removals<K, V>,
         since: Mark,
     ) -> Result<Option<Place>, Q::Error> {
-        match self.glance(query, guard) {
+        match self.try_get_fast(query, guard) {
             Glance::Found(_, place) => Ok(Some(place)),
             Glance::Absent => Ok(None),
-            Glance::Unclear => self.find_slow(query, guard, left, since),
+            Glance::Unclear => self.find_slow(query, guard, removed, since),
         }
     }
 
     /// A look-up that meets other keys with its tag, or a key that needs a user's code.
     #[cold]
-    pub fn find_slow<Q: Lookup<K>>(
+    pub fn find_slow<Q: KeyQuery<K>>(
         &self,
         query: &Q,
         guard: &mut Pin<'_>,
-        left: &mut Departures<K, V>,
+        removed: &mut Removals<K, V>,
         since: Mark,
     ) -> Result<Option<Place>, Q::Error> {
         let hash = query.hash();
@@ -157,19 +157,19 @@ impl<K: Reference, V: Reference, S> Map<K, V, S> {
             let key = {
                 let lent = entry.key.read(guard);
                 let Some(key) = lent.as_ref() else { continue };
-                let is_same = |seen: &K| Q::same(seen, key);
-                match query.quick(key) {
+                let is_same = |seen: &K| Q::ptr_eq(seen, key);
+                match query.eq_builtin(key) {
                     Some(true) => return Ok(Some(place)),
                     Some(false) => continue,
-                    None if left.unequal(since).iter().any(is_same) => continue,
+                    None if removed.unequal(since).iter().any(is_same) => continue,
                     // Its place was lost while it was compared. To ask again might lose it again, for ever.
-                    None if left.equal(since).iter().any(is_same) => return Ok(Some(place)),
+                    None if removed.equal(since).iter().any(is_same) => return Ok(Some(place)),
                     None => key.clone(),
                 }
             };
             // Law 4: nothing of the cache is held while the user's code runs, but the key itself.
-            match guard.unpinned(|| query.equals(&key)) {
-                Ok(false) => left.compared().unequal.push(key),
+            match guard.unpinned(|| query.eq_slow(&key)) {
+                Ok(false) => removed.compared().unequal.push(key),
                 Ok(true) => {
                     if self.still_holds::<Q>(&place, &key, guard) {
                         // The entry holds its key for as long as the guard lives: to drop this reference
@@ -177,11 +177,11 @@ impl<K: Reference, V: Reference, S> Map<K, V, S> {
                         drop(key);
                         return Ok(Some(place));
                     }
-                    left.compared().others.push(key);
+                    removed.compared().others.push(key);
                     resume = None;
                 }
                 Err(error) => {
-                    left.compared().others.push(key);
+                    removed.compared().others.push(key);
                     return Err(error);
                 }
             }
@@ -189,10 +189,10 @@ impl<K: Reference, V: Reference, S> Map<K, V, S> {
     }
 
     /// Whether the place is still that of this very key. The key is held, so it is no other at its address.
-    fn still_holds<Q: Lookup<K>>(&self, place: &Place, key: &K, guard: &Guard) -> bool {
+    fn still_holds<Q: KeyQuery<K>>(&self, place: &Place, key: &K, guard: &Guard) -> bool {
         self.table.get(guard).is_some_and(|table| place.is_in(table)) && {
             let now = self.slab.entry(place.number(), guard).key.read(guard);
-            now.as_ref().is_some_and(|now| Q::same(now, key))
+            now.as_ref().is_some_and(|now| Q::ptr_eq(now, key))
         }
     }
 
@@ -224,12 +224,12 @@ impl<K: Reference, V: Reference, S> Map<K, V, S> {
 
     #[inline]
     pub fn lock(&self) -> HeldMap<'_, K, V, S> {
-        be_counted();
+        register_thread();
         HeldMap { map: self, writer: self.writer.0.lock() }
     }
 
     pub fn try_lock(&self) -> Option<HeldMap<'_, K, V, S>> {
-        be_counted();
+        register_thread();
         self.writer.0.try_lock().map(|writer| HeldMap { map: self, writer })
     }
 }
@@ -254,7 +254,7 @@ impl<K, V, S> HeldMap<'_, K, V, S> {
 /// Begins the life of an entry that was written, if it has one: with an instant and durations whose memory was reserved,
 /// or without an end. Returns its deadline.
 #[inline]
-fn begin_life(life: Option<LifeAt<'_>>, lifetime: Option<(u64, Lifetime)>) -> u64 {
+fn begin_life(life: Option<DeadlineRef<'_>>, lifetime: Option<(u64, Lifetime)>) -> u64 {
     let (now, lifetime) = lifetime.unwrap_or_default();
     debug_assert!(life.is_some() || lifetime.is_endless(), "a deadline's memory was reserved");
     life.map_or(NEVER, |life| life.begin(now, lifetime))
@@ -266,7 +266,7 @@ pub(crate) struct MapLock<'h, K, V, S> {
     writer: &'h mut Writer<S>,
 }
 
-impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
+impl<K: Handle, V: Handle, S> MapLock<'_, K, V, S> {
     pub fn state(&mut self) -> &mut S {
         &mut self.writer.state
     }
@@ -277,7 +277,7 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
 
     /// When the entry expires, if anything near it ever could.
     #[inline]
-    pub fn life<'g>(&self, number: u32, guard: &'g Guard) -> Option<LifeAt<'g>> {
+    pub fn life<'g>(&self, number: u32, guard: &'g Guard) -> Option<DeadlineRef<'g>> {
         self.map.slab.life(number, &self.writer.slab, guard)
     }
 
@@ -294,7 +294,7 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
 
     /// Whether no entry of the query's hash has come since it found none: each one there is unequal, or was
     /// compared and found `unequal`.
-    pub fn is_absent<Q: Lookup<K>>(&self, query: &Q, unequal: &[K], guard: &Guard) -> bool {
+    pub fn is_absent<Q: KeyQuery<K>>(&self, query: &Q, unequal: &[K], guard: &Guard) -> bool {
         let hash = query.hash();
         let Some(table) = self.map.table.get(guard) else { return true };
         let mut from = table.home(hash);
@@ -304,9 +304,9 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
             if entry.hash.load(Ordering::Relaxed) != hash {
                 continue;
             }
-            let is_unequal = |key: &K| match query.quick(key) {
+            let is_unequal = |key: &K| match query.eq_builtin(key) {
                 Some(is_equal) => !is_equal,
-                None => unequal.iter().any(|seen| Q::same(seen, key)),
+                None => unequal.iter().any(|seen| Q::ptr_eq(seen, key)),
             };
             if !entry.key.read(guard).as_ref().is_some_and(is_unequal) {
                 return false;
@@ -388,7 +388,7 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
     pub fn take_seen(
         &mut self,
         number: u32,
-        seen: &Lent<'_, Option<V>>,
+        seen: &Borrowed<'_, Option<V>>,
         guard: &Guard,
     ) -> Option<Retired<V>> {
         let entry = self.map.entry(number, guard);
@@ -408,7 +408,7 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
         let table = map.table.get(guard).expect("a live entry has a table");
         let hash = entry.hash.load(Ordering::Relaxed);
         let index = table.find_number(hash, number);
-        if ONE_AT_A_TIME && self.writer.resize.is_none() {
+        if HAS_GIL && self.writer.resize.is_none() {
             table.close(index);
         } else {
             let more = table.remove(index);
@@ -452,8 +452,8 @@ impl<K: Reference, V: Reference, S> MapLock<'_, K, V, S> {
         // It has ended long before that, unless it was begun more than once.
         let is_late = *live + *tombstones >= table.len() / 8 * 7;
         if next.go_on(table, all || is_late) {
-            let (table, left) = next.finish();
-            *tombstones = left;
+            let (table, removed) = next.finish();
+            *tombstones = removed;
             // SAFETY: `by-holder`.
             unsafe { self.map.table.replace(Some(table), guard) };
         } else {

@@ -1,10 +1,10 @@
 //! How a key asks: its hash, and an equality that may run a user's code and fail.
 //!
-//! The map never compares keys itself. It asks [`Lookup::quick`] first, which answers for keys that need
-//! no code of a user, then [`Lookup::equals`], for which it lets go of everything (law 4).
+//! The map never compares keys itself. It asks [`KeyQuery::eq_builtin`] first, which answers for keys that need
+//! no code of a user, then [`KeyQuery::eq_slow`], for which it lets go of everything (law 4).
 
 /// A key looked for.
-pub trait Lookup<K> {
+pub trait KeyQuery<K> {
     /// What the user's code raises.
     type Error;
 
@@ -16,14 +16,14 @@ pub trait Lookup<K> {
 
     /// Whether the keys are equal, where that can be told without a user's code; else `None`. It is
     /// called pinned, and under a lock, so it must not block, drop a key or run foreign code.
-    fn quick(&self, key: &K) -> Option<bool>;
+    fn eq_builtin(&self, key: &K) -> Option<bool>;
 
     /// Whether the keys are equal, by the user's code. Called unpinned and unlocked.
-    fn equals(&self, key: &K) -> Result<bool, Self::Error>;
+    fn eq_slow(&self, key: &K) -> Result<bool, Self::Error>;
 
     /// Whether the two are the same object. Called under a lock, so it must not block, drop a key or
     /// run foreign code.
-    fn same(a: &K, b: &K) -> bool;
+    fn ptr_eq(a: &K, b: &K) -> bool;
 
     /// The strand that runs on this thread now, if several take turns on it, as greenlets do; 0 if that is not known. Called
     /// unlocked.

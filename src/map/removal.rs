@@ -1,7 +1,7 @@
 //! What leaves the cache on the way out of a call: carried in a list, told and dropped after the unlock.
 
-use crate::reclaim::Reference;
-use crate::reclaim::{Bin, Retired};
+use crate::reclaim::Handle;
+use crate::reclaim::{RetireList, Retired};
 
 /// Why an entry left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,12 +29,12 @@ impl Cause {
 }
 
 /// One value that left, with its key where the key left too or a listener wants to know it.
-pub struct Departure<K, V> {
+pub struct Removal<K, V> {
     pub(crate) pair: Retired<(Option<K>, V)>,
     pub(crate) cause: Cause,
 }
 
-impl<K, V> Departure<K, V> {
+impl<K, V> Removal<K, V> {
     /// The key, if the cache has a listener or the key left with the value.
     pub fn key(&self) -> Option<&K> {
         self.pair.0.as_ref()
@@ -49,7 +49,7 @@ impl<K, V> Departure<K, V> {
     }
 }
 
-impl<K: Reference, V: Reference> Departure<K, V> {
+impl<K: Handle, V: Handle> Removal<K, V> {
     /// Whether there is something to drop. To drop what lives for ever does nothing, so it need not wait.
     #[inline]
     pub(crate) fn is_mortal(&self) -> bool {
@@ -61,18 +61,18 @@ impl<K: Reference, V: Reference> Departure<K, V> {
 ///
 /// The caller of the core tells the listener of each, then hands the list to
 /// [`Cache::release`](crate::Cache::release). Dropping it instead leaks what it holds.
-pub struct Departures<K, V> {
+pub struct Removals<K, V> {
     /// What left, in order: mostly nothing or one, which need no memory of their own.
-    first: Option<Departure<K, V>>,
-    more: Vec<Departure<K, V>>,
+    first: Option<Removal<K, V>>,
+    more: Vec<Removal<K, V>>,
     /// Whether more was to leave than there was memory for.
-    is_cut: bool,
+    is_truncated: bool,
     /// Made when a key is held to be compared, which most calls never do.
-    compared: Option<Box<Compared<K>>>,
+    compared: Option<Box<HeldKeys<K>>>,
 }
 
 /// The keys that were held while a user's code compared them.
-pub(crate) struct Compared<K> {
+pub(crate) struct HeldKeys<K> {
     /// Those found unequal: who meets one of them again knows it.
     pub unequal: Vec<K>,
     /// Those found equal in a place that was lost meanwhile, and those whose comparison failed, which
@@ -87,13 +87,13 @@ pub(crate) struct Mark {
     others: usize,
 }
 
-impl<K, V> Default for Departures<K, V> {
+impl<K, V> Default for Removals<K, V> {
     fn default() -> Self {
-        Departures { first: None, more: Vec::new(), is_cut: false, compared: None }
+        Removals { first: None, more: Vec::new(), is_truncated: false, compared: None }
     }
 }
 
-impl<K, V> Departures<K, V> {
+impl<K, V> Removals<K, V> {
     pub fn new() -> Self {
         Self::default()
     }
@@ -104,7 +104,7 @@ impl<K, V> Departures<K, V> {
         self.is_empty() && self.compared.is_none()
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Departure<K, V>> {
+    pub fn iter(&self) -> impl Iterator<Item = &Removal<K, V>> {
         self.first.iter().chain(&self.more)
     }
 
@@ -117,17 +117,17 @@ impl<K, V> Departures<K, V> {
 
     /// What left last.
     #[inline]
-    pub(crate) fn last(&self) -> Option<&Departure<K, V>> {
+    pub(crate) fn last(&self) -> Option<&Removal<K, V>> {
         self.more.last().or(self.first.as_ref())
     }
 
     /// What left first.
     #[inline]
-    pub(crate) fn first(&self) -> Option<&Departure<K, V>> {
+    pub(crate) fn first(&self) -> Option<&Removal<K, V>> {
         self.first.as_ref()
     }
 
-    /// Takes out what left first, which comes before [`Departures::take_more`].
+    /// Takes out what left first, which comes before [`Removals::take_more`].
     #[inline]
     pub(crate) fn take_first(&mut self) -> Option<Retired<(Option<K>, V)>> {
         self.first.take().map(|first| first.pair)
@@ -135,12 +135,12 @@ impl<K, V> Departures<K, V> {
 
     /// Takes out what left after the first, in order; `None` if that was all.
     #[inline]
-    pub(crate) fn take_more(&mut self) -> Option<impl Iterator<Item = Departure<K, V>>> {
+    pub(crate) fn take_more(&mut self) -> Option<impl Iterator<Item = Removal<K, V>>> {
         if self.more.is_empty() { None } else { Some(self.more.drain(..)) }
     }
 
-    pub(crate) fn compared(&mut self) -> &mut Compared<K> {
-        self.compared.get_or_insert_with(|| Box::new(Compared { unequal: Vec::new(), others: Vec::new() }))
+    pub(crate) fn compared(&mut self) -> &mut HeldKeys<K> {
+        self.compared.get_or_insert_with(|| Box::new(HeldKeys { unequal: Vec::new(), others: Vec::new() }))
     }
 
     /// Tells what a call holds from what calls before it did.
@@ -165,7 +165,7 @@ impl<K, V> Departures<K, V> {
     #[cfg_attr(not(feature = "python"), allow(dead_code))]
     pub(crate) fn drop_unseen(self) {
         // Its end drops what is in it. It asks for no grace, which for each entry would take longer than its drop.
-        let mut bin = Bin::<_, { usize::MAX }>::default();
+        let mut bin = RetireList::<_, { usize::MAX }>::default();
         self.first.into_iter().chain(self.more).for_each(|departure| bin.put(departure.pair));
     }
 
@@ -174,19 +174,19 @@ impl<K, V> Departures<K, V> {
     #[inline]
     pub(crate) fn has_room(&mut self, more: usize) -> bool {
         let has_room = self.is_empty() || self.more.try_reserve(more).is_ok();
-        self.is_cut |= !has_room;
+        self.is_truncated |= !has_room;
         has_room
     }
 
-    /// Whether more was to leave than there was memory for. The caller calls [`Cache::catch_up`](crate::Cache::catch_up)
+    /// Whether more was to leave than there was memory for. The caller calls [`Cache::finish_eviction`](crate::Cache::finish_eviction)
     /// with another list.
-    pub fn is_cut(&self) -> bool {
-        self.is_cut
+    pub fn is_truncated(&self) -> bool {
+        self.is_truncated
     }
 
     #[inline]
     pub(crate) fn push(&mut self, pair: Retired<(Option<K>, V)>, cause: Cause) {
-        let departure = Departure { pair, cause };
+        let departure = Removal { pair, cause };
         if self.first.is_none() {
             self.first = Some(departure);
         } else {

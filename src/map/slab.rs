@@ -24,12 +24,12 @@
 use std::ptr;
 
 use crate::collections::try_reserve::NoMemory;
-use crate::expiry::deadlines::{LifeAt, Lives};
+use crate::expiry::deadlines::{DeadlineRef, DeadlineTable};
 use crate::expiry::{Lifetime, NEVER};
 use crate::map::entry::Entry;
-use crate::reclaim::Reference;
-use crate::reclaim::{Bin, Guard, Lent, Pin, Retired, Shared};
-use crate::sync::{self, AtomicPtr, ONE_AT_A_TIME, OnceLock, Ordering, Zeroed, sized};
+use crate::reclaim::Handle;
+use crate::reclaim::{AtomicBox, Borrowed, Guard, Pin, RetireList, Retired};
+use crate::sync::{self, AtomicPtr, HAS_GIL, OnceLock, Ordering, Zeroed, sized};
 
 use super::table::MOST_NUMBERS;
 
@@ -37,17 +37,17 @@ const FIRST_BITS: u32 = sized(4, 1);
 const NUMBER_BITS: u32 = sized(32, 4);
 const CHUNKS: usize = (NUMBER_BITS - FIRST_BITS) as usize;
 /// Numbers whose rest begins at a time. They hold nothing alive, and a grace for each few would cost more than their memory.
-const RESTING_LOT: u32 = if ONE_AT_A_TIME { 1 } else { sized(128, 1) };
+const RESTING_LOT: u32 = if HAS_GIL { 1 } else { sized(128, 1) };
 
 pub(crate) struct Chunk<K, V> {
     entries: Zeroed<Entry<K, V>>,
-    lives: OnceLock<Lives>,
+    lives: OnceLock<DeadlineTable>,
 }
 
 /// What readers see: the chunks, and where the entries of each begin.
 pub(super) struct Slab<K, V> {
     starts: [AtomicPtr<Entry<K, V>>; CHUNKS],
-    chunks: [Shared<Chunk<K, V>>; CHUNKS],
+    chunks: [AtomicBox<Chunk<K, V>>; CHUNKS],
 }
 
 /// An entry, found.
@@ -68,7 +68,7 @@ impl<K, V> Copy for Found<'_, K, V> {}
 impl<'g, K, V> Found<'g, K, V> {
     /// When it expires, where any entry of its chunk ever could.
     #[inline(always)]
-    pub fn life(&self) -> Option<LifeAt<'g>> {
+    pub fn life(&self) -> Option<DeadlineRef<'g>> {
         self.chunk.lives.get().map(|lives| lives.at(self.offset))
     }
 
@@ -83,7 +83,7 @@ impl<'g, K, V> Found<'g, K, V> {
     pub(super) fn reserve_life(&self, lifetime: Lifetime, writer: &mut SlabWriter) -> Result<(), NoMemory> {
         if self.chunk.lives.get().is_none() {
             // The lock's holder is the one who sets it.
-            let _ = self.chunk.lives.set(Lives::new(self.chunk.entries.len(), writer.tti)?);
+            let _ = self.chunk.lives.set(DeadlineTable::new(self.chunk.entries.len(), writer.tti)?);
             writer.has_lives = true;
         }
         self.chunk.lives.get().map_or(Ok(()), |lives| lives.reserve(lifetime))
@@ -111,7 +111,7 @@ pub(super) struct SlabWriter {
     /// Numbers given back, whose rest begins with the next ones.
     open: Chain,
     free: Free,
-    resting: Bin<Chain, 1>,
+    resting: RetireList<Chain, 1>,
     /// The cache's time to idle, in nanoseconds; 0 if it has none.
     tti: u64,
 }
@@ -153,7 +153,7 @@ impl SlabWriter {
     /// Of a cache with this time to idle.
     pub fn new(tti: u64) -> Self {
         let free = Free { room: 0, spare: NO_CHAIN, chunks: [NO_CHUNK; CHUNKS] };
-        SlabWriter { has_lives: false, open: NO_CHAIN, free, resting: Bin::default(), tti }
+        SlabWriter { has_lives: false, open: NO_CHAIN, free, resting: RetireList::default(), tti }
     }
 
     /// A number above all that are in use.
@@ -188,11 +188,11 @@ fn size_of_chunk(chunk: usize) -> u32 {
 const _: () =
     assert!((1 << NUMBER_BITS) - (1 << FIRST_BITS) <= MOST_NUMBERS as u64, "a slot can name every number");
 
-impl<K: Reference, V: Reference> Slab<K, V> {
+impl<K: Handle, V: Handle> Slab<K, V> {
     pub fn new() -> Self {
         Slab {
             starts: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
-            chunks: std::array::from_fn(|_| Shared::empty()),
+            chunks: std::array::from_fn(|_| AtomicBox::empty()),
         }
     }
 
@@ -227,7 +227,7 @@ impl<K: Reference, V: Reference> Slab<K, V> {
 
     /// When the entry expires, where any entry of its chunk ever could.
     #[inline]
-    pub fn life<'g>(&self, number: u32, writer: &SlabWriter, guard: &'g Guard) -> Option<LifeAt<'g>> {
+    pub fn life<'g>(&self, number: u32, writer: &SlabWriter, guard: &'g Guard) -> Option<DeadlineRef<'g>> {
         if writer.has_lives { self.find(number, guard).life() } else { None }
     }
 
@@ -333,7 +333,7 @@ impl<K: Reference, V: Reference> Slab<K, V> {
     pub fn take_seen(
         &self,
         entry: &Entry<K, V>,
-        seen: &Lent<'_, Option<V>>,
+        seen: &Borrowed<'_, Option<V>>,
         _writer: &mut SlabWriter,
         guard: &Guard,
     ) -> Option<Retired<Option<V>>> {
@@ -440,7 +440,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::reclaim::{Bins, pin};
+    use crate::reclaim::{StripedRetireLists, pin};
 
     type TestSlab = Slab<Arc<u64>, Arc<u64>>;
 
@@ -462,7 +462,7 @@ mod tests {
     fn rest(slab: &TestSlab, writer: &mut SlabWriter, live: u32) {
         while writer.free.chunks.iter().map(|state| state.used).sum::<u32>() - writer.free.spare.len > live {
             TestSlab::seal_rests(writer);
-            Bins::<u32>::new().flush();
+            StripedRetireLists::<u32>::new().flush();
             slab.end_rests(writer, &pin());
         }
     }
@@ -511,7 +511,7 @@ mod tests {
         let reader = pin();
         give_back(&slab, &mut writer, 0..MANY);
         for _ in 0..100 {
-            Bins::<u32>::new().flush();
+            StripedRetireLists::<u32>::new().flush();
             slab.end_rests(&mut writer, &reader);
         }
         assert_eq!(take_one(&slab, &mut writer), MANY);

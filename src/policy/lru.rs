@@ -7,14 +7,12 @@
 
 use std::ptr;
 
-use crate::collections::index_lists::Lists;
-use crate::collections::lazy_radix_heap::LazyQueue;
+use crate::collections::index_lists::IndexLists;
+use crate::collections::lazy_radix_heap::LazyRadixHeap;
 use crate::collections::try_reserve::NoMemory;
-use crate::sync::{
-    AtomicU64, AtomicUsize, ONE_AT_A_TIME, Ordering, has_company, prefetch_write, thread_mark,
-};
+use crate::sync::{AtomicU64, AtomicUsize, HAS_GIL, Ordering, has_company, prefetch_write, thread_mark};
 
-use super::{Look, View};
+use super::{EntryView, View};
 
 const YOUNG: usize = 0;
 const WEIGHTLESS: usize = 1;
@@ -67,7 +65,7 @@ impl Recency {
     fn is_shared(&self) -> bool {
         let user = self.user.load(Ordering::Relaxed);
         if !has_company() {
-            if !ONE_AT_A_TIME && user == SEVERAL {
+            if !HAS_GIL && user == SEVERAL {
                 self.user.store(NOBODY, Ordering::Relaxed);
             }
             return false;
@@ -103,7 +101,7 @@ impl Recency {
     /// Learns that there are so many entries.
     fn fit(&self, live: usize) {
         let uncounted = (1 << (live / PARTS).max(1).ilog2()) - 1;
-        if !ONE_AT_A_TIME && self.uncounted.load(Ordering::Relaxed) != uncounted {
+        if !HAS_GIL && self.uncounted.load(Ordering::Relaxed) != uncounted {
             self.uncounted.store(uncounted, Ordering::Relaxed);
         }
     }
@@ -112,13 +110,20 @@ impl Recency {
 #[derive(Default)]
 pub(crate) struct Lru {
     /// Those not used when last looked at, in the order of their births; and those of weight 0.
-    lists: Lists<2>,
-    queue: LazyQueue,
+    lists: IndexLists<2>,
+    queue: LazyRadixHeap,
 }
 
 impl Lru {
     /// Takes in a new entry, one of `live` with it. Its birth is a use.
-    pub fn insert(&mut self, number: u32, look: Look<'_>, live: usize, view: &impl View, recency: &Recency) {
+    pub fn insert(
+        &mut self,
+        number: u32,
+        look: EntryView<'_>,
+        live: usize,
+        view: &impl View,
+        recency: &Recency,
+    ) {
         let birth = recency.count();
         recency.fit(live);
         look.stamp.store(birth | UNUSED, Ordering::Relaxed);
@@ -221,7 +226,7 @@ impl Lru {
 mod tests {
     use super::*;
     use crate::policy::tests::Entries;
-    use crate::policy::{Kind, Recorder, for_shards};
+    use crate::policy::{AccessRecorder, Kind, for_shards};
 
     fn queue_of(stamps: &[u64]) -> (Lru, Entries) {
         let entries = Entries::plain(stamps.len() as u32);
@@ -268,7 +273,7 @@ mod tests {
         let entries = Entries::plain(200);
         let mut lru = Lru::default();
         let (recorder, _) = for_shards(Kind::Lru, 200, 1).next().expect("there is one shard");
-        let Recorder::Lru(recency) = &recorder else { unreachable!("it is of that kind") };
+        let AccessRecorder::Lru(recency) = &recorder else { unreachable!("it is of that kind") };
         let mut naive: Vec<u32> = Vec::new();
         let mut random = 7u64;
         for number in 0..200 {

@@ -1,7 +1,7 @@
 //! Who leaves when the capacity is spent.
 //!
 //! # How it works
-//! Each shard has a [`Recorder`], which readers tell of hits without a lock, and a [`Policy`], which only
+//! Each shard has a [`AccessRecorder`], which readers tell of hits without a lock, and a [`Policy`], which only
 //! the lock's holder asks for a victim. A hit writes the stamp of its entry, and only where that changes
 //! something (law 5). The policy sees stamps when it looks for a victim, and puts its order right then.
 //!
@@ -12,7 +12,7 @@ mod tiny_lfu;
 
 use lru::{Lru, Recency};
 use tiny_lfu::TinyLfu;
-use tiny_lfu::access_stamps::Uses;
+use tiny_lfu::access_stamps::AccessStamps;
 use tiny_lfu::window::Window;
 
 use crate::collections::try_reserve::NoMemory;
@@ -30,7 +30,7 @@ const LEAST_FOR_FREQUENCY: u64 = 8;
 
 /// What a policy may know of an entry.
 pub(crate) trait View {
-    fn look(&self, number: u32) -> Look<'_>;
+    fn look(&self, number: u32) -> EntryView<'_>;
     fn weight(&self, number: u32) -> u64;
 
     fn hash(&self, number: u32) -> u64 {
@@ -47,15 +47,15 @@ pub(crate) trait View {
 
 /// What a policy sees of an entry. To find an entry by its number takes a few loads, so who needs both keeps the look.
 #[derive(Clone, Copy)]
-pub(crate) struct Look<'a> {
+pub(crate) struct EntryView<'a> {
     pub hash: u64,
     pub stamp: &'a AtomicU64,
 }
 
 /// The readers' side of a policy.
-pub(crate) enum Recorder {
+pub(crate) enum AccessRecorder {
     Lru(Padded<Recency>),
-    TinyLfu(Uses),
+    TinyLfu(AccessStamps),
 }
 
 pub(crate) enum Policy {
@@ -68,33 +68,33 @@ pub(crate) fn for_shards(
     kind: Kind,
     capacity: u64,
     shards: usize,
-) -> impl ExactSizeIterator<Item = (Recorder, Policy)> {
+) -> impl ExactSizeIterator<Item = (AccessRecorder, Policy)> {
     let window = Window::default();
     let share = capacity / shards as u64;
     (0..shards).map(move |shard| match kind {
         Kind::TinyLfu if capacity >= LEAST_FOR_FREQUENCY => {
             let leads = shard == 0;
             let policy = Box::new(TinyLfu::new(share, window.clone(), leads.then_some(shards)));
-            (Recorder::TinyLfu(Uses::new(leads)), Policy::TinyLfu(policy))
+            (AccessRecorder::TinyLfu(AccessStamps::new(leads)), Policy::TinyLfu(policy))
         }
-        _ => (Recorder::Lru(Padded(Recency::new())), Policy::Lru(Lru::default())),
+        _ => (AccessRecorder::Lru(Padded(Recency::new())), Policy::Lru(Lru::default())),
     })
 }
 
-impl Recorder {
+impl AccessRecorder {
     /// Notes a use of an entry: a hit, or another value.
     #[inline(always)]
     pub fn record(&self, stamp: &AtomicU64) {
         match self {
-            Recorder::TinyLfu(uses) => uses.record(stamp),
-            Recorder::Lru(recency) => recency.0.record(stamp),
+            AccessRecorder::TinyLfu(uses) => uses.record(stamp),
+            AccessRecorder::Lru(recency) => recency.0.record(stamp),
         }
     }
 
     /// Notes a look-up that found nothing.
     #[inline]
     pub fn record_miss(&self, hash: u64) {
-        if let Recorder::TinyLfu(uses) = self {
+        if let AccessRecorder::TinyLfu(uses) = self {
             uses.record_miss(hash);
         }
     }
@@ -102,7 +102,7 @@ impl Recorder {
     /// Asks ahead for what a newcomer will change here.
     #[inline]
     pub fn prefetch_insert(&self) {
-        if let Recorder::Lru(recency) = self {
+        if let AccessRecorder::Lru(recency) = self {
             prefetch_write(recency);
         }
     }
@@ -131,14 +131,18 @@ impl Policy {
     pub fn insert(
         &mut self,
         number: u32,
-        look: Look<'_>,
+        look: EntryView<'_>,
         live: usize,
         view: &impl View,
-        recorder: &Recorder,
+        recorder: &AccessRecorder,
     ) {
         match (self, recorder) {
-            (Policy::TinyLfu(tiny), Recorder::TinyLfu(uses)) => tiny.insert(number, look, live, view, uses),
-            (Policy::Lru(lru), Recorder::Lru(recency)) => lru.insert(number, look, live, view, &recency.0),
+            (Policy::TinyLfu(tiny), AccessRecorder::TinyLfu(uses)) => {
+                tiny.insert(number, look, live, view, uses)
+            }
+            (Policy::Lru(lru), AccessRecorder::Lru(recency)) => {
+                lru.insert(number, look, live, view, &recency.0)
+            }
             _ => unreachable!("both sides are of one kind"),
         }
     }
@@ -231,9 +235,9 @@ mod tests {
     }
 
     impl View for Entries {
-        fn look(&self, number: u32) -> Look<'_> {
+        fn look(&self, number: u32) -> EntryView<'_> {
             let (hash, _, stamp) = &self.0[number as usize];
-            Look { hash: *hash, stamp }
+            EntryView { hash: *hash, stamp }
         }
 
         fn weight(&self, number: u32) -> u64 {
@@ -242,18 +246,18 @@ mod tests {
     }
 
     /// Both sides of the policy of a cache of one shard.
-    fn new(kind: Kind, capacity: u64) -> (Recorder, Policy) {
+    fn new(kind: Kind, capacity: u64) -> (AccessRecorder, Policy) {
         for_shards(kind, capacity, 1).next().expect("there is one shard")
     }
 
     #[test]
     fn a_small_cache_goes_by_recency_alone() {
         for capacity in 0..LEAST_FOR_FREQUENCY {
-            assert!(matches!(new(Kind::TinyLfu, capacity), (Recorder::Lru(_), Policy::Lru(_))));
+            assert!(matches!(new(Kind::TinyLfu, capacity), (AccessRecorder::Lru(_), Policy::Lru(_))));
         }
         let policy = new(Kind::TinyLfu, LEAST_FOR_FREQUENCY);
-        assert!(matches!(policy, (Recorder::TinyLfu(_), Policy::TinyLfu(_))));
-        assert!(matches!(new(Kind::Lru, 1 << 30), (Recorder::Lru(_), Policy::Lru(_))));
+        assert!(matches!(policy, (AccessRecorder::TinyLfu(_), Policy::TinyLfu(_))));
+        assert!(matches!(new(Kind::Lru, 1 << 30), (AccessRecorder::Lru(_), Policy::Lru(_))));
     }
 
     #[test]

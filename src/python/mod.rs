@@ -26,9 +26,9 @@ fn _moka_py(module: &Bound<'_, PyModule>) -> PyResult<()> {
     object::check_layout(module.py())?;
     module.add("VERSION", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<moka::Moka>()?;
-    module.add_class::<state::Made>()?;
-    module.add_class::<state::Memo>()?;
-    module.add_class::<state::MemoRun>()?;
+    module.add_class::<state::CallKey>()?;
+    module.add_class::<state::CachedState>()?;
+    module.add_class::<state::CachedRun>()?;
     module.add_class::<weak_self::Owner>()?;
     module.add("_CachedFunction", cached::function::class(module.py())?)?;
     module.add_class::<simulate::Accesses>()?;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::Retired;
 use super::thread_registry::{self, Alone};
 use crate::sync::{
-    AtomicBool, Lock, Locked, OnceLock, Ordering, Padded, cores, epoch, sized, stripe, yield_now,
+    AtomicBool, Lock, Locked, OnceLock, Ordering, Padded, cores, epoch, sized, thread_slot, yield_now,
 };
 
 /// Values that a bin asks for a grace for at a time: fewer than 64, law 11. To ask takes as long as several writes, since the
@@ -124,7 +124,7 @@ impl Guard<'_> {
             drop(unsafe { Box::from_raw(address as *mut T) });
         };
         // SAFETY: the closure outlives the borrow checker's sight of `T`, but what it frees is memory
-        // of the cache's own, without keys or values (`Shared`).
+        // of the cache's own, without keys or values (`AtomicBox`).
         unsafe { guard.defer_unchecked(free) };
         // Else it would wait until its thread has more to free, and outgrown tables are large.
         guard.flush();
@@ -154,7 +154,7 @@ impl Grace {
 
     /// Moves the epoch on, as far as other readers let it and until it is enough.
     #[inline(never)]
-    fn hasten(mut is_enough: impl FnMut() -> bool) {
+    fn try_advance(mut is_enough: impl FnMut() -> bool) {
         for _ in 0..ADVANCES {
             thread_registry::pin().flush();
             if is_enough() {
@@ -170,7 +170,7 @@ impl Grace {
 pub(super) fn wait_for_readers() {
     let grace = Grace::begin();
     loop {
-        Grace::hasten(|| grace.is_over());
+        Grace::try_advance(|| grace.is_over());
         if grace.is_over() {
             break;
         }
@@ -179,18 +179,18 @@ pub(super) fn wait_for_readers() {
 }
 
 /// Retired values on their way to an owner, by the lot.
-pub(crate) struct Bin<T, const LOT: usize> {
+pub(crate) struct RetireList<T, const LOT: usize> {
     open: Vec<Retired<T>>,
     waiting: VecDeque<(Grace, Vec<Retired<T>>)>,
 }
 
-impl<T, const LOT: usize> Default for Bin<T, LOT> {
+impl<T, const LOT: usize> Default for RetireList<T, LOT> {
     fn default() -> Self {
-        Bin { open: Vec::new(), waiting: VecDeque::new() }
+        RetireList { open: Vec::new(), waiting: VecDeque::new() }
     }
 }
 
-impl<T, const LOT: usize> Bin<T, LOT> {
+impl<T, const LOT: usize> RetireList<T, LOT> {
     #[inline]
     pub fn put(&mut self, retired: Retired<T>) {
         self.open.push(retired);
@@ -241,7 +241,7 @@ impl<T, const LOT: usize> Bin<T, LOT> {
     }
 }
 
-impl<T, const LOT: usize> Drop for Bin<T, LOT> {
+impl<T, const LOT: usize> Drop for RetireList<T, LOT> {
     fn drop(&mut self) {
         // The owner of the bin is going, so nobody reads what it held: the grace is over.
         let lots = self.waiting.drain(..).flat_map(|(_, lot)| lot);
@@ -251,20 +251,20 @@ impl<T, const LOT: usize> Drop for Bin<T, LOT> {
     }
 }
 
-type Stripe<T> = Padded<Lock<Bin<T, LOT>>>;
+type Stripe<T> = Padded<Lock<RetireList<T, LOT>>>;
 
 /// A bin for each few threads, made when the first value leaves that others may see.
-pub(crate) struct Bins<T>(OnceLock<Box<[Stripe<T>]>>);
+pub(crate) struct StripedRetireLists<T>(OnceLock<Box<[Stripe<T>]>>);
 
-impl<T> Bins<T> {
+impl<T> StripedRetireLists<T> {
     pub fn new() -> Self {
-        Bins(OnceLock::new())
+        StripedRetireLists(OnceLock::new())
     }
 
     fn made(&self) -> &[Stripe<T>] {
         self.0.get_or_init(|| {
             let stripes = (2 * cores()).next_power_of_two().min(32);
-            (0..stripes).map(|_| Padded(Lock::new(Bin::default()))).collect()
+            (0..stripes).map(|_| Padded(Lock::new(RetireList::default()))).collect()
         })
     }
 
@@ -292,7 +292,7 @@ impl<T> Bins<T> {
             return more.for_each(|retired| drop(retired.open()));
         }
         let bins = self.made();
-        let bin = &bins[stripe() & (bins.len() - 1)].0;
+        let bin = &bins[thread_slot() & (bins.len() - 1)].0;
         let mut locked = bin.lock();
         let before = locked.waiting.len();
         locked.put(first);
@@ -305,9 +305,13 @@ impl<T> Bins<T> {
 
     /// Drops the lots whose grace is over, and waits for the others. There were so many `before`.
     #[cold]
-    fn release_lots<'a>(bin: &'a Lock<Bin<T, LOT>>, mut locked: Locked<'a, Bin<T, LOT>>, before: usize) {
+    fn release_lots<'a>(
+        bin: &'a Lock<RetireList<T, LOT>>,
+        mut locked: Locked<'a, RetireList<T, LOT>>,
+        before: usize,
+    ) {
         if locked.waiting.len() > before {
-            Grace::hasten(|| locked.is_ready());
+            Grace::try_advance(|| locked.is_ready());
         }
         let mut ready: Vec<_> = std::iter::from_fn(|| locked.next_ready()).collect();
         // Other threads may go on meanwhile: one that was stopped while it read holds all graces up.
@@ -317,7 +321,7 @@ impl<T> Bins<T> {
             }
             drop(locked);
             thread_registry::let_others_go_on(turn);
-            Grace::hasten(|| false);
+            Grace::try_advance(|| false);
             locked = bin.lock();
             ready.extend(std::iter::from_fn(|| locked.next_ready()));
         }
@@ -333,7 +337,7 @@ impl<T> Bins<T> {
         }
         // Graces end in the order of their beginning, a few a pin, and other caches have theirs.
         for _ in 0..MOST_HASTENED {
-            Grace::hasten(|| false);
+            Grace::try_advance(|| false);
             let mut waiting = 0;
             for bin in self.all() {
                 let mut bin = bin.0.lock();
@@ -349,7 +353,7 @@ impl<T> Bins<T> {
 
     /// Frees what boxes wait for a grace, unless another thread is reading.
     pub fn free_memory(&self) {
-        Grace::hasten(|| false);
+        Grace::try_advance(|| false);
     }
 
     /// Shows what waits, to the collector. It calls while the world is stopped, when no lock is held.

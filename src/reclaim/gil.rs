@@ -47,11 +47,11 @@ pub(crate) fn pin_briefly() -> Pin<'static> {
 }
 
 /// Nobody counts.
-pub(crate) fn be_counted() {}
+pub(crate) fn register_thread() {}
 
 /// Nobody is known of who could be forgotten.
 #[cfg_attr(not(all(feature = "python", unix)), allow(dead_code))]
-pub(crate) fn forget_others() {}
+pub(crate) fn after_fork_child() {}
 
 impl<'l> Pin<'l> {
     /// Runs `code` of a user, with nothing borrowed through the pin.
@@ -123,15 +123,15 @@ impl Guard<'_> {
 pub(super) fn wait_for_readers() {}
 
 /// Retired values on their way to an owner.
-pub(crate) struct Bin<T, const LOT: usize>(Vec<T>);
+pub(crate) struct RetireList<T, const LOT: usize>(Vec<T>);
 
-impl<T, const LOT: usize> Default for Bin<T, LOT> {
+impl<T, const LOT: usize> Default for RetireList<T, LOT> {
     fn default() -> Self {
-        Bin(Vec::new())
+        RetireList(Vec::new())
     }
 }
 
-impl<T, const LOT: usize> Bin<T, LOT> {
+impl<T, const LOT: usize> RetireList<T, LOT> {
     pub fn put(&mut self, retired: Retired<T>) {
         self.0.push(retired.open());
     }
@@ -152,11 +152,11 @@ impl<T, const LOT: usize> Bin<T, LOT> {
 }
 
 /// Where values wait: nowhere.
-pub(crate) struct Bins<T>(PhantomData<fn(T)>);
+pub(crate) struct StripedRetireLists<T>(PhantomData<fn(T)>);
 
-impl<T> Bins<T> {
+impl<T> StripedRetireLists<T> {
     pub fn new() -> Self {
-        Bins(PhantomData)
+        StripedRetireLists(PhantomData)
     }
 
     /// Drops what left. The thread is neither pinned nor under a lock: a drop may run anything.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 /// What a cache holds: references, of a word's width, that threads share. To clone one must not run foreign
 /// code, since it is done under locks.
-pub trait Reference: Clone + Send + Sync + 'static {
+pub trait Handle: Clone + Send + Sync + 'static {
     /// Whether what it refers to lives for ever, so that to drop a reference does nothing.
     fn is_immortal(&self) -> bool {
         false
@@ -14,4 +14,4 @@ pub trait Reference: Clone + Send + Sync + 'static {
     fn prefetch(&self) {}
 }
 
-impl<T: Send + Sync + 'static> Reference for Arc<T> {}
+impl<T: Send + Sync + 'static> Handle for Arc<T> {}

@@ -2,9 +2,9 @@
 //!
 //! # How it works
 //! A reader holds a [`Guard`] while it looks. A writer that unlinks something hands it on as [`Retired`],
-//! which cannot be dropped: it goes into a [`Bin`], waits there until every guard of its time is gone
+//! which cannot be dropped: it goes into a [`RetireList`], waits there until every guard of its time is gone
 //! (a [`Grace`]), and comes out as an owned value again, in the hands of a thread that asked for it.
-//! [`Bins`] is a bin for each few threads, so that writers do not meet there. As long as one thread alone reads
+//! [`StripedRetireLists`] is a bin for each few threads, so that writers do not meet there. As long as one thread alone reads
 //! there is nobody to wait for; `readers` tells.
 //!
 //! crossbeam-epoch runs its closures wherever it likes, also in dying threads that Python has forgotten.
@@ -15,23 +15,23 @@
 //! thread can be reading and no guard lives across Python code (law 4).
 //!
 //! # Invariants
-//! - `word`: a [`Swap`] holds the bits of a valid `T`, one machine word wide.
-//! - `grace`: what a [`Swap`] or [`Shared`] gave up is not dropped before every guard that could have
-//!   seen it is gone. [`Retired`] enforces it: only a [`Bin`] opens one, or [`Bins`] where there is no such guard.
+//! - `word`: a [`AtomicHandle`] holds the bits of a valid `T`, one machine word wide.
+//! - `grace`: what a [`AtomicHandle`] or [`AtomicBox`] gave up is not dropped before every guard that could have
+//!   seen it is gone. [`Retired`] enforces it: only a [`RetireList`] opens one, or [`StripedRetireLists`] where there is no such guard.
 //! - `one-pin` (GIL build): while something is freed, no guard but the caller's is alive, and the
 //!   caller's is borrowed mutably, so nothing read through it is either. A pin beside a guard borrows it ([`Guard::pinned`]),
 //!   and in a debug build guards are counted.
 //! - `lock-guard`: a guard that stands for a lock ends before the unlock, since it borrows the lock. It keeps what the
-//!   lock's holder alone unlinks: a [`LockedSwap`] and a [`Shared`], but no [`Swap`], for which it takes a [`Pin`].
+//!   lock's holder alone unlinks: a [`LockedAtomicHandle`] and a [`AtomicBox`], but no [`AtomicHandle`], for which it takes a [`Pin`].
 //!
 //! # Orderings
 //! | field | writer | reader | why |
 //! |---|---|---|---|
-//! | `Swap::word` | AcqRel swap or exchange, or a Release store of the one writer, or a Relaxed one of who is alone | Acquire load | the object is whole before its pointer is seen |
-//! | `Shared::pointer` | AcqRel swap | Acquire load | likewise |
+//! | `AtomicHandle::word` | AcqRel swap or exchange, or a Release store of the one writer, or a Relaxed one of who is alone | Acquire load | the object is whole before its pointer is seen |
+//! | `AtomicBox::pointer` | AcqRel swap | Acquire load | likewise |
 //! | `Grace::over` | Release, in the closure | Acquire | reads under the old guards come before the drop |
-//! | `Latch::is_set` | Relaxed, before the wait for all who are pinned | Relaxed, pinned | who is pinned later is ordered after it by the epoch |
-//! | `Latch::is_known` | Release, after that wait | Acquire | what those did who saw it unset comes before what follows |
+//! | `OnceFlag::is_set` | Relaxed, before the wait for all who are pinned | Relaxed, pinned | who is pinned later is ordered after it by the epoch |
+//! | `OnceFlag::is_known` | Release, after that wait | Acquire | what those did who saw it unset comes before what follows |
 
 #![allow(unsafe_code)]
 
@@ -45,22 +45,22 @@ use crate::sync::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 #[cfg(not(moka_gil))]
 use epoch::wait_for_readers;
 #[cfg(not(moka_gil))]
-pub(crate) use epoch::{Bin, Bins, Guard, Pin, pin, pin_briefly};
+pub(crate) use epoch::{Guard, Pin, RetireList, StripedRetireLists, pin, pin_briefly};
 #[cfg(moka_gil)]
 #[cfg_attr(not(all(feature = "python", unix)), allow(unused_imports))]
-pub(crate) use gil::forget_others;
+pub(crate) use gil::after_fork_child;
 #[cfg(moka_gil)]
 use gil::wait_for_readers;
 #[cfg(moka_gil)]
-pub(crate) use gil::{Bin, Bins, Guard, Pin, be_counted, pin, pin_briefly};
-pub use handle::Reference;
-#[cfg(not(moka_gil))]
-pub(crate) use thread_registry::be_counted;
+pub(crate) use gil::{Guard, Pin, RetireList, StripedRetireLists, pin, pin_briefly, register_thread};
+pub use handle::Handle;
 #[cfg(not(moka_gil))]
 #[cfg_attr(not(all(feature = "python", unix)), allow(unused_imports))]
-pub(crate) use thread_registry::forget_others;
+pub(crate) use thread_registry::after_fork_child;
 #[cfg(all(debug_assertions, not(moka_gil), not(moka_loom)))]
 pub use thread_registry::is_pinned;
+#[cfg(not(moka_gil))]
+pub(crate) use thread_registry::register_thread;
 
 /// What was unlinked and may still be read by others. It can be looked at, not dropped.
 pub(crate) struct Retired<T> {
@@ -107,22 +107,22 @@ impl<T> Deref for Retired<T> {
 }
 
 /// A value one word wide that is read without a lock and swapped by a writer.
-pub(crate) struct Swap<T> {
+pub(crate) struct AtomicHandle<T> {
     word: AtomicUsize,
     holds: PhantomData<T>,
 }
 
 // SAFETY: the word is a `T`, which moves in and out (`Send`) and is lent to many threads (`Sync`); its
 // atomic serializes the accesses.
-unsafe impl<T: Send + Sync> Sync for Swap<T> {}
+unsafe impl<T: Send + Sync> Sync for AtomicHandle<T> {}
 
-/// A value lent by a [`Swap`] for as long as the guard lives.
-pub(crate) struct Lent<'g, T> {
+/// A value lent by a [`AtomicHandle`] for as long as the guard lives.
+pub(crate) struct Borrowed<'g, T> {
     value: ManuallyDrop<T>,
     guard: PhantomData<&'g ()>,
 }
 
-impl<T> Deref for Lent<'_, T> {
+impl<T> Deref for Borrowed<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -130,24 +130,24 @@ impl<T> Deref for Lent<'_, T> {
     }
 }
 
-impl<T> Swap<T> {
+impl<T> AtomicHandle<T> {
     const ONE_WORD: () = assert!(size_of::<T>() == size_of::<usize>(), "a swap holds one word");
 
     #[cfg_attr(not(feature = "python"), allow(dead_code))]
     pub fn new(value: T) -> Self {
-        Swap { word: AtomicUsize::new(Self::into_word(value)), holds: PhantomData }
+        AtomicHandle { word: AtomicUsize::new(Self::into_word(value)), holds: PhantomData }
     }
 
     #[inline]
-    pub fn read<'g>(&self, _pin: &'g Pin<'_>) -> Lent<'g, T> {
+    pub fn read<'g>(&self, _pin: &'g Pin<'_>) -> Borrowed<'g, T> {
         self.lend()
     }
 
     #[inline]
-    fn lend<'g>(&self) -> Lent<'g, T> {
+    fn lend<'g>(&self) -> Borrowed<'g, T> {
         // Acquire: pairs with the AcqRel in `swap`; the object is whole before it is seen.
         let value = Self::from_word(self.word.load(Ordering::Acquire));
-        Lent { value, guard: PhantomData }
+        Borrowed { value, guard: PhantomData }
     }
 
     /// Puts another value in place, for a writer that is the only one at the time. The former value may still be lent.
@@ -173,7 +173,7 @@ impl<T> Swap<T> {
     /// Puts another value in the place of the one that was `seen`; hands it back where that is gone. If the one that was seen
     /// has come again meanwhile, nobody can tell. The same one again is there already, so nothing is written.
     #[inline]
-    pub fn exchange(&self, seen: &Lent<'_, T>, value: T, guard: &Guard<'_>) -> Result<Retired<T>, T> {
+    pub fn exchange(&self, seen: &Borrowed<'_, T>, value: T, guard: &Guard<'_>) -> Result<Retired<T>, T> {
         let (old, new) = (Self::word(&seen.value), Self::into_word(value));
         if old == new {
             // One reference too many: the other stays for whoever sees it.
@@ -209,26 +209,26 @@ impl<T> Swap<T> {
     }
 }
 
-impl<T> Default for Swap<Option<T>> {
+impl<T> Default for AtomicHandle<Option<T>> {
     /// Nothing, which is all zero: a word has no other.
     fn default() -> Self {
-        Swap { word: AtomicUsize::new(0), holds: PhantomData }
+        AtomicHandle { word: AtomicUsize::new(0), holds: PhantomData }
     }
 }
 
-impl<T> Drop for Swap<T> {
+impl<T> Drop for AtomicHandle<T> {
     fn drop(&mut self) {
         // Relaxed: `&mut self` says that nobody else is at it.
         drop(ManuallyDrop::into_inner(Self::from_word(self.word.load(Ordering::Relaxed))));
     }
 }
 
-/// A [`Swap`] that the holder of one lock alone writes. So that lock keeps what is read, too.
-pub(crate) struct LockedSwap<T>(Swap<T>);
+/// A [`AtomicHandle`] that the holder of one lock alone writes. So that lock keeps what is read, too.
+pub(crate) struct LockedAtomicHandle<T>(AtomicHandle<T>);
 
-impl<T> LockedSwap<T> {
+impl<T> LockedAtomicHandle<T> {
     #[inline]
-    pub fn read<'g>(&self, _guard: &'g Guard<'_>) -> Lent<'g, T> {
+    pub fn read<'g>(&self, _guard: &'g Guard<'_>) -> Borrowed<'g, T> {
         self.0.lend()
     }
 
@@ -242,23 +242,23 @@ impl<T> LockedSwap<T> {
     }
 }
 
-impl<T> Default for LockedSwap<Option<T>> {
+impl<T> Default for LockedAtomicHandle<Option<T>> {
     /// Nothing, which is all zero.
     fn default() -> Self {
-        LockedSwap(Swap::default())
+        LockedAtomicHandle(AtomicHandle::default())
     }
 }
 
 /// A boxed structure of the cache itself, with no key or value to drop in it, that readers find without a
 /// lock and a writer replaces.
-pub(crate) struct Shared<T> {
+pub(crate) struct AtomicBox<T> {
     pointer: AtomicPtr<T>,
     owns: PhantomData<T>,
 }
 
-impl<T: Send + Sync> Shared<T> {
+impl<T: Send + Sync> AtomicBox<T> {
     pub fn empty() -> Self {
-        Shared { pointer: AtomicPtr::new(ptr::null_mut()), owns: PhantomData }
+        AtomicBox { pointer: AtomicPtr::new(ptr::null_mut()), owns: PhantomData }
     }
 
     #[inline]
@@ -284,7 +284,7 @@ impl<T: Send + Sync> Shared<T> {
     }
 }
 
-impl<T> Drop for Shared<T> {
+impl<T> Drop for AtomicBox<T> {
     fn drop(&mut self) {
         // Relaxed: `&mut self` says that nobody else is at it.
         let pointer = self.pointer.load(Ordering::Relaxed);
@@ -297,14 +297,14 @@ impl<T> Drop for Shared<T> {
 
 /// A switch that is thrown once. Threads look at it while they are pinned, and once it is set none of them goes on for which
 /// it was not.
-pub(crate) struct Latch {
+pub(crate) struct OnceFlag {
     is_set: AtomicBool,
     is_known: AtomicBool,
 }
 
-impl Latch {
+impl OnceFlag {
     pub fn new(is_set: bool) -> Self {
-        Latch { is_set: AtomicBool::new(is_set), is_known: AtomicBool::new(is_set) }
+        OnceFlag { is_set: AtomicBool::new(is_set), is_known: AtomicBool::new(is_set) }
     }
 
     #[inline]
@@ -363,7 +363,7 @@ mod tests {
     fn a_swap_hands_out_what_was_there_and_drops_what_is() {
         let (first, first_seen) = counted();
         let (second, second_seen) = counted();
-        let swap = Swap::<Option<Arc<u64>>>::default();
+        let swap = AtomicHandle::<Option<Arc<u64>>>::default();
         assert!(swap.read(&pin()).is_none(), "all zero is nothing");
         assert!(swap.swap(Some(first)).is_none());
         let old = swap.swap(Some(second)).transpose().expect("the first was there");
@@ -377,7 +377,7 @@ mod tests {
 
     #[test]
     fn an_exchange_takes_the_place_of_what_was_seen_and_of_nothing_else() {
-        let swap = Swap::new(Some(Arc::new(1)));
+        let swap = AtomicHandle::new(Some(Arc::new(1)));
         let guard = pin();
         let seen = swap.read(&guard);
         let first =
@@ -392,7 +392,7 @@ mod tests {
     #[test]
     fn an_exchange_for_the_same_value_writes_nothing() {
         let one = Arc::new(1);
-        let swap = Swap::new(Some(one.clone()));
+        let swap = AtomicHandle::new(Some(one.clone()));
         let guard = pin();
         let seen = swap.read(&guard);
         let other = swap.swap(Some(Arc::new(2)));
@@ -418,7 +418,7 @@ mod tests {
     #[test]
     fn a_shared_structure_is_there_until_it_is_replaced() {
         let (value, seen) = counted();
-        let shared = Shared::empty();
+        let shared = AtomicBox::empty();
         assert!(shared.get(&pin()).is_none());
         // SAFETY: no other thread has it, here and below.
         unsafe { shared.replace(Some(value), &mut pin().into_guard()) };
@@ -426,7 +426,7 @@ mod tests {
         // SAFETY: as above.
         unsafe { shared.replace(Some(Arc::new(9)), &mut pin().into_guard()) };
         assert_eq!(shared.get(&pin()).map(|value| **value), Some(9));
-        let bins = Bins::<u64>::new();
+        let bins = StripedRetireLists::<u64>::new();
         while seen.upgrade().is_some() {
             // Another test may be reading for a while.
             bins.flush();
@@ -437,7 +437,7 @@ mod tests {
     #[cfg(all(debug_assertions, moka_gil))]
     #[should_panic(expected = "`one-pin`")]
     fn nothing_is_freed_beside_a_second_guard() {
-        let shared = Shared::empty();
+        let shared = AtomicBox::empty();
         let mut guard = pin().into_guard();
         // SAFETY: no other thread has it.
         unsafe { shared.replace(Some(1), &mut guard) };
@@ -449,12 +449,12 @@ mod tests {
     #[test]
     #[cfg(not(moka_gil))]
     fn a_bin_waits_for_the_readers_of_its_time() {
-        let mut bin = Bin::<_, 16>::default();
+        let mut bin = RetireList::<_, 16>::default();
         let reader = pin();
         let (value, seen) = counted();
         bin.put(Retired::of(value));
         bin.seal();
-        let bins = Bins::<u64>::new();
+        let bins = StripedRetireLists::<u64>::new();
         for _ in 0..200 {
             bins.flush();
             bin.take_ready(drop);
@@ -476,7 +476,7 @@ mod tests {
         let writer = std::thread::spawn({
             let (value, released) = (value.clone(), released.clone());
             move || {
-                let bins = Bins::new();
+                let bins = StripedRetireLists::new();
                 for _ in 0..10 * MAY_WAIT {
                     bins.release(Retired::of(value.clone()), std::iter::empty());
                     released.fetch_add(1, Ordering::Relaxed);
@@ -497,7 +497,7 @@ mod tests {
     #[cfg(not(moka_gil))]
     fn who_sets_a_latch_waits_for_all_who_saw_it_unset_also_the_second() {
         const TURNS: usize = 1_000;
-        let latch = Arc::new(Latch::new(false));
+        let latch = Arc::new(OnceFlag::new(false));
         let is_through = Arc::new(AtomicBool::new(false));
         let reader = pin();
         assert!(!latch.is_set(&reader));
@@ -521,7 +521,7 @@ mod tests {
 
     #[test]
     fn the_end_of_a_bin_drops_what_waits_in_it() {
-        let mut bin = Bin::<_, 16>::default();
+        let mut bin = RetireList::<_, 16>::default();
         let many: Vec<_> = (0..100).map(|_| counted()).collect();
         let (values, seen): (Vec<_>, Vec<_>) = many.into_iter().unzip();
         values.into_iter().for_each(|value| bin.put(Retired::of(value)));

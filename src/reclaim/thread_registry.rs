@@ -98,7 +98,7 @@ pub(super) fn pin() -> epoch::Guard {
 
 /// Counts this thread without a pin, for who takes a lock: who is alone is so among those who write, too.
 #[inline]
-pub(crate) fn be_counted() {
+pub(crate) fn register_thread() {
     READER.try_with(|_| ()).unwrap_or_else(|_| drop(pin_at_the_end()));
 }
 
@@ -113,7 +113,7 @@ fn pin_at_the_end() -> epoch::Guard {
 
 /// Forgets all other threads, in the child of a fork, where they are not. It allocates nothing.
 #[cfg_attr(not(all(feature = "python", unix)), allow(dead_code))]
-pub(crate) fn forget_others() {
+pub(crate) fn after_fork_child() {
     // Relaxed: there is nobody else.
     readers().store(if IS_COUNTED.get() { ONE_READER } else { 0 }, Ordering::Relaxed);
 }

@@ -21,12 +21,12 @@ use crate::config::Config;
 use crate::expiry::{Clock, DeadlineQueue};
 use crate::expiry::{Lifetime, NEVER};
 use crate::map::entry::Entry;
-use crate::map::query::Lookup;
-use crate::map::removal::{Cause, Departures};
+use crate::map::query::KeyQuery;
+use crate::map::removal::{Cause, Removals};
 use crate::map::{Found, Glance, HeldMap, Map, MapLock, Place};
-use crate::policy::{self, Look, Policy, Recorder, View};
-use crate::reclaim::Reference;
-use crate::reclaim::{Guard, Latch, Pin, Retired, pin, pin_briefly};
+use crate::policy::{self, AccessRecorder, EntryView, Policy, View};
+use crate::reclaim::Handle;
+use crate::reclaim::{Guard, OnceFlag, Pin, Retired, pin, pin_briefly};
 use crate::sync::{AtomicU64, LastSet, Ordering, Padded, is_far, last_set, note_set};
 
 mod scan;
@@ -36,20 +36,20 @@ mod write;
 
 pub(crate) use self::weights::Budget;
 use self::weights::Weights;
-use self::write::Change;
+use self::write::WriteTxn;
 
 /// Entries that one call looks at for deadlines.
 const EXPIRY_STEPS: usize = 32;
 
 pub(crate) struct Shard<K, V> {
     map: Map<K, V, State>,
-    recorder: Recorder,
+    recorder: AccessRecorder,
     next_due: Padded<AtomicU64>,
-    listened: bool,
+    has_listener: bool,
     /// Whether entries weigh 1 each and nobody listens.
     is_plain: bool,
     /// Set before an entry has a deadline. Until then a value may be replaced without the lock.
-    can_expire: Latch,
+    can_expire: OnceFlag,
 }
 
 /// What the lock guards besides the map. What every write needs comes first.
@@ -61,18 +61,18 @@ struct State {
 }
 
 /// What the policy sees of the entries.
-struct Sight<'a, K, V> {
+struct ShardView<'a, K, V> {
     map: &'a Map<K, V, State>,
     weights: &'a Weights,
     guard: &'a Guard<'a>,
 }
 
-impl<K: Reference, V: Reference> View for Sight<'_, K, V> {
+impl<K: Handle, V: Handle> View for ShardView<'_, K, V> {
     #[inline]
-    fn look(&self, number: u32) -> Look<'_> {
+    fn look(&self, number: u32) -> EntryView<'_> {
         let entry = self.map.entry(number, self.guard);
         // Relaxed: the lock's holder wrote it.
-        Look { hash: entry.hash.load(Ordering::Relaxed), stamp: &entry.stamp }
+        EntryView { hash: entry.hash.load(Ordering::Relaxed), stamp: &entry.stamp }
     }
 
     fn weight(&self, number: u32) -> u64 {
@@ -111,7 +111,7 @@ type Tried<V> = Result<(Written<V>, u64), NoMemory>;
 /// The place of a key's entry, if there is one, the lock that keeps it there, and a guard to be dropped before that.
 type LockedAt<'a, K, V> = (Option<Place>, HeldMap<'a, K, V, State>);
 
-impl<K: Reference, V: Reference> Shard<K, V> {
+impl<K: Handle, V: Handle> Shard<K, V> {
     /// All the shards of a cache.
     pub fn all(config: &Config, shards: usize) -> Box<[Self]> {
         let policies = policy::for_shards(config.policy, config.capacity, shards);
@@ -124,9 +124,9 @@ impl<K: Reference, V: Reference> Shard<K, V> {
                 ),
                 recorder,
                 next_due: Padded(AtomicU64::new(NEVER)),
-                listened: config.listened,
-                is_plain: !config.listened && !config.weighted,
-                can_expire: Latch::new(!config.lifetime.is_endless()),
+                has_listener: config.has_listener,
+                is_plain: !config.has_listener && !config.weighted,
+                can_expire: OnceFlag::new(!config.lifetime.is_endless()),
             }
         };
         policies.map(shard).collect()
@@ -135,19 +135,19 @@ impl<K: Reference, V: Reference> Shard<K, V> {
     /// The value of a key, if it is there and not due. `is_use` says that the entry counts as used. `now` is
     /// 0 where the caller saw nothing that can expire.
     #[inline]
-    pub fn get<Q: Lookup<K>>(
+    pub fn get<Q: KeyQuery<K>>(
         &self,
         query: &Q,
         is_use: bool,
         now: u64,
         clock: &Clock,
-        left: &mut Departures<K, V>,
+        removed: &mut Removals<K, V>,
     ) -> Result<Option<V>, Q::Error> {
         let mut guard = pin();
-        let (found, now) = match self.map.glance(query, &guard) {
+        let (found, now) = match self.map.try_get_fast(query, &guard) {
             Glance::Found(found, _) => (found, now),
             Glance::Absent => return Ok(self.nothing(query, is_use)),
-            Glance::Unclear => match self.map.find_slow(query, &mut guard, left, left.mark())? {
+            Glance::Unclear => match self.map.find_slow(query, &mut guard, removed, removed.mark())? {
                 // A user's code may have taken its time, so the caller's look at the clock is old.
                 Some(place) => (self.map.found(place.number(), &guard), 0),
                 None => return Ok(self.nothing(query, is_use)),
@@ -158,9 +158,9 @@ impl<K: Reference, V: Reference> Shard<K, V> {
 
     /// The value of a key as a use, or `None` where the answer needs a user's code.
     #[inline(always)]
-    pub fn glance<Q: Lookup<K>>(&self, query: &Q, now: u64, clock: &Clock) -> Option<Option<V>> {
+    pub fn try_get_fast<Q: KeyQuery<K>>(&self, query: &Q, now: u64, clock: &Clock) -> Option<Option<V>> {
         let guard = pin();
-        match self.map.glance(query, &guard) {
+        match self.map.try_get_fast(query, &guard) {
             Glance::Found(found, _) => Some(self.value_of(found, true, now, clock, &guard)),
             Glance::Absent => Some(self.nothing(query, true)),
             Glance::Unclear => None,
@@ -169,7 +169,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
 
     /// The value of a key that is not there.
     #[inline]
-    fn nothing<Q: Lookup<K>>(&self, query: &Q, is_use: bool) -> Option<V> {
+    fn nothing<Q: KeyQuery<K>>(&self, query: &Q, is_use: bool) -> Option<V> {
         if is_use {
             self.recorder.record_miss(query.hash());
         }
@@ -206,57 +206,57 @@ impl<K: Reference, V: Reference> Shard<K, V> {
     }
 
     /// The time that the entry of a key has left; `None` if there is none or no end.
-    pub fn expires_in<Q: Lookup<K>>(
+    pub fn expires_in<Q: KeyQuery<K>>(
         &self,
         query: &Q,
         clock: &Clock,
-        left: &mut Departures<K, V>,
+        removed: &mut Removals<K, V>,
     ) -> Result<Option<Duration>, Q::Error> {
         let mut guard = pin();
-        let since = left.mark();
-        let Some(place) = self.map.find(query, &mut guard, left, since)? else { return Ok(None) };
+        let since = removed.mark();
+        let Some(place) = self.map.find(query, &mut guard, removed, since)? else { return Ok(None) };
         let life = self.map.found(place.number(), &guard).life();
         // A cache where nothing can expire reads no clock.
         let deadline = life.filter(|life| life.deadline() != NEVER);
-        Ok(deadline.and_then(|life| life.time_left(clock.now())).filter(|left| !left.is_zero()))
+        Ok(deadline.and_then(|life| life.time_left(clock.now())).filter(|time_left| !time_left.is_zero()))
     }
 
     /// Puts another value in the place of a key's, where that needs neither a user's code nor the lock; else hands it back.
     ///
-    /// `is_idle` says whether no computation is under way; it is asked after the value was found. Computations under way
+    /// `has_no_flights` says whether no computation is under way; it is asked after the value was found. Computations under way
     /// need an invalidation, which takes the lock. One that is not seen here began after the value came, so it finds that
     /// value and returns it.
     #[inline(always)]
-    pub fn replace<Q: Lookup<K>>(
+    pub fn replace<Q: KeyQuery<K>>(
         &self,
         query: &Q,
         value: V,
-        is_idle: impl FnOnce() -> bool,
-        left: &mut Departures<K, V>,
+        has_no_flights: impl FnOnce() -> bool,
+        removed: &mut Removals<K, V>,
     ) -> Result<(), V> {
         if !self.is_plain {
             return Err(value);
         }
         let guard = pin_briefly();
-        let found = match self.map.glance(query, &guard) {
+        let found = match self.map.try_get_fast(query, &guard) {
             Glance::Found(found, _) if !self.can_expire.is_set(&guard) => found,
             _ => {
                 note_set(LastSet::Other);
                 return Err(value);
             }
         };
-        if !is_idle() {
+        if !has_no_flights() {
             return Err(value);
         }
         let old = found.replace_value(value, &guard)?;
-        self.note_replaced(found.entry, old, left);
+        self.note_replaced(found.entry, old, removed);
         Ok(())
     }
 
     /// Notes that another value is in the place of this one, which leaves with nothing else.
     #[inline(always)]
-    fn note_replaced(&self, entry: &Entry<K, V>, old: Retired<V>, left: &mut Departures<K, V>) {
-        left.push(Retired::of(None).zip(old), Cause::Replaced);
+    fn note_replaced(&self, entry: &Entry<K, V>, old: Retired<V>, removed: &mut Removals<K, V>) {
+        removed.push(Retired::of(None).zip(old), Cause::Replaced);
         self.recorder.record(&entry.stamp);
     }
 
@@ -264,34 +264,34 @@ impl<K: Reference, V: Reference> Shard<K, V> {
     ///
     /// `at_lock` and `now` are asked under the lock, at the moment of the write: a user's `__eq__` may have
     /// taken its time before. `now` is 0 where nothing can expire; it is handed back.
-    pub fn set<Q: Lookup<K>>(
+    pub fn set<Q: KeyQuery<K>>(
         &self,
         query: &Q,
         write: Write<V>,
         budget: &Budget,
         now: impl Fn() -> u64,
         at_lock: impl Fn() -> bool,
-        left: &mut Departures<K, V>,
+        removed: &mut Removals<K, V>,
     ) -> Result<(Written<V>, u64), Q::Error> {
         if !write.lifetime.is_endless() {
             self.can_expire.set();
         }
         // Law 1: an error is an object of the user's world, so it is made with nothing held.
-        self.try_set(query, write, budget, now, at_lock, left)?.map_err(|NoMemory| query.no_memory())
+        self.try_set(query, write, budget, now, at_lock, removed)?.map_err(|NoMemory| query.no_memory())
     }
 
     #[inline(always)]
-    fn try_set<Q: Lookup<K>>(
+    fn try_set<Q: KeyQuery<K>>(
         &self,
         query: &Q,
         write: Write<V>,
         budget: &Budget,
         now: impl Fn() -> u64,
         at_lock: impl Fn() -> bool,
-        left: &mut Departures<K, V>,
+        removed: &mut Removals<K, V>,
     ) -> Result<Tried<V>, Q::Error> {
         let expects_insert = last_set() == LastSet::Inserted;
-        let (place, mut held) = self.lock_at(query, expects_insert, left)?;
+        let (place, mut held) = self.lock_at(query, expects_insert, removed)?;
         let (mut locked, mut guard) = held.parts();
         let now = now();
         let number = place.as_ref().map(Place::number);
@@ -316,14 +316,14 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         {
             // Another value and nothing else: no weight, no deadline, nobody who hears of the key.
             let old = locked.replace_value(live.entry, write.value);
-            self.note_replaced(live.entry, old, left);
+            self.note_replaced(live.entry, old, removed);
             note_set(if self.can_expire.seems_set() { LastSet::Other } else { LastSet::Replaced });
             return Ok(Ok((Written::Done, now)));
         }
         if place.is_none() && !expects_insert && is_far(locked.len()) {
             self.prefetch_insert(query.hash(), &mut locked, &guard);
         }
-        let mut change = self.change(&mut locked, budget, now, left);
+        let mut change = self.change(&mut locked, budget, now, removed);
         if !budget.fits(write.weight) {
             change.refuse(number, query.key(), write.value, &mut guard);
             change.tell();
@@ -358,22 +358,22 @@ impl<K: Reference, V: Reference> Shard<K, V> {
 
     /// Takes an entry out. `at_lock` and `now` are asked under the lock, at the moment of the removal; `at_lock`
     /// also where the key is absent, for it may be under way.
-    pub fn remove<Q: Lookup<K>>(
+    pub fn remove<Q: KeyQuery<K>>(
         &self,
         query: &Q,
         now: impl Fn() -> u64,
         budget: &Budget,
         at_lock: impl Fn(),
-        left: &mut Departures<K, V>,
+        removed: &mut Removals<K, V>,
     ) -> Result<Option<V>, Q::Error> {
-        let (place, mut held) = self.lock_at(query, false, left)?;
+        let (place, mut held) = self.lock_at(query, false, removed)?;
         let (mut locked, mut guard) = held.parts();
         at_lock();
         let Some(place) = place else { return Ok(None) };
-        let mut change = self.change(&mut locked, budget, now(), left);
+        let mut change = self.change(&mut locked, budget, now(), removed);
         let was_due = change.take_out(place.number(), Cause::Explicit, &mut guard);
         change.tell();
-        let removed = left.last().filter(|_| !was_due);
+        let removed = removed.last().filter(|_| !was_due);
         Ok(removed.map(|departure| departure.value().clone()))
     }
 
@@ -384,7 +384,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         self.map.prefetch_slot(hash, guard);
         locked.prefetch_number(guard);
         let state = locked.state();
-        let sight = Sight { map: &self.map, weights: &state.weights, guard };
+        let sight = ShardView { map: &self.map, weights: &state.weights, guard };
         state.policy.prefetch(&sight);
         self.recorder.prefetch_insert();
     }
@@ -394,24 +394,24 @@ impl<K: Reference, V: Reference> Shard<K, V> {
     /// A key that is compared in place is looked up under the lock. For another the user's code may run, so that is
     /// looked up first, and what was found must still be so once the lock is taken.
     #[inline(always)]
-    fn lock_at<'a, Q: Lookup<K>>(
+    fn lock_at<'a, Q: KeyQuery<K>>(
         &'a self,
         query: &Q,
         expects_insert: bool,
-        left: &mut Departures<K, V>,
+        removed: &mut Removals<K, V>,
     ) -> Result<LockedAt<'a, K, V>, Q::Error> {
         let mut held = self.map.lock();
         let (mut locked, guard) = held.parts();
         if expects_insert && is_far(locked.len()) {
             self.prefetch_insert(query.hash(), &mut locked, &guard);
         }
-        let place = match self.map.glance(query, &guard) {
+        let place = match self.map.try_get_fast(query, &guard) {
             Glance::Found(_, place) => Some(place),
             Glance::Absent => None,
             Glance::Unclear => {
                 drop(guard);
                 drop(held);
-                return self.lock_at_slow(query, left);
+                return self.lock_at_slow(query, removed);
             }
         };
         drop(guard);
@@ -419,21 +419,21 @@ impl<K: Reference, V: Reference> Shard<K, V> {
     }
 
     #[cold]
-    fn lock_at_slow<'a, Q: Lookup<K>>(
+    fn lock_at_slow<'a, Q: KeyQuery<K>>(
         &'a self,
         query: &Q,
-        left: &mut Departures<K, V>,
+        removed: &mut Removals<K, V>,
     ) -> Result<LockedAt<'a, K, V>, Q::Error> {
         // One pin until the lock is taken: the number that is found must not be given to another key before.
         let mut pin = pin();
-        let since = left.mark();
+        let since = removed.mark();
         loop {
-            let place = self.map.find_slow(query, &mut pin, left, since)?;
+            let place = self.map.find_slow(query, &mut pin, removed, since)?;
             let mut held = self.map.lock();
             let (locked, guard) = held.parts();
             let is_still = match &place {
                 Some(place) => locked.holds(place, &guard),
-                None => locked.is_absent(query, left.unequal(since), &guard),
+                None => locked.is_absent(query, removed.unequal(since), &guard),
             };
             drop(guard);
             if is_still {
@@ -443,11 +443,11 @@ impl<K: Reference, V: Reference> Shard<K, V> {
     }
 
     /// Takes out entries that are due: some, or with `all` every one.
-    pub fn expire(&self, now: u64, all: bool, budget: &Budget, left: &mut Departures<K, V>) {
+    pub fn expire(&self, now: u64, all: bool, budget: &Budget, removed: &mut Removals<K, V>) {
         let held = if all { Some(self.map.lock()) } else { self.map.try_lock() };
         let Some(mut held) = held else { return };
         let (mut locked, mut guard) = held.parts();
-        let mut change = self.change(&mut locked, budget, now, left);
+        let mut change = self.change(&mut locked, budget, now, removed);
         let mut steps = if all { usize::MAX } else { EXPIRY_STEPS };
         while change.expire_some(&mut steps, &mut guard) {}
         change.tell();
@@ -457,10 +457,10 @@ impl<K: Reference, V: Reference> Shard<K, V> {
     }
 
     /// Evicts for the whole what no longer fits, from this shard.
-    pub fn relieve(&self, now: u64, budget: &Budget, left: &mut Departures<K, V>) {
+    pub fn evict_from_neighbours(&self, now: u64, budget: &Budget, removed: &mut Removals<K, V>) {
         let mut held = self.map.lock();
         let (mut locked, mut guard) = held.parts();
-        let mut change = self.change(&mut locked, budget, now, left);
+        let mut change = self.change(&mut locked, budget, now, removed);
         change.make_room(None, &mut guard);
     }
 
@@ -514,9 +514,9 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         locked: &'a mut MapLock<'m, K, V, State>,
         budget: &'a Budget,
         now: u64,
-        left: &'a mut Departures<K, V>,
-    ) -> Change<'a, 'm, K, V> {
-        Change { shard: self, locked, budget, now, weight: 0, left }
+        removed: &'a mut Removals<K, V>,
+    ) -> WriteTxn<'a, 'm, K, V> {
+        WriteTxn { shard: self, locked, budget, now, weight: 0, removed }
     }
 
     /// Checks the invariants of the shard and everything in it, and returns its weight.
@@ -530,7 +530,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
             live.push(number);
         }
         let state = locked.state();
-        let sight = Sight { map: &self.map, weights: &state.weights, guard: &guard };
+        let sight = ShardView { map: &self.map, weights: &state.weights, guard: &guard };
         state.policy.validate(&live, &sight);
         let mut filed = state.deadlines.numbers();
         filed.sort_unstable();
@@ -543,7 +543,7 @@ impl<K: Reference, V: Reference> Shard<K, V> {
 
 impl<K, V> Shard<K, V> {
     /// Tells when the shard must be looked at for an entry of this deadline.
-    fn announce(&self, deadline: u64) {
+    fn publish_deadline(&self, deadline: u64) {
         if deadline == NEVER {
             return;
         }

@@ -2,13 +2,13 @@
 
 use crate::expiry::Clock;
 use crate::expiry::NEVER;
-use crate::map::removal::{Cause, Departures};
-use crate::reclaim::Reference;
+use crate::map::removal::{Cause, Removals};
+use crate::reclaim::Handle;
 use crate::sync::Ordering;
 
 use super::{Budget, Shard};
 
-impl<K: Reference, V: Reference> Shard<K, V> {
+impl<K: Handle, V: Handle> Shard<K, V> {
     /// A number above those of all entries now here.
     pub fn limit(&self) -> u32 {
         self.map.lock().parts().0.limit()
@@ -58,14 +58,14 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         now: impl Fn() -> u64,
         budget: &Budget,
         at_lock: impl Fn(u64),
-        left: &mut Departures<K, V>,
+        removed: &mut Removals<K, V>,
     ) -> bool {
         let mut held = self.map.lock();
         let (mut locked, mut guard) = held.parts();
         if locked.next_live(number, &guard) != Some(number) {
             return false;
         }
-        let mut change = self.change(&mut locked, budget, now(), left);
+        let mut change = self.change(&mut locked, budget, now(), removed);
         let pin = guard.pinned();
         let entry = self.map.entry(number, &guard);
         let was_due = loop {
@@ -95,18 +95,18 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         now: u64,
         budget: &Budget,
         at_lock: impl Fn(u64),
-        left: &mut Departures<K, V>,
+        removed: &mut Removals<K, V>,
     ) -> Option<(K, V)> {
         let mut held = self.map.lock();
         let (mut locked, mut guard) = held.parts();
-        let mut change = self.change(&mut locked, budget, now, left);
+        let mut change = self.change(&mut locked, budget, now, removed);
         let mut popped = None;
         while popped.is_none()
             && let Some(number) = change.locked.state().policy.any()
         {
             at_lock(self.map.entry(number, &guard).hash.load(Ordering::Relaxed));
             let was_due = change.take_out(number, Cause::Explicit, &mut guard);
-            let last = change.left.last().filter(|_| !was_due);
+            let last = change.removed.last().filter(|_| !was_due);
             popped = last.and_then(|last| Some((last.key()?.clone(), last.value().clone())));
         }
         change.tell();
@@ -120,24 +120,24 @@ impl<K: Reference, V: Reference> Shard<K, V> {
         now: u64,
         budget: &Budget,
         at_lock: impl Fn(),
-        left: &mut Departures<K, V>,
+        removed: &mut Removals<K, V>,
     ) -> Option<u32> {
         const BATCH: usize = 256;
         let mut held = self.map.lock();
         let (mut locked, mut guard) = held.parts();
         at_lock();
-        let mut change = self.change(&mut locked, budget, now, left);
+        let mut change = self.change(&mut locked, budget, now, removed);
         let mut next = Some(from);
         for _ in 0..BATCH {
             next = next.and_then(|from| change.locked.next_live(from, &guard));
             let Some(number) = next else { break };
-            if !change.left.has_room(1) {
+            if !change.removed.has_room(1) {
                 break;
             }
             change.unlink(number, Cause::Explicit, &guard);
             // They lie anywhere, and are all dropped soon: their lines come while the next entries leave.
-            if let Some(last) = change.left.last() {
-                last.key().into_iter().for_each(Reference::prefetch);
+            if let Some(last) = change.removed.last() {
+                last.key().into_iter().for_each(Handle::prefetch);
                 last.value().prefetch();
             }
             next = Some(number + 1);

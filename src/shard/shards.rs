@@ -7,13 +7,13 @@
 //! | `Shards::0` | a leader: made at the latest then, full fence, then it computes | who removes and finds none: what it did before, full fence, then another look | either side of the two fences sees the other, so no result of before a removal is cached after it |
 
 use crate::config::Config;
-use crate::reclaim::Reference;
+use crate::reclaim::Handle;
 use crate::shard::Shard;
-use crate::sync::{ONE_AT_A_TIME, OnceLock, full_fence, shard_count};
+use crate::sync::{HAS_GIL, OnceLock, full_fence, shard_count};
 
 pub(crate) struct Shards<K, V>(OnceLock<Box<[Shard<K, V>]>>);
 
-impl<K: Reference, V: Reference> Shards<K, V> {
+impl<K: Handle, V: Handle> Shards<K, V> {
     pub fn new() -> Self {
         Shards(OnceLock::new())
     }
@@ -45,7 +45,7 @@ impl<K: Reference, V: Reference> Shards<K, V> {
 
     /// For who removes: if there are no shards after it, each computation begins after what the caller did before.
     #[inline]
-    pub fn meet_leaders(&self) {
+    pub fn fence_before_first_load(&self) {
         if self.0.get().is_none() {
             // Pairs with the one in `Cache::load`: there the shards are made first, here they are looked at last.
             full_fence();
@@ -57,12 +57,12 @@ impl<K: Reference, V: Reference> Shards<K, V> {
 /// a write runs.
 #[cold]
 #[inline(never)]
-fn make<K: Reference, V: Reference>(config: &Config) -> Box<[Shard<K, V>]> {
+fn make<K: Handle, V: Handle>(config: &Config) -> Box<[Shard<K, V>]> {
     Shard::all(config, shard_count(config.capacity))
 }
 
 /// There is a power of two of them: one, where one thread is let in at a time.
 #[inline(always)]
 pub(crate) fn place<T>(hash: u64, shards: &[T]) -> usize {
-    if ONE_AT_A_TIME { 0 } else { hash as usize & (shards.len() - 1) }
+    if HAS_GIL { 0 } else { hash as usize & (shards.len() - 1) }
 }

@@ -4,26 +4,26 @@
 use crate::collections::try_reserve::NoMemory;
 use crate::expiry::BATCH;
 use crate::expiry::{Lifetime, NEVER};
-use crate::map::query::Lookup;
-use crate::map::removal::{Cause, Departures};
+use crate::map::query::KeyQuery;
+use crate::map::removal::{Cause, Removals};
 use crate::map::{Found, MapLock};
-use crate::policy::Look;
-use crate::reclaim::Reference;
-use crate::reclaim::{Guard, Lent, Retired};
-use crate::sync::ONE_AT_A_TIME;
+use crate::policy::EntryView;
+use crate::reclaim::Handle;
+use crate::reclaim::{Borrowed, Guard, Retired};
+use crate::sync::HAS_GIL;
 
-use super::{Budget, EXPIRY_STEPS, Shard, Sight, State, Write};
+use super::{Budget, EXPIRY_STEPS, Shard, ShardView, State, Write};
 
-pub(super) struct Change<'a, 'm, K, V> {
+pub(super) struct WriteTxn<'a, 'm, K, V> {
     pub shard: &'m Shard<K, V>,
     pub locked: &'a mut MapLock<'m, K, V, State>,
     pub budget: &'a Budget,
     pub now: u64,
     pub weight: i64,
-    pub left: &'a mut Departures<K, V>,
+    pub removed: &'a mut Removals<K, V>,
 }
 
-impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
+impl<K: Handle, V: Handle> WriteTxn<'_, '_, K, V> {
     /// Makes sure that a new entry finds its memory.
     #[inline]
     pub fn reserve(&mut self, write: &Write<V>, guard: &mut Guard) -> Result<(), NoMemory> {
@@ -50,7 +50,7 @@ impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
         self.locked.state().deadlines.reserve(number)
     }
 
-    pub fn insert<Q: Lookup<K>>(&mut self, query: &Q, write: Write<V>, guard: &Guard) -> u32 {
+    pub fn insert<Q: KeyQuery<K>>(&mut self, query: &Q, write: Write<V>, guard: &Guard) -> u32 {
         let shard = self.shard;
         let hash = query.hash();
         let life = self.life(&write);
@@ -59,8 +59,8 @@ impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
         let state = self.locked.state();
         state.weights.set(number, write.weight);
         self.weight += state.weights.get(number) as i64;
-        let sight = Sight { map: &shard.map, weights: &state.weights, guard };
-        state.policy.insert(number, Look { hash, stamp: &entry.stamp }, live, &sight, &shard.recorder);
+        let sight = ShardView { map: &shard.map, weights: &state.weights, guard };
+        state.policy.insert(number, EntryView { hash, stamp: &entry.stamp }, live, &sight, &shard.recorder);
         self.file(number, NEVER, deadline);
         number
     }
@@ -69,9 +69,9 @@ impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
         let shard = self.shard;
         let before = found.deadline();
         let life = self.life(&write);
-        let key = if shard.listened { found.entry.key.read(guard).clone() } else { None };
+        let key = if shard.has_listener { found.entry.key.read(guard).clone() } else { None };
         let (old, deadline) = self.locked.replace(found, write.value, life);
-        self.left.push(Retired::of(key).zip(old), Cause::Replaced);
+        self.removed.push(Retired::of(key).zip(old), Cause::Replaced);
         shard.recorder.record(&found.entry.stamp);
         let state = self.locked.state();
         let weight_before = state.weights.get(number);
@@ -79,7 +79,7 @@ impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
         let weight = state.weights.get(number);
         if weight != weight_before {
             self.weight += weight as i64 - weight_before as i64;
-            let sight = Sight { map: &shard.map, weights: &state.weights, guard };
+            let sight = ShardView { map: &shard.map, weights: &state.weights, guard };
             state.policy.reweigh(number, weight_before, &sight);
         }
         self.file(number, before, deadline);
@@ -90,7 +90,7 @@ impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
     fn file(&mut self, number: u32, before: u64, deadline: u64) {
         if deadline != before {
             self.locked.state().deadlines.update(number, before, deadline);
-            self.shard.announce(deadline);
+            self.shard.publish_deadline(deadline);
         }
     }
 
@@ -100,7 +100,7 @@ impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
         if let Some(number) = found {
             self.take_out(number, Cause::Replaced, guard);
         }
-        self.left.push(Retired::of((Some(key), value)), Cause::Size);
+        self.removed.push(Retired::of((Some(key), value)), Cause::Size);
     }
 
     /// Takes a live entry out of everything; it is the last that left then. Returns whether it was due.
@@ -122,7 +122,7 @@ impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
     pub fn unlink_seen(
         &mut self,
         number: u32,
-        seen: &Lent<'_, Option<V>>,
+        seen: &Borrowed<'_, Option<V>>,
         cause: Cause,
         guard: &Guard,
     ) -> Option<bool> {
@@ -132,7 +132,7 @@ impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
 
     fn forget(&mut self, number: u32, taken: Option<Retired<V>>, cause: Cause, guard: &Guard) -> bool {
         let state = self.locked.state();
-        let sight = Sight { map: &self.shard.map, weights: &state.weights, guard };
+        let sight = ShardView { map: &self.shard.map, weights: &state.weights, guard };
         state.policy.remove(number, &sight);
         self.discard(number, taken, cause, guard)
     }
@@ -147,13 +147,13 @@ impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
             state.deadlines.remove(number);
         }
         let pair = self.locked.remove(number, taken, guard);
-        self.left.push(pair, if is_due { Cause::Expired } else { cause });
+        self.removed.push(pair, if is_due { Cause::Expired } else { cause });
         is_due
     }
 
     /// Takes out a batch of what is due. Returns whether there was any.
     pub fn expire_some(&mut self, steps: &mut usize, guard: &mut Guard) -> bool {
-        if !self.left.has_room(BATCH) {
+        if !self.removed.has_room(BATCH) {
             *steps = 0;
             return false;
         }
@@ -176,11 +176,11 @@ impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
                 if shard.may_be_due(self.now) && self.expire_some(&mut steps, guard) {
                     continue;
                 }
-                if !self.left.has_room(1) {
+                if !self.removed.has_room(1) {
                     return self.tell();
                 }
                 let state = self.locked.state();
-                let sight = Sight { map: &shard.map, weights: &state.weights, guard };
+                let sight = ShardView { map: &shard.map, weights: &state.weights, guard };
                 match state.policy.victim(keep, &sight) {
                     Some(victim) => self.discard(victim, None, Cause::Size, guard),
                     None => return self.tell(),
@@ -192,12 +192,12 @@ impl<K: Reference, V: Reference> Change<'_, '_, K, V> {
             }
             self.tell();
             // Else another thread may have brought more meanwhile.
-            if ONE_AT_A_TIME {
+            if HAS_GIL {
                 break;
             }
         }
         let state = self.locked.state();
-        state.policy.settle(&Sight { map: &shard.map, weights: &state.weights, guard });
+        state.policy.settle(&ShardView { map: &shard.map, weights: &state.weights, guard });
     }
 
     fn life(&self, write: &Write<V>) -> Option<(u64, Lifetime)> {

@@ -25,13 +25,13 @@ pub use keys::{Column, Lines, Unreadable};
 pub use trace::{Limits, Trace};
 
 use crate::cache::seed::Seed;
-use crate::cache::{Cache, Stored};
+use crate::cache::{Cache, NewValue};
 use crate::config::Config;
 use crate::expiry::Clock;
-use crate::map::query::Lookup;
-use crate::map::removal::Departures;
+use crate::map::query::KeyQuery;
+use crate::map::removal::Removals;
 use crate::policy::Kind;
-use crate::reclaim::Reference;
+use crate::reclaim::Handle;
 
 /// A copy of the cache smaller than this tells too little of it.
 const LEAST_SCALED: u64 = 16;
@@ -103,7 +103,7 @@ impl Trace {
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Number(NonZeroUsize);
 
-impl Reference for Number {
+impl Handle for Number {
     fn is_immortal(&self) -> bool {
         true
     }
@@ -114,7 +114,7 @@ struct Query {
     hash: u64,
 }
 
-impl Lookup<Number> for Query {
+impl KeyQuery<Number> for Query {
     type Error = Infallible;
 
     fn hash(&self) -> u64 {
@@ -125,15 +125,15 @@ impl Lookup<Number> for Query {
         self.number
     }
 
-    fn quick(&self, key: &Number) -> Option<bool> {
+    fn eq_builtin(&self, key: &Number) -> Option<bool> {
         Some(self.number == *key)
     }
 
-    fn equals(&self, key: &Number) -> Result<bool, Infallible> {
+    fn eq_slow(&self, key: &Number) -> Result<bool, Infallible> {
         Ok(self.number == *key)
     }
 
-    fn same(a: &Number, b: &Number) -> bool {
+    fn ptr_eq(a: &Number, b: &Number) -> bool {
         a == b
     }
 }
@@ -152,12 +152,12 @@ fn hits_of_cache<E>(
             let number = Number(NonZeroUsize::MIN.saturating_add(access as usize));
             let query = Query { number, hash: seed.mix(u64::from(access)) };
             // Numbers need no drop, so what leaves is forgotten.
-            let mut left = Departures::new();
-            let Ok(found) = cache.get(&query, &mut left);
+            let mut removed = Removals::new();
+            let Ok(found) = cache.get(&query, &mut removed);
             if found.is_some() {
                 hits += 1;
             } else {
-                let Ok(()) = cache.set(&query, Stored::plain(number), &mut left);
+                let Ok(()) = cache.set(&query, NewValue::plain(number), &mut removed);
             }
         }
         pause()?;

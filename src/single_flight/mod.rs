@@ -33,17 +33,17 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 
-pub use waiters::forget_all;
+pub use waiters::after_fork_child;
 use waiters::{Landing, generation, is_stale};
 
-use crate::map::query::Lookup;
+use crate::map::query::KeyQuery;
 use crate::shard::shards::place;
 use crate::sync::thread::ThreadId;
 use crate::sync::{AtomicUsize, Lock, Locked, OnceLock, Ordering, Padded, shard_count, thread_id};
 
 /// What a waiting thread calls, again and again: it is given what parks for a while, and its error ends the
 /// wait.
-pub type Pause<'a, E> = dyn FnMut(&(dyn Fn() + Sync)) -> Result<(), E> + 'a;
+pub type WaitStep<'a, E> = dyn FnMut(&(dyn Fn() + Sync)) -> Result<(), E> + 'a;
 
 /// What came of a flight.
 #[derive(Clone)]
@@ -75,7 +75,7 @@ impl<E> From<E> for LoadError<E> {
 struct Flight<S> {
     hash: u64,
     number: u64,
-    is_overtaken: bool,
+    is_superseded: bool,
     shared: S,
 }
 
@@ -118,7 +118,7 @@ impl<K, V, E> Table<K, V, E> {
         Table { under_way: AtomicUsize::new(0), listed: Lock::new(listed) }
     }
 
-    fn is_idle(&self) -> bool {
+    fn has_no_flights(&self) -> bool {
         self.under_way.load(Ordering::Relaxed) == 0
     }
 
@@ -157,41 +157,41 @@ impl<K, V, E> Listed<K, V, E> {
     }
 
     fn take(&mut self, hash: u64, number: u64) -> Option<AnyFlight<K, V, E>> {
-        if let Some(Flight { is_overtaken, .. }) = self.lone_run.take_if(|run| run.number == number) {
-            return Some(Flight { hash, number, is_overtaken, shared: None });
+        if let Some(Flight { is_superseded, .. }) = self.lone_run.take_if(|run| run.number == number) {
+            return Some(Flight { hash, number, is_superseded, shared: None });
         }
         let found = self.flights.find_entry(hash, |flight| flight.number == number);
         Some(found.ok()?.remove().0)
     }
 
     /// Marks those computations of a hash that the predicate means by their numbers.
-    fn overtake(&mut self, hash: u64, is_meant: impl Fn(u64) -> bool) {
+    fn supersede(&mut self, hash: u64, is_meant: impl Fn(u64) -> bool) {
         if let Some(run) = self.lone_run.as_mut().filter(|run| run.hash == hash && is_meant(run.number)) {
-            run.is_overtaken = true;
+            run.is_superseded = true;
         }
         let meant = self.of_hash(hash).filter(|flight| is_meant(flight.number));
-        meant.for_each(|flight| flight.is_overtaken = true);
+        meant.for_each(|flight| flight.is_superseded = true);
     }
 
-    fn overtake_all(&mut self) {
-        self.lone_run.iter_mut().for_each(|run| run.is_overtaken = true);
-        self.flights.iter_mut().for_each(|flight| flight.is_overtaken = true);
+    fn supersede_all(&mut self) {
+        self.lone_run.iter_mut().for_each(|run| run.is_superseded = true);
+        self.flights.iter_mut().for_each(|flight| flight.is_superseded = true);
     }
 
     /// Whether a flight was written to since it began. One that is gone began before a fork, and no write marked it since.
-    fn is_overtaken(&self, hash: u64, number: u64) -> bool {
+    fn is_superseded(&self, hash: u64, number: u64) -> bool {
         if let Some(run) = self.lone_run.as_ref().filter(|run| run.number == number) {
-            return run.is_overtaken;
+            return run.is_superseded;
         }
         let own = self.flights.find(hash, |flight| flight.number == number);
-        own.is_none_or(|flight| flight.is_overtaken)
+        own.is_none_or(|flight| flight.is_superseded)
     }
 
     /// Adds a flight, and returns its number; `None` if there is no memory.
     fn add(&mut self, hash: u64, shared: impl FnOnce() -> Option<SharedFlight<K, V, E>>) -> Option<u64> {
         self.flights.try_reserve(1, |flight| flight.hash).ok()?;
         let number = self.next_number();
-        let flight = Flight { hash, number, is_overtaken: false, shared: shared() };
+        let flight = Flight { hash, number, is_superseded: false, shared: shared() };
         self.flights.insert_unique(hash, flight, |flight| flight.hash);
         Some(number)
     }
@@ -202,7 +202,7 @@ impl<K, V, E> Listed<K, V, E> {
             return self.add(hash, || None);
         }
         let number = self.next_number();
-        self.lone_run = Some(Flight { hash, number, is_overtaken: false, shared: () });
+        self.lone_run = Some(Flight { hash, number, is_superseded: false, shared: () });
         Some(number)
     }
 
@@ -216,7 +216,7 @@ impl<K, V, E> Listed<K, V, E> {
 type Tables<K, V, E> = Box<[Padded<Table<K, V, E>>]>;
 
 /// Flights that are of other keys than the caller's, by their numbers.
-pub(crate) type Strangers = SmallVec<[u64; 1]>;
+pub(crate) type OtherFlights = SmallVec<[u64; 1]>;
 
 /// The flights of one cache.
 pub(crate) struct Flights<K, V, E> {
@@ -226,7 +226,7 @@ pub(crate) struct Flights<K, V, E> {
 }
 
 /// Whose turn it is to compute.
-pub(crate) enum Turn<'f, K, V, E> {
+pub(crate) enum Role<'f, K, V, E> {
     Lead(Leader<'f, K, V, E>),
     Wait(Arc<Landing<V, E>>),
 }
@@ -240,7 +240,7 @@ impl<K: Clone, V, E> Flights<K, V, E> {
     /// Whether no computation is under way for a key of the shard of this hash. A caller that must not miss one holds the shard
     /// lock, which a leader takes after it has begun.
     #[inline]
-    pub fn is_idle(&self, hash: u64) -> bool {
+    pub fn has_no_flights(&self, hash: u64) -> bool {
         self.busy(hash).is_none()
     }
 
@@ -248,58 +248,58 @@ impl<K: Clone, V, E> Flights<K, V, E> {
     #[inline]
     fn busy(&self, hash: u64) -> Option<&Table<K, V, E>> {
         let tables = self.tables.get()?;
-        Some(&tables[place(hash, tables)].0).filter(|table| !table.is_idle())
+        Some(&tables[place(hash, tables)].0).filter(|table| !table.has_no_flights())
     }
 
-    /// The flights of other keys with the hash of this one, for [`overtake`](Self::overtake) to spare.
-    pub fn strangers<Q: Lookup<K>>(&self, query: &Q) -> Result<Strangers, Q::Error> {
-        let mut strangers = Strangers::new();
-        let Some(table) = self.busy(query.hash()) else { return Ok(strangers) };
+    /// The flights of other keys with the hash of this one, for [`supersede`](Self::supersede) to spare.
+    pub fn other_flights<Q: KeyQuery<K>>(&self, query: &Q) -> Result<OtherFlights, Q::Error> {
+        let mut other_flights = OtherFlights::new();
+        let Some(table) = self.busy(query.hash()) else { return Ok(other_flights) };
         let mut lost = Lost::new();
         let mut listed = table.lock_fresh(&mut lost);
         // Keys that a user's code compares, which runs with nothing held.
         let mut unclear = SmallVec::<[(u64, K); 1]>::new();
         for flight in listed.of_hash(query.hash()) {
             let Some(shared) = &flight.shared else { continue };
-            match query.quick(&shared.key) {
+            match query.eq_builtin(&shared.key) {
                 Some(true) => {}
-                Some(false) => strangers.push(flight.number),
+                Some(false) => other_flights.push(flight.number),
                 None => unclear.push((flight.number, shared.key.clone())),
             }
         }
         drop(listed);
         drop(lost);
         for (number, key) in unclear {
-            if !query.equals(&key)? {
-                strangers.push(number);
+            if !query.eq_slow(&key)? {
+                other_flights.push(number);
             }
         }
-        Ok(strangers)
+        Ok(other_flights)
     }
 
     /// Marks the flights of a hash but for some: their values are not to be cached. Called under the shard
     /// lock, so keys are not compared here.
     #[inline]
-    pub fn overtake(&self, hash: u64, strangers: &Strangers) {
+    pub fn supersede(&self, hash: u64, other_flights: &OtherFlights) {
         if let Some(table) = self.busy(hash) {
-            table.listed.lock().overtake(hash, |number| !strangers.contains(&number));
+            table.listed.lock().supersede(hash, |number| !other_flights.contains(&number));
         }
     }
 
     /// Marks all flights of a shard. Called under its lock.
-    pub fn overtake_shard(&self, shard: usize) {
+    pub fn supersede_shard(&self, shard: usize) {
         if let Some(tables) = self.tables.get() {
-            tables[shard].0.listed.lock().overtake_all();
+            tables[shard].0.listed.lock().supersede_all();
         }
     }
 
     /// Joins the flight of a key, or begins it.
-    pub fn join<Q: Lookup<K, Error = E>>(&self, query: &Q) -> Result<Turn<'_, K, V, E>, LoadError<E>> {
+    pub fn join<Q: KeyQuery<K, Error = E>>(&self, query: &Q) -> Result<Role<'_, K, V, E>, LoadError<E>> {
         let hash = query.hash();
         let me = thread_id();
         let table = self.made(hash);
         // Whose keys have been compared, and the one that is equal.
-        let mut strangers = Strangers::new();
+        let mut other_flights = OtherFlights::new();
         let mut known_equal = None;
         loop {
             let strand = query.strand();
@@ -308,13 +308,13 @@ impl<K: Clone, V, E> Flights<K, V, E> {
             let mut listed = table.lock_fresh(&mut lost);
             let generation = listed.generation;
             let is_open = |flight: &AnyFlight<K, V, E>| {
-                flight.hash == hash && !flight.is_overtaken && !strangers.contains(&flight.number)
+                flight.hash == hash && !flight.is_superseded && !other_flights.contains(&flight.number)
             };
             let open = listed.flights.find_mut(hash, |flight| flight.shared.is_some() && is_open(flight));
             let open = open.and_then(|flight| Some((flight.number, flight.shared.as_mut()?)));
             if let Some((number, flight)) = open {
                 let is_equal = known_equal == Some(number);
-                match if is_equal { Some(true) } else { query.quick(&flight.key) } {
+                match if is_equal { Some(true) } else { query.eq_builtin(&flight.key) } {
                     Some(true) if flight.leader == me => {
                         let strand = flight.strand;
                         drop(listed);
@@ -322,20 +322,20 @@ impl<K: Clone, V, E> Flights<K, V, E> {
                             return Err(LoadError::OwnKey);
                         }
                         // Its leader cannot go on while this thread waits, so the caller computes for itself.
-                        strangers.push(number);
+                        other_flights.push(number);
                     }
                     Some(true) => {
                         let new = || Arc::new(Landing::new(flight.leader, generation));
-                        return Ok(Turn::Wait(Arc::clone(flight.landing.get_or_insert_with(new))));
+                        return Ok(Role::Wait(Arc::clone(flight.landing.get_or_insert_with(new))));
                     }
-                    Some(false) => strangers.push(number),
+                    Some(false) => other_flights.push(number),
                     None => {
                         let key = flight.key.clone();
                         drop(listed);
-                        if query.equals(&key)? {
+                        if query.eq_slow(&key)? {
                             known_equal = Some(number);
                         } else {
-                            strangers.push(number);
+                            other_flights.push(number);
                         }
                     }
                 }
@@ -348,12 +348,12 @@ impl<K: Clone, V, E> Flights<K, V, E> {
             };
             table.tell(&listed);
             drop(listed);
-            return Ok(Turn::Lead(Leader { table, hash, number }));
+            return Ok(Role::Lead(Leader { table, hash, number }));
         }
     }
 
     /// Begins a run.
-    pub fn begin<Q: Lookup<K>>(&self, query: &Q) -> Result<Run, Q::Error> {
+    pub fn begin<Q: KeyQuery<K>>(&self, query: &Q) -> Result<Run, Q::Error> {
         let hash = query.hash();
         let table = self.made(hash);
         let mut lost = Lost::new();
@@ -366,15 +366,15 @@ impl<K: Clone, V, E> Flights<K, V, E> {
     }
 
     /// Whether a run must not be kept.
-    pub fn is_overtaken(&self, run: Run) -> bool {
-        self.made(run.hash).listed.lock().is_overtaken(run.hash, run.number)
+    pub fn is_superseded(&self, run: Run) -> bool {
+        self.made(run.hash).listed.lock().is_superseded(run.hash, run.number)
     }
 
     /// Ends a run, if it has not ended. Returns whether its result may be kept, which is asked under the shard lock.
     pub fn end(&self, run: Run) -> bool {
         let own = self.made(run.hash).take(run.hash, run.number);
         // One that is gone began before a fork, and no write marked it since. A run holds nothing that its end drops.
-        own.is_some_and(|own| !own.is_overtaken)
+        own.is_some_and(|own| !own.is_superseded)
     }
 
     /// The table of a hash.
@@ -412,8 +412,8 @@ pub(crate) struct Leader<'f, K, V, E> {
 
 impl<K, V, E> Leader<'_, K, V, E> {
     /// Whether the key was written to since the flight began. Asked under the shard lock.
-    pub fn is_overtaken(&self) -> bool {
-        self.table.listed.lock().is_overtaken(self.hash, self.number)
+    pub fn is_superseded(&self) -> bool {
+        self.table.listed.lock().is_superseded(self.hash, self.number)
     }
 
     pub fn land(self, outcome: Outcome<V, E>) {
@@ -449,7 +449,7 @@ mod tests {
     /// A key of its own hash; 0 to 9 share one.
     struct Query(u64);
 
-    impl Lookup<Arc<u64>> for Query {
+    impl KeyQuery<Arc<u64>> for Query {
         type Error = &'static str;
 
         fn hash(&self) -> u64 {
@@ -460,29 +460,29 @@ mod tests {
             Arc::new(self.0)
         }
 
-        fn quick(&self, key: &Arc<u64>) -> Option<bool> {
+        fn eq_builtin(&self, key: &Arc<u64>) -> Option<bool> {
             Some(self.0 == **key)
         }
 
-        fn equals(&self, _: &Arc<u64>) -> Result<bool, Self::Error> {
+        fn eq_slow(&self, _: &Arc<u64>) -> Result<bool, Self::Error> {
             unreachable!("numbers are compared quickly")
         }
 
-        fn same(a: &Arc<u64>, b: &Arc<u64>) -> bool {
+        fn ptr_eq(a: &Arc<u64>, b: &Arc<u64>) -> bool {
             Arc::ptr_eq(a, b)
         }
     }
 
     fn lead(flights: &TestFlights, key: u64) -> Leader<'_, Arc<u64>, Arc<u64>, &'static str> {
         match flights.join(&Query(key)).expect("nobody computes it") {
-            Turn::Lead(leader) => leader,
-            Turn::Wait(_) => panic!("somebody computes it"),
+            Role::Lead(leader) => leader,
+            Role::Wait(_) => panic!("somebody computes it"),
         }
     }
 
     /// What another thread gets that asks for the key now, if it would wait.
     fn waits(flights: &TestFlights, key: u64) -> bool {
-        let join = || matches!(flights.join(&Query(key)), Ok(Turn::Wait(_)));
+        let join = || matches!(flights.join(&Query(key)), Ok(Role::Wait(_)));
         thread::scope(|scope| scope.spawn(join).join().expect("no panic"))
     }
 
@@ -496,16 +496,16 @@ mod tests {
     fn a_flight_is_joined_until_it_lands() {
         let _alone = alone();
         let flights = TestFlights::new(100);
-        assert!(flights.is_idle(0));
+        assert!(flights.has_no_flights(0));
         let leader = lead(&flights, 1);
-        assert!(!flights.is_idle(0));
+        assert!(!flights.has_no_flights(0));
         assert!(waits(&flights, 1));
         assert!(matches!(flights.join(&Query(1)), Err(LoadError::OwnKey)));
         assert!(!waits(&flights, 2), "another key of the same hash is its own flight");
         leader.land(Outcome::Value(Arc::new(5)));
-        assert!(flights.is_idle(0));
+        assert!(flights.has_no_flights(0));
         assert!(!waits(&flights, 1));
-        assert!(flights.is_idle(0), "a leader that is dropped leaves nothing behind");
+        assert!(flights.has_no_flights(0), "a leader that is dropped leaves nothing behind");
     }
 
     #[test]
@@ -514,18 +514,18 @@ mod tests {
         let flights = TestFlights::new(100);
         let (first, other) = (lead(&flights, 1), lead(&flights, 11));
         let stranger = lead(&flights, 2);
-        let strangers = flights.strangers(&Query(1)).expect("numbers do not fail");
-        flights.overtake(0, &strangers);
-        assert!(first.is_overtaken() && !other.is_overtaken() && !stranger.is_overtaken());
-        drop((strangers, stranger));
+        let other_flights = flights.other_flights(&Query(1)).expect("numbers do not fail");
+        flights.supersede(0, &other_flights);
+        assert!(first.is_superseded() && !other.is_superseded() && !stranger.is_superseded());
+        drop((other_flights, stranger));
         let second = lead(&flights, 1);
-        assert!(waits(&flights, 1) && !second.is_overtaken());
+        assert!(waits(&flights, 1) && !second.is_superseded());
         first.land(Outcome::Abandoned);
-        assert!(!flights.is_idle(0) && waits(&flights, 1), "the second is still under way");
-        flights.overtake_shard(0);
-        assert!(other.is_overtaken() && second.is_overtaken());
+        assert!(!flights.has_no_flights(0) && waits(&flights, 1), "the second is still under way");
+        flights.supersede_shard(0);
+        assert!(other.is_superseded() && second.is_superseded());
         drop((second, other));
-        assert!(flights.is_idle(0));
+        assert!(flights.has_no_flights(0));
     }
 
     #[test]
@@ -533,16 +533,16 @@ mod tests {
         let _alone = alone();
         let flights = TestFlights::new(100);
         let (lost, returned) = (lead(&flights, 1), lead(&flights, 11));
-        forget_all();
+        after_fork_child();
         let fresh = lead(&flights, 1);
         assert!(waits(&flights, 1));
-        assert!(lost.is_overtaken() && returned.is_overtaken(), "no write could mark them");
-        assert!(!fresh.is_overtaken());
+        assert!(lost.is_superseded() && returned.is_superseded(), "no write could mark them");
+        assert!(!fresh.is_superseded());
         fresh.land(Outcome::Value(Arc::new(5)));
         // The thread that forked may itself have been a leader, and goes on.
         returned.land(Outcome::Value(Arc::new(6)));
         drop(lost);
-        assert!(flights.is_idle(0));
+        assert!(flights.has_no_flights(0));
         drop(lead(&flights, 1));
     }
 
@@ -551,7 +551,7 @@ mod tests {
         /// One that asks in a strand.
         struct In(Query, usize);
 
-        impl Lookup<Arc<u64>> for In {
+        impl KeyQuery<Arc<u64>> for In {
             type Error = &'static str;
 
             fn hash(&self) -> u64 {
@@ -562,16 +562,16 @@ mod tests {
                 self.0.key()
             }
 
-            fn quick(&self, key: &Arc<u64>) -> Option<bool> {
-                self.0.quick(key)
+            fn eq_builtin(&self, key: &Arc<u64>) -> Option<bool> {
+                self.0.eq_builtin(key)
             }
 
-            fn equals(&self, key: &Arc<u64>) -> Result<bool, Self::Error> {
-                self.0.equals(key)
+            fn eq_slow(&self, key: &Arc<u64>) -> Result<bool, Self::Error> {
+                self.0.eq_slow(key)
             }
 
-            fn same(a: &Arc<u64>, b: &Arc<u64>) -> bool {
-                Query::same(a, b)
+            fn ptr_eq(a: &Arc<u64>, b: &Arc<u64>) -> bool {
+                Query::ptr_eq(a, b)
             }
 
             fn strand(&self) -> usize {
@@ -586,7 +586,7 @@ mod tests {
         let _alone = alone();
         let flights = TestFlights::new(100);
         let leader = |strand| match flights.join(&In(Query(1), strand)) {
-            Ok(Turn::Lead(leader)) => leader,
+            Ok(Role::Lead(leader)) => leader,
             _ => panic!("it does not lead"),
         };
         let (first, second) = (leader(1), leader(2));
@@ -597,7 +597,7 @@ mod tests {
         drop(first);
         assert!(matches!(flights.join(&In(Query(1), 2)), Err(LoadError::OwnKey)));
         drop((leader(1), second));
-        assert!(flights.is_idle(0));
+        assert!(flights.has_no_flights(0));
     }
 
     #[test]
@@ -605,14 +605,14 @@ mod tests {
         let _alone = alone();
         let flights = TestFlights::new(100);
         let (lost, run) = (lead(&flights, 1), flights.begin(&Query(2)).expect("there is memory"));
-        forget_all();
-        assert!(!flights.is_idle(0), "the fork itself takes no lock");
-        flights.strangers(&Query(11)).expect("numbers do not fail");
-        assert!(flights.is_idle(0), "a later `set` does without a lock of the table");
-        assert!(lost.is_overtaken() && flights.is_overtaken(run));
+        after_fork_child();
+        assert!(!flights.has_no_flights(0), "the fork itself takes no lock");
+        flights.other_flights(&Query(11)).expect("numbers do not fail");
+        assert!(flights.has_no_flights(0), "a later `set` does without a lock of the table");
+        assert!(lost.is_superseded() && flights.is_superseded(run));
         assert!(!flights.end(run));
         drop(lost);
-        assert!(flights.is_idle(0));
+        assert!(flights.has_no_flights(0));
     }
 
     #[test]
@@ -621,7 +621,7 @@ mod tests {
         let flights = TestFlights::new(100);
         let _leaders = (lead(&flights, 1), lead(&flights, 11));
         let landing = |key| match flights.join(&Query(key)) {
-            Ok(Turn::Wait(landing)) => landing,
+            Ok(Role::Wait(landing)) => landing,
             _ => panic!("somebody computes it"),
         };
         let is_for = |landing: &Arc<Landing<_, _>>| {

@@ -4,7 +4,7 @@
 //! A wait that would close a circle of threads would last for ever. Each thread that waits is noted in one
 //! table for all caches, and the circle is looked for before a wait begins.
 //!
-//! After a fork the other threads are gone, and their flights would never land. [`forget_all`] starts a new
+//! After a fork the other threads are gone, and their flights would never land. [`after_fork_child`] starts a new
 //! generation; a flight of an older one is as good as none.
 //!
 //! # Invariants
@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use super::{LoadError, Outcome, Pause};
-use crate::reclaim::Reference;
+use super::{LoadError, Outcome, WaitStep};
+use crate::reclaim::Handle;
 use crate::sync::thread::ThreadId;
 use crate::sync::{
     AtomicBool, Condvar, Mutex, Ordering, lock, process_wide, thread_id, try_lock, wait_a_while,
@@ -35,7 +35,7 @@ process_wide! {
 }
 
 /// Forgets all flights and waits of this process: in a child, as its fork returns. It waits for nothing and allocates nothing.
-pub fn forget_all() {
+pub fn after_fork_child() {
     // Relaxed: the child has one thread.
     GENERATION.fetch_add(1, Ordering::Relaxed);
     if let Some(mut waits) = try_lock(&WAITS) {
@@ -124,11 +124,11 @@ impl<V, E> Landing<V, E> {
 
 impl<V, E> Landing<V, E>
 where
-    V: Reference,
+    V: Handle,
     E: Clone + Send + Sync + 'static,
 {
     /// Waits for the outcome.
-    pub fn wait(self: &Arc<Self>, pause: &mut Pause<'_, E>) -> Result<Outcome<V, E>, LoadError<E>> {
+    pub fn wait(self: &Arc<Self>, pause: &mut WaitStep<'_, E>) -> Result<Outcome<V, E>, LoadError<E>> {
         let _wait = Wait::begin(Arc::clone(self) as Arc<dyn Led>).ok_or(LoadError::Circle)?;
         // A fork, in a signal's handler, leaves the waiter in the child without a leader.
         while !is_stale(self.generation) {

@@ -65,7 +65,7 @@ pub(crate) enum LastSet {
 }
 
 /// Whether one thread is let in at a time, so that between two looks nothing happens unless a user's code runs.
-pub(crate) const ONE_AT_A_TIME: bool = cfg!(all(moka_gil, not(moka_loom)));
+pub(crate) const HAS_GIL: bool = cfg!(all(moka_gil, not(moka_loom)));
 
 /// Whether what a shard of so many entries touches has mostly to be waited for: another core wrote it last, or there is too
 /// much of it for this one's caches.

@@ -70,9 +70,9 @@ pub(crate) fn shared_stripes() -> usize {
 /// A small number of the thread's own; or, once those are taken, one from [`ALONE`] on that others have too. A
 /// thread that ends leaves its number to another, which sees what was stored under it.
 #[inline]
-pub(crate) fn stripe() -> usize {
-    let stripe = THREAD.with(|thread| thread.stripe.get());
-    if stripe == UNKNOWN { choose_stripe() } else { stripe }
+pub(crate) fn thread_slot() -> usize {
+    let thread_slot = THREAD.with(|thread| thread.thread_slot.get());
+    if thread_slot == UNKNOWN { choose_stripe() } else { thread_slot }
 }
 
 #[inline]
@@ -99,13 +99,13 @@ static TAKEN: AtomicU64 = AtomicU64::new(0);
 thread_local! {
     // One for all, since to find it is a call.
     static THREAD: Thread =
-        const { Thread { stripe: Cell::new(UNKNOWN), last_set: Cell::new(LastSet::Other) } };
+        const { Thread { thread_slot: Cell::new(UNKNOWN), last_set: Cell::new(LastSet::Other) } };
     // Apart, so that to ask for the number is not to ask whether the thread is ending.
     static GIVEN_BACK: GiveBack = const { GiveBack };
 }
 
 struct Thread {
-    stripe: Cell<usize>,
+    thread_slot: Cell<usize>,
     last_set: Cell<LastSet>,
 }
 
@@ -114,10 +114,10 @@ struct GiveBack;
 
 impl Drop for GiveBack {
     fn drop(&mut self) {
-        let stripe = THREAD.with(|thread| thread.stripe.replace(ALONE));
-        if stripe < ALONE {
+        let thread_slot = THREAD.with(|thread| thread.thread_slot.replace(ALONE));
+        if thread_slot < ALONE {
             // Release: pairs with the Acquire in `choose_stripe`.
-            TAKEN.fetch_and(!(1 << stripe), Ordering::Release);
+            TAKEN.fetch_and(!(1 << thread_slot), Ordering::Release);
         }
     }
 }
@@ -136,9 +136,9 @@ fn choose_stripe() -> usize {
         .fetch_update(Ordering::Acquire, Ordering::Relaxed, |taken| take_free(taken).filter(|_| is_whole));
     let free = taken.ok().map(|taken| taken.trailing_ones() as usize);
     // Relaxed: any number will do.
-    let stripe = free.unwrap_or_else(|| ALONE + NEXT.fetch_add(1, Ordering::Relaxed) % ALONE);
-    THREAD.with(|thread| thread.stripe.set(stripe));
-    stripe
+    let thread_slot = free.unwrap_or_else(|| ALONE + NEXT.fetch_add(1, Ordering::Relaxed) % ALONE);
+    THREAD.with(|thread| thread.thread_slot.set(thread_slot));
+    thread_slot
 }
 
 /// How many shards a cache of this capacity has.

@@ -9,7 +9,7 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::{env, process, thread};
 
-use moka_py::{Cache, Clock, Config, Departures, Kind, Lookup, Reference, Stored};
+use moka_py::{Cache, Clock, Config, Handle, KeyQuery, Kind, NewValue, Removals};
 
 /// A key or a value that nobody counts, as an immortal object.
 #[derive(Clone)]
@@ -21,13 +21,13 @@ impl Word {
     }
 }
 
-impl Reference for Word {
+impl Handle for Word {
     fn is_immortal(&self) -> bool {
         true
     }
 }
 
-impl Lookup<Word> for Word {
+impl KeyQuery<Word> for Word {
     type Error = ();
 
     fn hash(&self) -> u64 {
@@ -38,15 +38,15 @@ impl Lookup<Word> for Word {
         self.clone()
     }
 
-    fn quick(&self, key: &Word) -> Option<bool> {
+    fn eq_builtin(&self, key: &Word) -> Option<bool> {
         Some(self.0 == key.0)
     }
 
-    fn equals(&self, key: &Word) -> Result<bool, ()> {
+    fn eq_slow(&self, key: &Word) -> Result<bool, ()> {
         Ok(self.0 == key.0)
     }
 
-    fn same(a: &Word, b: &Word) -> bool {
+    fn ptr_eq(a: &Word, b: &Word) -> bool {
         a.0 == b.0
     }
 }
@@ -117,19 +117,19 @@ impl Work {
 }
 
 fn get(cache: &Words, key: usize) {
-    let mut left = Departures::new();
+    let mut left = Removals::new();
     let _ = black_box(cache.get(&Word::new(key), &mut left));
     cache.release(&mut left);
 }
 
 fn set(cache: &Words, key: usize, value: usize) {
-    let mut left = Departures::new();
-    let _ = black_box(cache.set(&Word::new(key), Stored::plain(Word::new(value)), &mut left));
+    let mut left = Removals::new();
+    let _ = black_box(cache.set(&Word::new(key), NewValue::plain(Word::new(value)), &mut left));
     cache.release(&mut left);
 }
 
 fn remove(cache: &Words, key: usize) {
-    let mut left = Departures::new();
+    let mut left = Removals::new();
     let _ = black_box(cache.remove(&Word::new(key), &mut left));
     cache.release(&mut left);
 }

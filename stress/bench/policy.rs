@@ -18,7 +18,7 @@ mod sync;
 use std::hint::black_box;
 use std::time::Instant;
 
-use policy::{Kind, Look, Policy, Recorder, View};
+use policy::{AccessRecorder, EntryView, Kind, Policy, View};
 use sync::{AtomicU64, Ordering::Relaxed};
 
 const ENTRIES: usize = 100_000;
@@ -39,9 +39,9 @@ struct Entry {
 struct Entries(Vec<Entry>);
 
 impl View for Entries {
-    fn look(&self, number: u32) -> Look<'_> {
+    fn look(&self, number: u32) -> EntryView<'_> {
         let entry = &self.0[number as usize];
-        Look { hash: entry.hash, stamp: &entry.stamp }
+        EntryView { hash: entry.hash, stamp: &entry.stamp }
     }
 
     fn weight(&self, _number: u32) -> u64 {
@@ -55,7 +55,7 @@ struct Subject {
     map: Vec<u32>,
     free: u32,
     live: usize,
-    policy: Option<(Recorder, Policy)>,
+    policy: Option<(AccessRecorder, Policy)>,
 }
 
 fn hash(key: u64) -> u64 {
@@ -165,7 +165,7 @@ fn main() {
                 }
                 hits[3].push(a_piece(&found, |&number| {
                     let stamp = black_box(&counts[number as usize].stamp);
-                    if let Some((Recorder::TinyLfu(_), _)) = black_box(&subject.policy) {
+                    if let Some((AccessRecorder::TinyLfu(_), _)) = black_box(&subject.policy) {
                         let old = stamp.load(Relaxed);
                         if old < 15 {
                             stamp.store(old + 1, Relaxed);

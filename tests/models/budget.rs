@@ -24,8 +24,12 @@ fn both_set(keys: [u64; 2], before: &'static [u64]) {
         assert!(gone.iter().all(|&(_, _, cause)| cause == Cause::Size), "{gone:?}");
         assert!(world.weight() <= CAPACITY);
         let all = before.iter().chain(&keys);
-        let left = all.clone().filter(|&&key| world.get(key).is_some()).count();
-        assert_eq!((left, world.count()), (all.count() - gone.len(), left), "what is not there was told");
+        let removed = all.clone().filter(|&&key| world.get(key).is_some()).count();
+        assert_eq!(
+            (removed, world.count()),
+            (all.count() - gone.len(), removed),
+            "what is not there was told"
+        );
         world.end();
     });
 }

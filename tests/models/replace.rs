@@ -26,11 +26,11 @@ fn replace_and_flush(world: &World) {
 }
 
 /// What left in a call, and in that of the other thread: the values in their order, and why.
-fn left_of(mut gone: Vec<Gone>, other: JoinHandle<Vec<Gone>>) -> Vec<(u64, Cause)> {
+fn time_left_of(mut gone: Vec<Gone>, other: JoinHandle<Vec<Gone>>) -> Vec<(u64, Cause)> {
     gone.extend(other.join().expect("no panic"));
-    let mut left: Vec<_> = gone.into_iter().map(|(_, value, cause)| (value, cause)).collect();
-    left.sort_by_key(|&(value, _)| value);
-    left
+    let mut removed: Vec<_> = gone.into_iter().map(|(_, value, cause)| (value, cause)).collect();
+    removed.sort_by_key(|&(value, _)| value);
+    removed
 }
 
 #[test]
@@ -40,9 +40,9 @@ fn each_value_is_replaced_once() {
         let other = spawn(&world, |world| world.set(1, 11));
         let gone = world.set(1, 12);
         let last = world.get(1).expect("nobody removes it");
-        let left = left_of(gone, other);
+        let removed = time_left_of(gone, other);
         let stays = world.get(1).expect("nobody removes it");
-        assert_eq!(left, [(10, Cause::Replaced), (23 - stays, Cause::Replaced)]);
+        assert_eq!(removed, [(10, Cause::Replaced), (23 - stays, Cause::Replaced)]);
         assert!([11, 12].contains(&last));
         world.end();
     });
@@ -98,9 +98,9 @@ fn the_value_that_is_there_comes_again_beside_another_and_one_of_them_is_last() 
         let again = world.value_of(1);
         let other = spawn(&world, |world| world.set(1, 11));
         let gone = world.set_shared_for(1, again, 0);
-        let left = left_of(gone, other);
+        let removed = time_left_of(gone, other);
         let stays = world.get(1).expect("nobody removes it");
-        assert_eq!(left, [(10, Cause::Replaced), (21 - stays, Cause::Replaced)]);
+        assert_eq!(removed, [(10, Cause::Replaced), (21 - stays, Cause::Replaced)]);
         world.end();
     });
 }

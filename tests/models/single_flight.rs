@@ -173,7 +173,7 @@ fn clearing_during_a_run_keeps_its_result_out() {
 #[test]
 fn a_removal_by_a_predicate_during_a_run_keeps_its_result_out() {
     let change = |world: &World| {
-        world.overtake_all();
+        world.supersede_all();
         world.remove_all_if(1);
     };
     // The run asks whether it was marked, and stores its result, between two steps of the removal.

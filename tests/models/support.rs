@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use moka_py::{
-    Begun, Cache, Cause, Clock, Config, Cursor, Departures, Failure, Kind, Lifetime, LoadError, Lookup,
-    Reference, Stored,
+    Cache, Cause, Clock, Config, Cursor, Failure, Handle, KeyQuery, Kind, Lifetime, LoadError, NewValue,
+    Removals, RunStart,
 };
 
 pub type Error = &'static str;
@@ -63,7 +63,7 @@ impl Shared {
     }
 }
 
-impl Reference for Shared {}
+impl Handle for Shared {}
 
 impl Clone for Shared {
     fn clone(&self) -> Self {
@@ -100,7 +100,7 @@ pub struct Query {
     patience: Cell<usize>,
 }
 
-impl Lookup<Shared> for Query {
+impl KeyQuery<Shared> for Query {
     type Error = Error;
 
     fn hash(&self) -> u64 {
@@ -111,16 +111,16 @@ impl Lookup<Shared> for Query {
         self.key.clone()
     }
 
-    fn quick(&self, key: &Shared) -> Option<bool> {
+    fn eq_builtin(&self, key: &Shared) -> Option<bool> {
         (!self.asks).then_some(key.word() == self.key.word())
     }
 
-    fn equals(&self, key: &Shared) -> Result<bool, Error> {
+    fn eq_slow(&self, key: &Shared) -> Result<bool, Error> {
         self.patience.set(self.patience.get().checked_sub(1).ok_or("no patience")?);
         Ok(key.word() == self.key.word())
     }
 
-    fn same(a: &Shared, b: &Shared) -> bool {
+    fn ptr_eq(a: &Shared, b: &Shared) -> bool {
         std::ptr::eq(a.0, b.0)
     }
 }
@@ -155,7 +155,7 @@ pub fn one_hash(_: u64) -> u64 {
 
 impl World {
     pub fn new(capacity: u64, weighted: bool, hash: fn(u64) -> u64) -> Self {
-        Self::of(Config { weighted, listened: true, ..Config::new(capacity, Kind::Lru) }, hash)
+        Self::of(Config { weighted, has_listener: true, ..Config::new(capacity, Kind::Lru) }, hash)
     }
 
     /// One to which nobody listens.
@@ -187,32 +187,32 @@ impl World {
         Query { key: Shared::new(id, &self.alive), hash: (self.hash)(id), asks: self.asks, patience }
     }
 
-    fn stored(&self, word: u64) -> Stored<Shared> {
-        Stored::plain(Shared::new(word, &self.alive))
+    fn stored(&self, word: u64) -> NewValue<Shared> {
+        NewValue::plain(Shared::new(word, &self.alive))
     }
 
     /// Makes a call of the core as its callers do, and returns what left in it as well.
     fn call<R>(
         &self,
-        body: impl FnOnce(&Cache<Shared, Shared, Error>, &mut Departures<Shared, Shared>) -> R,
+        body: impl FnOnce(&Cache<Shared, Shared, Error>, &mut Removals<Shared, Shared>) -> R,
     ) -> (R, Vec<Gone>) {
-        let mut left = Departures::new();
+        let mut removed = Removals::new();
         IS_INSIDE.with(|inside| inside.set(true));
-        let result = body(&self.cache, &mut left);
+        let result = body(&self.cache, &mut removed);
         IS_INSIDE.with(|inside| inside.set(false));
-        let is_heard = self.cache.config().listened;
+        let is_heard = self.cache.config().has_listener;
         let told = |key: Option<&Shared>, value: &Shared, cause| {
             assert!(key.is_some() || !is_heard, "a listener is told it");
             (key.map_or(0, Shared::word), value.word(), cause)
         };
-        let gone = left.iter().map(|one| told(one.key(), one.value(), one.cause())).collect();
-        self.cache.release(&mut left);
+        let gone = removed.iter().map(|one| told(one.key(), one.value(), one.cause())).collect();
+        self.cache.release(&mut removed);
         (result, gone)
     }
 
     pub fn get_and_tell(&self, id: u64) -> (Option<u64>, Vec<Gone>) {
         let query = self.query(id);
-        let (found, gone) = self.call(|cache, left| cache.get(&query, left));
+        let (found, gone) = self.call(|cache, removed| cache.get(&query, removed));
         (found.expect("no key fails").map(|value| value.word()), gone)
     }
 
@@ -225,16 +225,16 @@ impl World {
     }
 
     pub fn set_weighing(&self, id: u64, word: u64, weight: u32) -> Vec<Gone> {
-        self.store(id, Stored { weight, ..self.stored(word) })
+        self.store(id, NewValue { weight, ..self.stored(word) })
     }
 
     pub fn set_for(&self, id: u64, word: u64, ttl: u64, tti: u64) -> Vec<Gone> {
-        self.store(id, Stored { lifetime: Lifetime { ttl, tti }, ..self.stored(word) })
+        self.store(id, NewValue { lifetime: Lifetime { ttl, tti }, ..self.stored(word) })
     }
 
-    fn store(&self, id: u64, stored: Stored<Shared>) -> Vec<Gone> {
+    fn store(&self, id: u64, stored: NewValue<Shared>) -> Vec<Gone> {
         let query = self.query(id);
-        let (done, gone) = self.call(|cache, left| cache.set(&query, stored, left));
+        let (done, gone) = self.call(|cache, removed| cache.set(&query, stored, removed));
         done.expect("no key fails");
         gone
     }
@@ -242,19 +242,19 @@ impl World {
     /// The very value that a key has.
     pub fn value_of(&self, id: u64) -> Shared {
         let query = self.query(id);
-        self.call(|cache, left| cache.peek(&query, left)).0.expect("no key fails").expect("it is there")
+        self.call(|cache, removed| cache.peek(&query, removed)).0.expect("no key fails").expect("it is there")
     }
 
     pub fn set_shared_for(&self, id: u64, value: Shared, ttl: u64) -> Vec<Gone> {
-        self.store(id, Stored { lifetime: Lifetime { ttl, tti: 0 }, ..Stored::plain(value) })
+        self.store(id, NewValue { lifetime: Lifetime { ttl, tti: 0 }, ..NewValue::plain(value) })
     }
 
     pub fn set_if_absent(&self, id: u64, word: u64) -> Option<u64> {
         let query = self.query(id);
         // The caller has it as well, also where it is not stored.
         let value = Shared::new(word, &self.alive);
-        let stored = Stored::plain(value.clone());
-        let kept = self.call(|cache, left| cache.set_if_absent(&query, stored, left)).0;
+        let stored = NewValue::plain(value.clone());
+        let kept = self.call(|cache, removed| cache.set_if_absent(&query, stored, removed)).0;
         kept.expect("no key fails").map(|value| value.word())
     }
 
@@ -264,14 +264,14 @@ impl World {
         while let Some((_, value)) = self.cache.next_entry(&mut cursor) {
             if value.word() == word {
                 let is_seen = |_: &Shared, now: &Shared| std::ptr::eq(now.0, value.0);
-                self.call(|cache, left| cache.remove_last_seen(&cursor, is_seen, left));
+                self.call(|cache, removed| cache.remove_last_seen(&cursor, is_seen, removed));
             }
         }
     }
 
     pub fn remove(&self, id: u64) -> (Option<u64>, Vec<Gone>) {
         let query = self.query(id);
-        let (removed, gone) = self.call(|cache, left| cache.remove(&query, left));
+        let (removed, gone) = self.call(|cache, removed| cache.remove(&query, removed));
         (removed.expect("no key fails").map(|value| value.word()), gone)
     }
 
@@ -294,14 +294,14 @@ impl World {
     ) -> Result<u64, LoadError<Error>> {
         let query = self.query(id);
         query.patience.set(patience);
-        let mut left = Departures::new();
+        let mut removed = Removals::new();
         let compute = || compute().map(|word| (Shared::new(word, &self.alive), 1));
         let mut pause = |park: &(dyn Fn() + Sync)| {
             park();
             Ok(())
         };
-        let got = self.cache.get_with(&query, Lifetime::default(), compute, &mut pause, &mut left);
-        self.cache.release(&mut left);
+        let got = self.cache.get_with(&query, Lifetime::default(), compute, &mut pause, &mut removed);
+        self.cache.release(&mut removed);
         got.map(|value| value.word())
     }
 
@@ -311,22 +311,22 @@ impl World {
         if let Some(word) = self.get(id) {
             return word;
         }
-        let run = match self.call(|cache, left| cache.begin(&query, left)).0.expect("no key fails") {
-            Begun::Present(value) => return value.word(),
-            Begun::Run(run) => run,
+        let run = match self.call(|cache, removed| cache.begin(&query, removed)).0.expect("no key fails") {
+            RunStart::Present(value) => return value.word(),
+            RunStart::Run(run) => run,
         };
         let word = compute();
         // The caller has it as well, also where it is not stored.
         let value = Shared::new(word, &self.alive);
-        let stored = Stored::plain(value.clone());
-        let kept = self.call(|cache, left| cache.keep(&query, run, stored, left)).0;
+        let stored = NewValue::plain(value.clone());
+        let kept = self.call(|cache, removed| cache.keep(&query, run, stored, removed)).0;
         kept.expect("no key fails");
         word
     }
 
     /// Marks all computations under way, as a removal by a predicate does before it asks.
-    pub fn overtake_all(&self) {
-        self.cache.overtake_all();
+    pub fn supersede_all(&self) {
+        self.cache.supersede_all();
     }
 
     /// Keys and values by iteration, in the order of the keys.
@@ -340,7 +340,7 @@ impl World {
 
     pub fn clear(&self) {
         let mut cursor = Cursor::default();
-        while self.call(|cache, left| cache.clear_batch(&mut cursor, left)).0 {}
+        while self.call(|cache, removed| cache.clear_batch(&mut cursor, removed)).0 {}
     }
 
     /// How many keys and values are alive, in the cache or out of it.
@@ -353,11 +353,11 @@ impl World {
     }
 
     pub fn count(&self) -> usize {
-        self.call(|cache, left| cache.count(left)).0
+        self.call(|cache, removed| cache.count(removed)).0
     }
 
     pub fn weight(&self) -> u64 {
-        self.call(|cache, left| cache.weight(left)).0
+        self.call(|cache, removed| cache.weight(removed)).0
     }
 
     /// Ends the model, once its threads have: the invariants hold, and with the cache all it held goes.

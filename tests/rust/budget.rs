@@ -1,6 +1,6 @@
 //! The weight bound: one for the whole cache, and exact.
 
-use moka_py::{Cause, Config, Kind, Stored};
+use moka_py::{Cause, Config, Kind, NewValue};
 
 use crate::support::{Plain, Random, Subject, gone, mixed};
 
@@ -13,7 +13,9 @@ fn weighted(capacity: u64) -> Subject {
 
 fn set_with_hash(subject: &Subject, id: u64, hash: u64) {
     let query = Plain { hash, ..subject.query(id) };
-    subject.call(|left| subject.cache.set(&query, subject.stored(id), left)).expect("plain keys do not fail");
+    subject
+        .call(|removed| subject.cache.set(&query, subject.stored(id), removed))
+        .expect("plain keys do not fail");
 }
 
 #[test]
@@ -49,7 +51,7 @@ fn neighbours_make_room_for_a_shard_that_has_none() {
             assert_eq!(subject.weight(), LARGE);
             let query = Plain { hash: mixed(id), ..subject.query(id) };
             let found =
-                subject.call(|left| subject.cache.peek(&query, left)).expect("plain keys do not fail");
+                subject.call(|removed| subject.cache.peek(&query, removed)).expect("plain keys do not fail");
             assert_eq!(found.map(|value| value.word()), Some(id), "{kind:?}: what was just set can be got");
         }
         assert_eq!(subject.told_keys(Cause::Size).len(), LARGE as usize);
@@ -130,8 +132,10 @@ fn weights_are_given_back_whatever_makes_an_entry_leave() {
     let subject = weighted(100);
     subject.set_weighing(1, 1, 10);
     subject.set_weighing(2, 2, 20);
-    subject
-        .store(3, Stored { weight: 30, lifetime: moka_py::Lifetime { ttl: 5, tti: 0 }, ..subject.stored(3) });
+    subject.store(
+        3,
+        NewValue { weight: 30, lifetime: moka_py::Lifetime { ttl: 5, tti: 0 }, ..subject.stored(3) },
+    );
     subject.set_weighing(4, 4, 40);
     assert_eq!(subject.weight(), 100);
     subject.remove(1);

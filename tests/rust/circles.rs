@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Barrier, mpsc};
 
-use moka_py::{Config, Departures, Failure, Kind, Lifetime, LoadError};
+use moka_py::{Config, Failure, Kind, Lifetime, LoadError, Removals};
 
 use crate::shared::{Loaded, Shared, shared_failure};
 use crate::support::{Error, Plain, must_end, validate};
@@ -116,9 +116,9 @@ fn a_signal_handler_that_computes_does_not_hide_a_circle() {
                     };
                     let query = Plain::new(3, &shared.tally);
                     let compute = || -> Result<_, Failure<Error>> { unreachable!("another computes") };
-                    let (cache, left) = (&shared.caches[0], &mut Departures::new());
+                    let (cache, removed) = (&shared.caches[0], &mut Removals::new());
                     cache
-                        .get_with(&query, Lifetime::default(), compute, &mut inner, left)
+                        .get_with(&query, Lifetime::default(), compute, &mut inner, removed)
                         .expect("no failure");
                     shared.detached(|| slow.join().expect("no panic")).expect("no failure");
                     is_waiting.send(()).expect("the second waits");
@@ -129,8 +129,8 @@ fn a_signal_handler_that_computes_does_not_hide_a_circle() {
             };
             let query = Plain::new(2, &shared.tally);
             let compute = || -> Result<_, Failure<Error>> { unreachable!("another computes") };
-            let (cache, left) = (&shared.caches[0], &mut Departures::new());
-            match cache.get_with(&query, Lifetime::default(), compute, &mut pause, left) {
+            let (cache, removed) = (&shared.caches[0], &mut Removals::new());
+            match cache.get_with(&query, Lifetime::default(), compute, &mut pause, removed) {
                 Err(LoadError::User(error)) => shared_failure(error),
                 other => panic!("{:?}", other.map(|value| value.word())),
             }

@@ -237,20 +237,22 @@ fn durations_without_end_end_nothing() {
 #[test]
 fn what_outlives_the_clock_says_how_long_it_has_left() {
     let millennium = moka_py::word_of_nanos(1_000 * u128::from(YEAR));
-    let years = |left: Option<std::time::Duration>| left.map(|left| left.as_secs_f64() / (YEAR as f64 / 1e9));
+    let years = |seconds_left: Option<std::time::Duration>| {
+        seconds_left.map(|seconds_left| seconds_left.as_secs_f64() / (YEAR as f64 / 1e9))
+    };
     let subject = living(0, millennium);
     subject.set_for(1, 1, millennium, 0);
     subject.set_for(2, 2, 73 * YEAR, 0);
     subject.advance(YEAR);
-    let left = [1, 2].map(|id| years(subject.time_left(id)).expect("there is a deadline"));
-    assert!((left[0] - 999.0).abs() < 1e-9 && (left[1] - 72.0).abs() < 1e-9, "{left:?}");
+    let seconds_left = [1, 2].map(|id| years(subject.time_left(id)).expect("there is a deadline"));
+    assert!((seconds_left[0] - 999.0).abs() < 1e-9 && (seconds_left[1] - 72.0).abs() < 1e-9, "{seconds_left:?}");
     // A use restarts the idle time, and the age goes on.
     assert_eq!((subject.get(1), subject.get(3)), (Some(1), None));
     subject.set(3, 3);
     subject.advance(YEAR);
     assert_eq!(subject.get(3), Some(3));
-    let left = [1, 3].map(|id| years(subject.time_left(id)).expect("there is a deadline"));
-    assert!((left[0] - 998.0).abs() < 1e-9 && (left[1] - 1_000.0).abs() < 1e-9, "{left:?}");
+    let seconds_left = [1, 3].map(|id| years(subject.time_left(id)).expect("there is a deadline"));
+    assert!((seconds_left[0] - 998.0).abs() < 1e-9 && (seconds_left[1] - 1_000.0).abs() < 1e-9, "{seconds_left:?}");
     subject.advance(100 * YEAR);
     assert_eq!((subject.get(1), subject.get(2), subject.get(3)), (Some(1), None, Some(3)));
     subject.validate();

@@ -21,7 +21,7 @@ pub enum Act {
     /// Begins a computation: others may wait for it, and a write to the key overtakes it.
     Join(u64),
     /// Finds nothing, so that it must be computed.
-    Look,
+    EntryView,
     /// Puts in what was computed, unless it was overtaken.
     Land(u64),
     /// Gives up.
@@ -84,7 +84,7 @@ impl State {
         let unless_landed =
             |flight: u64| State { flight: self.flight.filter(|&other| other != flight), ..self.clone() };
         match step.act {
-            Act::Read(None) | Act::Look => self.absent(leave).into_iter().collect(),
+            Act::Read(None) | Act::EntryView => self.absent(leave).into_iter().collect(),
             Act::Read(some) => here(self.value == some),
             Act::Write(value) => vec![State::of(value)],
             Act::Put(value) => self.absent(leave).into_iter().map(|_| State::of(value)).collect(),
@@ -163,7 +163,7 @@ pub fn explain(threads: &[Vec<Step>], leave: Leave) -> Verdict {
         let mut moves = Vec::new();
         for &(thread, step) in coming.iter().filter(|(_, step)| step.call <= first_return) {
             let after = state.after(step, leave);
-            if matches!(step.act, Act::Read(_) | Act::Look) && after.first() == Some(&state) {
+            if matches!(step.act, Act::Read(_) | Act::EntryView) && after.first() == Some(&state) {
                 moves = vec![(thread, state.clone())];
                 break;
             }
@@ -219,7 +219,7 @@ fn one_of_two_takes_what_is_there() {
 #[test]
 fn a_computation_is_kept_unless_it_is_overtaken() {
     let leader = |then| {
-        steps([(0, 1, Act::Join(1)), (0, 1, Act::Look), (6, 7, Act::Land(1)), (8, 9, Act::Read(then))])
+        steps([(0, 1, Act::Join(1)), (0, 1, Act::EntryView), (6, 7, Act::Land(1)), (8, 9, Act::Read(then))])
     };
     let waiter = steps([(2, 5, Act::Wait(1))]);
     assert!(has_order(&[leader(Some(1)), waiter.clone()], false));
@@ -228,7 +228,7 @@ fn a_computation_is_kept_unless_it_is_overtaken() {
     assert!(has_order(&[leader(Some(2)), waiter.clone(), steps([(3, 4, Act::Write(2))])], false));
     assert!(!has_order(&[leader(Some(1)), waiter.clone(), steps([(3, 4, Act::Write(2))])], true));
     assert!(!has_order(&[leader(Some(2)), waiter, steps([(0, 1, Act::Write(2))])], true));
-    let second = steps([(2, 3, Act::Join(2)), (2, 3, Act::Look), (4, 5, Act::Land(2))]);
+    let second = steps([(2, 3, Act::Join(2)), (2, 3, Act::EntryView), (4, 5, Act::Land(2))]);
     assert!(!has_order(&[leader(Some(2)), second], true), "two computations at once");
 }
 

@@ -7,7 +7,7 @@ use crate::support::{Key, Plain, SECOND, Subject, Value, gone};
 /// Removes what the iteration yielded last, if it is still that.
 fn remove_last_seen(subject: &Subject, cursor: &Cursor, key: &Key, value: &Value) -> bool {
     let is_seen = |held_key: &Key, held: &Value| held_key.is(key) && held.is(value);
-    subject.call(|left| subject.cache.remove_last_seen(cursor, is_seen, left))
+    subject.call(|removed| subject.cache.remove_last_seen(cursor, is_seen, removed))
 }
 
 /// An iteration that has come to its first entry.
@@ -76,8 +76,8 @@ fn what_an_iteration_yielded_last_can_be_removed() {
 
 #[test]
 fn what_is_no_longer_as_it_was_yielded_is_not_removed() {
-    type Change = fn(&Subject);
-    let changes: [(&str, Change); 5] = [
+    type WriteTxn = fn(&Subject);
+    let changes: [(&str, WriteTxn); 5] = [
         ("replaced", |subject| subject.set(1, 11)),
         ("removed", |subject| {
             subject.remove(1);
@@ -144,7 +144,7 @@ fn what_was_yielded_is_removed_with_its_weight() {
 fn a_removal_of_what_was_yielded_wins_over_the_computations_of_its_hash() {
     let subject = Subject::lru(10);
     let of_one_hash = |id| Plain { hash: 7, ..subject.query(id) };
-    let set = subject.call(|left| subject.cache.set(&of_one_hash(1), subject.stored(10), left));
+    let set = subject.call(|removed| subject.cache.set(&of_one_hash(1), subject.stored(10), removed));
     set.expect("plain keys do not fail");
     let (cursor, key, value) = first(&subject);
     for (is_removed, kept) in [(false, Some(20)), (true, None)] {
@@ -154,10 +154,12 @@ fn a_removal_of_what_was_yielded_wins_over_the_computations_of_its_hash() {
         };
         let mut pause = |_: &(dyn Fn() + Sync)| unreachable!("nobody else computes");
         let query = of_one_hash(2);
-        let load =
-            |left: &mut _| subject.cache.get_with(&query, Lifetime::default(), compute, &mut pause, left);
+        let load = |removed: &mut _| {
+            subject.cache.get_with(&query, Lifetime::default(), compute, &mut pause, removed)
+        };
         assert_eq!(subject.call(load).map(|value| value.word()).ok(), Some(20));
-        let held = subject.call(|left| subject.cache.remove(&query, left)).expect("plain keys do not fail");
+        let held =
+            subject.call(|removed| subject.cache.remove(&query, removed)).expect("plain keys do not fail");
         assert_eq!(held.map(|value| value.word()), kept);
     }
 }

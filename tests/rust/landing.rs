@@ -5,9 +5,9 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::thread;
 
-use moka_py::{Cache, Clock, Config, Cursor, Departures, Kind, Lifetime, LoadError, Reference};
+use moka_py::{Cache, Clock, Config, Cursor, Handle, Kind, Lifetime, LoadError, Removals};
 
-use crate::support::{Error, Key, Plain, Tally, must_end};
+use crate::support::{Error, Key, Plain, StripedCounter, must_end};
 
 type Cleared = Cache<Key, Hooked, Error>;
 type Hook = Box<dyn FnOnce()>;
@@ -20,7 +20,7 @@ thread_local! {
 /// A value whose copies are noticed: the leader copies what it computed for those who wait.
 struct Hooked(Box<u64>);
 
-impl Reference for Hooked {}
+impl Handle for Hooked {}
 
 impl Clone for Hooked {
     fn clone(&self) -> Self {
@@ -31,18 +31,19 @@ impl Clone for Hooked {
     }
 }
 
-fn settled<R>(cache: &Cleared, body: impl FnOnce(&mut Departures<Key, Hooked>) -> R) -> R {
-    let mut left = Departures::new();
-    let result = body(&mut left);
-    cache.release(&mut left);
+fn settled<R>(cache: &Cleared, body: impl FnOnce(&mut Removals<Key, Hooked>) -> R) -> R {
+    let mut removed = Removals::new();
+    let result = body(&mut removed);
+    cache.release(&mut removed);
     result
 }
 
 fn get_with(cache: &Cleared, id: u64, word: u64) -> Result<u64, LoadError<Error>> {
-    let query = Plain::new(id, &Tally::default());
+    let query = Plain::new(id, &StripedCounter::default());
     let compute = || Ok((Hooked(Box::new(word)), 1));
     let mut pause = |_: &(dyn Fn() + Sync)| Err("it waits");
-    let got = settled(cache, |left| cache.get_with(&query, Lifetime::default(), compute, &mut pause, left));
+    let got =
+        settled(cache, |removed| cache.get_with(&query, Lifetime::default(), compute, &mut pause, removed));
     got.map(|value| *value.0)
 }
 
@@ -57,7 +58,7 @@ fn got_after(
         (1..=others).for_each(|id| assert_eq!(get_with(&cache, id, id), Ok(id)));
         let mut cursor = Cursor::default();
         if others > 0 {
-            assert!(settled(&cache, |left| cache.clear_batch(&mut cursor, left)));
+            assert!(settled(&cache, |removed| cache.clear_batch(&mut cursor, removed)));
             // They take the places that the batch left, so that the computed one is put behind it.
             (1..=others).for_each(|id| assert_eq!(get_with(&cache, id, id), Ok(id)));
         }
@@ -80,8 +81,8 @@ fn got_after(
 /// Runs it when this thread copies a value and the key 0 is in the cache.
 fn at_landing(cache: Arc<Cleared>, hook: impl FnOnce() + 'static) {
     let at_copy = move || {
-        let query = Plain::new(0, &Tally::default());
-        let is_there = settled(&cache, |left| cache.peek(&query, left)).expect("no failure").is_some();
+        let query = Plain::new(0, &StripedCounter::default());
+        let is_there = settled(&cache, |removed| cache.peek(&query, removed)).expect("no failure").is_some();
         if is_there {
             hook();
         } else {
@@ -94,7 +95,7 @@ fn at_landing(cache: Arc<Cleared>, hook: impl FnOnce() + 'static) {
 #[test]
 fn what_popitem_took_is_not_waited_for() {
     let pop = |cache: &Cleared, _: &mut Cursor| {
-        let popped = settled(cache, |left| cache.pop_any(left)).expect("it is there");
+        let popped = settled(cache, |removed| cache.pop_any(removed)).expect("it is there");
         assert_eq!(*popped.1.0, 10);
     };
     assert_eq!(got_after(0, pop), Ok(20));
@@ -103,7 +104,7 @@ fn what_popitem_took_is_not_waited_for() {
 #[test]
 fn what_a_clear_took_in_a_later_batch_is_not_waited_for() {
     let clear = |cache: &Cleared, cursor: &mut Cursor| {
-        while settled(cache, |left| cache.clear_batch(cursor, left)) {}
+        while settled(cache, |removed| cache.clear_batch(cursor, removed)) {}
     };
     assert_eq!(got_after(300, clear), Ok(20));
 }

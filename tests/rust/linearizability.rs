@@ -12,11 +12,11 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::Instant;
 
-use moka_py::{Cache, Clock, Config, Cursor, Failure, Kind, Lifetime, LoadError, Stored};
+use moka_py::{Cache, Clock, Config, Cursor, Failure, Kind, Lifetime, LoadError, NewValue};
 
 use crate::histories::{Act, FAILS, Leave, Step, Verdict, explain};
 use crate::support::{
-    Asking, Error, Key, Plain, Random, Tally, TestCache, Value, call, mixed, seed, validate,
+    Asking, Error, Key, Plain, Random, StripedCounter, TestCache, Value, call, mixed, seed, validate,
 };
 
 const CALLS: usize = 1_500;
@@ -54,7 +54,7 @@ struct Worker<'a> {
     round: Round,
     cache: &'a TestCache,
     origin: Instant,
-    tally: Tally,
+    tally: StripedCounter,
     random: Random,
     fresh: u64,
     before: Option<(u64, Option<u64>)>,
@@ -88,11 +88,11 @@ impl<'a> Worker<'a> {
     }
 
     fn asking(&self, key: u64) -> Asking<impl Fn(&Key) -> Result<bool, Error> + use<>> {
-        let equals = move |other: &Key| {
+        let eq_slow = move |other: &Key| {
             thread::yield_now();
             Ok(other.id() == key)
         };
-        Asking { key: Key::new(key, &self.tally), hash: self.hash(key), equals }
+        Asking { key: Key::new(key, &self.tally), hash: self.hash(key), eq_slow }
     }
 
     /// A call by one kind of key or the other.
@@ -103,8 +103,8 @@ impl<'a> Worker<'a> {
         asking: impl FnOnce(&Asking<Box<dyn Fn(&Key) -> Result<bool, Error>>>) -> Result<R, Error>,
     ) -> R {
         let result = if self.round.asks {
-            let Asking { key, hash, equals } = self.asking(key);
-            asking(&Asking { key, hash, equals: Box::new(equals) })
+            let Asking { key, hash, eq_slow } = self.asking(key);
+            asking(&Asking { key, hash, eq_slow: Box::new(eq_slow) })
         } else {
             plain(&self.plain(key))
         };
@@ -115,11 +115,11 @@ impl<'a> Worker<'a> {
         let (cache, begun) = (self.cache, self.now());
         let got = self.by_key(
             key,
-            |query| match cache.glance(query) {
+            |query| match cache.try_get_fast(query) {
                 Some(found) => Ok(found),
-                None => call(cache, |left| cache.get(query, left)).0,
+                None => call(cache, |removed| cache.get(query, removed)).0,
             },
-            |query| call(cache, |left| cache.get(query, left)).0,
+            |query| call(cache, |removed| cache.get(query, removed)).0,
         );
         let got = got.map(|value| value.word());
         let before = self.before.replace((key, got)).filter(|&(other, _)| other == key);
@@ -136,8 +136,8 @@ impl<'a> Worker<'a> {
         let (cache, begun) = (self.cache, self.now());
         let got = self.by_key(
             key,
-            |query| call(cache, |left| cache.peek(query, left)).0,
-            |query| call(cache, |left| cache.peek(query, left)).0,
+            |query| call(cache, |removed| cache.peek(query, removed)).0,
+            |query| call(cache, |removed| cache.peek(query, removed)).0,
         );
         self.note(key, begun, Act::Read(got.as_ref().map(|value| value.word())));
         got
@@ -157,33 +157,33 @@ impl<'a> Worker<'a> {
 
     fn set_to(&mut self, key: u64, value: Value) {
         let ttl = if self.random.below(100) < self.round.expiring { 1 << 40 } else { 0 };
-        let stored = || Stored { lifetime: Lifetime { ttl, tti: 0 }, ..Stored::plain(value.clone()) };
+        let stored = || NewValue { lifetime: Lifetime { ttl, tti: 0 }, ..NewValue::plain(value.clone()) };
         let (cache, begun) = (self.cache, self.now());
         self.by_key(
             key,
-            |query| call(cache, |left| cache.set(query, stored(), left)).0,
-            |query| call(cache, |left| cache.set(query, stored(), left)).0,
+            |query| call(cache, |removed| cache.set(query, stored(), removed)).0,
+            |query| call(cache, |removed| cache.set(query, stored(), removed)).0,
         );
         self.note(key, begun, Act::Write(value.word()));
     }
 
     fn set_if_absent(&mut self, key: u64) {
         let value = self.fresh();
-        let stored = || Stored::plain(value.clone());
+        let stored = || NewValue::plain(value.clone());
         let (cache, begun) = (self.cache, self.now());
         let kept = if self.round.mistake == Mistake::TornSetIfAbsent {
             let query = self.plain(key);
-            let kept = call(cache, |left| cache.peek(&query, left)).0.expect("no failure");
+            let kept = call(cache, |removed| cache.peek(&query, removed)).0.expect("no failure");
             if kept.is_none() {
                 thread::yield_now();
-                call(cache, |left| cache.set(&query, stored(), left)).0.expect("no failure");
+                call(cache, |removed| cache.set(&query, stored(), removed)).0.expect("no failure");
             }
             kept
         } else {
             self.by_key(
                 key,
-                |query| call(cache, |left| cache.set_if_absent(query, stored(), left)).0,
-                |query| call(cache, |left| cache.set_if_absent(query, stored(), left)).0,
+                |query| call(cache, |removed| cache.set_if_absent(query, stored(), removed)).0,
+                |query| call(cache, |removed| cache.set_if_absent(query, stored(), removed)).0,
             )
         };
         let act = kept.map_or(Act::Put(value.word()), |kept| Act::Read(Some(kept.word())));
@@ -194,14 +194,14 @@ impl<'a> Worker<'a> {
         let (cache, begun) = (self.cache, self.now());
         let seen = (self.round.mistake == Mistake::TornRemove).then(|| {
             let query = self.plain(key);
-            let seen = call(cache, |left| cache.peek(&query, left)).0.expect("no failure");
+            let seen = call(cache, |removed| cache.peek(&query, removed)).0.expect("no failure");
             thread::yield_now();
             seen
         });
         let removed = self.by_key(
             key,
-            |query| call(cache, |left| cache.remove(query, left)).0,
-            |query| call(cache, |left| cache.remove(query, left)).0,
+            |query| call(cache, |removed| cache.remove(query, removed)).0,
+            |query| call(cache, |removed| cache.remove(query, removed)).0,
         );
         self.note(key, begun, Act::Take(seen.unwrap_or(removed).map(|value| value.word())));
     }
@@ -231,16 +231,16 @@ impl<'a> Worker<'a> {
         };
         let query = self.plain(key);
         let got = if self.round.mistake == Mistake::LateLanding {
-            match call(cache, |left| cache.get(&query, left)).0.expect("no failure") {
+            match call(cache, |removed| cache.get(&query, removed)).0.expect("no failure") {
                 Some(value) => Ok(value),
                 None => compute().map_err(|failure| LoadError::User(failure.error)).map(|(value, _)| {
-                    let stored = Stored::plain(value.clone());
-                    call(cache, |left| cache.set(&query, stored, left)).0.expect("no failure");
+                    let stored = NewValue::plain(value.clone());
+                    call(cache, |removed| cache.set(&query, stored, removed)).0.expect("no failure");
                     value
                 }),
             }
         } else {
-            call(cache, |left| cache.get_with(&query, Lifetime::default(), compute, &mut pause, left)).0
+            call(cache, |removed| cache.get_with(&query, Lifetime::default(), compute, &mut pause, removed)).0
         };
         let ret = self.now();
         let steps = self.log.entry(key).or_default();
@@ -251,7 +251,7 @@ impl<'a> Worker<'a> {
                 let land = got.map_or(Act::Fail(outcome), |_| Act::Land(outcome));
                 steps.extend([
                     Step { call: begun, ret: from, act: Act::Join(outcome) },
-                    Step { call: begun, ret: from, act: Act::Look },
+                    Step { call: begun, ret: from, act: Act::EntryView },
                     Step { call: to, ret, act: land },
                 ]);
             }
@@ -260,7 +260,7 @@ impl<'a> Worker<'a> {
 
     fn pop_any(&mut self, _: u64) {
         let (cache, begun) = (self.cache, self.now());
-        match call(cache, |left| cache.pop_any(left)).0 {
+        match call(cache, |removed| cache.pop_any(removed)).0 {
             Some((key, value)) if key.id() < OTHERS => {
                 self.note(key.id(), begun, Act::Take(Some(value.word())));
             }
@@ -291,7 +291,7 @@ impl<'a> Worker<'a> {
         while let Some((found, value)) = cache.next_entry(&mut cursor) {
             if found.id() == key {
                 let is_seen = |other: &Key, now: &Value| found.is(other) && value.is(now);
-                let is_gone = call(cache, |left| cache.remove_last_seen(&cursor, is_seen, left)).0;
+                let is_gone = call(cache, |removed| cache.remove_last_seen(&cursor, is_seen, removed)).0;
                 let word = Some(value.word());
                 return self.note(key, begun, if is_gone { Act::Take(word) } else { Act::Read(word) });
             }
@@ -302,7 +302,7 @@ impl<'a> Worker<'a> {
     fn clear(&mut self, _: u64) {
         let (cache, begun) = (self.cache, self.now());
         let mut cursor = Cursor::default();
-        while call(cache, |left| cache.clear_batch(&mut cursor, left)).0 {}
+        while call(cache, |removed| cache.clear_batch(&mut cursor, removed)).0 {}
         (0..self.round.keys).for_each(|key| self.note(key, begun, Act::Clear));
     }
 
@@ -310,11 +310,11 @@ impl<'a> Worker<'a> {
         let cache = self.cache;
         let other = OTHERS + self.random.below(300);
         let query = self.plain(other);
-        let stored = Stored::plain(Value::new(0, &self.tally));
+        let stored = NewValue::plain(Value::new(0, &self.tally));
         if self.random.one_in(3) {
-            let _ = call(cache, |left| cache.remove(&query, left));
+            let _ = call(cache, |removed| cache.remove(&query, removed));
         } else {
-            let _ = call(cache, |left| cache.set(&query, stored, left));
+            let _ = call(cache, |removed| cache.set(&query, stored, removed));
         }
     }
 
@@ -377,7 +377,7 @@ fn play(seed: u64, evicts: bool, mistake: Mistake, searched: &mut Searched) -> R
         let begin = |thread: u64| {
             let (cache, barrier) = (&cache, &barrier);
             scope.spawn(move || {
-                let (tally, random) = (Tally::default(), Random::new(seed ^ mixed(thread)));
+                let (tally, random) = (StripedCounter::default(), Random::new(seed ^ mixed(thread)));
                 let (fresh, log) = (thread << 32, BTreeMap::new());
                 let worker = Worker { round, cache, origin, tally, random, fresh, before: None, log };
                 barrier.wait();

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use moka_py::{Cause, Config, Departures, Kind, Lifetime, Lookup, Stored};
+use moka_py::{Cause, Config, KeyQuery, Kind, Lifetime, NewValue, Removals};
 
 use crate::support::{Asking, Error, Key, Plain, Subject, gone, must_end};
 
@@ -14,20 +14,20 @@ fn plain(subject: &Subject, id: u64) -> Plain {
     Plain { hash: HASH, ..subject.query(id) }
 }
 
-fn asking<F: Fn(&Key) -> Result<bool, Error>>(subject: &Subject, id: u64, equals: F) -> Asking<F> {
-    Asking { key: Key::new(id, &subject.keys), hash: HASH, equals }
+fn asking<F: Fn(&Key) -> Result<bool, Error>>(subject: &Subject, id: u64, eq_slow: F) -> Asking<F> {
+    Asking { key: Key::new(id, &subject.keys), hash: HASH, eq_slow }
 }
 
-fn set<Q: Lookup<Key, Error = Error>>(subject: &Subject, query: &Q, word: u64) -> Result<(), Error> {
-    subject.call(|left| subject.cache.set(query, subject.stored(word), left))
+fn set<Q: KeyQuery<Key, Error = Error>>(subject: &Subject, query: &Q, word: u64) -> Result<(), Error> {
+    subject.call(|removed| subject.cache.set(query, subject.stored(word), removed))
 }
 
-fn get<Q: Lookup<Key, Error = Error>>(subject: &Subject, query: &Q) -> Result<Option<u64>, Error> {
-    Ok(subject.call(|left| subject.cache.get(query, left))?.map(|value| value.word()))
+fn get<Q: KeyQuery<Key, Error = Error>>(subject: &Subject, query: &Q) -> Result<Option<u64>, Error> {
+    Ok(subject.call(|removed| subject.cache.get(query, removed))?.map(|value| value.word()))
 }
 
-fn remove<Q: Lookup<Key, Error = Error>>(subject: &Subject, query: &Q) -> Result<Option<u64>, Error> {
-    Ok(subject.call(|left| subject.cache.remove(query, left))?.map(|value| value.word()))
+fn remove<Q: KeyQuery<Key, Error = Error>>(subject: &Subject, query: &Q) -> Result<Option<u64>, Error> {
+    Ok(subject.call(|removed| subject.cache.remove(query, removed))?.map(|value| value.word()))
 }
 
 /// A cache of keys 1 to 3, of equal hash, with values ten times as large.
@@ -83,9 +83,9 @@ fn an_equality_that_fails_leaves_the_cache_unchanged() {
     assert_eq!(get(&subject, &query), Err("boom"));
     assert_eq!(set(&subject, &query, 99), Err("boom"));
     assert_eq!(remove(&subject, &query), Err("boom"));
-    let kept = subject.call(|left| subject.cache.set_if_absent(&query, subject.stored(99), left));
+    let kept = subject.call(|removed| subject.cache.set_if_absent(&query, subject.stored(99), removed));
     assert_eq!(kept.map(|_| ()), Err("boom"));
-    assert_eq!(subject.call(|left| subject.cache.expires_in(&query, left)), Err("boom"));
+    assert_eq!(subject.call(|removed| subject.cache.expires_in(&query, removed)), Err("boom"));
     assert_eq!(subject.entries(), [(1, 10), (2, 20), (3, 30)]);
     assert_eq!(subject.told(), []);
     subject.cache.flush();
@@ -247,9 +247,9 @@ fn what_another_look_up_found_unequal_is_compared_again() {
     let old = asking(&subject, 1, |_: &Key| Ok(false));
     set(&subject, &old, 10).expect("no failure");
     set(&subject, &plain(&subject, 2), 20).expect("no failure");
-    let mut left = Departures::new();
+    let mut removed = Removals::new();
     let stranger = asking(&subject, 3, |_: &Key| Ok(false));
-    subject.cache.set(&stranger, subject.stored(30), &mut left).expect("no failure");
+    subject.cache.set(&stranger, subject.stored(30), &mut removed).expect("no failure");
     remove(&subject, &old).expect("no failure");
     let done = Cell::new(false);
     let equal_to_old = asking(&subject, 1, |key: &Key| {
@@ -259,8 +259,8 @@ fn what_another_look_up_found_unequal_is_compared_again() {
         }
         Ok(key.id() == 1)
     });
-    subject.cache.set(&equal_to_old, subject.stored(11), &mut left).expect("no failure");
-    subject.cache.release(&mut left);
+    subject.cache.set(&equal_to_old, subject.stored(11), &mut removed).expect("no failure");
+    subject.cache.release(&mut removed);
     assert_eq!(subject.entries(), [(1, 11), (2, 20), (3, 30)]);
     subject.validate();
 }
@@ -272,12 +272,13 @@ fn time_that_passes_in_an_equality_counts() {
         ("get", |subject, query| get(subject, query).expect("no failure")),
         ("remove", |subject, query| remove(subject, query).expect("no failure")),
         ("set_if_absent", |subject, query| {
-            let kept = subject.call(|left| subject.cache.set_if_absent(query, subject.stored(9), left));
+            let kept = subject.call(|removed| subject.cache.set_if_absent(query, subject.stored(9), removed));
             kept.expect("no failure").map(|value| value.word())
         }),
         ("expires_in", |subject, query| {
-            let left = subject.call(|left| subject.cache.expires_in(query, left)).expect("no failure");
-            left.map(|left| left.as_nanos() as u64)
+            let removed =
+                subject.call(|removed| subject.cache.expires_in(query, removed)).expect("no failure");
+            removed.map(|removed| removed.as_nanos() as u64)
         }),
     ];
     for (name, call) in calls {
@@ -285,23 +286,23 @@ fn time_that_passes_in_an_equality_counts() {
         for is_there_before in [true, false] {
             let subject = Subject::lru(10);
             let set_for_a_while = || {
-                let stored = Stored { lifetime: Lifetime { ttl: 10, tti: 0 }, ..subject.stored(1) };
+                let stored = NewValue { lifetime: Lifetime { ttl: 10, tti: 0 }, ..subject.stored(1) };
                 subject
-                    .call(|left| subject.cache.set(&plain(&subject, 1), stored, left))
+                    .call(|removed| subject.cache.set(&plain(&subject, 1), stored, removed))
                     .expect("no failure");
             };
             match is_there_before {
                 true => set_for_a_while(),
                 false => set(&subject, &plain(&subject, 1), 1).expect("no failure"),
             }
-            let equals = |key: &Key| {
+            let eq_slow = |key: &Key| {
                 if !is_there_before {
                     set_for_a_while();
                 }
                 subject.advance(10);
                 Ok(key.id() == 1)
             };
-            let query = asking(&subject, 1, &equals as &dyn Fn(&Key) -> Result<bool, Error>);
+            let query = asking(&subject, 1, &eq_slow as &dyn Fn(&Key) -> Result<bool, Error>);
             assert_eq!(call(&subject, &query), None, "{name}");
             subject.validate();
         }
@@ -316,8 +317,8 @@ fn a_life_begins_when_the_value_is_written() {
         subject.advance(100);
         Ok(false)
     });
-    let stored = Stored { lifetime: Lifetime { ttl: 10, tti: 0 }, ..subject.stored(2) };
-    subject.call(|left| subject.cache.set(&query, stored, left)).expect("no failure");
-    let found = subject.call(|left| subject.cache.expires_in(&plain(&subject, 2), left));
+    let stored = NewValue { lifetime: Lifetime { ttl: 10, tti: 0 }, ..subject.stored(2) };
+    subject.call(|removed| subject.cache.set(&query, stored, removed)).expect("no failure");
+    let found = subject.call(|removed| subject.cache.expires_in(&plain(&subject, 2), removed));
     assert_eq!(found, Ok(Some(Duration::from_nanos(10))));
 }

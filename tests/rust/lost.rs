@@ -4,16 +4,18 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-use moka_py::{Clock, Config, Kind, Lifetime, Stored};
+use moka_py::{Clock, Config, Kind, Lifetime, NewValue};
 
-use crate::support::{Error, MICRO, MILLI, Plain, Random, Tally, TestCache, Value, call, mixed, scope, seed};
+use crate::support::{
+    Error, MICRO, MILLI, Plain, Random, StripedCounter, TestCache, Value, call, mixed, scope, seed,
+};
 
 /// Makes so many calls in four threads, which take turns in the GIL build, and counts what is alive.
 fn lose_nothing_in(calls: u64) {
     const THREADS: u64 = 4;
     let seed = seed();
-    let (keys, values) = (Tally::default(), Tally::default());
-    let config = Config { weighted: true, listened: true, ..Config::new(3_000, Kind::TinyLfu) };
+    let (keys, values) = (StripedCounter::default(), StripedCounter::default());
+    let config = Config { weighted: true, has_listener: true, ..Config::new(3_000, Kind::TinyLfu) };
     let cache = TestCache::new(config, Clock::default());
     let (made, told) = (AtomicU64::new(0), AtomicU64::new(0));
     let work = |thread: u64| {
@@ -22,12 +24,13 @@ fn lose_nothing_in(calls: u64) {
             let query = Plain::new(random.below(6_000), &keys);
             let ttl = random.pick(&[0, 0, 20 * MICRO, 5 * MILLI]);
             let value = Value::new(0, &values);
-            let stored = Stored { value, weight: random.below(4) as u32, lifetime: Lifetime { ttl, tti: 0 } };
-            let (result, gone) = call(&cache, |left| match random.below(8) {
-                0..=2 => cache.get(&query, left),
-                3..=5 => cache.set(&query, stored, left).map(|()| None),
-                6 => cache.set_if_absent(&query, stored, left),
-                _ => cache.remove(&query, left),
+            let stored =
+                NewValue { value, weight: random.below(4) as u32, lifetime: Lifetime { ttl, tti: 0 } };
+            let (result, gone) = call(&cache, |removed| match random.below(8) {
+                0..=2 => cache.get(&query, removed),
+                3..=5 => cache.set(&query, stored, removed).map(|()| None),
+                6 => cache.set_if_absent(&query, stored, removed),
+                _ => cache.remove(&query, removed),
             });
             made.fetch_add(1, Relaxed);
             told.fetch_add(gone.len() as u64, Relaxed);
@@ -43,7 +46,7 @@ fn lose_nothing_in(calls: u64) {
             running.into_iter().for_each(|one| one.join().expect("no panic"));
         });
     }
-    let (held, _) = call(&cache, |left| cache.count(left));
+    let (held, _) = call(&cache, |removed| cache.count(removed));
     // Other tests of the process may be reading, which holds up what waits, but not for long.
     for _ in 0..10_000 {
         cache.flush();

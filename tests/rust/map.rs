@@ -33,15 +33,17 @@ fn keys_of_equal_hash_are_told_apart() {
     let subject = unbounded();
     let query = |id: u64| Plain { hash: 0x1234_5678_9abc_def0, ..subject.query(id) };
     for id in 0..200 {
-        subject.call(|left| subject.cache.set(&query(id), subject.stored(id), left)).expect("no failure");
+        subject
+            .call(|removed| subject.cache.set(&query(id), subject.stored(id), removed))
+            .expect("no failure");
     }
     assert_eq!(subject.count(), 200);
     for id in (0..200).step_by(2) {
-        let removed = subject.call(|left| subject.cache.remove(&query(id), left)).expect("no failure");
+        let removed = subject.call(|removed| subject.cache.remove(&query(id), removed)).expect("no failure");
         assert_eq!(removed.map(|value| value.word()), Some(id));
     }
     for id in 0..200 {
-        let found = subject.call(|left| subject.cache.get(&query(id), left)).expect("no failure");
+        let found = subject.call(|removed| subject.cache.get(&query(id), removed)).expect("no failure");
         assert_eq!(found.map(|value| value.word()), (id % 2 == 1).then_some(id));
     }
     assert_eq!(subject.count(), 100);
@@ -59,11 +61,11 @@ fn hashes_of_all_kinds_are_held() {
     let query = |id: usize| Plain { hash: hashes[id], ..subject.query(id as u64) };
     for id in 0..hashes.len() {
         let stored = subject.stored(id as u64);
-        subject.call(|left| subject.cache.set(&query(id), stored, left)).expect("no failure");
+        subject.call(|removed| subject.cache.set(&query(id), stored, removed)).expect("no failure");
         subject.validate();
     }
     for id in 0..hashes.len() {
-        let found = subject.call(|left| subject.cache.get(&query(id), left)).expect("no failure");
+        let found = subject.call(|removed| subject.cache.get(&query(id), removed)).expect("no failure");
         assert_eq!(found.map(|value| value.word()), Some(id as u64));
     }
     assert_eq!(subject.count(), hashes.len());
@@ -78,7 +80,7 @@ fn churn_at_a_constant_size_keeps_every_probe_short_enough_to_end() {
         let id = random.below(1_000);
         let hash = mixed(id) >> 8;
         let query = Plain { hash, ..subject.query(id) };
-        subject.call(|left| subject.cache.set(&query, subject.stored(word), left)).expect("no failure");
+        subject.call(|removed| subject.cache.set(&query, subject.stored(word), removed)).expect("no failure");
         if word % 97 == 0 {
             subject.validate();
         }
@@ -91,7 +93,7 @@ fn churn_at_a_constant_size_keeps_every_probe_short_enough_to_end() {
 fn a_replaced_key_keeps_the_first_key_object() {
     let subject = Subject::lru(10);
     let first = subject.query(1);
-    subject.call(|left| subject.cache.set(&first, subject.stored(1), left)).expect("no failure");
+    subject.call(|removed| subject.cache.set(&first, subject.stored(1), removed)).expect("no failure");
     subject.set(1, 2);
     assert_eq!(subject.keys.alive(), 1, "the second key object is gone");
     drop(first);

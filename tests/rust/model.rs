@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use moka_py::{Cause, Config, Kind, Lifetime, Stored};
+use moka_py::{Cause, Config, Kind, Lifetime, NewValue};
 
 use crate::support::{
     Asking, Error, Gone, Key, MICRO, MILLI, Plain, Random, SECOND, Subject, gone, mixed, seed,
@@ -219,7 +219,7 @@ impl Chooser {
 
 impl Run {
     pub fn new(config: Config, hashes: Hashes) -> Self {
-        let config = Config { listened: true, ..config };
+        let config = Config { has_listener: true, ..config };
         // A cache of several shards has an order for each.
         let is_exact = config.capacity < 2048 && (config.policy == Kind::Lru || config.capacity < 8);
         let model = Model { items: Vec::new(), config, is_exact, now: 1 };
@@ -239,8 +239,8 @@ impl Run {
     }
 
     fn asking(&self, key: u64) -> Asking<impl Fn(&Key) -> Result<bool, Error>> {
-        let equals = move |other: &Key| Ok(other.id() == key);
-        Asking { key: Key::new(key, &self.subject.keys), hash: self.hash(key), equals }
+        let eq_slow = move |other: &Key| Ok(other.id() == key);
+        Asking { key: Key::new(key, &self.subject.keys), hash: self.hash(key), eq_slow }
     }
 
     fn advance(&mut self, by: u64) {
@@ -254,21 +254,21 @@ impl Run {
         let (word, subject) = (self.word, &self.subject);
         let weigh = |weight: u64| if self.model.config.weighted { weight } else { 1 };
         let stored =
-            |weight: u64, lifetime| Stored { weight: weight as u32, lifetime, ..subject.stored(word) };
+            |weight: u64, lifetime| NewValue { weight: weight as u32, lifetime, ..subject.stored(word) };
         let word_of = |found: Result<Option<crate::support::Value>, Error>| {
             found.expect("no failure").map(|value| value.word())
         };
         match op {
             Op::Get { key, asks } => {
                 let found = match asks {
-                    false => word_of(subject.call(|left| subject.cache.get(&self.plain(key), left))),
-                    true => word_of(subject.call(|left| subject.cache.get(&self.asking(key), left))),
+                    false => word_of(subject.call(|removed| subject.cache.get(&self.plain(key), removed))),
+                    true => word_of(subject.call(|removed| subject.cache.get(&self.asking(key), removed))),
                 };
                 assert_eq!(found, self.model.find(key).map(|at| self.model.hit(at)));
                 self.model.follow(&subject.told(), None);
             }
             Op::Peek { key } => {
-                let found = word_of(subject.call(|left| subject.cache.peek(&self.plain(key), left)));
+                let found = word_of(subject.call(|removed| subject.cache.peek(&self.plain(key), removed)));
                 assert_eq!(found, self.model.find(key).map(|at| self.model.items[at].value));
                 self.model.follow(&subject.told(), None);
             }
@@ -276,8 +276,8 @@ impl Run {
                 let weight = weigh(weight);
                 let value = stored(weight, lifetime);
                 match asks {
-                    false => subject.call(|left| subject.cache.set(&self.plain(key), value, left)),
-                    true => subject.call(|left| subject.cache.set(&self.asking(key), value, left)),
+                    false => subject.call(|removed| subject.cache.set(&self.plain(key), value, removed)),
+                    true => subject.call(|removed| subject.cache.set(&self.asking(key), value, removed)),
                 }
                 .expect("no failure");
                 self.wrote(key, word, weight, lifetime);
@@ -285,7 +285,8 @@ impl Run {
             Op::SetIfAbsent { key, weight, lifetime } => {
                 let weight = weigh(weight);
                 let (query, value) = (self.plain(key), stored(weight, lifetime));
-                let kept = word_of(subject.call(|left| subject.cache.set_if_absent(&query, value, left)));
+                let kept =
+                    word_of(subject.call(|removed| subject.cache.set_if_absent(&query, value, removed)));
                 assert_eq!(kept, self.model.find(key).map(|at| self.model.hit(at)));
                 match kept {
                     Some(_) => self.model.follow(&subject.told(), None),
@@ -294,10 +295,10 @@ impl Run {
             }
             Op::GetWith { key, weight, lifetime } => {
                 let weight = weigh(weight);
-                let loaded = subject.call(|left| {
+                let loaded = subject.call(|removed| {
                     let compute = || Ok((stored(weight, lifetime).value, weight as u32));
                     let mut pause = |_: &(dyn Fn() + Sync)| unreachable!("nobody else computes");
-                    subject.cache.get_with(&self.asking(key), lifetime, compute, &mut pause, left)
+                    subject.cache.get_with(&self.asking(key), lifetime, compute, &mut pause, removed)
                 });
                 let loaded = loaded.map(|value| value.word()).ok();
                 match self.model.find(key) {
@@ -318,7 +319,8 @@ impl Run {
                 }
             }
             Op::Remove { key } => {
-                let removed = word_of(subject.call(|left| subject.cache.remove(&self.plain(key), left)));
+                let removed =
+                    word_of(subject.call(|removed| subject.cache.remove(&self.plain(key), removed)));
                 let mut told = subject.told();
                 assert_eq!(removed, self.model.find(key).map(|at| self.model.items[at].value));
                 if let Some(at) = self.model.position(key) {
@@ -330,9 +332,9 @@ impl Run {
             Op::ExpiresIn { key } => {
                 let expected = self.model.find(key).map(|at| self.model.items[at].deadline());
                 let expected = expected.filter(|&deadline| deadline != u64::MAX);
-                let left = subject.call(|left| subject.cache.expires_in(&self.plain(key), left));
+                let removed = subject.call(|removed| subject.cache.expires_in(&self.plain(key), removed));
                 assert_eq!(
-                    left,
+                    removed,
                     Ok(expected.map(|deadline| Duration::from_nanos(deadline - self.model.now)))
                 );
             }

@@ -4,9 +4,9 @@
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use moka_py::{Clock, Config, Kind, Stored};
+use moka_py::{Clock, Config, Kind, NewValue};
 
-use crate::support::{Plain, Random, Subject, Tally, TestCache, Value, call, scope, validate};
+use crate::support::{Plain, Random, StripedCounter, Subject, TestCache, Value, call, scope, validate};
 
 #[test]
 fn what_left_is_dropped_promptly_in_a_process_of_its_own() {
@@ -63,7 +63,7 @@ fn nothing_waits_after_many_threads_and_a_flush() {
     // In the GIL build the threads take turns.
     const HELD: u64 = 5_000;
     const THREADS: usize = 8;
-    let alive = Tally::default();
+    let alive = StripedCounter::default();
     let cache: TestCache = TestCache::new(Config::new(HELD, Kind::TinyLfu), Clock::default());
     let most = AtomicUsize::new(0);
     for round in 0..4 {
@@ -72,8 +72,8 @@ fn nothing_waits_after_many_threads_and_a_flush() {
             let mut random = Random::new(seed as u64);
             for word in 0..10_000 {
                 let query = Plain::new(random.below(9_000), alive);
-                let stored = Stored::plain(Value::new(word, alive));
-                call(cache, |left| cache.set(&query, stored, left)).0.expect("no failure");
+                let stored = NewValue::plain(Value::new(word, alive));
+                call(cache, |removed| cache.set(&query, stored, removed)).0.expect("no failure");
                 most.fetch_max(alive.alive(), Relaxed);
             }
         };
@@ -90,7 +90,7 @@ fn nothing_waits_after_many_threads_and_a_flush() {
             // To be joined is more than to have left the scope: until then a thread may still be on its way out.
             running.into_iter().for_each(|running| running.join().expect("no panic"));
         });
-        let (held, _) = call(cache, |left| cache.count(left));
+        let (held, _) = call(cache, |removed| cache.count(removed));
         cache.flush();
         assert_eq!(alive.alive(), 2 * held);
         validate(cache);

@@ -5,9 +5,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use moka_py::{Cache, Clock, Config, Cursor, Departures, Kind, Lifetime, Lookup, Reference, Stored};
+use moka_py::{Cache, Clock, Config, Cursor, Handle, KeyQuery, Kind, Lifetime, NewValue, Removals};
 
-use crate::support::{Error, Key, Plain, Random, Subject, Tally, mixed, must_end, validate};
+use crate::support::{Error, Key, Plain, Random, StripedCounter, Subject, mixed, must_end, validate};
 
 #[test]
 fn the_end_of_a_cache_drops_all() {
@@ -31,7 +31,7 @@ thread_local! {
 /// A reference whose drop, even of a mere copy, runs code.
 struct Nosy(Arc<u64>);
 
-impl Reference for Nosy {}
+impl Handle for Nosy {}
 
 impl Clone for Nosy {
     fn clone(&self) -> Self {
@@ -57,7 +57,7 @@ impl Drop for Nosy {
 
 struct NosyQuery(Nosy);
 
-impl Lookup<Nosy> for NosyQuery {
+impl KeyQuery<Nosy> for NosyQuery {
     type Error = Error;
 
     fn hash(&self) -> u64 {
@@ -69,16 +69,16 @@ impl Lookup<Nosy> for NosyQuery {
         self.0.clone()
     }
 
-    fn quick(&self, key: &Nosy) -> Option<bool> {
+    fn eq_builtin(&self, key: &Nosy) -> Option<bool> {
         (*self.0.0).is_multiple_of(2).then_some(self.0.0 == key.0)
     }
 
-    fn equals(&self, key: &Nosy) -> Result<bool, Error> {
+    fn eq_slow(&self, key: &Nosy) -> Result<bool, Error> {
         assert_unpinned();
         if *self.0.0 == 99 { Err("boom") } else { Ok(self.0.0 == key.0) }
     }
 
-    fn same(a: &Nosy, b: &Nosy) -> bool {
+    fn ptr_eq(a: &Nosy, b: &Nosy) -> bool {
         Arc::ptr_eq(&a.0, &b.0)
     }
 }
@@ -108,33 +108,33 @@ fn query(id: u64) -> NosyQuery {
     NosyQuery(Nosy(Arc::new(id)))
 }
 
-fn stored(word: u64, weight: u32, ttl: u64) -> Stored<Nosy> {
-    Stored { value: Nosy(Arc::new(word)), weight, lifetime: Lifetime { ttl, tti: 0 } }
+fn stored(word: u64, weight: u32, ttl: u64) -> NewValue<Nosy> {
+    NewValue { value: Nosy(Arc::new(word)), weight, lifetime: Lifetime { ttl, tti: 0 } }
 }
 
 /// Does one of everything that makes something leave.
-fn do_something<K: Lookup<Nosy>>(cache: &Cache<Nosy, Nosy, Error>, query: &K, random: &mut Random) {
-    let mut left = Departures::new();
+fn do_something<K: KeyQuery<Nosy>>(cache: &Cache<Nosy, Nosy, Error>, query: &K, random: &mut Random) {
+    let mut removed = Removals::new();
     let weight = random.below(5) as u32;
     let ttl = random.pick(&[0, 1, 1 << 20]);
     match random.below(9) {
-        0..=2 => drop(cache.set(query, stored(1, weight, ttl), &mut left)),
-        3 => drop(cache.set_if_absent(query, stored(2, weight, ttl), &mut left)),
-        4 => drop(cache.remove(query, &mut left)),
-        5 => drop(cache.get(query, &mut left)),
-        6 => drop(cache.pop_any(&mut left)),
-        7 => drop(cache.set(query, stored(3, 1_000_000, 0), &mut left)),
+        0..=2 => drop(cache.set(query, stored(1, weight, ttl), &mut removed)),
+        3 => drop(cache.set_if_absent(query, stored(2, weight, ttl), &mut removed)),
+        4 => drop(cache.remove(query, &mut removed)),
+        5 => drop(cache.get(query, &mut removed)),
+        6 => drop(cache.pop_any(&mut removed)),
+        7 => drop(cache.set(query, stored(3, 1_000_000, 0), &mut removed)),
         _ if random.one_in(10) => {
             let mut cursor = Cursor::default();
-            while cache.clear_batch(&mut cursor, &mut left) {}
+            while cache.clear_batch(&mut cursor, &mut removed) {}
         }
-        _ => drop((cache.count(&mut left), cache.next_entry(&mut Cursor::default()))),
+        _ => drop((cache.count(&mut removed), cache.next_entry(&mut Cursor::default()))),
     }
-    cache.release(&mut left);
+    cache.release(&mut removed);
 }
 
 fn nosy_cache(capacity: u64, kind: Kind, clock: Clock) -> Rc<Cache<Nosy, Nosy, Error>> {
-    let config = Config { weighted: true, listened: true, ..Config::new(capacity, kind) };
+    let config = Config { weighted: true, has_listener: true, ..Config::new(capacity, kind) };
     Rc::new(Cache::new(config, clock))
 }
 
@@ -150,9 +150,9 @@ fn no_reference_is_dropped_under_a_lock_and_no_last_one_pinned() {
                     return;
                 }
                 // With a lock held, this would wait for itself.
-                let mut left = Departures::new();
-                seen.count(&mut left);
-                seen.release(&mut left);
+                let mut removed = Removals::new();
+                seen.count(&mut removed);
+                seen.release(&mut removed);
             };
             let drops = with_drops_that_run(at_drop, || {
                 let mut random = Random::new(capacity);
@@ -186,9 +186,9 @@ fn a_drop_may_use_the_cache_freely() {
             }
         });
         validate(&cache);
-        let mut left = Departures::new();
-        assert!(cache.weight(&mut left) <= 20);
-        cache.release(&mut left);
+        let mut removed = Removals::new();
+        assert!(cache.weight(&mut removed) <= 20);
+        cache.release(&mut removed);
     });
 }
 
@@ -196,7 +196,7 @@ fn a_drop_may_use_the_cache_freely() {
 #[derive(Clone)]
 struct Eternal(&'static AtomicU64);
 
-impl Reference for Eternal {
+impl Handle for Eternal {
     fn is_immortal(&self) -> bool {
         true
     }
@@ -211,25 +211,25 @@ impl Drop for Eternal {
 #[test]
 fn what_lives_for_ever_is_not_dropped() {
     static DROPS: AtomicU64 = AtomicU64::new(0);
-    let tally = Tally::default();
+    let tally = StripedCounter::default();
     let cache = Cache::<Key, Eternal, Error>::new(Config::new(20, Kind::Lru), Clock::default());
-    let mut left = Departures::new();
+    let mut removed = Removals::new();
     for _ in 0..5 {
-        let stored = Stored::plain(Eternal(&DROPS));
-        cache.set(&Plain::new(1, &tally), stored, &mut left).expect("plain keys do not fail");
-        cache.release(&mut left);
+        let stored = NewValue::plain(Eternal(&DROPS));
+        cache.set(&Plain::new(1, &tally), stored, &mut removed).expect("plain keys do not fail");
+        cache.release(&mut removed);
     }
     cache.flush();
     assert_eq!(DROPS.load(Relaxed), 0, "four were replaced");
-    drop(cache.remove(&Plain::new(1, &tally), &mut left));
-    cache.release(&mut left);
+    drop(cache.remove(&Plain::new(1, &tally), &mut removed));
+    cache.release(&mut removed);
     cache.flush();
     assert_eq!(DROPS.load(Relaxed), 2, "what was returned, and what left with a key that is dropped");
 }
 
 #[test]
 fn references_are_threads_business() {
-    fn is_reference<T: Reference>() {}
+    fn is_reference<T: Handle>() {}
     is_reference::<Nosy>();
     fn is_shared<T: Send + Sync>() {}
     is_shared::<Cache<Nosy, Nosy, Error>>();

@@ -1,19 +1,21 @@
 //! Computations that no other call waits for: a write to the key keeps their result out (law 13).
 
-use moka_py::{Begun, Run};
+use moka_py::{Run, RunStart};
 
 use crate::support::Subject;
 
 fn begin(subject: &Subject, id: u64) -> Run {
-    match subject.call(|left| subject.cache.begin(&subject.query(id), left)).expect("no key fails") {
-        Begun::Run(run) => run,
-        Begun::Present(_) => panic!("there is a value"),
+    match subject.call(|removed| subject.cache.begin(&subject.query(id), removed)).expect("no key fails") {
+        RunStart::Run(run) => run,
+        RunStart::Present(_) => panic!("there is a value"),
     }
 }
 
 fn keep(subject: &Subject, id: u64, run: Run, word: u64) -> bool {
     let stored = subject.stored(word);
-    subject.call(|left| subject.cache.keep(&subject.query(id), run, stored, left)).expect("no key fails")
+    subject
+        .call(|removed| subject.cache.keep(&subject.query(id), run, stored, removed))
+        .expect("no key fails")
 }
 
 /// Begins a run of key 1, does something else, and ends the run with 10. Returns the value that the key has then.
@@ -45,7 +47,7 @@ fn a_result_is_kept_where_nothing_was_written() {
 fn every_write_to_the_key_keeps_the_result_out() {
     assert_eq!(beside(|subject| assert_eq!(subject.remove(1), None)), None);
     assert_eq!(beside(Subject::clear), None);
-    assert_eq!(beside(|subject| subject.cache.overtake_all()), None);
+    assert_eq!(beside(|subject| subject.cache.supersede_all()), None);
     assert_eq!(beside(|subject| subject.set(1, 9)), Some(9));
     assert_eq!(beside(|subject| assert_eq!(subject.set_if_absent(1, 9), None)), Some(9));
     assert_eq!(beside(|subject| (1..3).for_each(|word| subject.set(1, word))), Some(2));
@@ -61,7 +63,7 @@ fn every_write_to_the_key_keeps_the_result_out() {
 fn runs_of_one_key_go_on_side_by_side() {
     let subject = Subject::lru(10);
     let (first, second, given_up) = (begin(&subject, 1), begin(&subject, 1), begin(&subject, 1));
-    assert!(first != second && !subject.cache.is_overtaken(first));
+    assert!(first != second && !subject.cache.is_superseded(first));
     subject.cache.end_run(given_up);
     subject.cache.end_run(given_up);
     assert!(keep(&subject, 1, first, 10) && keep(&subject, 1, second, 11));
@@ -75,7 +77,7 @@ fn a_run_that_begins_after_the_write_is_kept() {
     let early = begin(&subject, 1);
     subject.remove(1);
     let late = begin(&subject, 1);
-    assert!(subject.cache.is_overtaken(early) && !subject.cache.is_overtaken(late));
+    assert!(subject.cache.is_superseded(early) && !subject.cache.is_superseded(late));
     assert!(keep(&subject, 1, late, 11) && !keep(&subject, 1, early, 10));
     assert_eq!(subject.peek(1), Some(11));
 }
@@ -85,6 +87,7 @@ fn a_run_that_begins_after_the_write_is_kept() {
 fn a_value_that_came_before_the_run_is_returned() {
     let subject = Subject::lru(10);
     subject.set(1, 9);
-    let begun = subject.call(|left| subject.cache.begin(&subject.query(1), left)).expect("no key fails");
-    assert!(matches!(begun, Begun::Present(value) if value.word() == 9));
+    let begun =
+        subject.call(|removed| subject.cache.begin(&subject.query(1), removed)).expect("no key fails");
+    assert!(matches!(begun, RunStart::Present(value) if value.word() == 9));
 }

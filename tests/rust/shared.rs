@@ -5,9 +5,9 @@ use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use moka_py::{Cache, Clock, Config, Departures, Failure, Kind, Lifetime, LoadError, Lookup};
+use moka_py::{Cache, Clock, Config, Failure, KeyQuery, Kind, Lifetime, LoadError, Removals};
 
-use crate::support::{Error, Key, Plain, Tally, TestCache, Value};
+use crate::support::{Error, Key, Plain, StripedCounter, TestCache, Value};
 
 pub type Loaded = Result<u64, LoadError<Error>>;
 
@@ -17,7 +17,7 @@ pub struct Shared {
     pub caches: Vec<TestCache>,
     is_taken: Mutex<bool>,
     freed: Condvar,
-    pub tally: Tally,
+    pub tally: StripedCounter,
     pub computed: AtomicUsize,
     /// How many calls ever waited for another's computation.
     waited: AtomicUsize,
@@ -25,12 +25,12 @@ pub struct Shared {
 
 impl Shared {
     pub fn new(config: Config, caches: usize) -> Arc<Self> {
-        let cache = || Cache::new(Config { listened: true, ..config }, Clock::default());
+        let cache = || Cache::new(Config { has_listener: true, ..config }, Clock::default());
         Arc::new(Shared {
             caches: (0..caches).map(|_| cache()).collect(),
             is_taken: Mutex::new(false),
             freed: Condvar::new(),
-            tally: Tally::default(),
+            tally: StripedCounter::default(),
             computed: AtomicUsize::new(0),
             waited: AtomicUsize::new(0),
         })
@@ -65,7 +65,7 @@ impl Shared {
     }
 
     /// `get_with` of an attached thread, which detaches to wait.
-    pub fn load_query<Q: Lookup<Key, Error = Error>>(
+    pub fn load_query<Q: KeyQuery<Key, Error = Error>>(
         &self,
         cache: usize,
         query: &Q,
@@ -82,9 +82,9 @@ impl Shared {
             self.detached(park);
             Ok(())
         };
-        let mut left = Departures::new();
-        let loaded = cache.get_with(query, Lifetime::default(), compute, &mut pause, &mut left);
-        cache.release(&mut left);
+        let mut removed = Removals::new();
+        let loaded = cache.get_with(query, Lifetime::default(), compute, &mut pause, &mut removed);
+        cache.release(&mut removed);
         loaded.map(|value| value.word())
     }
 
@@ -99,7 +99,7 @@ impl Shared {
 
     pub fn peek(&self, id: u64) -> Option<u64> {
         self.attached(|cache| {
-            let found = cache.peek(&Plain::new(id, &self.tally), &mut Departures::new());
+            let found = cache.peek(&Plain::new(id, &self.tally), &mut Removals::new());
             found.expect("plain keys do not fail").map(|value| value.word())
         })
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Barrier};
 use std::thread;
 
-use moka_py::{Cause, Config, Cursor, Departures, Failure, Kind, Lifetime, LoadError, Stored};
+use moka_py::{Cause, Config, Cursor, Failure, Kind, Lifetime, LoadError, NewValue, Removals};
 
 use crate::shared::{Shared, shared_failure};
 use crate::support::{Asking, Error, Key, Plain, Subject, TestCache, Value, call, mixed, must_end, validate};
@@ -54,10 +54,10 @@ fn a_hit_computes_nothing_and_is_a_use() {
     let subject = Subject::lru(2);
     subject.set(1, 10);
     subject.set(2, 20);
-    let loaded = subject.call(|left| {
+    let loaded = subject.call(|removed| {
         let compute = || -> Result<_, Failure<Error>> { unreachable!("it is there") };
         let mut pause = |_: &(dyn Fn() + Sync)| unreachable!("nobody computes");
-        subject.cache.get_with(&subject.query(1), Lifetime::default(), compute, &mut pause, left)
+        subject.cache.get_with(&subject.query(1), Lifetime::default(), compute, &mut pause, removed)
     });
     assert_eq!(loaded.map(|value| value.word()).ok(), Some(10));
     subject.set(3, 30);
@@ -87,12 +87,12 @@ fn who_waits_for_a_leader_that_cannot_store_its_value_gets_it() {
     must_end(|| {
         let shared = Shared::one();
         let (leader, end) = shared.leader_by(|shared, wait| {
-            let equals = |key: &Key| if key.id() == 2 { Err("boom") } else { Ok(key.id() == 1) };
-            let query = Asking { key: Key::new(1, &shared.tally), hash: mixed(1), equals };
+            let eq_slow = |key: &Key| if key.id() == 2 { Err("boom") } else { Ok(key.id() == 1) };
+            let query = Asking { key: Key::new(1, &shared.tally), hash: mixed(1), eq_slow };
             shared.load_query(0, &query, || {
                 let other = Plain { key: Key::new(2, &shared.tally), hash: mixed(1) };
-                let stored = Stored::plain(Value::new(20, &shared.tally));
-                call(&shared.caches[0], |left| shared.caches[0].set(&other, stored, left))
+                let stored = NewValue::plain(Value::new(20, &shared.tally));
+                call(&shared.caches[0], |removed| shared.caches[0].set(&other, stored, removed))
                     .0
                     .expect("no failure");
                 wait();
@@ -154,8 +154,8 @@ fn a_wait_that_is_interrupted_ends_alone() {
             };
             let compute = || -> Result<_, Failure<Error>> { unreachable!("another computes") };
             let query = Plain::new(1, &shared.tally);
-            let left = &mut Departures::new();
-            let loaded = cache.get_with(&query, Lifetime::default(), compute, &mut pause, left);
+            let removed = &mut Removals::new();
+            let loaded = cache.get_with(&query, Lifetime::default(), compute, &mut pause, removed);
             assert_eq!(loaded.map(|value| value.word()), Err(LoadError::User("interrupted")));
         });
         drop(end);
@@ -169,18 +169,23 @@ fn a_write_during_the_computation_wins() {
     type Call = fn(&TestCache, &Shared);
     let calls: [(Call, Option<u64>); 4] = [
         (|cache, shared| set(cache, shared, 1, 77), Some(77)),
-        (|cache, shared| drop(call(cache, |left| cache.remove(&Plain::new(1, &shared.tally), left))), None),
+        (
+            |cache, shared| drop(call(cache, |removed| cache.remove(&Plain::new(1, &shared.tally), removed))),
+            None,
+        ),
         (
             |cache, _| {
                 let mut cursor = Cursor::default();
-                while call(cache, |left| cache.clear_batch(&mut cursor, left)).0 {}
+                while call(cache, |removed| cache.clear_batch(&mut cursor, removed)).0 {}
             },
             None,
         ),
         (
             |cache, shared| {
-                let stored = Stored::plain(Value::new(88, &shared.tally));
-                drop(call(cache, |left| cache.set_if_absent(&Plain::new(1, &shared.tally), stored, left)));
+                let stored = NewValue::plain(Value::new(88, &shared.tally));
+                drop(call(cache, |removed| {
+                    cache.set_if_absent(&Plain::new(1, &shared.tally), stored, removed)
+                }));
             },
             Some(88),
         ),
@@ -203,8 +208,8 @@ fn a_write_during_the_computation_wins() {
 }
 
 fn set(cache: &TestCache, shared: &Shared, id: u64, word: u64) {
-    let stored = Stored::plain(Value::new(word, &shared.tally));
-    call(cache, |left| cache.set(&Plain::new(id, &shared.tally), stored, left)).0.expect("no failure");
+    let stored = NewValue::plain(Value::new(word, &shared.tally));
+    call(cache, |removed| cache.set(&Plain::new(id, &shared.tally), stored, removed)).0.expect("no failure");
 }
 
 #[test]
@@ -226,13 +231,13 @@ fn a_write_to_another_key_of_equal_hash_does_not_hinder_the_computation() {
     let query = |id: u64| Plain { hash: mixed(5), ..Plain::new(id, &shared.tally) };
     let cache = &shared.caches[0];
     let loaded = shared.load_query(0, &query(1), || {
-        let stored = Stored::plain(Value::new(20, &shared.tally));
-        call(cache, |left| cache.set(&query(2), stored, left)).0.expect("no failure");
-        call(cache, |left| cache.remove(&query(3), left)).0.expect("no failure");
+        let stored = NewValue::plain(Value::new(20, &shared.tally));
+        call(cache, |removed| cache.set(&query(2), stored, removed)).0.expect("no failure");
+        call(cache, |removed| cache.remove(&query(3), removed)).0.expect("no failure");
         Ok(10)
     });
     assert_eq!(loaded, Ok(10));
-    let found = call(cache, |left| cache.peek(&query(1), left)).0.expect("no failure");
+    let found = call(cache, |removed| cache.peek(&query(1), removed)).0.expect("no failure");
     assert_eq!(found.map(|value| value.word()), Some(10));
 }
 
@@ -243,7 +248,7 @@ fn who_comes_after_a_write_does_not_get_what_was_computed_before_it() {
         let (leader, end) = shared.leader(Ok(10));
         shared.attach();
         let cache = &shared.caches[0];
-        call(cache, |left| cache.remove(&Plain::new(1, &shared.tally), left)).0.expect("no failure");
+        call(cache, |removed| cache.remove(&Plain::new(1, &shared.tally), removed)).0.expect("no failure");
         assert_eq!(shared.load(0, 1, || Ok(11)), Ok(11));
         shared.detach();
         drop(end);
@@ -264,12 +269,12 @@ fn a_removal_that_began_before_the_computation_keeps_its_result_out() {
             begun.set(computation.or_else(|| Some(shared.detached(|| shared.leader(Ok(10))))));
             Ok(key.id() == 1)
         };
-        let query = Asking { key: Key::new(1, &shared.tally), hash: mixed(1), equals: met };
+        let query = Asking { key: Key::new(1, &shared.tally), hash: mixed(1), eq_slow: met };
         let other = Plain { key: Key::new(2, &shared.tally), hash: mixed(1) };
         shared.attached(|cache| {
-            let stored = Stored::plain(Value::new(20, &shared.tally));
-            call(cache, |left| cache.set(&other, stored, left)).0.expect("no failure");
-            let removed = call(cache, |left| cache.remove(&query, left)).0.expect("no failure");
+            let stored = NewValue::plain(Value::new(20, &shared.tally));
+            call(cache, |removed| cache.set(&other, stored, removed)).0.expect("no failure");
+            let removed = call(cache, |removed| cache.remove(&query, removed)).0.expect("no failure");
             assert!(removed.is_none());
         });
         let (leader, end) = begun.take().expect("the other key was compared");
@@ -287,7 +292,7 @@ fn keys_of_equal_hash_are_computed_apart() {
     let query = |id: u64| Asking {
         key: Key::new(id, &shared.tally),
         hash: mixed(5),
-        equals: move |key: &Key| Ok(key.id() == id),
+        eq_slow: move |key: &Key| Ok(key.id() == id),
     };
     let loaded = shared.load_query(0, &query(1), || {
         assert_eq!(shared.load_query(0, &query(1), || Ok(0)), Err(LoadError::OwnKey));
@@ -296,6 +301,6 @@ fn keys_of_equal_hash_are_computed_apart() {
         Ok(10)
     });
     assert_eq!(loaded, Ok(10));
-    let failing = Asking { key: Key::new(3, &shared.tally), hash: mixed(5), equals: |_: &Key| Err("boom") };
+    let failing = Asking { key: Key::new(3, &shared.tally), hash: mixed(5), eq_slow: |_: &Key| Err("boom") };
     assert_eq!(shared.load_query(0, &failing, || Ok(1)), Err(LoadError::User("boom")));
 }

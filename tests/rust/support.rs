@@ -7,7 +7,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use moka_py::{Cache, Cause, Clock, Config, Cursor, Departures, Kind, Lifetime, Lookup, Reference, Stored};
+use moka_py::{Cache, Cause, Clock, Config, Cursor, Handle, KeyQuery, Kind, Lifetime, NewValue, Removals};
 
 pub type Error = &'static str;
 pub type TestCache = Cache<Key, Value, Error>;
@@ -19,18 +19,18 @@ pub const YEAR: u64 = 31_557_600 * SECOND;
 
 /// Counts what is alive.
 #[derive(Clone, Default)]
-pub struct Tally(Arc<AtomicUsize>);
+pub struct StripedCounter(Arc<AtomicUsize>);
 
-impl Tally {
+impl StripedCounter {
     pub fn alive(&self) -> usize {
         self.0.load(SeqCst)
     }
 }
 
-struct Token(Tally);
+struct Token(StripedCounter);
 
 impl Token {
-    fn of(tally: &Tally) -> Self {
+    fn of(tally: &StripedCounter) -> Self {
         tally.0.fetch_add(1, SeqCst);
         Token(tally.clone())
     }
@@ -50,7 +50,7 @@ struct Body {
 }
 
 impl Body {
-    fn new(word: u64, tally: &Tally) -> Arc<Self> {
+    fn new(word: u64, tally: &StripedCounter) -> Arc<Self> {
         Arc::new(Body { word, let_go: AtomicUsize::new(0), _token: Token::of(tally) })
     }
 
@@ -69,9 +69,9 @@ pub struct Key(Arc<Body>);
 #[derive(Clone)]
 pub struct Value(Arc<Body>);
 
-impl Reference for Key {}
+impl Handle for Key {}
 
-impl Reference for Value {}
+impl Handle for Value {}
 
 impl Drop for Key {
     fn drop(&mut self) {
@@ -86,7 +86,7 @@ impl Drop for Value {
 }
 
 impl Key {
-    pub fn new(id: u64, tally: &Tally) -> Self {
+    pub fn new(id: u64, tally: &StripedCounter) -> Self {
         Key(Body::new(id, tally))
     }
 
@@ -100,7 +100,7 @@ impl Key {
 }
 
 impl Value {
-    pub fn new(word: u64, tally: &Tally) -> Self {
+    pub fn new(word: u64, tally: &StripedCounter) -> Self {
         Value(Body::new(word, tally))
     }
 
@@ -128,12 +128,12 @@ pub struct Plain {
 }
 
 impl Plain {
-    pub fn new(id: u64, tally: &Tally) -> Self {
+    pub fn new(id: u64, tally: &StripedCounter) -> Self {
         Plain { key: Key::new(id, tally), hash: mixed(id) }
     }
 }
 
-impl Lookup<Key> for Plain {
+impl KeyQuery<Key> for Plain {
     type Error = Error;
 
     fn hash(&self) -> u64 {
@@ -144,15 +144,15 @@ impl Lookup<Key> for Plain {
         self.key.clone()
     }
 
-    fn quick(&self, key: &Key) -> Option<bool> {
+    fn eq_builtin(&self, key: &Key) -> Option<bool> {
         Some(self.key.id() == key.id())
     }
 
-    fn equals(&self, _: &Key) -> Result<bool, Error> {
+    fn eq_slow(&self, _: &Key) -> Result<bool, Error> {
         unreachable!("a plain key is compared quickly")
     }
 
-    fn same(a: &Key, b: &Key) -> bool {
+    fn ptr_eq(a: &Key, b: &Key) -> bool {
         Arc::ptr_eq(&a.0, &b.0)
     }
 }
@@ -161,10 +161,10 @@ impl Lookup<Key> for Plain {
 pub struct Asking<F> {
     pub key: Key,
     pub hash: u64,
-    pub equals: F,
+    pub eq_slow: F,
 }
 
-impl<F: Fn(&Key) -> Result<bool, Error>> Lookup<Key> for Asking<F> {
+impl<F: Fn(&Key) -> Result<bool, Error>> KeyQuery<Key> for Asking<F> {
     type Error = Error;
 
     fn hash(&self) -> u64 {
@@ -175,15 +175,15 @@ impl<F: Fn(&Key) -> Result<bool, Error>> Lookup<Key> for Asking<F> {
         self.key.clone()
     }
 
-    fn quick(&self, key: &Key) -> Option<bool> {
+    fn eq_builtin(&self, key: &Key) -> Option<bool> {
         Arc::ptr_eq(&self.key.0, &key.0).then_some(true)
     }
 
-    fn equals(&self, key: &Key) -> Result<bool, Error> {
-        (self.equals)(key)
+    fn eq_slow(&self, key: &Key) -> Result<bool, Error> {
+        (self.eq_slow)(key)
     }
 
-    fn same(a: &Key, b: &Key) -> bool {
+    fn ptr_eq(a: &Key, b: &Key) -> bool {
         Arc::ptr_eq(&a.0, &b.0)
     }
 }
@@ -201,19 +201,19 @@ pub fn gone(key: u64, value: u64, cause: Cause) -> Gone {
 }
 
 /// Makes a call of the core as its callers do: with a list, which is told and released afterwards.
-pub fn call<R>(cache: &TestCache, body: impl FnOnce(&mut Departures<Key, Value>) -> R) -> (R, Vec<Gone>) {
-    let mut left = Departures::new();
-    let result = body(&mut left);
-    let told = left
+pub fn call<R>(cache: &TestCache, body: impl FnOnce(&mut Removals<Key, Value>) -> R) -> (R, Vec<Gone>) {
+    let mut removed = Removals::new();
+    let result = body(&mut removed);
+    let told = removed
         .iter()
         .map(|one| Gone { key: one.key().map(Key::id), value: one.value().word(), cause: one.cause() })
         .collect();
-    cache.release(&mut left);
+    cache.release(&mut removed);
     (result, told)
 }
 
 /// Checks a cache's invariants, where the build has the check.
-pub fn validate<K: Reference, V: Reference, E: Clone + Send + Sync + 'static>(_cache: &Cache<K, V, E>) {
+pub fn validate<K: Handle, V: Handle, E: Clone + Send + Sync + 'static>(_cache: &Cache<K, V, E>) {
     #[cfg(debug_assertions)]
     _cache.validate();
 }
@@ -221,8 +221,8 @@ pub fn validate<K: Reference, V: Reference, E: Clone + Send + Sync + 'static>(_c
 /// A cache in one thread, with its clock, its leavings and counts of what is alive.
 pub struct Subject {
     pub cache: TestCache,
-    pub keys: Tally,
-    pub values: Tally,
+    pub keys: StripedCounter,
+    pub values: StripedCounter,
     time: Arc<AtomicU64>,
     told: RefCell<Vec<Gone>>,
 }
@@ -230,8 +230,14 @@ pub struct Subject {
 impl Subject {
     pub fn new(config: Config) -> Self {
         let time = Arc::new(AtomicU64::new(0));
-        let cache = Cache::new(Config { listened: true, ..config }, Clock::Manual(time.clone()));
-        Subject { cache, keys: Tally::default(), values: Tally::default(), time, told: RefCell::default() }
+        let cache = Cache::new(Config { has_listener: true, ..config }, Clock::Manual(time.clone()));
+        Subject {
+            cache,
+            keys: StripedCounter::default(),
+            values: StripedCounter::default(),
+            time,
+            told: RefCell::default(),
+        }
     }
 
     pub fn lru(capacity: u64) -> Self {
@@ -242,7 +248,7 @@ impl Subject {
         Self::new(Config::new(capacity, Kind::TinyLfu))
     }
 
-    pub fn call<R>(&self, body: impl FnOnce(&mut Departures<Key, Value>) -> R) -> R {
+    pub fn call<R>(&self, body: impl FnOnce(&mut Removals<Key, Value>) -> R) -> R {
         let (result, told) = call(&self.cache, body);
         self.told.borrow_mut().extend(told);
         result
@@ -267,17 +273,17 @@ impl Subject {
         Plain::new(id, &self.keys)
     }
 
-    pub fn stored(&self, word: u64) -> Stored<Value> {
-        Stored::plain(Value::new(word, &self.values))
+    pub fn stored(&self, word: u64) -> NewValue<Value> {
+        NewValue::plain(Value::new(word, &self.values))
     }
 
     pub fn get(&self, id: u64) -> Option<u64> {
-        let found = self.call(|left| self.cache.get(&self.query(id), left));
+        let found = self.call(|removed| self.cache.get(&self.query(id), removed));
         found.expect("plain keys do not fail").map(|value| value.word())
     }
 
     pub fn peek(&self, id: u64) -> Option<u64> {
-        let found = self.call(|left| self.cache.peek(&self.query(id), left));
+        let found = self.call(|removed| self.cache.peek(&self.query(id), removed));
         found.expect("plain keys do not fail").map(|value| value.word())
     }
 
@@ -286,52 +292,52 @@ impl Subject {
     }
 
     pub fn set_weighing(&self, id: u64, word: u64, weight: u32) {
-        self.store(id, Stored { weight, ..self.stored(word) });
+        self.store(id, NewValue { weight, ..self.stored(word) });
     }
 
     pub fn set_for(&self, id: u64, word: u64, ttl: u64, tti: u64) {
-        self.store(id, Stored { lifetime: Lifetime { ttl, tti }, ..self.stored(word) });
+        self.store(id, NewValue { lifetime: Lifetime { ttl, tti }, ..self.stored(word) });
     }
 
-    pub fn store(&self, id: u64, stored: Stored<Value>) {
-        let stored = self.call(|left| self.cache.set(&self.query(id), stored, left));
+    pub fn store(&self, id: u64, stored: NewValue<Value>) {
+        let stored = self.call(|removed| self.cache.set(&self.query(id), stored, removed));
         stored.expect("plain keys do not fail");
     }
 
     pub fn set_if_absent(&self, id: u64, word: u64) -> Option<u64> {
-        let kept = self.call(|left| self.cache.set_if_absent(&self.query(id), self.stored(word), left));
+        let kept = self.call(|removed| self.cache.set_if_absent(&self.query(id), self.stored(word), removed));
         kept.expect("plain keys do not fail").map(|value| value.word())
     }
 
     pub fn remove(&self, id: u64) -> Option<u64> {
-        let removed = self.call(|left| self.cache.remove(&self.query(id), left));
+        let removed = self.call(|removed| self.cache.remove(&self.query(id), removed));
         removed.expect("plain keys do not fail").map(|value| value.word())
     }
 
     pub fn pop_any(&self) -> Option<(u64, u64)> {
-        self.call(|left| self.cache.pop_any(left)).map(|(key, value)| (key.id(), value.word()))
+        self.call(|removed| self.cache.pop_any(removed)).map(|(key, value)| (key.id(), value.word()))
     }
 
     pub fn clear(&self) {
         let mut cursor = Cursor::default();
-        while self.call(|left| self.cache.clear_batch(&mut cursor, left)) {}
+        while self.call(|removed| self.cache.clear_batch(&mut cursor, removed)) {}
     }
 
     pub fn count(&self) -> usize {
-        self.call(|left| self.cache.count(left))
+        self.call(|removed| self.cache.count(removed))
     }
 
     pub fn weight(&self) -> u64 {
-        self.call(|left| self.cache.weight(left))
+        self.call(|removed| self.cache.weight(removed))
     }
 
     pub fn time_left(&self, id: u64) -> Option<Duration> {
-        self.call(|left| self.cache.expires_in(&self.query(id), left)).expect("plain keys do not fail")
+        self.call(|removed| self.cache.expires_in(&self.query(id), removed)).expect("plain keys do not fail")
     }
 
     /// The same in nanoseconds.
     pub fn expires_in(&self, id: u64) -> Option<u64> {
-        self.time_left(id).map(|left| left.as_nanos() as u64)
+        self.time_left(id).map(|removed| removed.as_nanos() as u64)
     }
 
     /// Keys and values by iteration, in the order of the keys.

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use moka_py::{Cache, Clock, Config, Cursor, Kind, Lifetime, Stored};
+use moka_py::{Cache, Clock, Config, Cursor, Kind, Lifetime, NewValue};
 
 use crate::support::{
-    Asking, Error, Key, MICRO, Plain, Random, Tally, TestCache, Value, call, mixed, scope, seed, validate,
+    Asking, Error, Key, MICRO, Plain, Random, StripedCounter, TestCache, Value, call, mixed, scope, seed,
+    validate,
 };
 
 const THREADS: u64 = 4;
@@ -18,8 +19,8 @@ const THREADS: u64 = 4;
 /// A cache that threads share, and counts of what is alive.
 struct Common {
     cache: TestCache,
-    keys: Tally,
-    values: Tally,
+    keys: StripedCounter,
+    values: StripedCounter,
 }
 
 /// A value tells which key it is for.
@@ -34,7 +35,7 @@ fn assert_is_of(id: u64, value: &Value) {
 /// Checks that each key is there once; then drops what waits, and checks that what is alive is what the cache holds. Other threads of the process may hold
 /// up what waits, but not for long.
 fn assert_all_accounted(common: &Common) {
-    let (held, _) = call(&common.cache, |left| common.cache.count(left));
+    let (held, _) = call(&common.cache, |removed| common.cache.count(removed));
     let mut cursor = Cursor::default();
     let next = || common.cache.next_entry(&mut cursor).map(|(key, _)| key.id());
     let keys: Vec<u64> = std::iter::from_fn(next).collect();
@@ -56,16 +57,16 @@ fn assert_all_accounted(common: &Common) {
 
 impl Common {
     fn new(config: Config) -> Self {
-        let cache = Cache::new(Config { listened: true, ..config }, Clock::default());
-        Common { cache, keys: Tally::default(), values: Tally::default() }
+        let cache = Cache::new(Config { has_listener: true, ..config }, Clock::default());
+        Common { cache, keys: StripedCounter::default(), values: StripedCounter::default() }
     }
 
-    fn stored(&self, id: u64, random: &mut Random) -> Stored<Value> {
+    fn stored(&self, id: u64, random: &mut Random) -> NewValue<Value> {
         let value = Value::new(word_for(id, random), &self.values);
         let weight = if self.cache.config().weighted { random.below(5) as u32 } else { 1 };
         let ttl = if random.one_in(4) { random.below(200 * MICRO) + 1 } else { 0 };
         let tti = if random.one_in(8) { random.below(200 * MICRO) + 1 } else { 0 };
-        Stored { value, weight, lifetime: Lifetime { ttl, tti } }
+        NewValue { value, weight, lifetime: Lifetime { ttl, tti } }
     }
 
     /// One call of any kind.
@@ -75,47 +76,51 @@ impl Common {
         let asking = || Asking {
             key: Key::new(id, &self.keys),
             hash,
-            equals: |key: &Key| {
+            eq_slow: |key: &Key| {
                 thread::yield_now();
                 Ok::<_, Error>(key.id() == id)
             },
         };
         let kind = random.below(40);
         let found = match kind {
-            0..=9 => call(cache, |left| cache.get(&plain, left)).0,
-            10 | 11 => call(cache, |left| cache.get(&asking(), left)).0,
-            12 => call(cache, |left| cache.peek(&plain, left)).0,
-            13..=23 => call(cache, |left| cache.set(&plain, self.stored(id, random), left)).0.map(|()| None),
-            24 => call(cache, |left| cache.set(&asking(), self.stored(id, random), left)).0.map(|()| None),
-            25 | 26 => call(cache, |left| cache.set_if_absent(&plain, self.stored(id, random), left)).0,
-            27..=30 => call(cache, |left| cache.remove(&plain, left)).0,
-            31 => call(cache, |left| cache.remove(&asking(), left)).0,
+            0..=9 => call(cache, |removed| cache.get(&plain, removed)).0,
+            10 | 11 => call(cache, |removed| cache.get(&asking(), removed)).0,
+            12 => call(cache, |removed| cache.peek(&plain, removed)).0,
+            13..=23 => {
+                call(cache, |removed| cache.set(&plain, self.stored(id, random), removed)).0.map(|()| None)
+            }
+            24 => {
+                call(cache, |removed| cache.set(&asking(), self.stored(id, random), removed)).0.map(|()| None)
+            }
+            25 | 26 => call(cache, |removed| cache.set_if_absent(&plain, self.stored(id, random), removed)).0,
+            27..=30 => call(cache, |removed| cache.remove(&plain, removed)).0,
+            31 => call(cache, |removed| cache.remove(&asking(), removed)).0,
             32..=35 => {
-                let Stored { value, weight, lifetime } = self.stored(id, random);
+                let NewValue { value, weight, lifetime } = self.stored(id, random);
                 let compute = || Ok((value, weight));
                 let mut pause = |park: &(dyn Fn() + Sync)| {
                     park();
                     Ok(())
                 };
                 let (loaded, _) =
-                    call(cache, |left| cache.get_with(&plain, lifetime, compute, &mut pause, left));
+                    call(cache, |removed| cache.get_with(&plain, lifetime, compute, &mut pause, removed));
                 Ok(Some(loaded.expect("no failure")))
             }
             36 => {
-                if let Some((key, value)) = call(cache, |left| cache.pop_any(left)).0 {
+                if let Some((key, value)) = call(cache, |removed| cache.pop_any(removed)).0 {
                     assert_is_of(key.id(), &value);
                 }
                 Ok(None)
             }
             37 => {
-                let (count, _) = call(cache, |left| cache.count(left));
+                let (count, _) = call(cache, |removed| cache.count(removed));
                 let capacity = cache.config().capacity;
                 assert!(cache.config().weighted || count as u64 <= capacity.saturating_add(THREADS));
                 Ok(None)
             }
             38 if random.one_in(50) => {
                 let mut cursor = Cursor::default();
-                while call(cache, |left| cache.clear_batch(&mut cursor, left)).0 {}
+                while call(cache, |removed| cache.clear_batch(&mut cursor, removed)).0 {}
                 cache.flush();
                 Ok(None)
             }
@@ -150,7 +155,7 @@ fn torture(config: Config, keys: u64, hash: fn(u64) -> u64, steps: u64) {
         }
     });
     validate(&common.cache);
-    let (weight, _) = call(&common.cache, |left| common.cache.weight(left));
+    let (weight, _) = call(&common.cache, |removed| common.cache.weight(removed));
     assert!(weight <= config.capacity);
     assert_all_accounted(&common);
     let Common { cache, keys, values } = common;
@@ -213,7 +218,7 @@ fn a_reader_never_sees_an_older_value_than_before() {
                     while !is_done.load(SeqCst) {
                         let id = random.below(8);
                         let query = Plain::new(id, &common.keys);
-                        let found = call(&common.cache, |left| common.cache.get(&query, left)).0;
+                        let found = call(&common.cache, |removed| common.cache.get(&query, removed)).0;
                         if let Some(value) = found.expect("no failure") {
                             assert_is_of(id, &value);
                             assert!(value.word() >= last[id as usize], "an older value");
@@ -229,19 +234,21 @@ fn a_reader_never_sees_an_older_value_than_before() {
                     let query = Plain::new(id, &common.keys);
                     let value = Value::new(id << 32 | round, &common.values);
                     if random.one_in(3) {
-                        drop(call(&common.cache, |left| common.cache.remove(&query, left)));
+                        drop(call(&common.cache, |removed| common.cache.remove(&query, removed)));
                     }
-                    call(&common.cache, |left| common.cache.set(&query, Stored::plain(value), left))
+                    call(&common.cache, |removed| common.cache.set(&query, NewValue::plain(value), removed))
                         .0
                         .expect("no failure");
                     let other = Plain::new(100 + random.below(300), &common.keys);
                     if random.one_in(2) {
                         let value = Value::new(0, &common.values);
-                        call(&common.cache, |left| common.cache.set(&other, Stored::plain(value), left))
-                            .0
-                            .expect("no failure");
+                        call(&common.cache, |removed| {
+                            common.cache.set(&other, NewValue::plain(value), removed)
+                        })
+                        .0
+                        .expect("no failure");
                     } else {
-                        drop(call(&common.cache, |left| common.cache.remove(&other, left)));
+                        drop(call(&common.cache, |removed| common.cache.remove(&other, removed)));
                     }
                 }
             });
@@ -261,7 +268,7 @@ fn what_stays_is_found_while_the_table_grows_and_shrinks() {
     let set = |id: u64| {
         let value = Value::new(id << 32, &common.values);
         let query = Plain::new(id, &common.keys);
-        call(&common.cache, |left| common.cache.set(&query, Stored::plain(value), left))
+        call(&common.cache, |removed| common.cache.set(&query, NewValue::plain(value), removed))
             .0
             .expect("no failure");
     };
@@ -275,7 +282,7 @@ fn what_stays_is_found_while_the_table_grows_and_shrinks() {
             while !is_done.load(SeqCst) {
                 let id = random.below(STAY);
                 let found =
-                    call(&common.cache, |left| common.cache.get(&Plain::new(id, &common.keys), left)).0;
+                    call(&common.cache, |removed| common.cache.get(&Plain::new(id, &common.keys), removed)).0;
                 assert_is_of(id, &found.expect("no failure").expect("it stays"));
             }
         });
@@ -298,8 +305,8 @@ fn what_stays_is_found_while_the_table_grows_and_shrinks() {
             while rounds < 15 || walks.load(SeqCst) < 5 {
                 (1_000..6_000).for_each(set);
                 for id in 1_000..6_000 {
-                    drop(call(&common.cache, |left| {
-                        common.cache.remove(&Plain::new(id, &common.keys), left)
+                    drop(call(&common.cache, |removed| {
+                        common.cache.remove(&Plain::new(id, &common.keys), removed)
                     }));
                 }
                 common.cache.flush();
@@ -328,7 +335,7 @@ fn hostile_equalities_survive_threads() {
                     let id = random.below(20);
                     let seed = random.next();
                     let asked = Cell::new(0);
-                    let equals = |key: &Key| {
+                    let eq_slow = |key: &Key| {
                         // A user's code that puts new keys in the way for ever would never end.
                         asked.set(asked.get() + 1);
                         assert!(asked.get() < 1_000, "the call does not end");
@@ -343,14 +350,14 @@ fn hostile_equalities_survive_threads() {
                         }
                         Ok(key.id() == id)
                     };
-                    let query = Asking { key: Key::new(id, &common.keys), hash: mixed(id % 2), equals };
+                    let query = Asking { key: Key::new(id, &common.keys), hash: mixed(id % 2), eq_slow };
                     let cache = &common.cache;
                     let result = match random.below(4) {
-                        0 => call(cache, |left| cache.get(&query, left)).0,
-                        1 => call(cache, |left| cache.remove(&query, left)).0,
+                        0 => call(cache, |removed| cache.get(&query, removed)).0,
+                        1 => call(cache, |removed| cache.remove(&query, removed)).0,
                         _ => {
                             let stored = common.stored(id, &mut random);
-                            call(cache, |left| cache.set(&query, stored, left)).0.map(|()| None)
+                            call(cache, |removed| cache.set(&query, stored, removed)).0.map(|()| None)
                         }
                     };
                     match result {

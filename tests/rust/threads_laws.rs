@@ -4,20 +4,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Barrier};
 use std::thread;
 
-use moka_py::{Cache, Cause, Clock, Config, Cursor, Kind, Lifetime, Stored};
+use moka_py::{Cache, Cause, Clock, Config, Cursor, Kind, Lifetime, NewValue};
 
 use crate::support::{
-    MILLI, Plain, Random, SECOND, Tally, TestCache, Value, call, mixed, must_end, scope, validate,
+    MILLI, Plain, Random, SECOND, StripedCounter, TestCache, Value, call, mixed, must_end, scope, validate,
 };
 
 const THREADS: u64 = 4;
 
-fn shared(config: Config) -> (TestCache, Tally) {
-    (Cache::new(Config { listened: true, ..config }, Clock::default()), Tally::default())
+fn shared(config: Config) -> (TestCache, StripedCounter) {
+    (Cache::new(Config { has_listener: true, ..config }, Clock::default()), StripedCounter::default())
 }
 
-fn set(cache: &TestCache, tally: &Tally, id: u64, stored: Stored<Value>) -> usize {
-    let (stored, told) = call(cache, |left| cache.set(&Plain::new(id, tally), stored, left));
+fn set(cache: &TestCache, tally: &StripedCounter, id: u64, stored: NewValue<Value>) -> usize {
+    let (stored, told) = call(cache, |removed| cache.set(&Plain::new(id, tally), stored, removed));
     stored.expect("no failure");
     told.len()
 }
@@ -31,7 +31,7 @@ fn the_excess_is_at_most_an_entry_a_thread() {
             let (cache, tally, is_done) = (&cache, &tally, &is_done);
             let watcher = scope.spawn(move || {
                 while !is_done.load(SeqCst) {
-                    let weight = call(cache, |left| cache.weight(left)).0;
+                    let weight = call(cache, |removed| cache.weight(removed)).0;
                     assert!(weight <= capacity + THREADS, "{weight} of {capacity}");
                 }
             });
@@ -41,7 +41,7 @@ fn the_excess_is_at_most_an_entry_a_thread() {
                         let mut random = Random::new(thread);
                         for word in 0..10_000 {
                             let id = random.below(3 * capacity);
-                            set(cache, tally, id, Stored::plain(Value::new(word, tally)));
+                            set(cache, tally, id, NewValue::plain(Value::new(word, tally)));
                         }
                     })
                 })
@@ -51,7 +51,7 @@ fn the_excess_is_at_most_an_entry_a_thread() {
             watcher.join().expect("no panic");
         });
         validate(&cache);
-        let count = call(&cache, |left| cache.count(left)).0 as u64;
+        let count = call(&cache, |removed| cache.count(removed)).0 as u64;
         assert!(count <= capacity);
         // Two that evict at the same time may both make room, and a later write fills it again.
         assert!(count + THREADS >= capacity, "{count} of {capacity}");
@@ -71,20 +71,20 @@ fn each_leaving_is_told_once() {
                     let mut random = Random::new(thread);
                     for word in 0..10_000 {
                         let id = random.below(2 * capacity);
-                        let left = match random.below(4) {
-                            0 => call(cache, |left| cache.remove(&Plain::new(id, tally), left)).1.len(),
-                            1 => call(cache, |left| cache.get(&Plain::new(id, tally), left)).1.len(),
+                        let removed = match random.below(4) {
+                            0 => call(cache, |removed| cache.remove(&Plain::new(id, tally), removed)).1.len(),
+                            1 => call(cache, |removed| cache.get(&Plain::new(id, tally), removed)).1.len(),
                             _ => {
                                 written.fetch_add(1, SeqCst);
-                                set(cache, tally, id, Stored::plain(Value::new(word, tally)))
+                                set(cache, tally, id, NewValue::plain(Value::new(word, tally)))
                             }
                         };
-                        told.fetch_add(left as u64, SeqCst);
+                        told.fetch_add(removed as u64, SeqCst);
                     }
                 });
             }
         });
-        let (held, last) = call(&cache, |left| cache.count(left));
+        let (held, last) = call(&cache, |removed| cache.count(removed));
         assert_eq!(told.load(SeqCst) + last.len() as u64 + held as u64, written.load(SeqCst));
         validate(&cache);
     }
@@ -96,9 +96,9 @@ fn no_deadline_is_forgotten_between_threads() {
     for capacity in [1_000, 100_000] {
         for round in 0..5 {
             let time = Arc::new(AtomicU64::new(0));
-            let config = Config { listened: true, ..Config::new(capacity, Kind::TinyLfu) };
+            let config = Config { has_listener: true, ..Config::new(capacity, Kind::TinyLfu) };
             let cache: TestCache = Cache::new(config, Clock::Manual(Arc::clone(&time)));
-            let tally = Tally::default();
+            let tally = StripedCounter::default();
             scope(|scope| {
                 for thread in 0..THREADS {
                     let (cache, tally, time) = (&cache, &tally, &time);
@@ -108,7 +108,7 @@ fn no_deadline_is_forgotten_between_threads() {
                             let id = random.below(capacity / 2);
                             let lifetime = Lifetime { ttl: random.below(20 * MILLI) + 1, tti: 0 };
                             let value = Value::new(word, tally);
-                            set(cache, tally, id, Stored { lifetime, ..Stored::plain(value) });
+                            set(cache, tally, id, NewValue { lifetime, ..NewValue::plain(value) });
                             if random.one_in(3) {
                                 time.fetch_add(random.below(MILLI / 10), SeqCst);
                             }
@@ -121,10 +121,14 @@ fn no_deadline_is_forgotten_between_threads() {
             assert!(cache.next_entry(&mut Cursor::default()).is_none(), "nothing is returned that is due");
             // Looks at any key drive everything out.
             for _ in 0..5_000 {
-                let (_, told) = call(&cache, |left| cache.get(&Plain::new(1, &tally), left));
+                let (_, told) = call(&cache, |removed| cache.get(&Plain::new(1, &tally), removed));
                 assert!(told.iter().all(|gone| gone.cause == Cause::Expired));
             }
-            assert_eq!(call(&cache, |left| cache.count(left)), (0, vec![]), "all has left before the count");
+            assert_eq!(
+                call(&cache, |removed| cache.count(removed)),
+                (0, vec![]),
+                "all has left before the count"
+            );
             validate(&cache);
         }
     }
@@ -134,10 +138,10 @@ fn no_deadline_is_forgotten_between_threads() {
 fn a_deadline_that_is_set_beside_maintenance_is_not_forgotten() {
     let time = Arc::new(AtomicU64::new(0));
     let cache: TestCache = Cache::new(Config::new(100_000, Kind::Lru), Clock::Manual(Arc::clone(&time)));
-    let tally = Tally::default();
+    let tally = StripedCounter::default();
     let set_for = |id: u64, ttl: u64| {
         let lifetime = Lifetime { ttl, tti: 0 };
-        set(&cache, &tally, id, Stored { lifetime, ..Stored::plain(Value::new(id, &tally)) });
+        set(&cache, &tally, id, NewValue { lifetime, ..NewValue::plain(Value::new(id, &tally)) });
     };
     // One is due late, so that there is something to maintain.
     set_for(0, 1_000_000 * SECOND);
@@ -156,7 +160,7 @@ fn a_deadline_that_is_set_beside_maintenance_is_not_forgotten() {
         scope.spawn(|| {
             for number in 0..ROUNDS {
                 next_round(2 * number + 1);
-                (0..3).for_each(|_| drop(call(&cache, |left| cache.count(left))));
+                (0..3).for_each(|_| drop(call(&cache, |removed| cache.count(removed))));
                 next_round(2 * number + 2);
             }
         });
@@ -167,7 +171,7 @@ fn a_deadline_that_is_set_beside_maintenance_is_not_forgotten() {
             next_round(2 * number + 2);
             time.fetch_add(2 * MILLI, SeqCst);
             // A look at another key drives out what is due.
-            let (_, told) = call(&cache, |left| cache.get(&Plain::new(0, &tally), left));
+            let (_, told) = call(&cache, |removed| cache.get(&Plain::new(0, &tally), removed));
             assert_eq!(told.len(), 1, "round {number}");
         }
     });
@@ -179,7 +183,7 @@ fn a_deadline_that_comes_to_a_cache_of_none_is_seen_by_all() {
     for round in 0..200 {
         let time = Arc::new(AtomicU64::new(0));
         let cache: TestCache = Cache::new(Config::new(100_000, Kind::Lru), Clock::Manual(Arc::clone(&time)));
-        let tally = Tally::default();
+        let tally = StripedCounter::default();
         let barrier = Barrier::new(2);
         scope(|scope| {
             for thread in 0..2 {
@@ -188,14 +192,14 @@ fn a_deadline_that_comes_to_a_cache_of_none_is_seen_by_all() {
                     barrier.wait();
                     let lifetime = Lifetime { ttl: (thread + 1) * MILLI, tti: 0 };
                     let value = Value::new(thread, tally);
-                    set(cache, tally, thread + round, Stored { lifetime, ..Stored::plain(value) });
+                    set(cache, tally, thread + round, NewValue { lifetime, ..NewValue::plain(value) });
                 });
             }
         });
         time.fetch_add(MILLI, SeqCst);
-        assert_eq!(call(&cache, |left| cache.count(left)).0, 1);
+        assert_eq!(call(&cache, |removed| cache.count(removed)).0, 1);
         time.fetch_add(MILLI, SeqCst);
-        assert_eq!(call(&cache, |left| cache.count(left)).0, 0);
+        assert_eq!(call(&cache, |removed| cache.count(removed)).0, 0);
     }
 }
 
@@ -221,8 +225,8 @@ fn threads_that_load_the_same_keys_compute_each_once() {
                                 Ok(())
                             };
                             let query = Plain::new(id, tally);
-                            let load = |left: &mut _| {
-                                cache.get_with(&query, Lifetime::default(), compute, &mut pause, left)
+                            let load = |removed: &mut _| {
+                                cache.get_with(&query, Lifetime::default(), compute, &mut pause, removed)
                             };
                             assert_eq!(call(cache, load).0.expect("no failure").word(), id);
                         }
@@ -259,16 +263,16 @@ fn a_computed_value_never_comes_over_a_later_write() {
                             barrier.wait();
                             Ok((Value::new(1, &tally), 1))
                         };
-                        let load = |left: &mut _| {
-                            cache.get_with(&query, Lifetime::default(), compute, &mut pause, left)
+                        let load = |removed: &mut _| {
+                            cache.get_with(&query, Lifetime::default(), compute, &mut pause, removed)
                         };
                         call(&cache, load).0.expect("no failure");
                     });
                     barrier.wait();
-                    let stored = Stored::plain(Value::new(2, &tally));
-                    call(&cache, |left| cache.set(&query, stored, left)).0.expect("no failure");
+                    let stored = NewValue::plain(Value::new(2, &tally));
+                    call(&cache, |removed| cache.set(&query, stored, removed)).0.expect("no failure");
                 });
-                let (found, _) = call(&cache, |left| cache.remove(&query, left));
+                let (found, _) = call(&cache, |removed| cache.remove(&query, removed));
                 assert_eq!(found.expect("no failure").map(|value| value.word()), Some(2));
             }
             validate(&cache);
@@ -279,14 +283,19 @@ fn a_computed_value_never_comes_over_a_later_write() {
 #[test]
 fn short_lived_threads_leave_nothing_behind() {
     let (cache, keys) = shared(Config::new(100, Kind::TinyLfu));
-    let values = Tally::default();
+    let values = StripedCounter::default();
     for round in 0..500 {
         scope(|scope| {
             for thread in 0..2 {
                 let (cache, keys, values) = (&cache, &keys, &values);
                 scope.spawn(move || {
                     for id in 0..20 {
-                        set(cache, keys, round * 10 + thread * 5 + id, Stored::plain(Value::new(id, values)));
+                        set(
+                            cache,
+                            keys,
+                            round * 10 + thread * 5 + id,
+                            NewValue::plain(Value::new(id, values)),
+                        );
                     }
                 });
             }

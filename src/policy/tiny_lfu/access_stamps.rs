@@ -2,7 +2,7 @@
 //!
 //! # How it works
 //! A hit writes to the stamp of its entry, and only what changes it: a count that ends where the sketch does, and
-//! the [tick](Uses::advance) of the last use, of which there are a few in the time that an entry spends in
+//! the [tick](AccessStamps::advance) of the last use, of which there are a few in the time that an entry spends in
 //! the window. So a hot entry is read without a write (law 5). The policy takes the count
 //! when it comes upon the entry.
 //!
@@ -46,7 +46,7 @@ const RING: u64 = 64;
 /// The misses that can wait for their `set`.
 const MISSES: usize = 16;
 
-pub(crate) struct Uses {
+pub(crate) struct AccessStamps {
     /// The tick of now in its place in a stamp, and a full count: what readers need of it.
     tick: Padded<AtomicU64>,
     /// In each word the upper bits of a hash and, in its lowest four, how often it was missed. 0 is for a
@@ -66,11 +66,11 @@ fn zeros<const COUNT: usize>() -> [AtomicU64; COUNT] {
     std::array::from_fn(|_| AtomicU64::new(0))
 }
 
-impl Uses {
+impl AccessStamps {
     /// `can_follow` says whether there can be followed entries.
     pub fn new(can_follow: bool) -> Self {
         let ring = || Ring { pushed: AtomicU64::new(0), taken: AtomicU64::new(0), numbers: zeros() };
-        Uses {
+        AccessStamps {
             tick: Padded(AtomicU64::new(COUNT)),
             missed: Box::new(Padded(zeros())),
             ring: can_follow.then(|| Box::new(ring())),
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_count_ends_where_the_sketch_does_and_then_nothing_is_written() {
-        let uses = Uses::new(false);
+        let uses = AccessStamps::new(false);
         let stamp = stamp_of(7, false);
         (0..100).for_each(|_| uses.record(&stamp));
         assert_eq!(uncounted(&stamp), MOST);
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_birth_counts_once_and_is_no_use() {
-        let uses = Uses::new(true);
+        let uses = AccessStamps::new(true);
         for is_followed in [false, true] {
             let stamp = AtomicU64::new(0);
             begin(&stamp, 0, 7, is_followed, false);
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn counted_uses_are_remembered_until_the_order_is_put_right() {
-        let uses = Uses::new(false);
+        let uses = AccessStamps::new(false);
         let stamp = stamp_of(7, false);
         assert_eq!(take(&stamp), None);
         (0..3).for_each(|_| uses.record(&stamp));
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn the_tick_of_the_last_use_is_kept() {
-        let uses = Uses::new(false);
+        let uses = AccessStamps::new(false);
         let first = (1 << 24) - 2;
         uses.advance(first);
         let stamp = stamp_at(first, 7, false);
@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn uses_of_followed_entries_come_in_their_order_while_there_is_room() {
-        let uses = Uses::new(true);
+        let uses = AccessStamps::new(true);
         let stamps: Vec<_> = (0..10).map(|number| stamp_of(number, number != 3)).collect();
         [5, 3, 1, 5].into_iter().for_each(|number: usize| uses.record(&stamps[number]));
         let taken = || uses.take_followed().collect::<Vec<_>>();
@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn uses_that_come_while_others_are_taken_do_not_keep_the_taker() {
-        let uses = Uses::new(true);
+        let uses = AccessStamps::new(true);
         let stamps: Vec<_> = (0..10).map(|number| stamp_of(number, true)).collect();
         let use_all = || {
             uses.advance(0);
@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn misses_count_once_with_the_set_that_follows() {
-        let uses = Uses::new(false);
+        let uses = AccessStamps::new(false);
         let (hash, other) = (0xabc0_1234_5678_9abc, 0xdef0_1234_5678_9abc);
         assert_eq!(uses.take_misses(hash), (1, None), "a set without a miss");
         uses.record_miss(hash);

@@ -2,23 +2,23 @@
 //!
 //! # How it works
 //! It sees one key of many, chosen by hash, and has room for as small a part of the entries. It holds 32 bits of
-//! each hash in place of the key, and the same [`Regions`] as the cache itself, with a window that stays as it
+//! each hash in place of the key, and the same [`Segments`] as the cache itself, with a window that stays as it
 //! is. Waldspurger, Saemundsson, Ahmad, Park, "Cache Modeling and Optimization using Miniature
 //! Simulations" (2017).
 
 use crate::sync::AtomicU64;
 
-use super::access_stamps::Uses;
-use super::segments::Regions;
-use crate::policy::{Look, View};
+use super::access_stamps::AccessStamps;
+use super::segments::Segments;
+use crate::policy::{EntryView, View};
 
-pub(super) struct Miniature {
+pub(super) struct GhostCache {
     entries: Entries,
     live: usize,
     /// A number without an entry.
     free: usize,
-    regions: Regions,
-    uses: Uses,
+    regions: Segments,
+    uses: AccessStamps,
     /// Accesses that found their key.
     pub hits: u32,
 }
@@ -32,8 +32,8 @@ struct Entries {
 const NONE: u32 = 0;
 
 impl View for Entries {
-    fn look(&self, number: u32) -> Look<'_> {
-        Look { hash: u64::from(self.hashes[number as usize]), stamp: &self.stamps[number as usize] }
+    fn look(&self, number: u32) -> EntryView<'_> {
+        EntryView { hash: u64::from(self.hashes[number as usize]), stamp: &self.stamps[number as usize] }
     }
 
     fn weight(&self, _number: u32) -> u64 {
@@ -41,17 +41,17 @@ impl View for Entries {
     }
 }
 
-impl Miniature {
+impl GhostCache {
     pub fn new(capacity: usize, window: f64) -> Self {
         // The newcomer is there before the victim leaves.
         let numbers = capacity + 1;
         let stamps = std::iter::repeat_with(AtomicU64::default).take(numbers).collect();
-        Miniature {
+        GhostCache {
             entries: Entries { hashes: vec![NONE; numbers], stamps },
             live: 0,
             free: 0,
-            regions: Regions::new(capacity as u64, window),
-            uses: Uses::new(false),
+            regions: Segments::new(capacity as u64, window),
+            uses: AccessStamps::new(false),
             hits: 0,
         }
     }
@@ -86,7 +86,7 @@ impl Miniature {
 }
 
 #[cfg(test)]
-impl Miniature {
+impl GhostCache {
     pub fn heap_bytes(&self) -> usize {
         let entries = self.entries.hashes.capacity() * 4 + self.entries.stamps.capacity() * 8;
         entries + self.regions.heap_bytes()
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     fn hits(capacity: usize, window: f64, keys: impl Iterator<Item = u32>) -> u32 {
-        let mut miniature = Miniature::new(capacity, window);
+        let mut miniature = GhostCache::new(capacity, window);
         for key in keys {
             miniature.access(key.wrapping_mul(0x9e37_79b9));
             let live = miniature.entries.hashes.iter().filter(|&&hash| hash != NONE).count();

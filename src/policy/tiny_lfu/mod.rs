@@ -1,7 +1,7 @@
 //! TinyLFU with a window that adapts to the workload.
 //!
-//! The [`Regions`] decide who leaves, for a window of a given size. In one shard of each cache, the leader, a
-//! [`Steering`] watches and sets the [`Window`] for all.
+//! The [`Segments`] decide who leaves, for a window of a given size. In one shard of each cache, the leader, a
+//! [`WindowTuner`] watches and sets the [`Window`] for all.
 
 pub(super) mod access_stamps;
 mod ghost_cache;
@@ -11,25 +11,32 @@ pub(super) mod window;
 
 use crate::collections::try_reserve::NoMemory;
 
-use self::access_stamps::Uses;
-use self::segments::Regions;
-use self::window::{Steering, Window};
-use crate::policy::{Look, View};
+use self::access_stamps::AccessStamps;
+use self::segments::Segments;
+use self::window::{Window, WindowTuner};
+use crate::policy::{EntryView, View};
 
 #[repr(C, align(64))]
 pub(crate) struct TinyLfu {
-    regions: Regions,
+    regions: Segments,
     window: Window,
-    steering: Option<Steering>,
+    steering: Option<WindowTuner>,
 }
 
 impl TinyLfu {
     /// The leader knows how many shards it leads.
     pub fn new(share: u64, window: Window, leads: Option<usize>) -> Self {
-        TinyLfu { regions: Regions::new(share, window.get()), window, steering: leads.map(Steering::new) }
+        TinyLfu { regions: Segments::new(share, window.get()), window, steering: leads.map(WindowTuner::new) }
     }
 
-    pub fn insert(&mut self, number: u32, look: Look<'_>, live: usize, view: &impl View, uses: &Uses) {
+    pub fn insert(
+        &mut self,
+        number: u32,
+        look: EntryView<'_>,
+        live: usize,
+        view: &impl View,
+        uses: &AccessStamps,
+    ) {
         let mut is_followed = false;
         if let Some(steering) = &mut self.steering {
             steering.learn_uses(&mut self.regions, view, uses);

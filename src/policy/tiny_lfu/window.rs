@@ -4,7 +4,7 @@
 //! After a number of accesses to the full cache, the hits in the window are compared with the hits in the main
 //! region, each for its size, and the border between the two moves toward the one with fewer. That finds a good window
 //! nearby, but the best may be far off: what the average entry of a region is worth does not tell what one more
-//! would be. So four [miniatures](Miniature) with windows of 1, 15, 50 and 90 % see a sample of the accesses,
+//! would be. So four [miniatures](GhostCache) with windows of 1, 15, 50 and 90 % see a sample of the accesses,
 //! and the window stays in a range around that of the one with the most hits of late.
 //!
 //! Only one shard of a cache, the leader, does this; the others take over its window. Keys go to shards
@@ -20,9 +20,9 @@ use std::sync::Arc;
 
 use crate::sync::{AtomicU64, Ordering::Relaxed};
 
-use super::access_stamps::{self, Uses};
-use super::ghost_cache::Miniature;
-use super::segments::Regions;
+use super::access_stamps::{self, AccessStamps};
+use super::ghost_cache::GhostCache;
+use super::segments::Segments;
 use crate::policy::View;
 
 /// The window to begin with, as a part of the whole.
@@ -72,7 +72,7 @@ impl Window {
 }
 
 /// What the leader does about the window.
-pub(super) struct Steering {
+pub(super) struct WindowTuner {
     /// How many shards there are: so many times as many entries as the leader has are in the cache.
     shards: usize,
     /// Whether the cache was full once; before that nothing is at stake.
@@ -86,20 +86,20 @@ struct Miniatures {
     /// One key in 2 to this is followed.
     sampling: u32,
     keys: usize,
-    each: [Miniature; CANDIDATES.len()],
+    each: [GhostCache; CANDIDATES.len()],
     /// Hits, those of long ago for less.
     scores: [f64; CANDIDATES.len()],
     best: Option<usize>,
 }
 
-impl Steering {
+impl WindowTuner {
     /// Of the leader of so many shards.
     pub fn new(shards: usize) -> Self {
-        Steering { shards, was_full: false, births: 0, miniatures: None }
+        WindowTuner { shards, was_full: false, births: 0, miniatures: None }
     }
 
     /// Learns of the uses of followed entries, in their order.
-    pub fn learn_uses(&mut self, regions: &mut Regions, view: &impl View, uses: &Uses) {
+    pub fn learn_uses(&mut self, regions: &mut Segments, view: &impl View, uses: &AccessStamps) {
         for number in uses.take_followed() {
             // It may have left since, and another may have its number.
             if !regions.knows(number) {
@@ -141,7 +141,7 @@ impl Steering {
 
     /// Moves the border, if it is time to. The cache is full, with `live` entries.
     #[inline]
-    pub fn steer(&mut self, regions: &mut Regions, live: usize, window: &Window) {
+    pub fn steer(&mut self, regions: &mut Segments, live: usize, window: &Window) {
         let accesses = self.births + regions.hits[0] + regions.hits[1];
         if accesses >= PERIOD * live as u64 || !self.was_full {
             self.steer_slow(regions, live, window);
@@ -150,7 +150,7 @@ impl Steering {
 
     #[cold]
     #[inline(never)]
-    fn steer_slow(&mut self, regions: &mut Regions, live: usize, window: &Window) {
+    fn steer_slow(&mut self, regions: &mut Segments, live: usize, window: &Window) {
         self.births = 0;
         let hits = std::mem::take(&mut regions.hits);
         if !std::mem::replace(&mut self.was_full, true) {
@@ -178,7 +178,7 @@ impl Miniatures {
         let most = if live.saturating_mul(shards) < LARGE { MOST_KEYS } else { MOST_KEYS_OF_LARGE };
         let sampling = (LEAST_SAMPLING..).find(|&sampling| live >> sampling <= most)?;
         let keys = live >> sampling;
-        let miniature = |candidate: usize| Miniature::new(keys, CANDIDATES[candidate].0);
+        let miniature = |candidate: usize| GhostCache::new(keys, CANDIDATES[candidate].0);
         (keys >= LEAST_KEYS).then(|| {
             let each = std::array::from_fn(miniature);
             Box::new(Miniatures { sampling, keys, each, scores: Default::default(), best: None })
@@ -227,8 +227,8 @@ mod tests {
     /// entries of 100.
     fn steered_after(births: u64, steps: usize, hits: [u64; 2]) -> f64 {
         let entries = Entries::plain(100);
-        let mut regions = Regions::new(100, 0.1);
-        let uses = Uses::new(false);
+        let mut regions = Segments::new(100, 0.1);
+        let uses = AccessStamps::new(false);
         for number in 0..100 {
             regions.insert(number, entries.look(number), number as usize + 1, false, &entries, &uses);
             regions.settle(&entries);
@@ -238,7 +238,7 @@ mod tests {
         window.set(0.1);
         // Too few entries for miniatures.
         let live = 40;
-        let mut steering = Steering::new(1);
+        let mut steering = WindowTuner::new(1);
         steering.steer(&mut regions, live, &window);
         for _ in 0..steps {
             steering.births = births;
@@ -272,7 +272,7 @@ mod tests {
 
     /// The candidate that miniatures of a cache of so many entries find best for these keys.
     fn best(live: usize, keys: impl Iterator<Item = u64>) -> RangeInclusive<f64> {
-        let mut steering = Steering { miniatures: Miniatures::new(live, 1), ..Steering::new(1) };
+        let mut steering = WindowTuner { miniatures: Miniatures::new(live, 1), ..WindowTuner::new(1) };
         for key in keys {
             steering.learn_birth(hash(key));
         }
@@ -307,7 +307,7 @@ mod tests {
             assert_eq!(miniatures.keys, keys);
             (0..100_000)
                 .for_each(|key| miniatures.each.iter_mut().for_each(|each| each.access(key * 7 % 400 + 1)));
-            let heap: usize = miniatures.each.iter().map(Miniature::heap_bytes).sum();
+            let heap: usize = miniatures.each.iter().map(GhostCache::heap_bytes).sum();
             assert!(heap + size_of::<Miniatures>() < most, "{heap}");
         }
     }
@@ -328,9 +328,9 @@ mod tests {
     #[test]
     fn a_sample_that_no_longer_fits_is_no_longer_followed() {
         let entries = Entries::plain(1_000);
-        let uses = Uses::new(true);
-        let mut regions = Regions::new(1_000, 0.01);
-        let mut steering = Steering::new(1);
+        let uses = AccessStamps::new(true);
+        let mut regions = Segments::new(1_000, 0.01);
+        let mut steering = WindowTuner::new(1);
         for number in 0..1_000 {
             let is_followed = steering.learn_birth(entries.hash(number));
             regions.insert(number, entries.look(number), number as usize + 1, is_followed, &entries, &uses);

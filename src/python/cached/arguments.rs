@@ -6,7 +6,7 @@
 //! with the stored tuple's items, and its hash is the tuple's.
 //!
 //! None of it asks PyO3 whether the thread is attached, and an exception stays where the interpreter has it
-//! ([`ErrorSet`]): in the slots of a type of our own, and late in the interpreter's end, PyO3 would say no.
+//! ([`Raised`]): in the slots of a type of our own, and late in the interpreter's end, PyO3 would say no.
 //!
 //! # Invariants
 //! - `held`: the parts are objects that the caller of the function holds for the length of the call.
@@ -18,7 +18,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use smallvec::SmallVec;
 
-use crate::Lookup;
+use crate::KeyQuery;
 use crate::cache::seed::Seed;
 use crate::python::object::tuple::{self, TupleHash};
 use crate::python::object::{self, Object};
@@ -27,13 +27,13 @@ pub(crate) type Parts = SmallVec<[*mut ffi::PyObject; 16]>;
 
 /// The arguments of a call, where they lie: the positional ones, then one for each of `names`, a tuple or null.
 #[derive(Clone, Copy)]
-pub(crate) struct Given<'a> {
+pub(crate) struct CallArgs<'a> {
     all: &'a [*mut ffi::PyObject],
     count: usize,
     names: *mut ffi::PyObject,
 }
 
-impl<'a> Given<'a> {
+impl<'a> CallArgs<'a> {
     /// # Safety
     /// - `held`: `count` positional arguments, and one for each name.
     #[inline(always)]
@@ -50,7 +50,7 @@ impl<'a> Given<'a> {
             // SAFETY: the caller's; so many arguments are there.
             unsafe { std::slice::from_raw_parts(arguments, count + named) }
         };
-        Given { all, count, names }
+        CallArgs { all, count, names }
     }
 
     pub fn all(&self) -> &'a [*mut ffi::PyObject] {
@@ -149,7 +149,7 @@ fn tuple_of(py: Python<'_>, items: &[*mut ffi::PyObject]) -> Option<Object> {
 }
 
 /// The user's code raised, and the interpreter has the exception.
-pub(crate) struct ErrorSet;
+pub(crate) struct Raised;
 
 /// The hash of an object, which may run the user's code. `None` is with an exception set.
 #[inline]
@@ -163,29 +163,29 @@ fn hash_of(object: &Bound<'_, PyAny>) -> Option<isize> {
 }
 
 /// Whether two objects are equal, as containers compare: the same is equal to itself.
-fn are_equal(stored: &Bound<'_, PyAny>, key: &Bound<'_, PyAny>) -> Result<bool, ErrorSet> {
+fn are_equal(stored: &Bound<'_, PyAny>, key: &Bound<'_, PyAny>) -> Result<bool, Raised> {
     // SAFETY: `attached`; both are live.
     match unsafe { ffi::PyObject_RichCompareBool(stored.as_ptr(), key.as_ptr(), ffi::Py_EQ) } {
-        -1 => Err(ErrorSet),
+        -1 => Err(Raised),
         equal => Ok(equal == 1),
     }
 }
 
 /// An object that is a key by itself, hashed.
-pub(crate) struct Lone<'a, 'py> {
+pub(crate) struct SingleArgKey<'a, 'py> {
     object: &'a Bound<'py, PyAny>,
     hash: u64,
 }
 
-impl<'a, 'py> Lone<'a, 'py> {
+impl<'a, 'py> SingleArgKey<'a, 'py> {
     /// `None` is with an exception set.
     pub fn new(object: &'a Bound<'py, PyAny>, seed: Seed) -> Option<Self> {
-        hash_of(object).map(|hash| Lone { object, hash: seed.mix(hash as u64) })
+        hash_of(object).map(|hash| SingleArgKey { object, hash: seed.mix(hash as u64) })
     }
 }
 
-impl Lookup<Object> for Lone<'_, '_> {
-    type Error = ErrorSet;
+impl KeyQuery<Object> for SingleArgKey<'_, '_> {
+    type Error = Raised;
 
     fn hash(&self) -> u64 {
         self.hash
@@ -195,27 +195,27 @@ impl Lookup<Object> for Lone<'_, '_> {
         Object::kept(self.object)
     }
 
-    fn quick(&self, key: &Object) -> Option<bool> {
+    fn eq_builtin(&self, key: &Object) -> Option<bool> {
         key.quick_eq(self.object)
     }
 
-    fn equals(&self, key: &Object) -> Result<bool, ErrorSet> {
+    fn eq_slow(&self, key: &Object) -> Result<bool, Raised> {
         are_equal(key.bind(self.object.py()), self.object)
     }
 
-    fn same(a: &Object, b: &Object) -> bool {
+    fn ptr_eq(a: &Object, b: &Object) -> bool {
         a.is(b)
     }
 }
 
 /// The parts of a call, hashed.
-pub(crate) struct Arguments<'a, 'py> {
+pub(crate) struct ArgsKey<'a, 'py> {
     py: Python<'py>,
     parts: &'a [*mut ffi::PyObject],
     hash: u64,
 }
 
-impl<'a, 'py> Arguments<'a, 'py> {
+impl<'a, 'py> ArgsKey<'a, 'py> {
     /// Hashes each part once, which may run the user's code. `None` is with an exception set.
     ///
     /// # Safety
@@ -229,7 +229,7 @@ impl<'a, 'py> Arguments<'a, 'py> {
             let hash = hash_of(&part)?;
             sum.add(hash);
         }
-        Some(Arguments { py, parts, hash: seed.mix(sum.end(parts.len()) as u64) })
+        Some(ArgsKey { py, parts, hash: seed.mix(sum.end(parts.len()) as u64) })
     }
 
     /// Parts that were hashed before.
@@ -237,7 +237,7 @@ impl<'a, 'py> Arguments<'a, 'py> {
     /// # Safety
     /// - `held`.
     pub unsafe fn hashed(py: Python<'py>, parts: &'a [*mut ffi::PyObject], hash: u64) -> Self {
-        Arguments { py, parts, hash }
+        ArgsKey { py, parts, hash }
     }
 
     /// The tuple; `None` is with an exception set.
@@ -258,8 +258,8 @@ impl<'a, 'py> Arguments<'a, 'py> {
     }
 }
 
-impl Lookup<Object> for Arguments<'_, '_> {
-    type Error = ErrorSet;
+impl KeyQuery<Object> for ArgsKey<'_, '_> {
+    type Error = Raised;
 
     #[inline]
     fn hash(&self) -> u64 {
@@ -272,12 +272,12 @@ impl Lookup<Object> for Arguments<'_, '_> {
     }
 
     #[inline]
-    fn quick(&self, key: &Object) -> Option<bool> {
+    fn eq_builtin(&self, key: &Object) -> Option<bool> {
         let Some(pairs) = self.beside(key) else { return Some(false) };
         tuple::all_equal(pairs.map(|(item, part)| object::quick_eq(&item, &part)))
     }
 
-    fn equals(&self, key: &Object) -> Result<bool, ErrorSet> {
+    fn eq_slow(&self, key: &Object) -> Result<bool, Raised> {
         let Some(pairs) = self.beside(key) else { return Ok(false) };
         for (item, part) in pairs {
             if !are_equal(&item, &part)? {
@@ -287,7 +287,7 @@ impl Lookup<Object> for Arguments<'_, '_> {
         Ok(true)
     }
 
-    fn same(a: &Object, b: &Object) -> bool {
+    fn ptr_eq(a: &Object, b: &Object) -> bool {
         a.is(b)
     }
 }

@@ -30,14 +30,14 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use smallvec::SmallVec;
 
-use crate::python::cached::arguments::{ErrorSet, Given};
-use crate::python::cached::lookup::{self, Lost};
-use crate::python::cached::state::{Made, Memo, Mode};
+use crate::python::cached::arguments::{CallArgs, Raised};
+use crate::python::cached::lookup::{self, MissReason};
+use crate::python::cached::state::{CachedState, CallKey, Mode};
 use crate::python::moka::stats::Load;
 use crate::python::object::Object;
 use crate::python::runtime::interpreter::has_stack;
 use crate::sync::{AtomicUsize, Ordering};
-use crate::{Begun, Run};
+use crate::{Run, RunStart};
 
 const FRESH: usize = 0;
 const PAUSED: usize = 1;
@@ -45,7 +45,7 @@ const RUNNING: usize = 2;
 const ENDED: usize = 3;
 
 pub(in crate::python) struct Body {
-    /// A `Memo`.
+    /// A `CachedState`.
     memo: Object,
     state: AtomicUsize,
     /// The coroutine of a miss; an exact one, so after its end it holds nothing.
@@ -60,7 +60,7 @@ struct Turn {
     count: usize,
     names: Option<Object>,
     /// Under what to keep the result, and the run that computes it, which has not ended.
-    made: Option<(Made, Run)>,
+    made: Option<(CallKey, Run)>,
     /// The run of the function, which is counted when it ends.
     load: Option<Load>,
 }
@@ -82,7 +82,7 @@ pub(in crate::python) enum Outcome {
 }
 
 impl Turn {
-    fn new(given: &Given<'_>) -> Self {
+    fn new(given: &CallArgs<'_>) -> Self {
         // SAFETY: `called`.
         let py = unsafe { Python::assume_attached() };
         let own = |object| {
@@ -99,10 +99,10 @@ impl Turn {
         }
     }
 
-    fn given(&self) -> Given<'_> {
+    fn given(&self) -> CallArgs<'_> {
         let names = self.names.as_ref().map_or(ptr::null_mut(), Object::as_ptr);
         // SAFETY: these hold what was given.
-        unsafe { Given::new(self.arguments.as_ptr().cast(), self.count, names) }
+        unsafe { CallArgs::new(self.arguments.as_ptr().cast(), self.count, names) }
     }
 }
 
@@ -145,7 +145,7 @@ pub(in crate::python) fn none() -> *mut ffi::PyObject {
 
 impl Body {
     #[inline]
-    pub fn new(memo: &Bound<'_, Memo>, given: &Given<'_>) -> Self {
+    pub fn new(memo: &Bound<'_, CachedState>, given: &CallArgs<'_>) -> Self {
         Body {
             memo: Object::of(memo),
             state: AtomicUsize::new(FRESH),
@@ -154,12 +154,12 @@ impl Body {
         }
     }
 
-    pub fn memo(&self) -> Borrowed<'_, '_, Memo> {
+    pub fn memo(&self) -> Borrowed<'_, '_, CachedState> {
         // SAFETY: `called`.
         let py = unsafe { Python::assume_attached() };
         let memo = self.memo.bind(py).as_borrowed();
-        // SAFETY: only `new` makes instances, with a `Memo`.
-        unsafe { memo.cast_unchecked::<Memo>() }
+        // SAFETY: only `new` makes instances, with a `CachedState`.
+        unsafe { memo.cast_unchecked::<CachedState>() }
     }
 
     // Acquire: pairs with the Release in `leave`; what the last one did in his turn is seen.
@@ -224,7 +224,7 @@ impl Body {
     }
 
     /// Ends the run, if it has not ended.
-    fn give_up(&self, made: &mut Option<(Made, Run)>) {
+    fn give_up(&self, made: &mut Option<(CallKey, Run)>) {
         if let Some((_, run)) = made.take() {
             self.memo().get().moka().core().end_run(run);
         }
@@ -327,9 +327,9 @@ impl Body {
         let made =
             match lookup::find(memo, &given, Ok, |rest, hash| lookup::find_rest(memo, &given, rest, hash)) {
                 Ok(value) => return Outcome::Returns(value),
-                Err(Lost::Failed) => return Outcome::Raises,
-                Err(Lost::Miss(made)) => Some(made),
-                Err(Lost::Keyless) => None,
+                Err(MissReason::Failed) => return Outcome::Raises,
+                Err(MissReason::Miss(made)) => Some(made),
+                Err(MissReason::Keyless) => None,
             };
         let coroutine = match made {
             Some(made) if memo.mode == Mode::Shared => self.share(made, &given),
@@ -337,9 +337,11 @@ impl Body {
                 if let Some(made) = made {
                     match lookup::begin(&lent, &made) {
                         // SAFETY: `turn`; what of it is read by others here is another field.
-                        Ok(Begun::Run(run)) => unsafe { (*self.turn.get()).made = Some((made, run)) },
-                        Ok(Begun::Present(value)) => return Outcome::Returns(lookup::counted(memo, value)),
-                        Err(ErrorSet) => return Outcome::Raises,
+                        Ok(RunStart::Run(run)) => unsafe { (*self.turn.get()).made = Some((made, run)) },
+                        Ok(RunStart::Present(value)) => {
+                            return Outcome::Returns(lookup::counted(memo, value));
+                        }
+                        Err(Raised) => return Outcome::Raises,
                     }
                 }
                 memo.miss();
@@ -373,7 +375,7 @@ impl Body {
     }
 
     /// A new coroutine that shares the run of a key; or null.
-    fn share(&self, made: Made, given: &Given<'_>) -> *mut ffi::PyObject {
+    fn share(&self, made: CallKey, given: &CallArgs<'_>) -> *mut ffi::PyObject {
         let memo = self.memo();
         let Some((args, keywords)) = given.packed(memo.py()) else { return ptr::null_mut() };
         let (key, hash) = (made.object.as_ptr(), made.hash);

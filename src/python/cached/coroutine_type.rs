@@ -16,9 +16,9 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
-use crate::python::cached::arguments::Given;
+use crate::python::cached::arguments::CallArgs;
 use crate::python::cached::coroutine::{Body, Outcome, Resume, none, raise};
-use crate::python::cached::state::Memo;
+use crate::python::cached::state::CachedState;
 use crate::python::object::Object;
 use crate::python::runtime::frame;
 use crate::python::runtime::heap_type::{Spec, getter, member, method, slot};
@@ -353,7 +353,10 @@ fn spec() -> Spec {
 
 /// The call of a coroutine function with a memo and these arguments; null is with an exception set.
 #[inline]
-pub(in crate::python) fn new(memo: &Borrowed<'_, '_, Memo>, given: &Given<'_>) -> *mut ffi::PyObject {
+pub(in crate::python) fn new(
+    memo: &Borrowed<'_, '_, CachedState>,
+    given: &CallArgs<'_>,
+) -> *mut ffi::PyObject {
     let class = CLASS.get(memo.py()).expect("it is prepared for each coroutine function").as_ptr();
     // SAFETY: `called`; the type's instances are of that size.
     let this = unsafe { ffi::PyObject_GC_New::<Instance>(class.cast()) };

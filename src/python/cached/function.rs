@@ -3,7 +3,7 @@
 //!
 //! # How it works
 //! A call is a look-up of its arguments where they lie ([`call`](crate::python::cached::lookup)). A hit ends there. A miss makes the
-//! key, registers the run, calls the function with the arguments as they came, and has the [`Memo`] keep the result,
+//! key, registers the run, calls the function with the arguments as they came, and has the [`CachedState`] keep the result,
 //! unless the key was written to meanwhile. The frame
 //! under the user's function is small, so that recursion goes as deep as with `lru_cache`. A coroutine
 //! function's call does nothing but return what does all that when it is awaited
@@ -26,11 +26,11 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
-use crate::Begun;
-use crate::python::cached::arguments::{ErrorSet, Given};
+use crate::RunStart;
+use crate::python::cached::arguments::{CallArgs, Raised};
 use crate::python::cached::coroutine_type;
-use crate::python::cached::lookup::{self, Lost, Rest};
-use crate::python::cached::state::{Made, Memo, Mode};
+use crate::python::cached::lookup::{self, MissReason, Rest};
+use crate::python::cached::state::{CachedState, CallKey, Mode};
 use crate::python::moka::stats::Load;
 use crate::python::object::Object;
 use crate::python::runtime::heap_type::{Spec, getter, member, method, slot};
@@ -43,7 +43,7 @@ struct Cached {
     vectorcall: Option<ffi::vectorcallfunc>,
     weak_references: *mut ffi::PyObject,
     dict: *mut ffi::PyObject,
-    /// An owned `Memo`.
+    /// An owned `CachedState`.
     memo: *mut ffi::PyObject,
 }
 
@@ -55,15 +55,15 @@ unsafe extern "C" {
 /// # Safety
 /// - `called`.
 #[inline]
-unsafe fn memo_of<'a>(slf: *mut ffi::PyObject) -> Borrowed<'a, 'a, Memo> {
+unsafe fn memo_of<'a>(slf: *mut ffi::PyObject) -> Borrowed<'a, 'a, CachedState> {
     // SAFETY: `called` and `whole`.
     let memo = unsafe { (*slf.cast::<Cached>()).memo };
     // SAFETY: `called`.
     let py = unsafe { Python::assume_attached() };
     // SAFETY: `whole`; the instance holds it for the call.
     let memo = unsafe { Borrowed::<PyAny>::from_ptr(py, memo) };
-    // SAFETY: only `new` makes instances, with a `Memo`.
-    unsafe { memo.cast_unchecked::<Memo>() }
+    // SAFETY: only `new` makes instances, with a `CachedState`.
+    unsafe { memo.cast_unchecked::<CachedState>() }
 }
 
 /// `tp_vectorcall` of a function. It holds nothing but its arguments while the user's function runs: each frame under
@@ -103,7 +103,7 @@ unsafe fn look_up(
     // SAFETY: `called`.
     let lent = unsafe { memo_of(slf) };
     // SAFETY: `called`; the caller holds its arguments.
-    let given = unsafe { Given::new(arguments, count, names) };
+    let given = unsafe { CallArgs::new(arguments, count, names) };
     let rest = |rest: Rest, hash| (ptr::without_provenance_mut(rest as usize), hash);
     lookup::find(lent.get(), &given, |value| (value, 0), rest)
 }
@@ -127,12 +127,12 @@ unsafe fn compute(
     let memo = &unsafe { memo_of(slf) };
     let this = memo.get();
     // SAFETY: `called`; the caller holds its arguments.
-    let given = &unsafe { Given::new(arguments, count, names) };
+    let given = &unsafe { CallArgs::new(arguments, count, names) };
     let made = match lookup::find_rest(this, given, rest, hash) {
         Ok(value) => return value,
-        Err(Lost::Failed) => return ptr::null_mut(),
-        Err(Lost::Miss(made)) => Some(made),
-        Err(Lost::Keyless) => None,
+        Err(MissReason::Failed) => return ptr::null_mut(),
+        Err(MissReason::Miss(made)) => Some(made),
+        Err(MissReason::Keyless) => None,
     };
     if let Some(made) = made.as_ref().filter(|_| this.mode == Mode::Shared) {
         return share(memo, made, given);
@@ -142,9 +142,9 @@ unsafe fn compute(
     }
     let run = match &made {
         Some(made) => match lookup::begin(memo, made) {
-            Ok(Begun::Run(run)) => Some(run),
-            Ok(Begun::Present(value)) => return lookup::counted(this, value),
-            Err(ErrorSet) => return ptr::null_mut(),
+            Ok(RunStart::Run(run)) => Some(run),
+            Ok(RunStart::Present(value)) => return lookup::counted(this, value),
+            Err(Raised) => return ptr::null_mut(),
         },
         None => None,
     };
@@ -164,7 +164,7 @@ unsafe fn compute(
 /// Computes a result, once for all threads that ask for it. The method is called with its arguments as they lie: a format
 /// would take a larger frame.
 #[inline(never)]
-fn share(memo: &Borrowed<'_, '_, Memo>, made: &Made, given: &Given<'_>) -> *mut ffi::PyObject {
+fn share(memo: &Borrowed<'_, '_, CachedState>, made: &CallKey, given: &CallArgs<'_>) -> *mut ffi::PyObject {
     let Some((args, keywords)) = given.packed(memo.py()) else { return ptr::null_mut() };
     // SAFETY: attached; the text ends with a zero.
     let name = unsafe { ffi::PyUnicode_InternFromString(c"_share".as_ptr()) };
@@ -195,7 +195,7 @@ unsafe extern "C" fn call_later(
     // SAFETY: `called`.
     let count = unsafe { ffi::PyVectorcall_NARGS(flags) } as usize;
     // SAFETY: `called`; the caller holds its arguments.
-    let given = unsafe { Given::new(arguments, count, names) };
+    let given = unsafe { CallArgs::new(arguments, count, names) };
     coroutine_type::new(&memo, &given)
 }
 
@@ -351,7 +351,7 @@ fn spec() -> Spec {
 /// functions of which a program has as many as its text names.
 #[pyfunction]
 #[pyo3(name = "_cached_function")]
-pub(in crate::python) fn new(memo: Bound<'_, Memo>, for_ever: bool) -> PyResult<Bound<'_, PyAny>> {
+pub(in crate::python) fn new(memo: Bound<'_, CachedState>, for_ever: bool) -> PyResult<Bound<'_, PyAny>> {
     let py = memo.py();
     let vectorcall: ffi::vectorcallfunc = match memo.get().later {
         Some(_) => {

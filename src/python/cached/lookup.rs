@@ -21,16 +21,16 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::python::cached::arguments::{Arguments, ErrorSet, Given, Lone, Parts};
-use crate::python::cached::state::{Made, Memo, Mode, Weakly, is_own_key};
+use crate::python::cached::arguments::{ArgsKey, CallArgs, Parts, Raised, SingleArgKey};
+use crate::python::cached::state::{CachedState, CallKey, Mode, WeakSelf, is_own_key};
 use crate::python::cached::weak_self::Owner;
 use crate::python::object::Object;
 use crate::python::object::key::{Key, Unsure};
-use crate::{Begun, Lookup, Run};
+use crate::{KeyQuery, Run, RunStart};
 
 /// Why the look-up of a call found no result.
-pub(in crate::python) enum Lost {
-    Miss(Made),
+pub(in crate::python) enum MissReason {
+    Miss(CallKey),
     /// Calls have no keys.
     Keyless,
     /// With an exception set.
@@ -38,7 +38,7 @@ pub(in crate::python) enum Lost {
 }
 
 /// A new reference, or none.
-type Found = Result<*mut ffi::PyObject, Lost>;
+type Found = Result<*mut ffi::PyObject, MissReason>;
 
 /// How a call is looked up after the first, quick look: one byte, which fits into a register. `Absent` says that the key is
 /// absent for certain.
@@ -52,7 +52,7 @@ pub(in crate::python) enum Rest {
     /// The key is more than the positional arguments.
     Composed,
     /// The only argument is the key, and a user's code hashes it.
-    Lone,
+    SingleArgKey,
     /// The only argument is the key.
     Known,
     KnownAbsent,
@@ -72,7 +72,7 @@ impl Rest {
             Rest::Keyless,
             Rest::Failed,
             Rest::Composed,
-            Rest::Lone,
+            Rest::SingleArgKey,
             Rest::Known,
             Rest::KnownAbsent,
             Rest::Empty,
@@ -88,8 +88,8 @@ impl Rest {
 /// [`Found`] took as long as the probe. For the others [`find_rest`] goes on, with the hash that `rest` gets.
 #[inline(always)]
 pub(in crate::python) fn find<R>(
-    memo: &Memo,
-    given: &Given<'_>,
+    memo: &CachedState,
+    given: &CallArgs<'_>,
     hit: impl FnOnce(*mut ffi::PyObject) -> R,
     rest: impl FnOnce(Rest, u64) -> R,
 ) -> R {
@@ -102,24 +102,24 @@ pub(in crate::python) fn find<R>(
         rest(Rest::Composed, 0)
     } else if let Some(only) = given.only(py).filter(|only| is_own_key(only)) {
         match memo.moka().known(&only) {
-            Some(query) => match cache.glance(&query) {
+            Some(query) => match cache.try_get_fast(&query) {
                 Some(Some(value)) => hit(counted(memo, value)),
                 None => rest(Rest::Known, query.hash()),
                 Some(None) => rest(Rest::KnownAbsent, query.hash()),
             },
-            None => rest(Rest::Lone, 0),
+            None => rest(Rest::SingleArgKey, 0),
         }
     } else if given.positional().is_empty() {
         let query = memo.no_arguments.query(py);
-        match cache.glance(&query) {
+        match cache.try_get_fast(&query) {
             Some(Some(value)) => hit(counted(memo, value)),
             None => rest(Rest::Empty, query.hash()),
             Some(None) => rest(Rest::EmptyAbsent, query.hash()),
         }
     } else {
         // SAFETY: the caller's.
-        match unsafe { Arguments::new(py, given.positional(), memo.moka().seed()) } {
-            Some(query) => match cache.glance(&query) {
+        match unsafe { ArgsKey::new(py, given.positional(), memo.moka().seed()) } {
+            Some(query) => match cache.try_get_fast(&query) {
                 Some(Some(value)) => hit(counted(memo, value)),
                 None => rest(Rest::Parts, query.hash()),
                 Some(None) => rest(Rest::PartsAbsent, query.hash()),
@@ -131,22 +131,22 @@ pub(in crate::python) fn find<R>(
 
 /// Goes on with a look-up.
 #[inline(never)]
-pub(in crate::python) fn find_rest(memo: &Memo, given: &Given<'_>, rest: Rest, hash: u64) -> Found {
+pub(in crate::python) fn find_rest(memo: &CachedState, given: &CallArgs<'_>, rest: Rest, hash: u64) -> Found {
     // SAFETY: `attached`.
     let py = unsafe { Python::assume_attached() };
     let only = || given.only(py).expect("the first look has found one argument");
     match rest {
-        Rest::Keyless => Err(Lost::Keyless),
-        Rest::Failed => Err(Lost::Failed),
+        Rest::Keyless => Err(MissReason::Keyless),
+        Rest::Failed => Err(MissReason::Failed),
         Rest::Composed => find_composed(memo, given),
-        Rest::Lone => find_lone(memo, &only()),
+        Rest::SingleArgKey => find_lone(memo, &only()),
         Rest::Known | Rest::KnownAbsent => find_known(memo, matches!(rest, Rest::KnownAbsent), hash, &only()),
         Rest::Empty | Rest::EmptyAbsent => {
             find_known(memo, matches!(rest, Rest::EmptyAbsent), hash, memo.no_arguments.object.bind(py))
         }
         Rest::Parts | Rest::PartsAbsent => {
             // SAFETY: the caller's.
-            let query = unsafe { Arguments::hashed(py, given.positional(), hash) };
+            let query = unsafe { ArgsKey::hashed(py, given.positional(), hash) };
             find_arguments(memo, matches!(rest, Rest::PartsAbsent), &query)
         }
     }
@@ -154,52 +154,52 @@ pub(in crate::python) fn find_rest(memo: &Memo, given: &Given<'_>, rest: Rest, h
 
 /// The reference of a value that was found, with the hit counted.
 #[inline]
-pub(in crate::python) fn counted(memo: &Memo, value: Object) -> *mut ffi::PyObject {
+pub(in crate::python) fn counted(memo: &CachedState, value: Object) -> *mut ffi::PyObject {
     memo.hit();
     value.into_ptr()
 }
 
 /// Goes on with an object that is a key by itself, after a glance.
-fn find_known(memo: &Memo, is_absent: bool, hash: u64, key: &Bound<'_, PyAny>) -> Found {
+fn find_known(memo: &CachedState, is_absent: bool, hash: u64, key: &Bound<'_, PyAny>) -> Found {
     if is_absent {
-        return Err(Lost::Miss(Made { object: Object::of(key), hash }));
+        return Err(MissReason::Miss(CallKey { object: Object::of(key), hash }));
     }
     find_lone(memo, key)
 }
 
 /// Goes on with parts that the caller holds, after a glance.
 #[inline(never)]
-fn find_arguments(memo: &Memo, is_absent: bool, query: &Arguments<'_, '_>) -> Found {
+fn find_arguments(memo: &CachedState, is_absent: bool, query: &ArgsKey<'_, '_>) -> Found {
     // A glance could not tell where a user's code or maintenance is needed.
     let value = if is_absent { Ok(None) } else { memo.moka().look_up_unheard(query) };
     match value {
-        Err(ErrorSet) => Err(Lost::Failed),
+        Err(Raised) => Err(MissReason::Failed),
         Ok(Some(value)) => Ok(counted(memo, value)),
         Ok(None) => {
-            let object = query.tuple().ok_or(Lost::Failed)?;
-            Err(Lost::Miss(Made { object, hash: query.hash() }))
+            let object = query.tuple().ok_or(MissReason::Failed)?;
+            Err(MissReason::Miss(CallKey { object, hash: query.hash() }))
         }
     }
 }
 
 /// A look-up of an object that is a key by itself.
 #[cold]
-fn find_lone(memo: &Memo, key: &Bound<'_, PyAny>) -> Found {
-    let query = Lone::new(key, memo.moka().seed()).ok_or(Lost::Failed)?;
+fn find_lone(memo: &CachedState, key: &Bound<'_, PyAny>) -> Found {
+    let query = SingleArgKey::new(key, memo.moka().seed()).ok_or(MissReason::Failed)?;
     match memo.moka().look_up_unheard(&query) {
-        Err(ErrorSet) => Err(Lost::Failed),
-        Ok(None) => Err(Lost::Miss(Made { object: Object::of(key), hash: query.hash() })),
+        Err(Raised) => Err(MissReason::Failed),
+        Ok(None) => Err(MissReason::Miss(CallKey { object: Object::of(key), hash: query.hash() })),
         Ok(Some(value)) => Ok(counted(memo, value)),
     }
 }
 
 /// A look-up of parts that the caller holds.
-fn find_parts(memo: &Memo, parts: &[*mut ffi::PyObject]) -> Found {
+fn find_parts(memo: &CachedState, parts: &[*mut ffi::PyObject]) -> Found {
     // SAFETY: `attached`.
     let py = unsafe { Python::assume_attached() };
     // SAFETY: the caller's.
-    let query = unsafe { Arguments::new(py, parts, memo.moka().seed()) }.ok_or(Lost::Failed)?;
-    match memo.moka().core().glance(&query) {
+    let query = unsafe { ArgsKey::new(py, parts, memo.moka().seed()) }.ok_or(MissReason::Failed)?;
+    match memo.moka().core().try_get_fast(&query) {
         Some(Some(value)) => Ok(counted(memo, value)),
         rest => find_arguments(memo, rest.is_some(), &query),
     }
@@ -207,8 +207,8 @@ fn find_parts(memo: &Memo, parts: &[*mut ffi::PyObject]) -> Found {
 
 /// A look-up of a call whose key is more than its positional arguments.
 #[inline(never)]
-fn find_composed(memo: &Memo, given: &Given<'_>) -> Found {
-    let owner = owner_of(memo, given).map_err(|ErrorSet| Lost::Failed)?;
+fn find_composed(memo: &CachedState, given: &CallArgs<'_>) -> Found {
+    let owner = owner_of(memo, given).map_err(|Raised| MissReason::Failed)?;
     if let Some(make_key) = &memo.make_key {
         return find_made(memo, make_key, owner, given);
     }
@@ -220,11 +220,11 @@ fn find_composed(memo: &Memo, given: &Given<'_>) -> Found {
 }
 
 /// A look-up of what the user's function makes of the arguments.
-fn find_made(memo: &Memo, make_key: &Py<PyAny>, owner: Option<Object>, given: &Given<'_>) -> Found {
+fn find_made(memo: &CachedState, make_key: &Py<PyAny>, owner: Option<Object>, given: &CallArgs<'_>) -> Found {
     // SAFETY: `attached`.
     let py = unsafe { Python::assume_attached() };
     // SAFETY: a new reference, or null with an exception set.
-    let key = unsafe { Bound::from_owned_ptr_or_opt(py, given.call(make_key)) }.ok_or(Lost::Failed)?;
+    let key = unsafe { Bound::from_owned_ptr_or_opt(py, given.call(make_key)) }.ok_or(MissReason::Failed)?;
     let key = Object::new(key.unbind());
     match owner {
         Some(owner) => find_parts(memo, &[owner.as_ptr(), key.as_ptr()]),
@@ -253,22 +253,22 @@ fn leads_to(reference: &Py<PyAny>, object: *mut ffi::PyObject) -> bool {
 }
 
 /// The owner, which stands for the instance in the keys of a method that does not keep it alive.
-fn owner_of(memo: &Memo, given: &Given<'_>) -> Result<Option<Object>, ErrorSet> {
-    let Some(Weakly { owners, adopt }) = &memo.weakly else { return Ok(None) };
+fn owner_of(memo: &CachedState, given: &CallArgs<'_>) -> Result<Option<Object>, Raised> {
+    let Some(WeakSelf { owners, make_owner }) = &memo.weakly else { return Ok(None) };
     let Some(&instance) = given.positional().first() else {
         let text = c"weak_self needs the instance as the first positional argument";
         // SAFETY: `attached`.
         let kind = unsafe { ffi::PyExc_TypeError };
         // SAFETY: `attached`.
         unsafe { ffi::PyErr_SetString(kind, text.as_ptr()) };
-        return Err(ErrorSet);
+        return Err(Raised);
     };
     // SAFETY: `attached`.
     let py = unsafe { Python::assume_attached() };
     // SAFETY: `attached`.
     let place = unsafe { ffi::PyLong_FromVoidPtr(instance.cast()) };
     if place.is_null() {
-        return Err(ErrorSet);
+        return Err(Raised);
     }
     let mut owner = ptr::null_mut();
     // SAFETY: `attached`; all are live.
@@ -277,7 +277,7 @@ fn owner_of(memo: &Memo, given: &Given<'_>) -> Result<Option<Object>, ErrorSet> 
     unsafe { ffi::Py_DECREF(place) };
     // The dict compares ints by a call of the interpreter, which fails at the recursion limit.
     if found < 0 {
-        return Err(ErrorSet);
+        return Err(Raised);
     }
     // SAFETY: a new reference, or null where there is none.
     if let Some(owner) = unsafe { Bound::from_owned_ptr_or_opt(py, owner) } {
@@ -288,27 +288,27 @@ fn owner_of(memo: &Memo, given: &Given<'_>) -> Result<Option<Object>, ErrorSet> 
         }
     }
     // SAFETY: `attached`; both are live.
-    let owner = unsafe { ffi::PyObject_CallOneArg(adopt.as_ptr(), instance) };
+    let owner = unsafe { ffi::PyObject_CallOneArg(make_owner.as_ptr(), instance) };
     // SAFETY: a new reference, or null with an exception set.
-    let owner = unsafe { Bound::from_owned_ptr_or_opt(py, owner) }.ok_or(ErrorSet)?;
+    let owner = unsafe { Bound::from_owned_ptr_or_opt(py, owner) }.ok_or(Raised)?;
     Ok(Some(Object::new(owner.unbind())))
 }
 
 /// The key of a call with these arguments: the positional ones, then one for each name.
 pub(in crate::python) fn made_of(
-    memo: &Memo,
+    memo: &CachedState,
     py: Python<'_>,
     all: &[Bound<'_, PyAny>],
     names: &Bound<'_, PyTuple>,
-) -> PyResult<Made> {
+) -> PyResult<CallKey> {
     let all: Parts = all.iter().map(Bound::as_ptr).collect();
     // SAFETY: the caller holds them; so many are there.
-    let given = unsafe { Given::new(all.as_ptr(), all.len() - names.len(), names.as_ptr()) };
+    let given = unsafe { CallArgs::new(all.as_ptr(), all.len() - names.len(), names.as_ptr()) };
     let made = |object: Object| {
         let hash = Key::new(object.bind(py), memo.moka().seed())?.hash();
-        Ok(Made { object, hash })
+        Ok(CallKey { object, hash })
     };
-    let owner = owner_of(memo, &given).map_err(|ErrorSet| PyErr::fetch(py))?;
+    let owner = owner_of(memo, &given).map_err(|Raised| PyErr::fetch(py))?;
     let mut parts = given.parts(&memo.mark, memo.typed);
     let own;
     if let Some(make_key) = &memo.make_key {
@@ -330,33 +330,33 @@ pub(in crate::python) fn made_of(
         }
     }
     // SAFETY: the caller holds them, or `own` or `owner` does.
-    let query = unsafe { Arguments::new(py, &parts, memo.moka().seed()) };
+    let query = unsafe { ArgsKey::new(py, &parts, memo.moka().seed()) };
     let query = query.ok_or_else(|| PyErr::fetch(py))?;
     let object = query.tuple().ok_or_else(|| PyErr::fetch(py))?;
-    Ok(Made { object, hash: query.hash() })
+    Ok(CallKey { object, hash: query.hash() })
 }
 
 /// Begins the run of a call that was not found. A value is one that another thread stored since. The frame of the caller
 /// stays under the user's function, so this has one of its own.
 #[inline(never)]
 pub(in crate::python) fn begin(
-    memo: &Borrowed<'_, '_, Memo>,
-    made: &Made,
-) -> Result<Begun<Object>, ErrorSet> {
+    memo: &Borrowed<'_, '_, CachedState>,
+    made: &CallKey,
+) -> Result<RunStart<Object>, Raised> {
     match memo.get().moka().begin_sure(made.query(memo.py())) {
         Ok(begun) => Ok(begun),
         Err(Unsure::Code) => begin_slow(memo, made),
         Err(Unsure::NoMemory) => {
             // SAFETY: `attached`.
             unsafe { ffi::PyErr_NoMemory() };
-            Err(ErrorSet)
+            Err(Raised)
         }
     }
 }
 
 /// The same where a user's code compares the key.
 #[cold]
-fn begin_slow(memo: &Borrowed<'_, '_, Memo>, made: &Made) -> Result<Begun<Object>, ErrorSet> {
+fn begin_slow(memo: &Borrowed<'_, '_, CachedState>, made: &CallKey) -> Result<RunStart<Object>, Raised> {
     let py = memo.py();
     let (key, hash) = (made.object.as_ptr(), made.hash);
     // SAFETY: `attached`; the arguments are those of the format.
@@ -364,20 +364,20 @@ fn begin_slow(memo: &Borrowed<'_, '_, Memo>, made: &Made) -> Result<Begun<Object
         ffi::PyObject_CallMethod(memo.as_ptr(), c"_begin_hashed".as_ptr(), c"OK".as_ptr(), key, hash)
     };
     // SAFETY: a new reference, or null with an exception set.
-    let begun = unsafe { Bound::from_owned_ptr_or_opt(py, begun) }.ok_or(ErrorSet)?;
+    let begun = unsafe { Bound::from_owned_ptr_or_opt(py, begun) }.ok_or(Raised)?;
     let begun = Object::new(begun.unbind());
     if let Some(value) = begun.first_item() {
         // SAFETY: the tuple holds it.
         let value = unsafe { Borrowed::<PyAny>::from_ptr(py, value) };
-        return Ok(Begun::Present(Object::of(&value)));
+        return Ok(RunStart::Present(Object::of(&value)));
     }
     // SAFETY: `attached`; a live object.
     let number = unsafe { ffi::PyLong_AsUnsignedLongLong(begun.as_ptr()) };
     // SAFETY: `attached`.
     if number == u64::MAX && !unsafe { ffi::PyErr_Occurred() }.is_null() {
-        return Err(ErrorSet);
+        return Err(Raised);
     }
-    Ok(Begun::Run(Run::new(hash, number)))
+    Ok(RunStart::Run(Run::new(hash, number)))
 }
 
 /// Ends a run and keeps its result, unless the key was written to meanwhile. Returns the result; or null with what the
@@ -387,8 +387,8 @@ fn begin_slow(memo: &Borrowed<'_, '_, Memo>, made: &Made) -> Result<Begun<Object
 /// - `memo` is live, and `value` a new reference.
 #[inline(never)]
 pub(in crate::python) unsafe fn keep(
-    memo: &Borrowed<'_, '_, Memo>,
-    made: &Made,
+    memo: &Borrowed<'_, '_, CachedState>,
+    made: &CallKey,
     value: *mut ffi::PyObject,
     run: Run,
 ) -> *mut ffi::PyObject {
@@ -396,13 +396,13 @@ pub(in crate::python) unsafe fn keep(
     let this = memo.get();
     // SAFETY: the caller's.
     let lent = unsafe { Borrowed::from_ptr(py, value) };
-    let at_once = if this.weakly.is_some() {
+    let fast = if this.weakly.is_some() {
         Err(Unsure::Code)
     } else {
-        this.moka().keep_at_once(made.query(py), run, &lent)
+        this.moka().keep_fast(made.query(py), run, &lent)
     };
     let key = made.object.as_ptr();
-    let kept = match at_once {
+    let kept = match fast {
         Ok(()) => return value,
         // SAFETY: `attached`; it returns null.
         Err(Unsure::NoMemory) => unsafe { ffi::PyErr_NoMemory() },

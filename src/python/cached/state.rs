@@ -12,8 +12,8 @@ use crate::python::moka::state::{self, Moka};
 use crate::python::moka::stats::Load;
 use crate::python::object::Object;
 use crate::python::object::key::Key;
-use crate::python::runtime::interpreter::Deeper;
-use crate::{Begun, Lifetime, Lookup, Run};
+use crate::python::runtime::interpreter::RecursionGuard;
+use crate::{KeyQuery, Lifetime, Run, RunStart};
 
 /// Which call a key is wanted for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub(crate) enum Mode {
 }
 
 #[pyclass(module = "moka_py", name = "_Memo", frozen, weakref)]
-pub(crate) struct Memo {
+pub(crate) struct CachedState {
     pub function: Py<PyAny>,
     cache: Py<Moka>,
     pub typed: bool,
@@ -36,25 +36,25 @@ pub(crate) struct Memo {
     pub is_plain: bool,
     /// Makes the key from the arguments, in place of the arguments themselves.
     pub make_key: Option<Py<PyAny>>,
-    pub weakly: Option<Weakly>,
-    pub later: Option<Later>,
+    pub weakly: Option<WeakSelf>,
+    pub later: Option<AsyncHooks>,
     /// The key of a call without arguments.
-    pub no_arguments: Made,
+    pub no_arguments: CallKey,
     /// Parts the positional arguments of a key from the keywords.
     pub mark: Py<PyAny>,
     info: Py<PyAny>,
 }
 
 /// For a method that does not keep its instances alive.
-pub(crate) struct Weakly {
+pub(crate) struct WeakSelf {
     /// The [`Owner`] of each instance, by address.
     pub owners: Py<PyDict>,
     /// Makes the owner of an instance.
-    pub adopt: Py<PyAny>,
+    pub make_owner: Py<PyAny>,
 }
 
 /// For a coroutine function.
-pub(crate) struct Later {
+pub(crate) struct AsyncHooks {
     /// Makes a coroutine of an awaitable.
     pub awaited: Py<PyAny>,
     /// Makes a coroutine that shares the run of a key.
@@ -63,24 +63,24 @@ pub(crate) struct Later {
 
 /// A key, ready to be stored: its parts are hashed, and not again.
 #[pyclass(module = "moka_py", name = "_Made", frozen)]
-pub(crate) struct Made {
+pub(crate) struct CallKey {
     pub object: Object,
     pub hash: u64,
 }
 
-impl Made {
+impl CallKey {
     pub fn query<'a, 'py>(&'a self, py: Python<'py>) -> Key<'a, 'py> {
         Key::hashed(self.object.bind(py), self.hash)
     }
 }
 
 #[pymethods]
-impl Made {
+impl CallKey {
     fn __hash__(&self) -> u64 {
         self.hash
     }
 
-    fn __eq__(&self, py: Python<'_>, other: &Bound<'_, Made>) -> PyResult<bool> {
+    fn __eq__(&self, py: Python<'_>, other: &Bound<'_, CallKey>) -> PyResult<bool> {
         let other = other.get();
         Ok(self.hash == other.hash && self.object.bind(py).eq(other.object.bind(py))?)
     }
@@ -97,16 +97,16 @@ impl Made {
 
 /// A run of a cached function, which ends with this object at the latest.
 #[pyclass(module = "moka_py", name = "_Run", frozen)]
-pub(crate) struct MemoRun {
+pub(crate) struct CachedRun {
     cache: Py<Moka>,
     run: Run,
 }
 
 #[pymethods]
-impl MemoRun {
+impl CachedRun {
     /// Whether the key was written to since the run began.
-    fn is_overtaken(&self) -> bool {
-        self.cache.get().core().is_overtaken(self.run)
+    fn is_superseded(&self) -> bool {
+        self.cache.get().core().is_superseded(self.run)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -114,13 +114,13 @@ impl MemoRun {
     }
 }
 
-impl Drop for MemoRun {
+impl Drop for CachedRun {
     fn drop(&mut self) {
         self.cache.get().core().end_run(self.run);
     }
 }
 
-impl Memo {
+impl CachedState {
     #[inline]
     pub fn hit(&self) {
         self.moka().counts().hit();
@@ -134,7 +134,7 @@ impl Memo {
         self.cache.get()
     }
 
-    fn keep(&self, made: &Made, value: &Bound<'_, PyAny>, run: Run) -> PyResult<()> {
+    fn keep(&self, made: &CallKey, value: &Bound<'_, PyAny>, run: Run) -> PyResult<()> {
         let key = made.object.bind(value.py());
         if self.moka().keep(&made.query(value.py()), run, key, value)? {
             self.note(key, made.hash);
@@ -142,8 +142,8 @@ impl Memo {
         Ok(())
     }
 
-    fn begin(&self, py: Python<'_>, made: &Made) -> PyResult<Begun<Object>> {
-        self.moka().call(py, |left| self.moka().core().begin(&made.query(py), left))
+    fn begin(&self, py: Python<'_>, made: &CallKey) -> PyResult<RunStart<Object>> {
+        self.moka().call(py, |removed| self.moka().core().begin(&made.query(py), removed))
     }
 
     /// Has the owner of a key know of its entry.
@@ -154,7 +154,7 @@ impl Memo {
     }
 
     /// The key of a call whose arguments came as a tuple and a dict.
-    fn make(&self, args: &Bound<'_, PyTuple>, keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Made> {
+    fn make(&self, args: &Bound<'_, PyTuple>, keywords: Option<&Bound<'_, PyDict>>) -> PyResult<CallKey> {
         let py = args.py();
         let named: Vec<_> = keywords.map(|keywords| keywords.iter().collect()).unwrap_or_default();
         let names = PyTuple::new(py, named.iter().map(|(name, _)| name))?;
@@ -177,9 +177,9 @@ pub(crate) fn is_own_key(only: &Bound<'_, PyAny>) -> bool {
 }
 
 #[pymethods]
-impl Memo {
+impl CachedState {
     #[new]
-    #[pyo3(signature = (function, cache, info, *, typed, shared, make_key, owners, adopt, awaited, share))]
+    #[pyo3(signature = (function, cache, info, *, typed, shared, make_key, owners, make_owner, awaited, share))]
     #[expect(clippy::too_many_arguments, reason = "all that a cached function is made of")]
     fn new(
         py: Python<'_>,
@@ -190,23 +190,23 @@ impl Memo {
         shared: bool,
         make_key: Option<Py<PyAny>>,
         owners: Option<Py<PyDict>>,
-        adopt: Option<Py<PyAny>>,
+        make_owner: Option<Py<PyAny>>,
         awaited: Option<Py<PyAny>>,
         share: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let keeps = cache.get().core().config().capacity > 0;
         let none = PyTuple::empty(py).into_any();
         let hash = Key::new(&none, cache.get().seed())?.hash();
-        Ok(Memo {
+        Ok(CachedState {
             mode: match (shared, keeps) {
                 (true, _) => Mode::Shared,
                 (false, true) => Mode::Alone,
                 (false, false) => Mode::Keyless,
             },
             is_plain: !typed && make_key.is_none() && owners.is_none(),
-            weakly: owners.zip(adopt).map(|(owners, adopt)| Weakly { owners, adopt }),
-            later: awaited.zip(share).map(|(awaited, share)| Later { awaited, share }),
-            no_arguments: Made { object: Object::of(&none), hash },
+            weakly: owners.zip(make_owner).map(|(owners, make_owner)| WeakSelf { owners, make_owner }),
+            later: awaited.zip(share).map(|(awaited, share)| AsyncHooks { awaited, share }),
+            no_arguments: CallKey { object: Object::of(&none), hash },
             mark: mark(py)?.clone_ref(py),
             function,
             cache,
@@ -277,11 +277,11 @@ impl Memo {
     }
 
     /// Begins a run. Returns a tuple of the value, if there is one already.
-    fn _begin(&self, py: Python<'_>, made: &Bound<'_, Made>) -> PyResult<Py<PyAny>> {
+    fn _begin(&self, py: Python<'_>, made: &Bound<'_, CallKey>) -> PyResult<Py<PyAny>> {
         match self.begin(py, made.get())? {
-            Begun::Present(value) => Ok((value.into_py(),).into_pyobject(py)?.into_any().unbind()),
-            Begun::Run(run) => {
-                let run = MemoRun { cache: self.cache.clone_ref(py), run };
+            RunStart::Present(value) => Ok((value.into_py(),).into_pyobject(py)?.into_any().unbind()),
+            RunStart::Run(run) => {
+                let run = CachedRun { cache: self.cache.clone_ref(py), run };
                 Ok(Bound::new(py, run)?.into_any().unbind())
             }
         }
@@ -290,9 +290,9 @@ impl Memo {
     /// Ends a run and keeps its result, unless the key was written to meanwhile.
     fn _keep(
         &self,
-        made: &Bound<'_, Made>,
+        made: &Bound<'_, CallKey>,
         value: &Bound<'_, PyAny>,
-        run: &Bound<'_, MemoRun>,
+        run: &Bound<'_, CachedRun>,
     ) -> PyResult<()> {
         self.keep(made.get(), value, run.get().run)
     }
@@ -300,9 +300,9 @@ impl Memo {
     /// Begins a run, and returns its number; or a tuple of the value, if there is one already.
     fn _begin_hashed(&self, key: &Bound<'_, PyAny>, hash: u64) -> PyResult<Py<PyAny>> {
         let py = key.py();
-        match self.begin(py, &Made { object: Object::of(key), hash })? {
-            Begun::Present(value) => Ok((value.into_py(),).into_pyobject(py)?.into_any().unbind()),
-            Begun::Run(run) => Ok(run.number().into_pyobject(py)?.into_any().unbind()),
+        match self.begin(py, &CallKey { object: Object::of(key), hash })? {
+            RunStart::Present(value) => Ok((value.into_py(),).into_pyobject(py)?.into_any().unbind()),
+            RunStart::Run(run) => Ok(run.number().into_pyobject(py)?.into_any().unbind()),
         }
     }
 
@@ -314,7 +314,7 @@ impl Memo {
         value: &Bound<'_, PyAny>,
         number: u64,
     ) -> PyResult<()> {
-        self.keep(&Made { object: Object::of(key), hash }, value, Run::new(hash, number))
+        self.keep(&CallKey { object: Object::of(key), hash }, value, Run::new(hash, number))
     }
 
     /// The result of a call, computed once for all threads that ask for it.
@@ -326,7 +326,7 @@ impl Memo {
         keywords: &Bound<'py, PyDict>,
     ) -> PyResult<Py<PyAny>> {
         // There is the frame of the call besides.
-        let _deeper = Deeper::enter(key.py())?;
+        let _deeper = RecursionGuard::enter(key.py())?;
         let mut leads = false;
         let compute = || {
             leads = true;
@@ -360,7 +360,7 @@ impl Memo {
         keywords: &Bound<'py, PyDict>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let later = slf.get().later.as_ref().expect("a coroutine function's memo has it");
-        let made = Made { object: Object::of(key), hash };
+        let made = CallKey { object: Object::of(key), hash };
         later.share.bind(slf.py()).call1((slf, made, args, keywords))
     }
 
@@ -369,11 +369,11 @@ impl Memo {
             visit.call(object)?;
         }
         visit.call(&self.make_key)?;
-        if let Some(Weakly { owners, adopt }) = &self.weakly {
+        if let Some(WeakSelf { owners, make_owner }) = &self.weakly {
             visit.call(owners)?;
-            visit.call(adopt)?;
+            visit.call(make_owner)?;
         }
-        if let Some(Later { awaited, share }) = &self.later {
+        if let Some(AsyncHooks { awaited, share }) = &self.later {
             visit.call(awaited)?;
             visit.call(share)?;
         }

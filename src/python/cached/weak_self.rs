@@ -15,7 +15,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::Lookup;
+use crate::KeyQuery;
 use crate::python::moka::Moka;
 use crate::python::object::Object;
 use crate::sync::Lock;
@@ -44,7 +44,7 @@ struct Of {
     hash: u64,
 }
 
-impl Lookup<Object> for Of {
+impl KeyQuery<Object> for Of {
     type Error = Infallible;
 
     fn hash(&self) -> u64 {
@@ -56,15 +56,15 @@ impl Lookup<Object> for Of {
         self.owner.clone()
     }
 
-    fn quick(&self, key: &Object) -> Option<bool> {
+    fn eq_builtin(&self, key: &Object) -> Option<bool> {
         Some(key.first_item().is_some_and(|first| first == self.owner.as_ptr()))
     }
 
-    fn equals(&self, _key: &Object) -> Result<bool, Infallible> {
+    fn eq_slow(&self, _key: &Object) -> Result<bool, Infallible> {
         Ok(false)
     }
 
-    fn same(a: &Object, b: &Object) -> bool {
+    fn ptr_eq(a: &Object, b: &Object) -> bool {
         a.is(b)
     }
 }

@@ -8,13 +8,13 @@ use pyo3::types::PyDict;
 use crate::Cursor;
 use crate::python::moka::CacheState;
 use crate::python::moka::convert;
-use crate::python::runtime::interpreter::Deeper;
+use crate::python::runtime::interpreter::RecursionGuard;
 
 pub(in crate::python) fn get_many<'py>(
     cache: &CacheState,
     keys: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let _deeper = Deeper::enter(keys.py())?;
+    let _deeper = RecursionGuard::enter(keys.py())?;
     let found = PyDict::new(keys.py());
     for key in convert::iterable("keys", "an iterable", keys)? {
         let key = key?;
@@ -26,7 +26,7 @@ pub(in crate::python) fn get_many<'py>(
 }
 
 pub(in crate::python) fn remove_many(cache: &CacheState, keys: &Bound<'_, PyAny>) -> PyResult<usize> {
-    let _deeper = Deeper::enter(keys.py())?;
+    let _deeper = RecursionGuard::enter(keys.py())?;
     let mut removed = 0;
     for key in convert::iterable("keys", "an iterable", keys)? {
         let key = key?;
@@ -39,16 +39,16 @@ pub(in crate::python) fn remove_many(cache: &CacheState, keys: &Bound<'_, PyAny>
 /// value meanwhile stays.
 pub(in crate::python) fn remove_if(cache: &CacheState, predicate: &Bound<'_, PyAny>) -> PyResult<usize> {
     let py = predicate.py();
-    let _deeper = Deeper::enter(py)?;
+    let _deeper = RecursionGuard::enter(py)?;
     let core = cache.core();
     // A computation under way has no value yet that the predicate could be asked about.
-    core.overtake_all();
+    core.supersede_all();
     let mut removed = 0;
     let mut cursor = Cursor::default();
     while let Some((key, value)) = core.next_entry(&mut cursor) {
         if predicate.call1((key.bind(py), value.bind(py)))?.is_truthy()? {
             let is_seen = |held_key: &_, held: &_| key.is(held_key) && value.is(held);
-            removed += usize::from(cache.run(py, |left| core.remove_last_seen(&cursor, is_seen, left)));
+            removed += usize::from(cache.run(py, |removed| core.remove_last_seen(&cursor, is_seen, removed)));
         }
     }
     Ok(removed)

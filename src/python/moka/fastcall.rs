@@ -3,7 +3,7 @@
 //!
 //! What is usual is done here: keys that are hashed and compared in place, and deadlines that are numbers. All else goes
 //! to the method that PyO3 made, with the arguments as they came: in a bare C function PyO3 takes the thread for detached,
-//! so nothing of it that drops references or makes errors is touched, but where it is [`told`](crate::python::runtime::interpreter::told) that
+//! so nothing of it that drops references or makes errors is touched, but where it is [`with_pyo3_attached`](crate::python::runtime::interpreter::with_pyo3_attached) that
 //! the thread is attached. An error that a call returned may be handed on.
 //!
 //! # Invariants
@@ -23,13 +23,13 @@ use pyo3::types::PyString;
 use smallvec::SmallVec;
 
 use crate::Lifetime;
-use crate::python::cached::arguments::Given;
+use crate::python::cached::arguments::CallArgs;
 use crate::python::moka::convert;
-use crate::python::moka::state::{AtOnce, CacheState, Moka};
+use crate::python::moka::state::{CacheState, FastOutcome, Moka};
 use crate::python::object::{self, Object};
 
 const GET_DOC: &CStr = c"get($self, /, key, default=None)\n--\n\n\
-    Return the value of key, or default. Counts as a use.";
+    Return the value of key, or default. CacheStats as a use.";
 
 const SET_DOC: &CStr = c"set($self, /, key, value, ttl=None, tti=None)\n--\n\n\
     Store a value; ttl and tti are the entry's own, in seconds or as a timedelta.";
@@ -107,13 +107,13 @@ unsafe fn read_call<'a>(
     (cache, unsafe { std::slice::from_raw_parts(arguments, count) })
 }
 
-/// A method of a key and a default: what `at_once` finds or the default, where it can tell; else the plain method.
+/// A method of a key and a default: what `fast` finds or the default, where it can tell; else the plain method.
 ///
 /// # Safety
 /// - `called`.
 #[inline(always)]
 unsafe fn find(
-    at_once: impl FnOnce(&CacheState, &Bound<'_, PyAny>) -> Option<Option<Object>>,
+    fast: impl FnOnce(&CacheState, &Bound<'_, PyAny>) -> Option<Option<Object>>,
     plain: &Kept,
     slf: *mut ffi::PyObject,
     arguments: *const *mut ffi::PyObject,
@@ -127,7 +127,7 @@ unsafe fn find(
         let (cache, given) = unsafe { read_call(py, slf, arguments, count as usize) };
         // SAFETY: `called`; borrowed for the call.
         let key = unsafe { Borrowed::from_ptr(py, given[0]) };
-        if let Some(found) = at_once(cache.get(), &key) {
+        if let Some(found) = fast(cache.get(), &key) {
             return match (found, given.get(1)) {
                 (Some(value), _) => value.into_ptr(),
                 // SAFETY: a live object, and attached.
@@ -145,7 +145,7 @@ unsafe fn find(
 /// # Safety
 /// - `called`.
 #[inline]
-unsafe fn lifetime_at_once(
+unsafe fn lifetime_fast(
     py: Python<'_>,
     arguments: *const *mut ffi::PyObject,
     count: usize,
@@ -156,7 +156,7 @@ unsafe fn lifetime_at_once(
     }
     let positional = count.checked_sub(2).filter(|&positional| positional <= 2)?;
     // SAFETY: the caller's.
-    let asked = &unsafe { Given::new(arguments, count, names) }.all()[2..];
+    let asked = &unsafe { CallArgs::new(arguments, count, names) }.all()[2..];
     let mut nanos = [None; 2];
     for (at, &value) in asked.iter().enumerate() {
         let which = match at.checked_sub(positional) {
@@ -191,7 +191,7 @@ unsafe extern "C" fn get(
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     // SAFETY: `called`.
-    unsafe { find(CacheState::glance, &PLAIN_GET, slf, arguments, count, names) }
+    unsafe { find(CacheState::try_get_fast, &PLAIN_GET, slf, arguments, count, names) }
 }
 
 /// `Moka.set(key, value, ttl=None, tti=None)`.
@@ -204,17 +204,17 @@ unsafe extern "C" fn set(
     // SAFETY: `called`.
     let py = unsafe { Python::assume_attached() };
     // SAFETY: `called`.
-    if let Some(lifetime) = unsafe { lifetime_at_once(py, arguments, count as usize, names) } {
+    if let Some(lifetime) = unsafe { lifetime_fast(py, arguments, count as usize, names) } {
         // SAFETY: `called`.
         let (cache, given) = unsafe { read_call(py, slf, arguments, 2) };
         // SAFETY: `called`; borrowed for the call.
         let key = unsafe { Borrowed::from_ptr(py, given[0]) };
         // SAFETY: likewise.
         let value = unsafe { Borrowed::from_ptr(py, given[1]) };
-        match cache.get().set_at_once(&key, &value, lifetime) {
-            AtOnce::Done => return py.None().into_ptr(),
-            AtOnce::Raised => return ptr::null_mut(),
-            AtOnce::NotDone => {}
+        match cache.get().set_fast(&key, &value, lifetime) {
+            FastOutcome::Done => return py.None().into_ptr(),
+            FastOutcome::Raised => return ptr::null_mut(),
+            FastOutcome::Fallback => {}
         }
     }
     // SAFETY: `called`; the same arguments.
@@ -229,7 +229,7 @@ unsafe extern "C" fn remove(
     names: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     // SAFETY: `called`.
-    unsafe { find(CacheState::remove_at_once, &PLAIN_REMOVE, slf, arguments, count, names) }
+    unsafe { find(CacheState::remove_fast, &PLAIN_REMOVE, slf, arguments, count, names) }
 }
 
 /// `Moka.get_with(key, initializer, ttl=None, tti=None)`.
@@ -242,7 +242,7 @@ unsafe extern "C" fn get_with(
     // SAFETY: `called`.
     let py = unsafe { Python::assume_attached() };
     // SAFETY: `called`.
-    if let Some(lifetime) = unsafe { lifetime_at_once(py, arguments, count as usize, names) } {
+    if let Some(lifetime) = unsafe { lifetime_fast(py, arguments, count as usize, names) } {
         // SAFETY: `called`.
         let (cache, given) = unsafe { read_call(py, slf, arguments, 2) };
         // SAFETY: `called`; borrowed for the call.
@@ -252,9 +252,9 @@ unsafe extern "C" fn get_with(
         // SAFETY: a live object, and attached.
         let is_callable = unsafe { ffi::PyCallable_Check(given[1]) } != 0;
         if is_callable {
-            match cache.get().get_with_at_once(&key, &initializer, lifetime) {
+            match cache.get().get_with_fast(&key, &initializer, lifetime) {
                 Ok(value) => return value,
-                Err(AtOnce::NotDone) => {}
+                Err(FastOutcome::Fallback) => {}
                 Err(_) => return ptr::null_mut(),
             }
         }

@@ -16,18 +16,18 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 
 use crate::python::moka::convert;
-use crate::python::moka::state::AtOnce;
+use crate::python::moka::state::FastOutcome;
 use crate::python::object::{self, Object};
-use crate::python::runtime::interpreter::Deeper;
-use crate::reclaim::{Bin, Swap, pin};
-use crate::{Cause, Departures};
+use crate::python::runtime::interpreter::RecursionGuard;
+use crate::reclaim::{AtomicHandle, RetireList, pin};
+use crate::{Cause, Removals};
 
 /// A function of the user that the collector may take away.
-pub(crate) struct Hook(Swap<Option<Object>>);
+pub(crate) struct Callback(AtomicHandle<Option<Object>>);
 
-impl Hook {
+impl Callback {
     pub fn new(function: Option<&Bound<'_, PyAny>>) -> Self {
-        Hook(Swap::new(function.map(Object::of)))
+        Callback(AtomicHandle::new(function.map(Object::of)))
     }
 
     fn get(&self) -> Option<Object> {
@@ -40,15 +40,15 @@ impl Hook {
 
     /// Lets go of the function: the cache is unreachable, so nobody else reads it.
     pub fn clear(&self) {
-        let mut bin = Bin::<_, 1>::default();
+        let mut bin = RetireList::<_, 1>::default();
         bin.put(self.0.swap(None));
     }
 }
 
 /// Tells the listener of each that left, in order. Its exceptions go to `sys.unraisablehook`.
-pub(crate) fn tell(py: Python<'_>, listener: &Hook, left: &Departures<Object, Object>) {
+pub(crate) fn tell(py: Python<'_>, listener: &Callback, removed: &Removals<Object, Object>) {
     let Some(listener) = listener.get() else { return };
-    for departure in left.iter() {
+    for departure in removed.iter() {
         let Some(key) = departure.key() else { continue };
         let event = [key.as_ptr(), departure.value().as_ptr(), cause_str(py, departure.cause()).as_ptr()];
         if call(py, &listener, event).is_none() {
@@ -88,23 +88,23 @@ fn cause_str(py: Python<'_>, cause: Cause) -> &Bound<'_, PyString> {
 }
 
 /// The weight of an entry: 1, or what the weigher says.
-pub(crate) fn weigh(weigher: &Hook, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<u32> {
+pub(crate) fn weigh(weigher: &Callback, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<u32> {
     let Some(weigher) = weigher.get() else { return Ok(1) };
-    let _deeper = Deeper::enter(key.py())?;
+    let _deeper = RecursionGuard::enter(key.py())?;
     convert::weight(&weigher.bind(key.py()).call1((key, value))?)
 }
 
 /// The same from a bare C function.
-pub(crate) fn weigh_at_once(
-    weigher: &Hook,
+pub(crate) fn weigh_fast(
+    weigher: &Callback,
     key: &Bound<'_, PyAny>,
     value: &Bound<'_, PyAny>,
-) -> Result<u32, AtOnce> {
+) -> Result<u32, FastOutcome> {
     let Some(weigher) = weigher.get() else { return Ok(1) };
-    let _deeper = Deeper::enter_at_once(key.py()).ok_or(AtOnce::Raised)?;
-    let weight = call(key.py(), &weigher, [key.as_ptr(), value.as_ptr()]).ok_or(AtOnce::Raised)?;
+    let _deeper = RecursionGuard::enter_at_once(key.py()).ok_or(FastOutcome::Raised)?;
+    let weight = call(key.py(), &weigher, [key.as_ptr(), value.as_ptr()]).ok_or(FastOutcome::Raised)?;
     match object::small_int(&weight).and_then(|weight| u32::try_from(weight).ok()) {
         Some(weight) => Ok(weight),
-        None => AtOnce::attached(key.py(), |_| convert::weight(&weight)),
+        None => FastOutcome::attached(key.py(), |_| convert::weight(&weight)),
     }
 }

@@ -12,29 +12,29 @@ use pyo3::types::{PyDict, PyType};
 use crate::Cursor;
 use crate::python::moka::convert;
 use crate::python::moka::{CacheState, Moka};
-use crate::python::runtime::interpreter::Deeper;
+use crate::python::runtime::interpreter::RecursionGuard;
 use crate::sync::Lock;
 
 /// A default that may be left out, where `None` is one like any other.
-pub(crate) enum Fallback<'py> {
+pub(crate) enum OptionalArg<'py> {
     Missing,
     Given(Bound<'py, PyAny>),
 }
 
-impl<'py> FromPyObject<'_, 'py> for Fallback<'py> {
+impl<'py> FromPyObject<'_, 'py> for OptionalArg<'py> {
     type Error = Infallible;
 
     fn extract(object: Borrowed<'_, 'py, PyAny>) -> Result<Self, Infallible> {
-        Ok(Fallback::Given(object.to_owned()))
+        Ok(OptionalArg::Given(object.to_owned()))
     }
 }
 
-impl Fallback<'_> {
+impl OptionalArg<'_> {
     /// The default, or a `KeyError` of the key.
     pub fn or_key_error(self, key: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         match self {
-            Fallback::Given(default) => Ok(default.unbind()),
-            Fallback::Missing => Err(key_error(key)),
+            OptionalArg::Given(default) => Ok(default.unbind()),
+            OptionalArg::Missing => Err(key_error(key)),
         }
     }
 }
@@ -126,10 +126,10 @@ pub(crate) fn view(cache: Bound<'_, Moka>, part: Part) -> PyResult<Bound<'_, PyA
 /// Sets each pair of a mapping, of an iterable of pairs, and of keywords, in this order.
 pub(crate) fn update<'py>(
     cache: &CacheState,
-    other: &Fallback<'py>,
+    other: &OptionalArg<'py>,
     keywords: Option<&Bound<'py, PyDict>>,
 ) -> PyResult<()> {
-    if let Fallback::Given(other) = other {
+    if let OptionalArg::Given(other) = other {
         each_pair("other", other, |key, value| cache.store(key, value))?;
     }
     for (key, value) in keywords.into_iter().flatten() {
@@ -144,7 +144,7 @@ pub(crate) fn each_pair<'py>(
     pairs: &Bound<'py, PyAny>,
     mut each: impl FnMut(&Bound<'py, PyAny>, &Bound<'py, PyAny>) -> PyResult<()>,
 ) -> PyResult<()> {
-    let _deeper = Deeper::enter(pairs.py())?;
+    let _deeper = RecursionGuard::enter(pairs.py())?;
     if let Ok(moka) = pairs.cast::<Moka>() {
         // Its items, since a key may leave between its iteration and its look-up.
         let items = Bound::new(pairs.py(), EntryIterator::new(moka.clone().unbind(), Part::Item))?;

@@ -12,8 +12,8 @@ use pyo3::types::{PyDict, PyTuple, PyType};
 use crate::python::moka::bulk;
 use crate::python::moka::construction::Construction;
 use crate::python::moka::convert::{self, Duration};
-use crate::python::moka::listener::Hook;
-use crate::python::moka::mapping::{self, EntryIterator, Fallback, Part};
+use crate::python::moka::listener::Callback;
+use crate::python::moka::mapping::{self, EntryIterator, OptionalArg, Part};
 use crate::python::moka::{CacheState, Moka};
 use crate::python::object::Object;
 use crate::{Config, Kind, Lifetime};
@@ -38,7 +38,7 @@ impl Construct {
     #[new]
     #[pyo3(
         signature = (
-            capacity, ttl=None, tti=None, eviction_listener=None, policy=Fallback::Missing, weigher=None
+            capacity, ttl=None, tti=None, eviction_listener=None, policy=OptionalArg::Missing, weigher=None
         )
     )]
     fn new(
@@ -46,7 +46,7 @@ impl Construct {
         ttl: Option<&Bound<'_, PyAny>>,
         tti: Option<&Bound<'_, PyAny>>,
         eviction_listener: Option<&Bound<'_, PyAny>>,
-        policy: Fallback<'_>,
+        policy: OptionalArg<'_>,
         weigher: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let capacity = convert::capacity(capacity)?;
@@ -54,17 +54,17 @@ impl Construct {
         let tti = convert::duration("tti", tti)?;
         convert::callable_or_none("eviction_listener", eviction_listener)?;
         let policy = match policy {
-            Fallback::Missing => Kind::TinyLfu,
-            Fallback::Given(policy) => convert::policy(&policy)?,
+            OptionalArg::Missing => Kind::TinyLfu,
+            OptionalArg::Given(policy) => convert::policy(&policy)?,
         };
         convert::callable_or_none("weigher", weigher)?;
         let config = Config {
             lifetime: Lifetime { ttl: ttl.nanos, tti: tti.nanos },
             weighted: weigher.is_some(),
-            listened: eviction_listener.is_some(),
+            has_listener: eviction_listener.is_some(),
             ..Config::new(capacity, policy)
         };
-        let hooks = [eviction_listener, weigher].map(Hook::new);
+        let hooks = [eviction_listener, weigher].map(Callback::new);
         Ok(Construct(Mutex::new(Some(Arc::new(CacheState::new(config, hooks, [ttl, tti]))))))
     }
 }
@@ -92,7 +92,7 @@ fn refuse_insert(_key: &Bound<'_, PyAny>, _value: &Bound<'_, PyAny>) -> PyResult
 fn unmade(py: Python<'_>) -> PyResult<Arc<CacheState>> {
     let refuse = wrap_pyfunction!(refuse_insert, py)?;
     let config = Config { weighted: true, ..Config::new(0, Kind::TinyLfu) };
-    let hooks = [Hook::new(None), Hook::new(Some(refuse.as_any()))];
+    let hooks = [Callback::new(None), Callback::new(Some(refuse.as_any()))];
     Ok(Arc::new(CacheState::new(config, hooks, [Duration::default(); 2])))
 }
 
@@ -184,14 +184,14 @@ impl Moka {
     ) -> PyResult<Py<PyAny>> {
         let this = self.made.get();
         let query = this.key(key)?;
-        let value = this.call(py, |left| this.core.remove(&query, left))?;
+        let value = this.call(py, |removed| this.core.remove(&query, removed))?;
         Ok(value.map_or_else(|| default_or_none(py, default), Object::into_py))
     }
 
     /// Remove everything.
     fn clear(&self, py: Python<'_>) -> PyResult<()> {
-        self.empty(py, |this, py, left| {
-            this.settle(py, left);
+        self.empty(py, |this, py, removed| {
+            this.settle(py, removed);
             mapping::rest(py)
         })
     }
@@ -199,19 +199,19 @@ impl Moka {
     /// Return the number of entries.
     fn count(&self, py: Python<'_>) -> usize {
         let this = self.made.get();
-        this.run(py, |left| this.core.count(left))
+        this.run(py, |removed| this.core.count(removed))
     }
 
     /// Return the weight of all entries.
     fn weighted_size(&self, py: Python<'_>) -> u64 {
         let this = self.made.get();
-        this.run(py, |left| this.core.weight(left))
+        this.run(py, |removed| this.core.weight(removed))
     }
 
     /// Finish what is due: expire entries, and let go of values that have left.
     fn run_pending_tasks(&self, py: Python<'_>) {
         let this = self.made.get();
-        this.run(py, |left| this.core.expire_all(left));
+        this.run(py, |removed| this.core.expire_all(removed));
         this.core.flush();
     }
 
@@ -259,8 +259,8 @@ impl Moka {
     fn expires_in(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Option<f64>> {
         let this = self.made.get();
         let query = this.key(key)?;
-        let left = this.call(py, |left| this.core.expires_in(&query, left))?;
-        Ok(left.map(|left| left.as_secs_f64()))
+        let time_left = this.call(py, |removed| this.core.expires_in(&query, removed))?;
+        Ok(time_left.map(|time_left| time_left.as_secs_f64()))
     }
 
     /// The most that the weights of all entries may add up to.
@@ -302,14 +302,14 @@ impl Moka {
     fn __delitem__(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<()> {
         let this = self.made.get();
         let query = this.key(key)?;
-        let value = this.call(py, |left| this.core.remove(&query, left))?;
+        let value = this.call(py, |removed| this.core.remove(&query, removed))?;
         value.map(drop).ok_or_else(|| mapping::key_error(key))
     }
 
     fn __contains__(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
         let this = self.made.get();
         let query = this.key(key)?;
-        Ok(this.call(py, |left| this.core.peek(&query, left))?.is_some())
+        Ok(this.call(py, |removed| this.core.peek(&query, removed))?.is_some())
     }
 
     fn __len__(&self, py: Python<'_>) -> usize {
@@ -346,16 +346,16 @@ impl Moka {
     fn _peek(&self, py: Python<'_>, key: &Bound<'_, PyAny>, default: Py<PyAny>) -> PyResult<Py<PyAny>> {
         let this = self.made.get();
         let query = this.key(key)?;
-        let value = this.call(py, |left| this.core.peek(&query, left))?;
+        let value = this.call(py, |removed| this.core.peek(&query, removed))?;
         Ok(value.map_or(default, Object::into_py))
     }
 
     /// Remove key and return its value, or default; without one, raise KeyError.
-    #[pyo3(signature = (key, default=Fallback::Missing), text_signature = "($self, key, default=...)")]
-    fn pop(&self, py: Python<'_>, key: &Bound<'_, PyAny>, default: Fallback<'_>) -> PyResult<Py<PyAny>> {
+    #[pyo3(signature = (key, default=OptionalArg::Missing), text_signature = "($self, key, default=...)")]
+    fn pop(&self, py: Python<'_>, key: &Bound<'_, PyAny>, default: OptionalArg<'_>) -> PyResult<Py<PyAny>> {
         let this = self.made.get();
         let query = this.key(key)?;
-        match this.call(py, |left| this.core.remove(&query, left))? {
+        match this.call(py, |removed| this.core.remove(&query, removed))? {
             Some(value) => Ok(value.into_py()),
             None => default.or_key_error(key),
         }
@@ -364,7 +364,7 @@ impl Moka {
     /// Remove some entry and return its key and value; raise KeyError if there is none.
     fn popitem(&self, py: Python<'_>) -> PyResult<(Py<PyAny>, Py<PyAny>)> {
         let this = self.made.get();
-        match this.run(py, |left| this.core.pop_any(left)) {
+        match this.run(py, |removed| this.core.pop_any(removed)) {
             Some((key, value)) => Ok((key.into_py(), value.into_py())),
             None => Err(PyKeyError::new_err("popitem(): the cache is empty")),
         }
@@ -385,16 +385,16 @@ impl Moka {
         }
         let default = default.unwrap_or_else(|| py.None()).into_bound(py);
         let stored = this.stored(key, &default, Lifetime::default())?;
-        let kept = this.call(py, |left| this.core.set_if_absent(&query, stored, left))?;
+        let kept = this.call(py, |removed| this.core.set_if_absent(&query, stored, removed))?;
         Ok(kept.map_or_else(|| default.unbind(), Object::into_py))
     }
 
     /// Set each pair of a mapping or of an iterable of pairs, then each keyword.
     #[pyo3(
-        signature = (other=Fallback::Missing, /, **keywords),
+        signature = (other=OptionalArg::Missing, /, **keywords),
         text_signature = "($self, other=(), /, **keywords)"
     )]
-    fn update<'py>(&self, other: Fallback<'py>, keywords: Option<&Bound<'py, PyDict>>) -> PyResult<()> {
+    fn update<'py>(&self, other: OptionalArg<'py>, keywords: Option<&Bound<'py, PyDict>>) -> PyResult<()> {
         mapping::update(self, &other, keywords)
     }
 

@@ -15,19 +15,19 @@ use crate::cache::seed::Seed;
 use crate::python::moka::clock;
 use crate::python::moka::construction::Construction;
 use crate::python::moka::convert::{self, Duration};
-use crate::python::moka::listener::{self, Hook};
-use crate::python::moka::stats::Counts;
+use crate::python::moka::listener::{self, Callback};
+use crate::python::moka::stats::CacheStats;
 use crate::python::object::Object;
 use crate::python::object::key::{Key, Sure, Unsure};
-use crate::python::object::shared_error::Raised;
-use crate::python::runtime::interpreter::{Deeper, told};
+use crate::python::object::shared_error::SharedError;
+use crate::python::runtime::interpreter::{RecursionGuard, with_pyo3_attached};
 use crate::python::runtime::shutdown;
 use crate::{
-    Begun, Cache, Config, Cursor, Departure, Departures, Failure, Lifetime, LoadError, Lookup, Run, Stored,
+    Cache, Config, Cursor, Failure, KeyQuery, Lifetime, LoadError, NewValue, Removal, Removals, Run, RunStart,
 };
 
-type Core = Cache<Object, Object, Raised>;
-type Left = Departures<Object, Object>;
+type Core = Cache<Object, Object, SharedError>;
+type Left = Removals<Object, Object>;
 
 /// A cache bounded by weight, with deadlines, that threads use in parallel. It is a mutable mapping.
 ///
@@ -59,31 +59,34 @@ impl Deref for Moka {
 pub(crate) struct CacheState {
     pub(in crate::python) core: Core,
     pub(in crate::python) seed: Seed,
-    pub(in crate::python) counts: Counts,
-    pub(in crate::python) listener: Hook,
-    pub(in crate::python) weigher: Hook,
+    pub(in crate::python) counts: CacheStats,
+    pub(in crate::python) listener: Callback,
+    pub(in crate::python) weigher: Callback,
     pub(in crate::python) ttl: Duration,
     pub(in crate::python) tti: Duration,
 }
 
 /// How a call went that was made from a bare C function, where PyO3 takes the thread for detached.
-pub(crate) enum AtOnce {
+pub(crate) enum FastOutcome {
     Done,
     /// An exception is set.
     Raised,
     /// Nothing was done: the plain method does it.
-    NotDone,
+    Fallback,
 }
 
-impl AtOnce {
+impl FastOutcome {
     /// Runs code that needs PyO3.
-    pub fn attached<T>(py: Python<'_>, code: impl FnOnce(Python<'_>) -> PyResult<T>) -> Result<T, AtOnce> {
-        told(py, |py| code(py).map_err(|error| AtOnce::raise(py, error)))
+    pub fn attached<T>(
+        py: Python<'_>,
+        code: impl FnOnce(Python<'_>) -> PyResult<T>,
+    ) -> Result<T, FastOutcome> {
+        with_pyo3_attached(py, |py| code(py).map_err(|error| FastOutcome::raise(py, error)))
     }
 
     fn raise(py: Python<'_>, error: PyErr) -> Self {
-        told(py, |py| error.restore(py));
-        AtOnce::Raised
+        with_pyo3_attached(py, |py| error.restore(py));
+        FastOutcome::Raised
     }
 }
 
@@ -91,15 +94,15 @@ const _: () = assert!(align_of::<Moka>() <= 16, "CPython aligns no object furthe
 
 /// How a computation failed. After an interrupt and the like those who wait try for themselves.
 #[cold]
-fn failure(py: Python<'_>, error: PyErr) -> Failure<Raised> {
-    told(py, |py| {
+fn failure(py: Python<'_>, error: PyErr) -> Failure<SharedError> {
+    with_pyo3_attached(py, |py| {
         let is_failure = |error: &PyErr| convert::is_failure(py, error);
-        let (error, shared) = match is_failure(&error).then(|| Raised::for_others(py, &error)) {
+        let (error, shared) = match is_failure(&error).then(|| SharedError::for_others(py, &error)) {
             // A signal came while it was copied.
             Some(Err(interrupt)) if !is_failure(&interrupt) => (interrupt, None),
             shared => (error, shared.and_then(Result::ok)),
         };
-        Failure { error: Raised::new(py, error), shared }
+        Failure { error: SharedError::new(py, error), shared }
     })
 }
 
@@ -147,11 +150,11 @@ fn circle_error(key: &Bound<'_, PyAny>) -> PyResult<String> {
 
 impl CacheState {
     /// The state of a new cache: of its listener and weigher, and its ttl and tti.
-    pub fn new(config: Config, [listener, weigher]: [Hook; 2], [ttl, tti]: [Duration; 2]) -> Self {
+    pub fn new(config: Config, [listener, weigher]: [Callback; 2], [ttl, tti]: [Duration; 2]) -> Self {
         CacheState {
             core: Cache::new(config, clock::of_new_cache()),
             seed: Seed::of_process(),
-            counts: Counts::new(),
+            counts: CacheStats::new(),
             listener,
             weigher,
             ttl,
@@ -168,48 +171,48 @@ impl CacheState {
     }
 
     #[inline]
-    pub fn counts(&self) -> &Counts {
+    pub fn counts(&self) -> &CacheStats {
         &self.counts
     }
 
     /// What `get` finds, where that needs neither a user's code nor maintenance; else `None`. An answer is counted.
     #[inline]
-    pub fn glance(&self, key: &Bound<'_, PyAny>) -> Option<Option<Object>> {
-        let found = self.core.glance(&Key::known(key, self.seed)?)?;
+    pub fn try_get_fast(&self, key: &Bound<'_, PyAny>) -> Option<Option<Object>> {
+        let found = self.core.try_get_fast(&Key::known(key, self.seed)?)?;
         self.counts.access(found.is_some());
         Some(found)
     }
 
     /// What `get_with` returns, for a callable, where the key's code need not run.
     #[inline]
-    pub fn get_with_at_once<'py>(
+    pub fn get_with_fast<'py>(
         &self,
         key: &Bound<'py, PyAny>,
         initializer: &Bound<'py, PyAny>,
         lifetime: Lifetime,
-    ) -> Result<*mut ffi::PyObject, AtOnce> {
-        let query = Key::known(key, self.seed).ok_or(AtOnce::NotDone)?;
-        match self.core.glance(&query).ok_or(AtOnce::NotDone)? {
+    ) -> Result<*mut ffi::PyObject, FastOutcome> {
+        let query = Key::known(key, self.seed).ok_or(FastOutcome::Fallback)?;
+        match self.core.try_get_fast(&query).ok_or(FastOutcome::Fallback)? {
             Some(value) => {
                 self.counts.hit();
                 Ok(value.into_ptr())
             }
-            None => self.load_at_once(&query, key, initializer, lifetime),
+            None => self.load_fast(&query, key, initializer, lifetime),
         }
     }
 
     /// Apart, so that a hit does not make room for what this needs.
     #[inline(never)]
-    fn load_at_once<'py>(
+    fn load_fast<'py>(
         &self,
         query: &Key<'_, 'py>,
         key: &Bound<'py, PyAny>,
         initializer: &Bound<'py, PyAny>,
         lifetime: Lifetime,
-    ) -> Result<*mut ffi::PyObject, AtOnce> {
+    ) -> Result<*mut ffi::PyObject, FastOutcome> {
         self.counts.miss();
         let loaded = self.load(query, key, lifetime, true, || initializer.call0());
-        loaded.map(Py::into_ptr).map_err(|error| AtOnce::raise(key.py(), error))
+        loaded.map(Py::into_ptr).map_err(|error| FastOutcome::raise(key.py(), error))
     }
 
     /// A key that needs no code of a user to be hashed.
@@ -221,66 +224,74 @@ impl CacheState {
     /// What `get` finds. It is counted.
     #[inline]
     pub fn look_up(&self, py: Python<'_>, query: &Key<'_, '_>) -> PyResult<Option<Object>> {
-        let found = self.call(py, |left| self.core.get(query, left))?;
+        let found = self.call(py, |removed| self.core.get(query, removed))?;
         self.counts.access(found.is_some());
         Ok(found)
     }
 
     /// What `get` finds in a cache without a listener, with nothing asked of PyO3 and no access counted.
-    pub fn look_up_unheard<Q: Lookup<Object>>(&self, query: &Q) -> Result<Option<Object>, Q::Error> {
-        let mut left = Departures::new();
-        let found = self.core.get(query, &mut left);
-        self.release(&mut left);
+    pub fn look_up_unheard<Q: KeyQuery<Object>>(&self, query: &Q) -> Result<Option<Object>, Q::Error> {
+        let mut removed = Removals::new();
+        let found = self.core.get(query, &mut removed);
+        self.release(&mut removed);
         found
     }
 
     /// Whether there is a key that needs no code of a user; it is no use. For a cache without a listener.
-    pub fn has(&self, query: &impl Lookup<Object, Error = Infallible>) -> bool {
-        let mut left = Departures::new();
-        let Ok(value) = self.core.peek(query, &mut left);
-        self.release(&mut left);
+    pub fn has(&self, query: &impl KeyQuery<Object, Error = Infallible>) -> bool {
+        let mut removed = Removals::new();
+        let Ok(value) = self.core.peek(query, &mut removed);
+        self.release(&mut removed);
         value.is_some()
     }
 
     /// Removes such a key; whether it was there.
-    pub fn take_out(&self, query: &impl Lookup<Object, Error = Infallible>) -> bool {
-        let mut left = Departures::new();
-        let Ok(value) = self.core.remove(query, &mut left);
-        self.release(&mut left);
+    pub fn take_out(&self, query: &impl KeyQuery<Object, Error = Infallible>) -> bool {
+        let mut removed = Removals::new();
+        let Ok(value) = self.core.remove(query, &mut removed);
+        self.release(&mut removed);
         value.is_some()
     }
 
     /// Whether a key is there; it is no use.
-    pub fn holds(&self, py: Python<'_>, query: &impl Lookup<Object, Error = Raised>) -> PyResult<bool> {
-        Ok(self.call(py, |left| self.core.peek(query, left))?.is_some())
+    pub fn holds(
+        &self,
+        py: Python<'_>,
+        query: &impl KeyQuery<Object, Error = SharedError>,
+    ) -> PyResult<bool> {
+        Ok(self.call(py, |removed| self.core.peek(query, removed))?.is_some())
     }
 
     /// Removes a key; whether it was there.
-    pub fn discard(&self, py: Python<'_>, query: &impl Lookup<Object, Error = Raised>) -> PyResult<bool> {
-        Ok(self.call(py, |left| self.core.remove(query, left))?.is_some())
+    pub fn discard(
+        &self,
+        py: Python<'_>,
+        query: &impl KeyQuery<Object, Error = SharedError>,
+    ) -> PyResult<bool> {
+        Ok(self.call(py, |removed| self.core.remove(query, removed))?.is_some())
     }
 
     /// Sets without a call of a user's code but the weigher, the listener, and what the drop of an old value runs.
     #[inline]
-    pub fn set_at_once(
+    pub fn set_fast(
         &self,
         key: &Bound<'_, PyAny>,
         value: &Bound<'_, PyAny>,
         lifetime: Lifetime,
-    ) -> AtOnce {
+    ) -> FastOutcome {
         let py = key.py();
-        let Some(query) = Key::known(key, self.seed) else { return AtOnce::NotDone };
+        let Some(query) = Key::known(key, self.seed) else { return FastOutcome::Fallback };
         let mut weight = 1;
         if self.core.config().weighted {
-            match listener::weigh_at_once(&self.weigher, key, value) {
+            match listener::weigh_fast(&self.weigher, key, value) {
                 Ok(weighed) => weight = weighed,
                 Err(how) => return how,
             }
         }
         match self.set_sure(py, query, Object::kept(value), weight, lifetime) {
-            Ok(()) => AtOnce::Done,
+            Ok(()) => FastOutcome::Done,
             Err(_) if self.core.config().weighted => self.set_weighed(key, value, weight, lifetime),
-            Err(_) => AtOnce::NotDone,
+            Err(_) => FastOutcome::Fallback,
         }
     }
 
@@ -292,43 +303,43 @@ impl CacheState {
         value: &Bound<'_, PyAny>,
         weight: u32,
         lifetime: Lifetime,
-    ) -> AtOnce {
-        AtOnce::attached(key.py(), |py| {
+    ) -> FastOutcome {
+        FastOutcome::attached(key.py(), |py| {
             let query = self.key(key)?;
-            let stored = Stored { value: Object::kept(value), weight, lifetime };
-            self.call(py, |left| self.core.set(&query, stored, left))
+            let stored = NewValue { value: Object::kept(value), weight, lifetime };
+            self.call(py, |removed| self.core.set(&query, stored, removed))
         })
-        .map_or_else(|how| how, |()| AtOnce::Done)
+        .map_or_else(|how| how, |()| FastOutcome::Done)
     }
 
     /// Removes a key, and returns what `remove` finds; `None`, with nothing done, where a user's code must hash or
     /// compare it.
     #[inline]
-    pub fn remove_at_once(&self, key: &Bound<'_, PyAny>) -> Option<Option<Object>> {
+    pub fn remove_fast(&self, key: &Bound<'_, PyAny>) -> Option<Option<Object>> {
         let query = Key::known(key, self.seed)?;
-        self.run(key.py(), |left| self.core.remove(&Sure(query), left)).ok()
+        self.run(key.py(), |removed| self.core.remove(&Sure(query), removed)).ok()
     }
 
     /// Begins a run of a key that was looked for and not found, where no user's code compares it. For a cache without
     /// a listener.
     #[inline]
-    pub fn begin_sure(&self, key: Key<'_, '_>) -> Result<Begun<Object>, Unsure> {
-        let mut left = Departures::new();
-        let begun = self.core.begin(&Sure(key), &mut left);
-        self.release(&mut left);
+    pub fn begin_sure(&self, key: Key<'_, '_>) -> Result<RunStart<Object>, Unsure> {
+        let mut removed = Removals::new();
+        let begun = self.core.begin(&Sure(key), &mut removed);
+        self.release(&mut removed);
         begun
     }
 
     /// Ends a run and stores its result, unless the key was written to meanwhile. It calls no code of a user but what the drop of
     /// an old value runs. Changes nothing if other code would be needed.
     #[inline]
-    pub fn keep_at_once(&self, key: Key<'_, '_>, run: Run, value: &Bound<'_, PyAny>) -> Result<(), Unsure> {
+    pub fn keep_fast(&self, key: Key<'_, '_>, run: Run, value: &Bound<'_, PyAny>) -> Result<(), Unsure> {
         let config = self.core.config();
-        if config.listened || config.weighted {
+        if config.has_listener || config.weighted {
             return Err(Unsure::Code);
         }
-        let stored = Stored { value: Object::kept(value), weight: 1, lifetime: Lifetime::default() };
-        self.run(value.py(), |left| self.core.keep(&Sure(key), run, stored, left)).map(drop)
+        let stored = NewValue { value: Object::kept(value), weight: 1, lifetime: Lifetime::default() };
+        self.run(value.py(), |removed| self.core.keep(&Sure(key), run, stored, removed)).map(drop)
     }
 
     /// Ends a run and stores its result, unless the key was written to meanwhile. Returns whether it is stored.
@@ -340,7 +351,7 @@ impl CacheState {
         value: &Bound<'_, PyAny>,
     ) -> PyResult<bool> {
         let stored = self.stored(key, value, Lifetime::default())?;
-        self.call(key.py(), |left| self.core.keep(query, run, stored, left))
+        self.call(key.py(), |removed| self.core.keep(query, run, stored, removed))
     }
 
     /// Apart, so that the weigher does not run in a frame that has all this. What is to be stored comes in registers.
@@ -353,8 +364,8 @@ impl CacheState {
         weight: u32,
         lifetime: Lifetime,
     ) -> Result<(), Unsure> {
-        let stored = Stored { value, weight, lifetime };
-        self.run(py, |left| self.core.set(&Sure(key), stored, left))
+        let stored = NewValue { value, weight, lifetime };
+        self.run(py, |removed| self.core.set(&Sure(key), stored, removed))
     }
 
     /// Sets without deadlines of its own.
@@ -381,7 +392,7 @@ impl CacheState {
         lifetime: Lifetime,
     ) -> PyResult<()> {
         let stored = self.stored(key, value, lifetime)?;
-        self.call(key.py(), |left| self.core.set(query, stored, left))
+        self.call(key.py(), |removed| self.core.set(query, stored, removed))
     }
 
     /// The value of a key that was looked up and not found, computed once for all threads that ask. `is_just_now` says
@@ -395,19 +406,20 @@ impl CacheState {
         compute: impl FnOnce() -> PyResult<Bound<'py, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
         let py = key.py();
-        let compute = |left: &mut Left| {
+        let compute = |removed: &mut Left| {
             // A load may take its time.
-            self.settle(py, std::mem::take(left));
-            let loaded = Deeper::enter(py).and_then(|_deeper| self.counts.load(compute));
+            self.settle(py, std::mem::take(removed));
+            let loaded = RecursionGuard::enter(py).and_then(|_deeper| self.counts.load(compute));
             let weighed = loaded.and_then(|value| Ok((self.weigh(key, &value)?, value)));
             weighed.map(|(weight, value)| (Object::kept(&value), weight)).map_err(|error| failure(py, error))
         };
         // Law 2: only the park itself runs detached.
         let mut pause = |park: &(dyn Fn() + Sync)| {
             shutdown::wait_detached(py, park);
-            py.check_signals().map_err(|error| Raised::new(py, error))
+            py.check_signals().map_err(|error| SharedError::new(py, error))
         };
-        let load = |left: &mut Left| self.core.load(query, lifetime, is_just_now, compute, &mut pause, left);
+        let load =
+            |removed: &mut Left| self.core.load(query, lifetime, is_just_now, compute, &mut pause, removed);
         let loaded = self.run(py, load);
         loaded.map(Object::into_py).map_err(|error| match error {
             LoadError::User(raised) => raised.into_error(py),
@@ -426,21 +438,25 @@ impl CacheState {
         key: &Bound<'_, PyAny>,
         value: &Bound<'_, PyAny>,
         lifetime: Lifetime,
-    ) -> PyResult<Stored<Object>> {
+    ) -> PyResult<NewValue<Object>> {
         let weight = self.weigh(key, value)?;
-        Ok(Stored { value: Object::kept(value), weight, lifetime })
+        Ok(NewValue { value: Object::kept(value), weight, lifetime })
     }
 
     fn weigh(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<u32> {
         if !self.core.config().weighted {
             return Ok(1);
         }
-        told(key.py(), |_| listener::weigh(&self.weigher, key, value))
+        with_pyo3_attached(key.py(), |_| listener::weigh(&self.weigher, key, value))
     }
 
     /// One call into the core, settled also where it fails.
     #[inline]
-    pub fn call<T>(&self, py: Python<'_>, code: impl FnOnce(&mut Left) -> Result<T, Raised>) -> PyResult<T> {
+    pub fn call<T>(
+        &self,
+        py: Python<'_>,
+        code: impl FnOnce(&mut Left) -> Result<T, SharedError>,
+    ) -> PyResult<T> {
         self.run(py, code).map_err(|raised| raised.into_error(py))
     }
 
@@ -448,84 +464,84 @@ impl CacheState {
     #[inline]
     pub fn run<T>(&self, py: Python<'_>, code: impl FnOnce(&mut Left) -> T) -> T {
         // Mostly nothing leaves; then there is nothing to settle and nothing to drop.
-        let mut left = ManuallyDrop::new(Departures::new());
-        let result = code(&mut left);
-        if !left.is_untouched() {
-            if self.core.config().listened || left.is_cut() {
-                self.settle_all(py, ManuallyDrop::into_inner(left));
+        let mut removed = ManuallyDrop::new(Removals::new());
+        let result = code(&mut removed);
+        if !removed.is_untouched() {
+            if self.core.config().has_listener || removed.is_truncated() {
+                self.settle_all(py, ManuallyDrop::into_inner(removed));
             } else {
                 // Where it lies, and dropped when nothing is in it.
-                self.release(&mut left);
-                drop(ManuallyDrop::into_inner(left));
+                self.release(&mut removed);
+                drop(ManuallyDrop::into_inner(removed));
             }
         }
         result
     }
 
     #[inline(never)]
-    fn settle_all(&self, py: Python<'_>, left: Left) {
-        let is_cut = left.is_cut();
-        self.settle(py, left);
-        if is_cut {
-            self.catch_up(py);
+    fn settle_all(&self, py: Python<'_>, removed: Left) {
+        let is_truncated = removed.is_truncated();
+        self.settle(py, removed);
+        if is_truncated {
+            self.finish_eviction(py);
         }
     }
 
     /// Lets go of what a call had no memory for to let go at once.
     #[cold]
-    fn catch_up(&self, py: Python<'_>) {
-        let mut is_cut = true;
-        while is_cut {
-            let mut left = Departures::new();
-            self.core.catch_up(&mut left);
-            is_cut = left.is_cut();
-            self.settle(py, left);
+    fn finish_eviction(&self, py: Python<'_>) {
+        let mut is_truncated = true;
+        while is_truncated {
+            let mut removed = Removals::new();
+            self.core.finish_eviction(&mut removed);
+            is_truncated = removed.is_truncated();
+            self.settle(py, removed);
         }
     }
 
     /// Counts what left, tells the listener of it, and lets go of it.
-    pub fn settle(&self, py: Python<'_>, mut left: Left) {
-        if self.core.config().listened {
-            self.count_gone(&left);
-            self.tell(py, left);
+    pub fn settle(&self, py: Python<'_>, mut removed: Left) {
+        if self.core.config().has_listener {
+            self.count_gone(&removed);
+            self.tell(py, removed);
         } else {
-            self.release(&mut left);
+            self.release(&mut removed);
         }
     }
 
     #[inline]
-    fn note(&self, departure: &Departure<Object, Object>) {
+    fn note(&self, departure: &Removal<Object, Object>) {
         self.counts.gone(departure.cause());
         departure.value().note_drop();
         departure.key().into_iter().for_each(Object::note_drop);
     }
 
-    fn count_gone(&self, left: &Left) {
-        left.iter().for_each(|departure| self.note(departure));
+    fn count_gone(&self, removed: &Left) {
+        removed.iter().for_each(|departure| self.note(departure));
     }
 
     /// Tells the listener of what left and was counted, and lets go of it.
-    fn tell(&self, py: Python<'_>, mut left: Left) {
-        if self.core.config().listened {
-            listener::tell(py, &self.listener, &left);
+    fn tell(&self, py: Python<'_>, mut removed: Left) {
+        if self.core.config().has_listener {
+            listener::tell(py, &self.listener, &removed);
         }
-        self.core.release(&mut left);
+        self.core.release(&mut removed);
     }
 
     /// Counts what left a cache without a listener, and lets go of it.
     #[inline]
-    fn release(&self, left: &mut Left) {
-        self.core.release_each(left, |departure| self.note(departure));
+    fn release(&self, removed: &mut Left) {
+        self.core.release_each(removed, |departure| self.note(departure));
     }
 
     /// Runs code with the weight and the number of all entries, when all that is due has left and is counted, and
     /// before the listener is told, who may change it all.
     pub fn sum_up<T>(&self, py: Python<'_>, code: impl FnOnce(u64, usize) -> T) -> T {
-        let mut left = Departures::new();
-        let (count, weight) = self.core.totals(&mut left);
-        self.count_gone(&left);
+        let mut removed = Removals::new();
+        let (count, weight) = self.core.totals(&mut removed);
+        self.count_gone(&removed);
         let result = code(weight, count);
-        self.tell(py, left);
+        self.tell(py, removed);
         result
     }
 
@@ -537,9 +553,9 @@ impl CacheState {
     ) -> Result<(), E> {
         let mut cursor = Cursor::default();
         loop {
-            let mut left = Departures::new();
-            let goes_on = self.core.clear_batch(&mut cursor, &mut left);
-            settle(self, py, left)?;
+            let mut removed = Removals::new();
+            let goes_on = self.core.clear_batch(&mut cursor, &mut removed);
+            settle(self, py, removed)?;
             if !goes_on {
                 break;
             }
@@ -569,8 +585,8 @@ impl CacheState {
     pub fn take_apart(&self, py: Python<'_>) {
         self.listener.clear();
         self.weigher.clear();
-        let Ok(()) = self.empty(py, |this, _, mut left| {
-            this.core.release(&mut left);
+        let Ok(()) = self.empty(py, |this, _, mut removed| {
+            this.core.release(&mut removed);
             Ok::<(), Infallible>(())
         });
     }
@@ -580,8 +596,8 @@ impl Drop for CacheState {
     fn drop(&mut self) {
         let mut cursor = Cursor::default();
         shutdown::drop_contents(|| {
-            let mut left = Departures::new();
-            self.core.clear_batch(&mut cursor, &mut left).then_some(left)
+            let mut removed = Removals::new();
+            self.core.clear_batch(&mut cursor, &mut removed).then_some(removed)
         });
     }
 }

@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyFloat, PyTuple, PyType};
 
-use crate::collections::striped_counter::Tally;
+use crate::collections::striped_counter::StripedCounter;
 use crate::sync::{AtomicU64, Ordering};
 use crate::{Cause, Clock};
 
@@ -30,8 +30,8 @@ const LOAD_NANOS: usize = CAUSES + 4;
 const ALL: usize = CAUSES + 5;
 
 /// The counts of one cache.
-pub(crate) struct Counts {
-    tally: Tally<ALL>,
+pub(crate) struct CacheStats {
+    tally: StripedCounter<ALL>,
     /// How many entries there were at the last reset.
     count_before: AtomicU64,
 }
@@ -54,9 +54,9 @@ impl Load {
     }
 }
 
-impl Counts {
+impl CacheStats {
     pub fn new() -> Self {
-        Counts { tally: Tally::new(), count_before: AtomicU64::new(0) }
+        CacheStats { tally: StripedCounter::new(), count_before: AtomicU64::new(0) }
     }
 
     #[inline]

@@ -3,9 +3,9 @@
 use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
 
-use crate::Lookup;
+use crate::KeyQuery;
 use crate::cache::seed::Seed;
-use crate::python::object::shared_error::Raised;
+use crate::python::object::shared_error::SharedError;
 use crate::python::object::{self, Object};
 use crate::python::runtime::greenlet;
 
@@ -37,8 +37,8 @@ impl<'a, 'py> Key<'a, 'py> {
     }
 }
 
-impl Lookup<Object> for Key<'_, '_> {
-    type Error = Raised;
+impl KeyQuery<Object> for Key<'_, '_> {
+    type Error = SharedError;
 
     #[inline]
     fn hash(&self) -> u64 {
@@ -50,18 +50,18 @@ impl Lookup<Object> for Key<'_, '_> {
     }
 
     #[inline(always)]
-    fn quick(&self, key: &Object) -> Option<bool> {
+    fn eq_builtin(&self, key: &Object) -> Option<bool> {
         key.quick_eq(self.object)
     }
 
     /// The stored key is asked first, as `dict` does.
-    fn equals(&self, key: &Object) -> Result<bool, Raised> {
+    fn eq_slow(&self, key: &Object) -> Result<bool, SharedError> {
         let py = self.object.py();
         let equal = key.bind(py).rich_compare(self.object, pyo3::basic::CompareOp::Eq);
-        equal.and_then(|equal| equal.is_truthy()).map_err(|error| Raised::new(py, error))
+        equal.and_then(|equal| equal.is_truthy()).map_err(|error| SharedError::new(py, error))
     }
 
-    fn same(a: &Object, b: &Object) -> bool {
+    fn ptr_eq(a: &Object, b: &Object) -> bool {
         a.is(b)
     }
 
@@ -75,8 +75,8 @@ impl Lookup<Object> for Key<'_, '_> {
     }
 
     #[cold]
-    fn no_memory(&self) -> Raised {
-        Raised::new(self.object.py(), PyMemoryError::new_err(()))
+    fn no_memory(&self) -> SharedError {
+        SharedError::new(self.object.py(), PyMemoryError::new_err(()))
     }
 }
 
@@ -90,7 +90,7 @@ pub(crate) enum Unsure {
     NoMemory,
 }
 
-impl Lookup<Object> for Sure<'_, '_> {
+impl KeyQuery<Object> for Sure<'_, '_> {
     type Error = Unsure;
 
     #[inline]
@@ -104,11 +104,11 @@ impl Lookup<Object> for Sure<'_, '_> {
     }
 
     #[inline(always)]
-    fn quick(&self, key: &Object) -> Option<bool> {
-        self.0.quick(key)
+    fn eq_builtin(&self, key: &Object) -> Option<bool> {
+        self.0.eq_builtin(key)
     }
 
-    fn equals(&self, _key: &Object) -> Result<bool, Unsure> {
+    fn eq_slow(&self, _key: &Object) -> Result<bool, Unsure> {
         Err(Unsure::Code)
     }
 
@@ -117,7 +117,7 @@ impl Lookup<Object> for Sure<'_, '_> {
         Unsure::NoMemory
     }
 
-    fn same(a: &Object, b: &Object) -> bool {
+    fn ptr_eq(a: &Object, b: &Object) -> bool {
         a.is(b)
     }
 }

@@ -21,7 +21,7 @@ use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
-use crate::Reference;
+use crate::Handle;
 use crate::sync::prefetch_write;
 
 #[repr(transparent)]
@@ -135,7 +135,7 @@ impl Clone for Object {
     }
 }
 
-impl Reference for Object {
+impl Handle for Object {
     #[inline]
     fn is_immortal(&self) -> bool {
         #[cfg(Py_GIL_DISABLED)]

@@ -12,19 +12,19 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
 use crate::python::object::Object;
-use crate::python::runtime::interpreter::told;
+use crate::python::runtime::interpreter::with_pyo3_attached;
 
 #[derive(Clone)]
-pub(crate) struct Raised {
+pub(crate) struct SharedError {
     exception: Object,
     /// For waiters, which raise copies: the traceback of the failure, or `None` of Python's.
     traceback: Option<Object>,
 }
 
-impl Raised {
+impl SharedError {
     pub fn new(py: Python<'_>, error: PyErr) -> Self {
-        let exception = told(py, |py| error.into_value(py));
-        Raised { exception: Object::new(exception.into_any()), traceback: None }
+        let exception = with_pyo3_attached(py, |py| error.into_value(py));
+        SharedError { exception: Object::new(exception.into_any()), traceback: None }
     }
 
     /// The failure of calls that wait for a computation which raised this. The error is of a copy, or a signal's.
@@ -34,13 +34,16 @@ impl Raised {
             error.traceback(py).map_or_else(|| py.None(), |traceback| traceback.into_any().unbind());
         let exception =
             if cfg!(Py_GIL_DISABLED) { copied(exception, traceback.bind(py))? } else { exception.clone() };
-        Ok(Raised { exception: Object::new(exception.unbind()), traceback: Some(Object::new(traceback)) })
+        Ok(SharedError {
+            exception: Object::new(exception.unbind()),
+            traceback: Some(Object::new(traceback)),
+        })
     }
 
     pub fn into_error(self, py: Python<'_>) -> PyErr {
         let exception = self.exception.into_py().into_bound(py);
         let Some(traceback) = self.traceback else { return PyErr::from_value(exception) };
-        let copy = told(py, |_| copied(&exception, traceback.bind(py)));
+        let copy = with_pyo3_attached(py, |_| copied(&exception, traceback.bind(py)));
         copy.map_or_else(|error| error, PyErr::from_value)
     }
 }

@@ -22,7 +22,7 @@ pub(in crate::python) fn watch() -> io::Result<()> {
 
 /// It may take no lock that it could find taken, and allocate nothing.
 unsafe extern "C" fn in_child() {
-    crate::forget_all();
-    reclaim::forget_others();
-    shutdown::forget_others();
+    crate::after_fork_child();
+    reclaim::after_fork_child();
+    shutdown::after_fork_child();
 }

@@ -36,7 +36,7 @@ pub(in crate::python) fn claim(py: Python<'_>) -> PyResult<()> {
 
 /// Runs what counts references or holds errors by PyO3's means. In a bare C function PyO3 takes the thread for detached, until
 /// it is told.
-pub(in crate::python) fn told<T>(_py: Python<'_>, code: impl FnOnce(Python<'_>) -> T) -> T {
+pub(in crate::python) fn with_pyo3_attached<T>(_py: Python<'_>, code: impl FnOnce(Python<'_>) -> T) -> T {
     // SAFETY: the thread is attached.
     unsafe { Python::attach_unchecked(code) }
 }
@@ -131,9 +131,9 @@ fn raise_used_up() {
 }
 
 /// One more call in the interpreter's count of those that are in each other, until it is dropped.
-pub(in crate::python) struct Deeper<'py>(PhantomData<Python<'py>>);
+pub(in crate::python) struct RecursionGuard<'py>(PhantomData<Python<'py>>);
 
-impl<'py> Deeper<'py> {
+impl<'py> RecursionGuard<'py> {
     /// Raises `RecursionError` where the interpreter does.
     pub fn enter(py: Python<'py>) -> PyResult<Self> {
         Self::enter_at_once(py).ok_or_else(|| PyErr::fetch(py))
@@ -147,11 +147,11 @@ impl<'py> Deeper<'py> {
         }
         // SAFETY: the thread is attached, and the text lives for ever.
         let entered = unsafe { ffi::Py_EnterRecursiveCall(c" while a cache calls a function".as_ptr()) };
-        (entered == 0).then(|| Deeper(PhantomData))
+        (entered == 0).then(|| RecursionGuard(PhantomData))
     }
 }
 
-impl Drop for Deeper<'_> {
+impl Drop for RecursionGuard<'_> {
     fn drop(&mut self) {
         // SAFETY: it was entered, and the thread is attached.
         unsafe { ffi::Py_LeaveRecursiveCall() };

@@ -14,12 +14,12 @@ use pyo3::prelude::*;
 
 use crate::python::object::Object;
 use crate::reclaim::Retired;
-use crate::{Cause, Departures};
+use crate::{Cause, Removals};
 
 /// Caches that die inside each other before the rest wait for their turn.
 const DEEPEST: usize = 30;
 
-type Contents = Departures<Object, Object>;
+type Contents = Removals<Object, Object>;
 
 thread_local! {
     static DEPTH: Cell<usize> = const { Cell::new(0) };
@@ -37,7 +37,7 @@ pub(in crate::python) fn drop_contents(mut take: impl FnMut() -> Option<Contents
         }
     }
     DEPTH.set(depth + 1);
-    std::iter::from_fn(take).for_each(Departures::drop_unseen);
+    std::iter::from_fn(take).for_each(Removals::drop_unseen);
     while depth == 0
         && let Ok(Some(contents)) = WAITING.try_with(|waiting| waiting.borrow_mut().pop())
     {
@@ -90,6 +90,6 @@ pub(in crate::python) fn begin_end(py: Python<'_>) {
 
 /// In a child after a fork nobody else is on the way.
 #[cfg(unix)]
-pub(in crate::python) fn forget_others() {
+pub(in crate::python) fn after_fork_child() {
     RETURNING.store(0, SeqCst);
 }

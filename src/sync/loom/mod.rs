@@ -116,18 +116,18 @@ pub(crate) fn has_company() -> bool {
 }
 
 /// The number of the thread.
-pub(crate) fn stripe() -> usize {
+pub(crate) fn thread_slot() -> usize {
     ::loom::lazy_static! {
         static ref NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
     }
     ::loom::thread_local! {
         static STRIPE: usize = NEXT.fetch_add(1, Relaxed);
     }
-    STRIPE.with(|stripe| *stripe)
+    STRIPE.with(|thread_slot| *thread_slot)
 }
 
 pub(crate) fn thread_mark() -> usize {
-    stripe() + 1
+    thread_slot() + 1
 }
 
 /// Two shards from a capacity of eight on, so that a model chooses.

@@ -22,13 +22,13 @@
 //! - `sums`: a region's weight is that of its entries.
 //! - `low`: no entry is in a list of the window for a tick before `low`.
 
-use crate::collections::index_lists::Lists;
+use crate::collections::index_lists::IndexLists;
 use crate::collections::try_reserve::NoMemory;
 use crate::sync::{is_far, prefetch_write};
 
-use super::access_stamps::{self, Uses};
+use super::access_stamps::{self, AccessStamps};
 use super::sketch::Sketch;
-use crate::policy::{Look, View};
+use crate::policy::{EntryView, View};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Region {
@@ -58,11 +58,11 @@ const WARM: u32 = 6;
 const LUCK: u64 = 1024;
 
 /// The number of an entry, and what was seen of it.
-type Seen<'a> = (u32, Look<'a>);
+type Seen<'a> = (u32, EntryView<'a>);
 
 /// What each write changes comes first, in one cache line: mostly another thread has written it last.
 #[repr(C)]
-pub(super) struct Regions {
+pub(super) struct Segments {
     /// How many entries there were with the last newcomer.
     live: u32,
     /// The entries that are still to come in the tick of now.
@@ -72,7 +72,7 @@ pub(super) struct Regions {
     now: u64,
     low: u64,
     sketch: Sketch,
-    lists: Lists<LISTS>,
+    lists: IndexLists<LISTS>,
     /// The weight that there is room for.
     share: u64,
     /// The window's part of that, from 0 to 1, and the weight that it comes to: set with each tick.
@@ -84,16 +84,16 @@ pub(super) struct Regions {
     warm_losses: u64,
 }
 
-impl Regions {
+impl Segments {
     pub fn new(share: u64, window: f64) -> Self {
-        Regions {
+        Segments {
             live: 0,
             births_left: 0,
             weights: [0; REGIONS.len()],
             now: 0,
             low: 0,
             sketch: Sketch::default(),
-            lists: Lists::default(),
+            lists: IndexLists::default(),
             share,
             window,
             window_share: 1,
@@ -136,11 +136,11 @@ impl Regions {
     pub fn insert(
         &mut self,
         number: u32,
-        Look { hash, stamp }: Look<'_>,
+        EntryView { hash, stamp }: EntryView<'_>,
         live: usize,
         is_followed: bool,
         view: &impl View,
-        uses: &Uses,
+        uses: &AccessStamps,
     ) {
         self.live = live as u32;
         self.sketch.maintain(live);
@@ -160,7 +160,7 @@ impl Regions {
     }
 
     #[cold]
-    fn tick(&mut self, live: usize, uses: &Uses) {
+    fn tick(&mut self, live: usize, uses: &AccessStamps) {
         self.now += 1;
         uses.advance(self.now);
         let entries = (live as f64 * self.window) as u32;
@@ -418,7 +418,7 @@ impl Regions {
 
     /// Whether the entry was used since this was last asked.
     #[inline]
-    fn take_used(&mut self, number: u32, look: Look<'_>) -> bool {
+    fn take_used(&mut self, number: u32, look: EntryView<'_>) -> bool {
         let Some(times) = access_stamps::take(look.stamp) else { return false };
         self.note(times, number, look.hash);
         true
@@ -426,20 +426,20 @@ impl Regions {
 
     /// The same of who is next in the main region, whose birth is counted with it.
     #[inline]
-    fn take_used_in_main(&mut self, number: u32, look: Look<'_>) -> bool {
+    fn take_used_in_main(&mut self, number: u32, look: EntryView<'_>) -> bool {
         self.count_birth(look);
         self.take_used(number, look)
     }
 
     /// Counts the birth of an entry, if it was not.
     #[inline]
-    fn count_birth(&mut self, look: Look<'_>) {
+    fn count_birth(&mut self, look: EntryView<'_>) {
         if access_stamps::take_birth(look.stamp) {
             self.sketch.add(look.hash, 1);
         }
     }
 
-    fn frequency(&self, look: Look<'_>) -> u32 {
+    fn frequency(&self, look: EntryView<'_>) -> u32 {
         self.sketch.frequency(look.hash) + access_stamps::uncounted(look.stamp)
     }
 
@@ -497,7 +497,7 @@ fn window_list(tick: u64) -> usize {
 }
 
 #[cfg(test)]
-impl Regions {
+impl Segments {
     pub fn heap_bytes(&self) -> usize {
         self.lists.heap_bytes() + self.sketch.heap_bytes()
     }

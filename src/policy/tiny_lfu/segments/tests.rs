@@ -6,15 +6,15 @@ use crate::sync::Ordering::Relaxed;
 
 /// Regions with a window of a hundredth, and their entries.
 struct Subject {
-    regions: Regions,
+    regions: Segments,
     entries: Entries,
-    uses: Uses,
+    uses: AccessStamps,
     live: usize,
 }
 
 impl Subject {
     fn new(share: u64, entries: Entries) -> Self {
-        Subject { regions: Regions::new(share, 0.01), entries, uses: Uses::new(false), live: 0 }
+        Subject { regions: Segments::new(share, 0.01), entries, uses: AccessStamps::new(false), live: 0 }
     }
 
     /// One that knows all of these entries.
