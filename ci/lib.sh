@@ -96,11 +96,11 @@ need_rust() {
 # Puts an llvm-profdata in PATH that reads the profiles of this rustc, by the given interpreter. Fails where there is none.
 need_profdata() {
   local python=$1 folder newest
-  if ! folder=$("$python" "$ROOT/ci/profdata.py" 2>/dev/null); then
+  if ! folder=$("$python" "$ROOT/ci/find_profdata.py" 2>/dev/null); then
     # A rustc of Debian's has no rustup to ask.
     newest=$(apt-cache search --names-only '^llvm-[0-9]+$' 2>/dev/null | cut -d' ' -f1 | sort -V | tail -n 1)
     if [ -n "$newest" ]; then apt_install "$newest"; fi
-    folder=$("$python" "$ROOT/ci/profdata.py") || return
+    folder=$("$python" "$ROOT/ci/find_profdata.py") || return
   fi
   PATH=$folder:$PATH
 }

@@ -19,9 +19,9 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-import profdata
 from check_wheel import CHECKS, ROOT
-from sources import sources
+from find_profdata import find_profdata
+from source_folder import source_folder
 
 DIST = ROOT / "dist"
 PYPROJECT = ROOT / "pyproject.toml"
@@ -84,7 +84,7 @@ def make_wheel(scratch: Path, pythons: list[str]) -> None:
     # As `need_profdata` and `hide_paths` of ci/lib.sh have it.
     by_profile, path = ["--pgo"], os.environ["PATH"]
     try:
-        path = os.pathsep.join([str(profdata.find()), path])
+        path = os.pathsep.join([str(find_profdata()), path])
     except LookupError as error:
         print(f"building without a profile: {error}", flush=True)
         by_profile = []
@@ -94,7 +94,7 @@ def make_wheel(scratch: Path, pythons: list[str]) -> None:
     for number, python in enumerate(pythons):
         maturin = ("-m", "maturin", "build", "--release", "--locked", *by_profile, "--interpreter", python)
         out = ("--out", scratch / f"part-{number}")
-        folder = sources(version_of(python), f"release-{number}")
+        folder = source_folder(version_of(python), f"release-{number}")
         run(build, *maturin, *out, folder=folder, CARGO_BUILD_RUSTFLAGS=flags, PATH=path)
     run(build, "ci/merge_wheels.py", DIST, *scratch.glob("part-*/*.whl"))
     (wheel,) = DIST.glob("*.whl")

@@ -96,7 +96,7 @@ clippy_extension() {
     printf '%s\n' implementation=CPython "version=${version%t}" shared=true abi3=false pointer_width=64 "build_flags=$flags" \
       >"${variable#*=}"
   fi
-  sources=$("$lint/bin/python" ci/sources.py "$version" "clippy-$name") || return
+  sources=$("$lint/bin/python" ci/source_folder.py "$version" "clippy-$name") || return
   with_target "clippy-$name" env -C "$sources" "$variable" cargo clippy --locked --features python "${target[@]}" -- -D warnings
 }
 
@@ -112,7 +112,7 @@ check_rustflags() {
 }
 
 clippy_models() {
-  RUSTFLAGS="--cfg moka_loom" with_target loom cargo clippy --locked --test models -- -D warnings
+  RUSTFLAGS="--cfg moka_loom" with_target loom cargo clippy --locked --test loom -- -D warnings
 }
 
 test_core() { with_target core timeout --foreground -k 10 900 cargo test --locked --no-fail-fast; }
@@ -172,7 +172,7 @@ test_wheel() {
 # run_tests ENVIRONMENT SECONDS: the tests of the package that is installed there, in so many seconds.
 run_tests() {
   timeout --foreground -s INT -k 30 "$2" "$1/bin/python" -P -m pytest -n 2 -q --tb=short --import-mode=importlib \
-    -c pyproject.toml --rootdir . -p no:cacheprovider tests
+    -c pyproject.toml --rootdir . -p no:cacheprovider tests/python
 }
 
 # What needs neither a wheel nor an interpreter with the package.

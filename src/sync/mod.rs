@@ -6,7 +6,7 @@
 //! never pay for a locked read-modify-write, and [`Lock`] is a flag.
 //!
 //! With `cfg(moka_loom)` they are those of loom, which tries all orders in which threads can run and all values
-//! that a load may see; `tests/models/` are the programs that it tries. What takes too many steps for that is
+//! that a load may see; `tests/loom/` are the programs that it tries. What takes too many steps for that is
 //! smaller there (see [`sized`]), and crossbeam-epoch is stood in for.
 //!
 //! # Invariants

@@ -1,10 +1,10 @@
 //! What the fuzz targets share: the naive model and its helpers, which are those of the core's tests.
 
 #[allow(dead_code)]
-#[path = "../../tests/rust/model.rs"]
-mod model;
+#[path = "../../tests/core/naive_model.rs"]
+mod naive_model;
 #[allow(dead_code)]
-#[path = "../../tests/rust/support.rs"]
+#[path = "../../tests/core/support.rs"]
 mod support;
 
-pub use model::{Room, play};
+pub use naive_model::{Room, play};

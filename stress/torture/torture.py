@@ -1,0 +1,407 @@
+"""Tortures a cache with threads and with objects that do what they should not, and checks what it promises.
+
+How it works: each case runs in a process of its own, for as many seconds as asked, in rounds with a seed each. Workers
+start together, threads take turns as often as they can, and a collector goes round beside them. When a round is over
+and no thread is in a call any more, the bound, the counts and the listener's accounts must be exact, and nothing may be
+alive that nobody holds. A case that takes too long is ended by faulthandler with the tracebacks of all threads.
+
+    python stress/torture/torture.py --seconds 10 --threads 8            # all cases
+    python stress/torture/torture.py --case hostile_keys --seed 7 --rounds 1
+"""
+
+import argparse
+import asyncio
+import contextlib
+import faulthandler
+import gc
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+
+from hostile_cases import callbacks, hostile_keys, mischief
+from torture_lib import (
+    FREE_THREADED,
+    POLICIES,
+    Planned,
+    Round,
+    Stop,
+    Value,
+    check_bound,
+    check_empty,
+    in_child,
+    living,
+    some_operation,
+)
+
+from moka_py import Moka, cached
+
+# A hang is told after this many seconds more than a case was given.
+SLACK = 120
+
+
+def plain(round_):
+    """Builtin keys, every operation, all policies and shapes; the listener's accounts must add up."""
+    dice = round_.dice("shape")
+    told = Counter()
+    causes = Counter()
+    lock = threading.Lock()
+
+    def listener(key, value, cause):
+        assert cause in ("expired", "explicit", "replaced", "size")
+        with lock:
+            told[id(value)] += 1
+            causes[cause] += 1
+            gone.append(value)
+
+    gone = []
+    capacity = dice.choice([0, 1, 5, 100, 1_000, 5_000])
+    cache = Moka(
+        capacity,
+        policy=dice.choice(POLICIES),
+        ttl=dice.choice([None, None, 1e-4, 10]),
+        tti=dice.choice([None, None, 1e-3]),
+        weigher=dice.choice([None, lambda key, value: hash(key) % 7]),
+        eviction_listener=listener,
+    )
+    # While they are held no two values have one id.
+    made = []
+
+    def value():
+        fresh = Value()
+        made.append(fresh)
+        return fresh
+
+    def work(dice):
+        number = dice.randrange(2 * capacity + 10)
+        key = dice.choice([number, f"key {number}", (number, "x"), float(number) + 0.5, number << 70])
+        some_operation(cache, dice, key, value)
+
+    round_.run(work)
+    check_bound(cache)
+    stats = cache.stats()
+    counted = {"expired": stats.expirations, "explicit": stats.removals}
+    counted |= {"replaced": stats.replacements, "size": stats.evictions}
+    assert +Counter(counted) == causes, "each leaving is counted once, by its cause"
+    held = {id(value) for value in cache.values()}
+    twice = [count for count in told.values() if count > 1]
+    assert not twice, "each leaving is told once"
+    assert not held & set(told), "what left is not there"
+    check_empty(cache)
+    assert held <= set(told), "what was there is told of when it leaves"
+    del made[:], gone[:]
+    cache.run_pending_tasks()
+
+
+def single_flight(round_):
+    """Many threads compute few keys: at most one runs at a time for a key, unless somebody removes it meanwhile."""
+    dice = round_.dice("shape")
+    overtakes = dice.random() < 0.5
+    # Where nobody removes a key it must not be kept, so that it is computed again.
+    cache = Moka(dice.choice([0, 1, 100]) if overtakes else 0)
+    running = Counter()
+    lock = threading.Lock()
+
+    def work(dice):
+        key = dice.randrange(4)
+
+        def compute():
+            with lock:
+                running[key] += 1
+                assert overtakes or running[key] == 1, "two computations of a key at once"
+            try:
+                chance = random.randrange(8)
+                if chance == 0:
+                    raise Planned
+                if chance == 1:
+                    time.sleep(1e-4)
+                if chance == 2:
+                    cache.get_with(key + 100 * random.randrange(2, 5), Value)
+                if chance == 3:
+                    cache.get_with(random.randrange(4), Value)
+                return Value()
+            finally:
+                with lock:
+                    running[key] -= 1
+
+        with contextlib.suppress(Planned, RuntimeError):
+            assert isinstance(cache.get_with(key, compute), Value)
+        if dice.randrange(3) == 0:
+            if overtakes:
+                dice.choice([cache.remove, lambda key: cache.set(key, Value())])(key)
+            else:
+                cache.set(key + 1000, Value())
+            cache.run_pending_tasks()
+
+    round_.run(work)
+    check_empty(cache)
+
+
+def decorated(round_):
+    """Cached functions, plain and shared, with `weak_self`, cleared and invalidated beside their calls."""
+    dice = round_.dice("shape")
+    shared = dice.random() < 0.5
+    options = {"maxsize": dice.choice([0, 1, 30, None]), "policy": dice.choice(POLICIES), "wait_concurrent": shared}
+
+    @cached(**options)
+    def function(x, *rest, **named):
+        if x == 13:
+            raise Planned
+        return (x, rest, tuple(named.items()))
+
+    class Instance:
+        @cached(weak_self=True, **options)
+        def method(self, x):
+            return x
+
+    def work(dice):
+        x = dice.randrange(50)
+        match dice.randrange(12):
+            case 0:
+                function.cache_invalidate(x)
+            case 1 if dice.randrange(20) == 0:
+                function.cache_clear()
+            case 2:
+                function.cache_contains(x, 1)
+            case 3:
+                instance = Instance()
+                assert instance.method(x) == instance.method(x) == x
+            case 4:
+                assert function(x, k=(x,)) == (x, (), (("k", (x,)),)) if x != 13 else True
+            case 5:
+                assert function(float(x) + 0.5, x) == (x + 0.5, (x,), ())
+            case _:
+                try:
+                    assert function(x) == (x, (), ())
+                    assert x != 13
+                except Planned:
+                    assert x == 13
+
+    def guarded(dice):
+        with contextlib.suppress(Planned):
+            work(dice)
+
+    round_.run(guarded)
+    info = function.cache_info()
+    assert info.currsize == len(function.cache)
+    assert options["maxsize"] is None or info.currsize <= options["maxsize"]
+    gc.collect()
+    Instance.method.cache.run_pending_tasks()
+    assert Instance.method.cache_info().currsize == 0, "the results of an instance leave with it"
+
+
+def coroutines(round_):
+    """Event loops in all threads share one cached coroutine function; tasks are cancelled at random."""
+    dice = round_.dice("shape")
+
+    @cached(maxsize=dice.choice([0, 1, 20]), wait_concurrent=dice.random() < 0.7)
+    async def function(x):
+        await asyncio.sleep(0)
+        if x == 3:
+            raise Planned
+        if x == 4:
+            await function(5)
+        return Value()
+
+    async def main(dice):
+        tasks = [asyncio.create_task(function(dice.randrange(8))) for _ in range(dice.randrange(30))]
+        await asyncio.sleep(0)
+        for task in tasks:
+            if dice.randrange(3) == 0:
+                task.cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        allowed = (Value, Planned, asyncio.CancelledError)
+        assert all(isinstance(outcome, allowed) for outcome in outcomes), outcomes
+
+    async def leave(dice):
+        tasks = [asyncio.ensure_future(function(dice.randrange(8))) for _ in range(5)]
+        await asyncio.sleep(0)
+        return len(tasks)
+
+    def work(dice):
+        for _ in range(3):
+            asyncio.run(dice.choice([main, main, leave])(dice))
+
+    round_.run(work)
+    function.cache_clear()
+    function.cache.run_pending_tasks()
+
+
+def forks(round_):
+    """`fork` at any moment beside threads in every operation; the child must be able to use the cache, and end."""
+    cache = Moka(100, ttl=1, eviction_listener=lambda *_: None)
+
+    def use():
+        for number in range(50):
+            cache.set(number, number)
+            cache.get_with(number + 1000, lambda: 1)
+        cache.clear()
+        return 0 if cache.count() == 0 else 2
+
+    def work(dice):
+        key = dice.randrange(200)
+        if dice.random() > 0.02:
+            some_operation(cache, dice, key, Value)
+            return
+        in_child(use)
+
+    round_.run(work)
+    check_bound(cache)
+
+
+def churn(round_):
+    """Threads that come and go: what they leave behind must not grow."""
+    cache = Moka(200)
+
+    def burst(dice):
+        def use():
+            for number in range(100):
+                cache.set((number, dice.random()), Value())
+                cache.get(number)
+
+        threads = [threading.Thread(target=use) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def work(dice):
+        if dice.randrange(50) == 0:
+            burst(dice)
+        else:
+            some_operation(cache, dice, dice.randrange(300), Value)
+
+    round_.run(work)
+    check_bound(cache)
+    check_empty(cache)
+
+
+# The threads use no name of a module: at its end CPython 3.13t clears modules, and waits for ever for the lock of their
+# names where one of the threads that it has stopped was to have it next. stress/README.md tells how often.
+EXIT = """
+import faulthandler, sys, threading, time, random
+faulthandler.dump_traceback_later(80, exit=True)
+sys.setswitchinterval(1e-6)
+from moka_py import Moka, cached
+
+def begin(sleep):
+    def pause(*_):
+        sleep(0)
+        return 1
+
+    cache = Moka(50, ttl=0.001)
+    slow = Moka(50, ttl=0.001, eviction_listener=pause, weigher=pause)
+    function = cached(maxsize=20, wait_concurrent=True)(pause)
+
+    def work(key):
+        while True:
+            key = (37 * key + 11) % 101
+            cache.set(key, [key]); cache.get(key); cache.pop(key, None); function(key); key in cache
+            slow.set(key, key); slow.get_with(key % 4, pause); slow.remove_if(pause); slow.set_many([(1, 1)])
+            slow.clear()
+            for _ in cache.items(): pass
+
+    for _ in range(4):
+        threading.Thread(target=work, args=(random.randrange(101),), daemon=True).start()
+    return cache
+
+cache = begin(time.sleep)
+time.sleep(random.random() * 0.05)
+"""
+
+
+def exits(round_):
+    """A program ends while daemon threads are inside of every operation, and in code of theirs under it."""
+    stop = Stop(round_.seconds)
+    dice = round_.dice("exit")
+    while not stop():
+        script = EXIT + dice.choice(["", "sys.exit(0)", "import os; os._exit(0)", "cache.clear()"])
+        result = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, timeout=100)
+        assert result.returncode == 0, (result.returncode, result.stderr)
+
+
+CASES = {
+    case.__name__: case
+    for case in (plain, hostile_keys, callbacks, mischief, single_flight, decorated, coroutines, forks, churn, exits)
+}
+
+
+def run_case(name, seed, seconds, threads, rounds):
+    """One case in this process: rounds until the time is up, each with the next seed."""
+    faulthandler.enable()
+    # What a child of a fork has for a watchdog: an alarm.
+    faulthandler.register(signal.SIGALRM, chain=True)
+    faulthandler.dump_traceback_later(seconds + SLACK, exit=True)
+    sys.setswitchinterval(1e-6)
+    end = time.monotonic() + seconds
+    done = 0
+    while time.monotonic() < end and (rounds is None or done < rounds):
+        print(f"{name}, seed {seed + done}", flush=True)
+        CASES[name](Round(seed + done, threads, min(2.0, seconds)))
+        done += 1
+        left = living()
+        assert left == 0, f"{left} values live on that nobody holds"
+
+
+def run_all(names, arguments):
+    """Each case in a process of its own; returns the names of those that failed."""
+    failed = []
+    for name in names:
+        command = [sys.executable, *arguments.python, __file__, "--in-process", "--case", name]
+        command += ["--seed", str(arguments.seed), "--threads", str(arguments.threads)]
+        command += ["--seconds", str(arguments.seconds / len(names))]
+        began = time.monotonic()
+        code, output = run_alone(command)
+        rounds = [line for line in output.splitlines() if line.startswith(f"{name}, seed ")]
+        verdict = "ok" if code == 0 else f"FAILED with {code}"
+        print(f"{name}: {verdict}, {len(rounds)} rounds in {time.monotonic() - began:.0f} s", flush=True)
+        if code != 0:
+            failed.append(name)
+            print(output, flush=True)
+    return failed
+
+
+def run_alone(command):
+    """Runs a command; its exit code and what it printed. Whatever it forked ends with it."""
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            code = process.wait()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        output.seek(0)
+        return code, output.read()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--case", choices=CASES, action="append", help="this case alone; may be given several times")
+    parser.add_argument("--seconds", type=float, default=60, help="for all cases together")
+    parser.add_argument("--threads", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    parser.add_argument("--rounds", type=int, help="with --case: no more than this, in this process")
+    parser.add_argument("--in-process", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--python", action="append", default=[], help="an option for the interpreter, as in --python=-Xdev"
+    )
+    arguments = parser.parse_args()
+    if arguments.case and (arguments.in_process or arguments.rounds):
+        run_case(arguments.case[0], arguments.seed, arguments.seconds, arguments.threads, arguments.rounds)
+        return
+    gil = "off" if FREE_THREADED else "on"
+    print(
+        f"CPython {sys.version.split()[0]}, GIL {gil}, {arguments.threads} threads, seed {arguments.seed}", flush=True
+    )
+    failed = run_all(arguments.case or list(CASES), arguments)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()

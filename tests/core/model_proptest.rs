@@ -1,0 +1,63 @@
+//! Sequences of calls beside the naive model of [`naive_model`](crate::naive_model), chosen and shrunk by proptest: what fails is told
+//! as the shortest sequence that does, ready to become a test.
+//!
+//! `PROPTEST_CASES` sets how many are tried.
+
+use moka_py::{Config, Kind, Lifetime};
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::test_runner::Config as Settings;
+
+use crate::naive_model::{DURATIONS, Hashes, Op, Run, STEPS};
+
+/// Few keys for the capacities below, so that they meet.
+const KEYS: u64 = 12;
+
+fn lifetimes() -> impl Strategy<Value = Lifetime> {
+    let duration = || prop_oneof![2 => Just(0), 1 => select(&DURATIONS[..])];
+    (duration(), duration()).prop_map(|(ttl, tti)| Lifetime { ttl, tti })
+}
+
+fn ops() -> impl Strategy<Value = Op> {
+    let (key, asks, weight) = (0..KEYS, any::<bool>(), prop_oneof![9 => 0..4_u64, 1 => 0..20_u64]);
+    let write = (key.clone(), asks, weight, lifetimes()).boxed();
+    prop_oneof![
+        6 => (key.clone(), asks).prop_map(|(key, asks)| Op::Get { key, asks }),
+        1 => key.clone().prop_map(|key| Op::Peek { key }),
+        8 => write.clone().prop_map(|(key, asks, weight, lifetime)| Op::Set { key, asks, weight, lifetime }),
+        2 => write.clone().prop_map(|(key, _, weight, lifetime)| Op::SetIfAbsent { key, weight, lifetime }),
+        2 => write.prop_map(|(key, _, weight, lifetime)| Op::GetWith { key, weight, lifetime }),
+        3 => key.clone().prop_map(|key| Op::Remove { key }),
+        1 => Just(Op::Pop),
+        1 => key.prop_map(|key| Op::ExpiresIn { key }),
+        1 => Just(Op::Settle),
+        1 => Just(Op::Clear),
+        4 => (select(&STEPS[..]), 1..=4_u64).prop_map(|(most, part)| Op::Advance { by: most.div_ceil(part) }),
+    ]
+}
+
+fn configs() -> impl Strategy<Value = Config> {
+    let capacity = select(&[0, 1, 2, 3, 5, 8, 13, 40][..]);
+    (capacity, select(&[Kind::Lru, Kind::TinyLfu][..]), any::<bool>(), lifetimes()).prop_map(
+        |(capacity, kind, weighted, lifetime)| Config { lifetime, weighted, ..Config::new(capacity, kind) },
+    )
+}
+
+proptest! {
+    // No file of failures is kept: what it finds becomes a test.
+    #![proptest_config(Settings { failure_persistence: None, ..Settings::default() })]
+
+    #[test]
+    fn each_sequence_of_calls_is_as_the_model(
+        config in configs(),
+        hashes in select(&[Hashes::Spread, Hashes::Few, Hashes::Narrow][..]),
+        ops in prop::collection::vec(ops(), 1..80),
+    ) {
+        let mut run = Run::new(config, hashes);
+        for op in ops {
+            run.step(op);
+            run.check();
+        }
+        run.settle();
+    }
+}

@@ -1,0 +1,147 @@
+"""How much the policies keep of real workloads: the traces of `tests/data`, replayed as get, and set after a miss."""
+
+import random
+import statistics
+from collections import OrderedDict
+
+import pytest
+from helpers import FREE_THREADED, ROOT, run_script
+from traces import ROWS, TRACES, accesses, hits_of, ratio_of
+
+from moka_py import Moka
+
+# From this capacity on a cache of the free-threaded build has shards, and its order is exact within each.
+SHARDED = 2048
+
+# The best figure of each row among those of the peers that `stress/hit_ratio` replays and of s3-fifo, arc, Caffeine's
+# window, and an exact W-TinyLFU with and without miniatures, all in percent.
+BEST = {
+    "loop": (25.19, 50.51, 98.71),
+    "2_pools": (48.77, 51.49, 73.14),
+    "sprite": (31.17, 78.97, 93.48),
+    "web12": (38.72, 60.88, 75.53),
+    "orm-busy": (50.38, 69.03, 87.52),
+    "phases-a": (63.38,),
+}
+MEAN = 61.3
+
+
+def hits_of_exact_lru(capacity, keys):
+    order, hits = OrderedDict(), 0
+    for key in keys:
+        if key in order:
+            order.move_to_end(key)
+            hits += 1
+        else:
+            order[key] = None
+            if len(order) > capacity:
+                order.popitem(last=False)
+    return hits
+
+
+@pytest.mark.parametrize(("name", "capacity"), [*ROWS, ("web12", 1), ("web12", 7), ("sprite", 16)])
+def test_lru_is_the_exact_lru_to_the_last_hit(name, capacity):
+    if FREE_THREADED and capacity >= SHARDED:
+        pytest.skip("the order is exact within a shard")
+    keys = accesses(name)[:200_000]
+    assert hits_of(Moka(capacity, policy="lru"), keys) == hits_of_exact_lru(capacity, keys)
+
+
+@pytest.mark.skipif(not FREE_THREADED, reason="there is one shard on the GIL build")
+def test_shards_cost_lru_little():
+    for name, capacity in ROWS:
+        if capacity >= SHARDED:
+            keys = accesses(name)
+            lost = hits_of_exact_lru(capacity, keys) - hits_of(Moka(capacity, policy="lru"), keys)
+            assert abs(lost) <= 0.003 * len(keys), (name, capacity)
+
+
+def ratio_in_another_process(name, capacity):
+    script = "import sys; sys.path[:0] = [sys.argv[1]]; from traces import ratio_of; "
+    script += "print(ratio_of(sys.argv[2], int(sys.argv[3])))"
+    return float(run_script(script, str(ROOT / "tests" / "python"), name, str(capacity)))
+
+
+def test_tiny_lfu_is_ahead_in_the_mean_and_never_far_behind():
+    ratios = {row: ratio_of(*row) for row in ROWS}
+    table = "\n".join(f"{name} {capacity}: {ratio:.2f}" for (name, capacity), ratio in ratios.items())
+    for name, capacity in ROWS:
+        best = BEST[name][TRACES[name]["sizes"].index(capacity)]
+        if ratios[name, capacity] < best - 4:
+            # About one process in a thousand has a seed with which the window settles late: the usual one counts.
+            others = [ratio_in_another_process(name, capacity) for _ in range(5)]
+            assert statistics.median(others) >= best - 4, f"{name} {capacity}, best {best}, {others}\n{table}"
+    assert sum(ratios.values()) / len(ratios) >= MEAN, table
+
+
+@pytest.mark.parametrize("capacity", [8, 16, 50, 200, 1000, 5000])
+def test_tiny_lfu_keeps_what_is_used_often_through_scans(capacity):
+    cache, dice = Moka(capacity), random.Random(11)
+    often = range(capacity // 2)
+    for _ in range(20):
+        for number in dice.sample(often, len(often)):
+            if cache.get(number) is None:
+                cache.set(number, True)
+    before = sum(number in cache for number in often)
+    for number in range(10 * capacity):
+        cache.set(-1 - number, True)
+    assert sum(number in cache for number in often) >= before * 0.8
+    assert before >= len(often) * 0.9
+
+
+@pytest.mark.parametrize("capacity", [100, 1000])
+def test_tiny_lfu_follows_a_workload_that_turns_to_the_recent(capacity):
+    """Each key comes again soon, and then never: a window of one percent would find nothing."""
+    cache, hits = Moka(capacity), 0
+    gap = capacity // 4
+    for number in range(100 * capacity):
+        for key in (number, number - gap):
+            if cache.get(key) is None:
+                cache.set(key, True)
+            else:
+                hits += number >= 50 * capacity
+    assert hits >= 0.8 * 50 * capacity
+
+
+def test_misses_count_as_accesses():
+    """A key that was asked for often, and set only then, is worth more than those that were set once."""
+    cache = Moka(100)
+    for number in range(100):
+        cache.set(number, True)
+    for _ in range(5):
+        cache.get("wanted")
+    cache.set("wanted", True)
+    for number in range(1000, 1200):
+        cache.set(number, True)
+    assert "wanted" in cache
+
+
+@pytest.mark.parametrize("policy", ["tiny_lfu", "lru"])
+def test_entries_of_weight_zero_are_nobodys_victims(policy):
+    cache = Moka(50, policy=policy, weigher=lambda key, value: value)
+    for number in range(20):
+        cache.set(("free", number), 0)
+    for number in range(500):
+        cache.set(number, 1 + number % 5)
+    assert sum(("free", number) in cache for number in range(20)) == 20
+    cache.set(("free", 0), 3)
+    for number in range(500):
+        cache.set(number, 1 + number % 5)
+    assert ("free", 0) not in cache and ("free", 1) in cache
+
+
+def test_a_heavy_entry_does_not_push_out_many_that_are_used_as_often():
+    cache = Moka(1000, weigher=lambda key, value: value)
+    for _ in range(5):
+        for number in range(90):
+            if cache.get(number) is None:
+                cache.set(number, 10)
+    # It comes as often as each of them, and takes the place of thirty.
+    for round_ in range(30):
+        if cache.get("heavy") is None:
+            cache.set("heavy", 300)
+        for number in range(90):
+            if cache.get(number) is None:
+                cache.set(number, 10)
+        cache.set(("once", round_), 10)
+    assert sum(number in cache for number in range(90)) >= 60

@@ -1,0 +1,342 @@
+"""Every call of the class beside a naive model, in sequences that hypothesis chooses and shrinks, with a clock that
+stands still. A failure prints the steps, and what repeats it."""
+
+import os
+from datetime import timedelta
+
+import pytest
+from helpers import MISSING, Events
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from naive_cache import MICROSECOND, SECOND, Naive
+
+from moka_py import Moka
+from moka_py._moka_py import _ManualClock
+
+# Equal keys of different types, keys of one hash, and others.
+KEYS = [0, 1, 1.0, True, 2, "a", "b", (1, "t"), -1, -2, 2**61 - 1, b"a"]
+DURATIONS = [None, None, None, 1, 0.5, 3.0, timedelta(seconds=2), 1000]
+STEPS = [MICROSECOND * 10, SECOND // 2, SECOND // 2 - 1, SECOND, 2 * SECOND, 999 * SECOND]
+
+keys = st.sampled_from(KEYS)
+values = st.one_of(st.integers(0, 60), st.none(), st.just("heavy"))
+durations = st.sampled_from(DURATIONS)
+
+
+class Planned(Exception):
+    """What weighers, initializers and predicates raise."""
+
+
+def seconds(duration):
+    return duration.total_seconds() if isinstance(duration, timedelta) else duration
+
+
+class Machine(RuleBasedStateMachine):
+    """A cache of some shape, and calls."""
+
+    @initialize(
+        capacity=st.sampled_from([0, 1, 2, 3, 5, 8, 1000]),
+        policy=st.sampled_from(["lru", "tiny_lfu"]),
+        weighted=st.booleans(),
+        listened=st.booleans(),
+        ttl=durations,
+        tti=durations,
+    )
+    def begin(self, capacity, policy, weighted, listened, ttl, tti):
+        # Without a listener whom the capacity costs must be known.
+        self.told = Events() if listened or policy != "lru" else None
+        self.fails = False
+
+        def weigh(key, value):
+            if self.fails:
+                raise Planned(key)
+            return capacity + 1 if value == "heavy" else (value or 1) % 5
+
+        self.clock = _ManualClock()
+        with self.clock:
+            self.cache = Moka(
+                capacity, ttl, tti, eviction_listener=self.told, policy=policy, weigher=weigh if weighted else None
+            )
+        is_exact = policy == "lru" or capacity < 8
+        self.weighted = weighted
+        weigh = weigh if weighted else lambda key, value: 1
+        self.model = Naive(capacity, weigh, seconds(ttl), seconds(tti), is_exact, self.told)
+
+    def heard(self, result=None):
+        self.model.hear()
+        return result
+
+    @rule(key=keys, call=st.sampled_from(["get", "get or", "subscript"]))
+    def get(self, key, call):
+        if call == "get":
+            got = self.heard(self.cache.get(key))
+            assert got == self.model.access(key, None)
+        elif call == "get or":
+            got = self.heard(self.cache.get(key, MISSING))
+            assert got == self.model.access(key, MISSING)
+        else:
+            try:
+                got = self.cache[key]
+            except KeyError as error:
+                assert error.args == (key,)
+                got = MISSING
+            self.heard()
+            assert got == self.model.access(key, MISSING)
+
+    @rule(key=keys, value=values, ttl=durations, tti=durations, plain=st.booleans())
+    def set(self, key, value, ttl, tti, plain):
+        if plain:
+            self.cache[key] = value
+            ttl = tti = None
+        else:
+            assert self.cache.set(key, value, ttl=ttl, tti=tti) is None
+        self.heard()
+        self.model.write(key, value, seconds(ttl), seconds(tti))
+
+    @rule(key=keys, value=values)
+    def setdefault(self, key, value):
+        got = self.heard(self.cache.setdefault(key, value))
+        kept = self.model.access(key, MISSING)
+        if kept is MISSING:
+            self.model.write(key, value)
+            kept = value
+        assert got == kept
+
+    @rule(key=keys, value=values, ttl=durations, fails=st.booleans())
+    def get_with(self, key, value, ttl, fails):
+        def compute():
+            if fails:
+                raise Planned
+            return value
+
+        try:
+            got = self.cache.get_with(key, compute, ttl=ttl)
+        except Planned:
+            got = Planned
+        self.heard()
+        # The look for it may have driven out what was due.
+        self.model.follow()
+        kept = self.model.access(key, MISSING)
+        if kept is MISSING:
+            self.model.counts["loads"] += 1
+            self.model.counts["failures"] += fails
+            kept = Planned if fails else value
+            if not fails:
+                self.model.write(key, value, seconds(ttl))
+        assert got == kept
+
+    @rule(key=keys, call=st.sampled_from(["remove", "pop", "del", "pop or"]))
+    def remove(self, key, call):
+        try:
+            if call == "remove":
+                got = self.cache.remove(key, MISSING)
+            elif call == "pop":
+                got = self.cache.pop(key)
+            elif call == "pop or":
+                got = self.cache.pop(key, MISSING)
+            else:
+                got = self.model.live()[key] if key in self.model.live() else MISSING
+                del self.cache[key]
+        except KeyError as error:
+            assert call in ("pop", "del") and error.args == (key,)
+            got = MISSING
+        self.heard()
+        assert got == self.model.remove(key, MISSING)
+
+    @rule()
+    def popitem(self):
+        try:
+            key, value = self.cache.popitem()
+        except KeyError:
+            self.heard()
+            self.model.follow()
+            assert not self.model.live()
+            return
+        self.heard()
+        self.model.follow()
+        assert self.model.remove(key, MISSING) == value
+
+    @rule(asked=st.lists(keys))
+    def get_many(self, asked):
+        got = self.heard(self.cache.get_many(iter(asked)))
+        found = {}
+        for key in asked:
+            self.model.follow()
+            value = self.model.access(key, MISSING)
+            if value is not MISSING:
+                found[key] = value
+        assert list(got.items()) == list(found.items())
+
+    @rule(
+        pairs=st.lists(st.tuples(keys, values)),
+        ttl=durations,
+        tti=durations,
+        call=st.sampled_from(["set_many", "set_many of a dict", "update", "update by names"]),
+    )
+    def set_many(self, pairs, ttl, tti, call):
+        if call == "update":
+            self.cache.update(pairs)
+        elif call == "update by names":
+            pairs = list({str(key): value for key, value in pairs}.items())
+            self.cache.update(**dict(pairs))
+        elif call == "set_many":
+            self.cache.set_many(iter(pairs), ttl=ttl, tti=tti)
+        else:
+            pairs = list(dict(pairs).items())
+            self.cache.set_many(dict(pairs), ttl, tti)
+        if call.startswith("update"):
+            ttl = tti = None
+        self.heard()
+        for key, value in pairs:
+            self.model.write(key, value, seconds(ttl), seconds(tti))
+
+    @rule(asked=st.lists(keys))
+    def remove_many(self, asked):
+        got = self.heard(self.cache.remove_many(asked))
+        assert got == sum(self.model.remove(key, MISSING) is not MISSING for key in asked)
+
+    @rule(picked=st.sets(keys), fails=st.booleans())
+    def remove_if(self, picked, fails):
+        live, asked, removed = self.model.live(), {}, []
+
+        def is_picked(key, value):
+            assert key not in asked
+            asked[key] = value
+            if fails and len(asked) == 3:
+                raise Planned
+            if key in picked:
+                removed.append(key)
+            return key in picked
+
+        try:
+            got = self.cache.remove_if(is_picked)
+            assert got == len(removed) and asked == live
+        except Planned:
+            assert len(asked) == 3 and asked.items() <= live.items()
+        self.heard()
+        for key in removed:
+            assert self.model.remove(key, MISSING) is not MISSING
+
+    @rule()
+    def clear(self):
+        self.heard(self.cache.clear())
+        self.model.cleared()
+        assert self.model.told is not None or not list(self.cache)
+
+    @rule(key=keys)
+    def expires_in(self, key):
+        got = self.heard(self.cache.expires_in(key))
+        assert got == self.model.expires_in(key)
+
+    @rule(step=st.sampled_from(STEPS))
+    def advance(self, step):
+        self.clock.advance(step)
+        self.model.now += step
+
+    @rule()
+    def sizes(self):
+        sizes = len(self.cache), self.cache.count(), self.cache.weighted_size(), bool(self.cache)
+        self.heard()
+        self.model.settled()
+        count = len(self.model.entries)
+        assert sizes == (count, count, self.model.weight(), count > 0)
+
+    @rule(resets=st.booleans())
+    def stats(self, resets):
+        got = self.heard(self.cache.stats())
+        self.model.settled()
+        assert got.load_seconds >= 0
+        assert got == self.model.stats(got.load_seconds)
+        if resets:
+            self.cache.reset_stats()
+            self.model.counts.clear()
+
+    @rule()
+    def run_pending_tasks(self):
+        self.heard(self.cache.run_pending_tasks())
+        self.model.settled()
+
+    @rule(key=keys, value=values, call=st.sampled_from(["set", "setdefault", "get_with", "update", "set_many"]))
+    def weigher_raises(self, key, value, call):
+        if not self.weighted:
+            return
+        calls = {
+            "set": lambda: self.cache.set(key, value),
+            "setdefault": lambda: self.cache.setdefault(key, value),
+            "get_with": lambda: self.cache.get_with(key, lambda: value),
+            "update": lambda: self.cache.update([(key, value)]),
+            "set_many": lambda: self.cache.set_many({key: value}),
+        }
+        self.fails = True
+        try:
+            got = calls[call]()
+        except Planned:
+            got = Planned
+        finally:
+            self.fails = False
+        self.heard()
+        kept = MISSING
+        if call in ("setdefault", "get_with"):
+            self.model.follow()
+            kept = self.model.access(key, MISSING)
+            if kept is MISSING and call == "get_with":
+                self.model.counts["loads"] += 1
+        assert got == (Planned if kept is MISSING else kept)
+
+    @rule(
+        call=st.sampled_from(
+            [
+                lambda cache: cache.get([]),
+                lambda cache: cache.set({}, 1),
+                lambda cache: cache.set(1, 1, ttl=-1),
+                lambda cache: cache.set(1, 1, tti=0),
+                lambda cache: cache.set_many([(1, 1)], ttl="soon"),
+                lambda cache: cache.set_many([([], 1)]),
+                lambda cache: cache.get_with(1, None),
+                lambda cache: cache.get_with([], lambda: 1),
+                lambda cache: cache.remove([]),
+                lambda cache: cache.pop([], None),
+                lambda cache: [] in cache,
+                lambda cache: cache.remove_if(None),
+                lambda cache: cache.expires_in([]),
+                lambda cache: cache.update(3),
+            ]
+        )
+    )
+    def mistake(self, call):
+        with pytest.raises((TypeError, ValueError)):
+            call(self.cache)
+        self.heard()
+
+    @rule(changes=st.booleans())
+    def remove_while_iterating(self, changes):
+        live = self.model.live()
+        for key in self.cache:
+            assert self.heard(self.cache.pop(key)) == self.model.remove(key, MISSING) == live.pop(key)
+        assert not live
+
+    @invariant()
+    def all_is_accounted_for(self):
+        self.model.done()
+        live = self.model.live()
+        assert dict(self.cache.items()) == live
+        assert sorted(map(repr, self.cache)) == sorted(map(repr, live))
+        assert sorted(map(str, self.cache.values())) == sorted(map(str, live.values()))
+        assert all((key in self.cache) == (key in live) == (key in self.cache.keys()) for key in KEYS)
+        assert all(pair in self.cache.items() for pair in live.items())
+        self.heard()
+        self.model.done()
+
+
+# Who has more time has more sequences tried.
+EXAMPLES = int(os.environ.get("MOKA_EXAMPLES", "60"))
+TestApi = pytest.mark.time_limit(120 + 2 * EXAMPLES)(Machine.TestCase)
+TestApi.settings = settings(
+    max_examples=EXAMPLES,
+    stateful_step_count=40,
+    deadline=None,
+    database=None,
+    print_blob=True,
+    suppress_health_check=list(HealthCheck),
+)

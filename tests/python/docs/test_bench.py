@@ -1,0 +1,99 @@
+"""That the benchmarks run, with hardly anything to do. What they measure is for `ci/bench`."""
+
+import importlib
+import json
+import subprocess
+import sys
+
+import pytest
+from helpers import FREE_THREADED, ROOT
+
+BENCH = ROOT / "stress" / "bench"
+PARTS = {"single thread", "cached", "threads", "tail", "memory", "start-up", "growth"}
+# What only a peer's figure tells, and no peer is here.
+PEERS = ("cachebox", "lru-dict")
+
+
+def run(*arguments):
+    done = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# A few seconds on a quiet machine, and much longer on one where each of so many threads waits for its turn.
+@pytest.mark.time_limit(900)
+def test_each_part_runs_and_has_the_rows_that_the_targets_ask_for(tmp_path):
+    file = tmp_path / "rows.json"
+    run(BENCH, "--tiny", "--json", file)
+    result = json.loads(file.read_text())
+    assert result["free_threaded"] == FREE_THREADED
+    assert {row["part"] for row in result["rows"]} == PARTS
+    for row in result["rows"]:
+        # A call's processor time may be below the clock's resolution, and a tiny cache below a page.
+        is_small = row["part"] in ("tail", "memory")
+        assert is_small or all(figure["median"] > 0 for figure in row["figures"].values()), row
+
+    # As if a thousand threads had been there, and the same on the other build.
+    result["rows"] = json.loads(json.dumps(result["rows"]).replace("20 threads, get_with", "1,000 threads, get_with"))
+    both = []
+    for free_threaded in (False, True):
+        both.append(tmp_path / f"{free_threaded}.json")
+        both[-1].write_text(json.dumps(result | {"free_threaded": free_threaded}))
+    table = run(BENCH / "report.py", *both, "--targets").splitlines()
+    lost = [line for line in table if "not measured" in line and not any(peer in line for peer in PEERS)]
+    # Of the deadlines' memory a tiny run has no row.
+    assert [line for line in lost if "overhead an entry, ttl" not in line] == []
+    assert sum(line.endswith(("| yes |", "| **no** |")) for line in table) > 30
+
+
+def test_an_instruction_that_reads_and_writes_a_line_is_one_access(monkeypatch):
+    monkeypatch.syspath_prepend(BENCH)
+    parse = importlib.import_module("coherence").parse
+    trace = """\
+I  00000100,4
+ L 00000400,8
+I  00000104,4
+ S 00000048,8
+I  00000108,5
+ L 00000400,8
+ M 00000408,8
+I  0000010d,3
+ L 00000440,8
+I  00000110,3
+ S 00000440,8
+I  00000113,4
+ S 00000080,8
+I  00000117,4
+ S 00000400,8
+I  0000011b,4
+ S 00000000,8
+I  0000011f,4
+ L 00000480,4
+I  00000104,4
+ S 00000088,8
+==353== Counted 1 call to main()
+"""
+    operations = list(parse(trace.encode().splitlines(), [0, 1], 2))
+    assert operations == [(1, [(16, True, 0x108), (17, False, 0x10D), (17, True, 0x110)]), (0, [(18, False, 0x11F)])]
+
+
+def test_a_line_moves_when_the_other_thread_wrote_it_or_has_what_is_written(monkeypatch):
+    monkeypatch.syspath_prepend(BENCH)
+    lines = importlib.import_module("coherence").Lines()
+    # Thread, line, whether it is written; and whether that fetches it, or takes it.
+    steps = [
+        (0, 1, False, "stays"),
+        (1, 1, False, "stays"),
+        (0, 1, True, "taken"),
+        (0, 1, True, "stays"),
+        (1, 1, False, "fetched"),
+        (1, 1, True, "taken"),
+        (0, 1, True, "fetched"),
+        (1, 2, True, "stays"),
+    ]
+    for instruction, (thread, line, writes, _) in enumerate(steps):
+        lines.take(thread, [(line, writes, instruction)], True)
+    lines.take(1, [(1, True, 99)], False)
+    for kind, counted in ("fetched", lines.fetched), ("taken", lines.taken):
+        assert dict(counted) == {at: 1 for at, (*_, expected) in enumerate(steps) if expected == kind}
+    assert (lines.operations, lines.touched, lines.changed) == (8, 8, 5)
