@@ -45,7 +45,7 @@ class Flight(asyncio.Task[Any]):
 
     def is_open(self) -> bool:
         """Return whether a new call may join: the key was not written to since the flight began."""
-        return not (self._is_cancelled or self.done() or self._run.is_overtaken())
+        return not (self._is_cancelled or self.done() or self._run.is_superseded())
 
     def cancel(self, msg: Any = None) -> bool:
         self._is_cancelled = True

@@ -321,7 +321,7 @@ class _Made:
 class _Run:
     """A run of a cached function, which ends with this object at the latest."""
 
-    def is_overtaken(self) -> bool: ...
+    def is_superseded(self) -> bool: ...
 
 @final
 class _Memo:
