@@ -1,7 +1,7 @@
 """Checks the built site: `check_links.py SITE`.
 
-Each link within it leads to a file that is there, and to an id in it. Links elsewhere have the form of an https
-address, and are links only: pages load nothing from elsewhere. Prints what is wrong, and how much was looked at.
+Each link within the site leads to a file that exists, and to an id in it. Links to other sites have the form of an
+https address, and pages load nothing from other sites. Prints the wrong links and the numbers of pages and links.
 """
 
 import sys
@@ -9,12 +9,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-# The elements and attributes by which a page loads something.
+# The elements and attributes by which a page loads a file.
 LOADING = {("img", "src"), ("script", "src"), ("iframe", "src"), ("source", "src"), ("source", "srcset")}
 
 
-class Found(HTMLParser):
-    """The ids of a page, and its links, with whether they load something."""
+class PageLinks(HTMLParser):
+    """The ids of a page and its links, each with whether the page loads its target."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -32,13 +32,13 @@ class Found(HTMLParser):
         self.links += [(has[name], True) for element, name in LOADING if element == tag and name in has]
 
 
-def problem(page: Path, link: str, loads: bool, pages: dict[Path, Found], site: Path) -> str | None:
-    """What is wrong with a link of a page, if anything."""
+def problem_of(page: Path, link: str, loads: bool, pages: dict[Path, PageLinks], site: Path) -> str | None:
+    """Return the problem of a link of a page, or None."""
     parts = urlsplit(link)
     if parts.scheme in ("http", "https") or parts.netloc:
         if loads:
-            return "is loaded from elsewhere"
-        return None if parts.scheme == "https" and "." in parts.netloc else "has not the form of an https link"
+            return "is loaded from another site"
+        return None if parts.scheme == "https" and "." in parts.netloc else "is not of the form of an https link"
     if parts.scheme:
         return None if parts.scheme in ("mailto", "data") else f"has the scheme {parts.scheme}"
     if parts.path.startswith("/"):
@@ -54,14 +54,14 @@ def problem(page: Path, link: str, loads: bool, pages: dict[Path, Found], site: 
 
 def main() -> None:
     site = Path(sys.argv[1]).resolve()
-    # The page for what is not found is served at any address, so its links begin at the root.
+    # The page 404.html is served at any address, so its links begin at the root.
     files = [path for path in sorted(site.rglob("*.html")) if path.name != "404.html"]
-    pages = {path: Found(path.read_text(encoding="utf-8")) for path in files}
+    pages = {path: PageLinks(path.read_text(encoding="utf-8")) for path in files}
     wrong = {
-        f"{page.relative_to(site)}: {link} {said}"
+        f"{page.relative_to(site)}: {link} {problem}"
         for page, found in pages.items()
         for link, loads in found.links
-        if (said := problem(page, link, loads, pages, site))
+        if (problem := problem_of(page, link, loads, pages, site))
     }
     for line in sorted(wrong):
         print(line)

@@ -1,9 +1,11 @@
-"""Makes the sources of the documentation's site: `pages.py OUT`.
+"""Writes the sources of the documentation's site: `pages.py OUT`.
 
-They come from what the project has anyway, so that nothing is told twice: README.md, a page for each `## ` section
-(the first two stand on the first page), CHANGELOG.md, stress/README.md, and the types and docstrings of the package.
-Links follow their target to its page. A file of the project that a link names gets a page with its text, since no
-address of a repository is known here. A link without a target is an error, which names file and line.
+They are the Markdown files of the project: README.md, the pages beside this script, CHANGELOG.md and the documents of
+stress/. The API reference comes from the types and docstrings of the package. mkdocs.yml has the navigation, and the
+build fails if a page is missing there.
+
+Links follow their target to its page. No address of a repository is known here, so each other file of the project
+that a link names gets a page with its text. A link without a target is an error, which names file and line.
 """
 
 import re
@@ -17,13 +19,21 @@ from pymdownx.slugs import slugify
 from stubs import with_implementations
 
 ROOT = Path(__file__).resolve().parents[2]
-SECTIONS_OF_FIRST_PAGE = 2
+
+# The paths in the site of the documents that are not in ci/site.
+DOCUMENTS = {
+    "README.md": "index.md",
+    "CHANGELOG.md": "changelog.md",
+    "stress/README.md": "stress.md",
+    "stress/LOG.md": "log.md",
+    "stress/bench/README.md": "benchmarks.md",
+}
 
 API = """# API reference
 
-What the package exports, from its own types and docstrings. `_K` and `_V` stand for the types of keys and values, a
-`_Duration` is a number of seconds or a `timedelta`, a `_Policy` is `"tiny_lfu"` or `"lru"`, a `_Cause` is `"expired"`,
-`"explicit"`, `"replaced"` or `"size"`, and `_KeysAndGetItem` is any mapping.
+These are the names that the package exports, with their types and docstrings. `_K` and `_V` stand for the types of keys
+and values. A `_Duration` is a number of seconds or a `timedelta`. A `_Policy` is `"tiny_lfu"` or `"lru"`. A `_Cause` is
+`"expired"`, `"explicit"`, `"replaced"` or `"size"`. `_KeysAndGetItem` is any mapping.
 
 """
 DOCUMENTED = ("Moka", "cached", "Stats", "CachedFunction", "CachedMethod", "CacheInfo", "VERSION")
@@ -34,7 +44,7 @@ CODE_SPAN = re.compile(r"(`+)(?:(?!`).)+?\1")
 # `[text](target)`, `[name]: target`, and HTML.
 LINK = re.compile(r'(?P<before>\]\(|^\[[^\]^]+\]: +|\b(?:src|href|srcset)=")(?P<target>[^\s)"]+)')
 LIST_ITEM = re.compile(r"( *)(?:[-*+]|\d+[.)]) ")
-# What a link elsewhere looks like. Nobody asks whether it is there.
+# The form of a link to another site. Whether its target exists is not checked.
 ELSEWHERE = re.compile(r'https://[\w-]+(\.[\w-]+)+(:\d+)?(/[^\s<>"]*)?|mailto:[^@\s]+@[\w.-]+')
 
 LANGUAGES = {".py": "python", ".pyi": "python", ".rs": "rust", ".toml": "toml", ".json": "json", ".md": "markdown"}
@@ -42,28 +52,30 @@ IMAGES = {".svg", ".png", ".jpg", ".jpeg", ".gif", ".webp"}
 
 
 class BrokenLink(Exception):
-    """What a link names is not there."""
+    """A link whose target does not exist."""
 
 
 @dataclass
 class Page:
-    """A page to be, with the part of a Markdown file that it shows."""
+    """A page of the site and the Markdown file that it shows."""
 
     path: str
-    title: str
     source: str
-    # Each with its number in the source, and whether it is code.
-    lines: list[tuple[int, str, bool]] = field(default_factory=list)
+    # Each line with its number, and whether it is code.
+    lines: list[tuple[int, str, bool]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lines = lines_of(self.source)
 
 
 def anchor_of(heading: str) -> str:
-    """The anchor that GitHub gives a heading."""
+    """Return the anchor that GitHub gives a heading."""
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "")
     return slugify(case="lower")(text, "-")
 
 
 def lines_of(source: str) -> list[tuple[int, str, bool]]:
-    """The numbered lines of a Markdown file."""
+    """Return the lines of a Markdown file, each with its number and whether it is code."""
     lines, fence = [], None
     for number, line in enumerate((ROOT / source).read_text(encoding="utf-8").splitlines(), 1):
         mark = FENCE.match(line)
@@ -75,44 +87,33 @@ def lines_of(source: str) -> list[tuple[int, str, bool]]:
     return lines
 
 
-def split(source: str) -> list[Page]:
-    """The pages of README.md. The headings of a section's own page are one level higher than in the whole."""
-    pages = [Page("index.md", "Start", source)]
-    sections = 0
-    for number, line, is_code in lines_of(source):
-        heading = None if is_code else HEADING.match(line)
-        if heading and len(heading[1]) == 2:
-            sections += 1
-            if sections > SECTIONS_OF_FIRST_PAGE:
-                pages.append(Page(f"{anchor_of(heading[2])}.md", heading[2].replace("`", ""), source))
-        if heading and len(pages) > 1:
-            line = line.removeprefix("#")
-        pages[-1].lines.append((number, line, is_code))
-    return pages
+def pages() -> list[Page]:
+    """Return the pages of the site."""
+    listed = {path.relative_to(ROOT).as_posix(): path.name for path in sorted((ROOT / "ci/site").glob("*.md"))}
+    return [Page(path, source) for source, path in (DOCUMENTS | listed).items()]
 
 
 class Site:
-    """The pages, and where in them the targets of links are."""
+    """The pages, and the places in them that links lead to."""
 
     def __init__(self, docs: Path, pages: list[Page]) -> None:
         self.docs = docs
         self.pages = pages
         self.files: dict[str, str] = {}
-        # (file, anchor) to (page, anchor); without an anchor the file's first page.
-        self.places: dict[tuple[str, str], tuple[str, str]] = {}
+        # The page of each file and each of its anchors. The empty anchor stands for the page itself.
+        self.places: dict[tuple[str, str], str] = {}
         for page in pages:
-            self.places.setdefault((page.source, ""), (page.path, ""))
+            self.places[page.source, ""] = page.path
             for _, line, is_code in page.lines:
                 if not is_code and (heading := HEADING.match(line)):
-                    anchor = anchor_of(heading[2])
-                    self.places.setdefault((page.source, anchor), (page.path, anchor))
+                    self.places[page.source, anchor_of(heading[2])] = page.path
 
     def write(self) -> None:
         for page in self.pages:
-            self.put(page.path, "\n".join(self.rendered(page)) + "\n")
+            self.write_file(page.path, "\n".join(self.render(page)) + "\n")
 
-    def put(self, path: str, content: str | Path) -> str:
-        """Writes a text, or copies a file, to a path of the site, which it returns."""
+    def write_file(self, path: str, content: str | Path) -> str:
+        """Write a text, or copy a file, to a path of the site, and return that path."""
         target = self.docs / path
         target.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, Path):
@@ -121,42 +122,42 @@ class Site:
             target.write_text(content, encoding="utf-8")
         return path
 
-    def rendered(self, page: Page) -> list[str]:
-        """The lines of a page, in the dialect of MkDocs and with links that lead to pages."""
+    def render(self, page: Page) -> list[str]:
+        """Return the lines of a page in the dialect of MkDocs, with links that lead to pages."""
         lines: list[str] = []
         in_list = False
         for number, line, is_code in page.lines:
             if not is_code:
                 item = LIST_ITEM.match(line)
-                # There a list needs an empty line before it, and four spaces a level.
+                # MkDocs wants an empty line before a list, and four spaces for each level.
                 if item and not in_list and lines and lines[-1].strip():
                     lines.append("")
                 in_list = bool(item) or (in_list and (not line.strip() or line.startswith(" ")))
                 if item:
                     line = item[1] + line
                 try:
-                    line = self.linked(page, line)
+                    line = self.resolve_links(page, line)
                 except BrokenLink as error:
                     sys.exit(f"{page.source}:{number}: {error}")
             lines.append(line)
         return lines
 
-    def linked(self, page: Page, line: str) -> str:
-        """The line with its links led to pages; code spans stay as they are."""
+    def resolve_links(self, page: Page, line: str) -> str:
+        """Return the line with links that lead to pages. Code spans stay as they are."""
         spans = list(CODE_SPAN.finditer(line))
 
         def lead(link: re.Match[str]) -> str:
             if any(span.start() <= link.start() < span.end() for span in spans):
                 return link[0]
-            return link["before"] + self.target(page, link["target"])
+            return link["before"] + self.resolve(page, link["target"])
 
         return LINK.sub(lead, line)
 
-    def target(self, page: Page, link: str) -> str:
-        """Where a link on a page leads."""
+    def resolve(self, page: Page, link: str) -> str:
+        """Return where a link on a page leads."""
         if re.match(r"[a-z][a-z0-9+.-]*:|//", link):
             if not ELSEWHERE.fullmatch(link):
-                raise BrokenLink(f"{link} has not the form of an https link")
+                raise BrokenLink(f"{link} is not of the form of an https link")
             return link
         name, _, anchor = link.partition("#")
         source = page.source
@@ -166,24 +167,24 @@ class Site:
                 raise BrokenLink(f"{link} leads to no file of the project")
             source = found.relative_to(ROOT).as_posix()
         if (source, anchor) in self.places:
-            path, anchor = self.places[source, anchor]
+            path = self.places[source, anchor]
         elif anchor:
             raise BrokenLink(f"{link} leads to no heading of {source}")
         else:
-            path = self.file(source)
+            path = self.path_of(source)
         up = "../" * (len(PurePosixPath(page.path).parts) - 1)
         return up + path + (f"#{anchor}" if anchor else "")
 
-    def file(self, source: str) -> str:
-        """The page of a file or folder of the project, or the image itself; made when the first link asks for it."""
+    def path_of(self, source: str) -> str:
+        """Return the page of a file or folder, or the path of an image. The first link to it makes it."""
         if source not in self.files:
             found = ROOT / source
             self.files[source] = f"files/{source}" if found.suffix in IMAGES else f"files/{source}.md"
-            self.put(self.files[source], found if found.suffix in IMAGES else self.listing(found))
+            self.write_file(self.files[source], found if found.suffix in IMAGES else self.list_files(found))
         return self.files[source]
 
-    def listing(self, found: Path) -> str:
-        """A page with the text of a file, or of the files of a folder."""
+    def list_files(self, found: Path) -> str:
+        """Return a page with the text of a file, or of the files of a folder."""
         files = [found] if found.is_file() else sorted(path for path in found.iterdir() if path.is_file())
         name = found.relative_to(ROOT).as_posix()
         parts = [f"# `{name}`"]
@@ -192,7 +193,7 @@ class Site:
                 parts.append(f"## `{file.name}`")
             if file.suffix in IMAGES:
                 up = "../" * name.count("/")
-                image = self.file(file.relative_to(ROOT).as_posix()).removeprefix("files/")
+                image = self.path_of(file.relative_to(ROOT).as_posix()).removeprefix("files/")
                 parts.append(f"![{file.name}]({up}{image})")
             else:
                 language = LANGUAGES.get(file.suffix, "text")
@@ -203,14 +204,11 @@ class Site:
 def main() -> None:
     out = Path(sys.argv[1]).resolve()
     shutil.rmtree(out, ignore_errors=True)
-    readme = split("README.md")
-    changelog = Page("changelog.md", "Changelog", "CHANGELOG.md", lines_of("CHANGELOG.md"))
-    stress = Page("stress.md", "Longer runs", "stress/README.md", lines_of("stress/README.md"))
-    site = Site(out / "docs", [*readme, stress, changelog])
+    site = Site(out / "docs", pages())
     site.write()
-    site.put("api.md", API + "\n".join(f"::: moka_py.{name}\n" for name in DOCUMENTED))
-    site.put("site.css", ROOT / "ci/site/site.css")
-    # What is read is the text of the package, without an extension module that may lie beside it.
+    site.write_file("api.md", API + "\n".join(f"::: moka_py.{name}\n" for name in DOCUMENTED))
+    site.write_file("site.css", ROOT / "ci/site/site.css")
+    # A copy of the package's text, without an extension module that may lie beside it.
     package = out / "package/moka_py"
     package.mkdir(parents=True)
     for file in sorted((ROOT / "moka_py").glob("*.py*")):
@@ -219,13 +217,10 @@ def main() -> None:
             (package / file.name).write_text(
                 with_implementations(text) if file.suffix == ".pyi" else text, encoding="utf-8"
             )
-    pages = [(page.title, page.path) for page in readme]
-    pages += [("API reference", "api.md"), (stress.title, stress.path), (changelog.title, changelog.path)]
     config = {
         "INHERIT": str(ROOT / "ci/site/mkdocs.yml"),
         "docs_dir": str(site.docs),
         "site_dir": str(ROOT / "target/site"),
-        "nav": [{title: path} for title, path in pages],
         "not_in_nav": "/files/",
         "plugins": {"mkdocstrings": {"handlers": {"python": {"paths": [str(package.parent)]}}}},
     }

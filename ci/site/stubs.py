@@ -1,7 +1,7 @@
-"""Readies stubs for griffe, which shows no function that has overloads alone, as they have in a stub.
+"""Prepares stubs for griffe, which does not show a function that has only overloads.
 
-Each such function gets an implementation after its overloads, with the docstring that the first of them has. The site
-shows the overloads' signatures and that docstring, and not the implementation's own signature.
+Functions in stubs have only overloads. Each gets an implementation after its overloads, with the docstring of the first
+one. The site shows the overloads' signatures and that docstring, and not the signature of the implementation.
 """
 
 import ast
@@ -15,20 +15,20 @@ def is_overload(node: ast.stmt) -> bool:
 
 
 def implementation(first: ast.FunctionDef) -> ast.FunctionDef:
-    """A function named like an overload, with its docstring."""
-    (made,) = ast.parse(f"def {first.name}(*args, **kwargs): ...").body
-    assert isinstance(made, ast.FunctionDef)
+    """Return a function with the name and the docstring of an overload."""
+    (function,) = ast.parse(f"def {first.name}(*args, **kwargs): ...").body
+    assert isinstance(function, ast.FunctionDef)
     if ast.get_docstring(first) is not None:
-        made.body = first.body[:1]
-    return made
+        function.body = first.body[:1]
+    return function
 
 
-def completed(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """The statements, with an implementation after each group of overloads that lacks one."""
+def with_each_implementation(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Yield the statements, with an implementation after each group of overloads that lacks one."""
     first: ast.FunctionDef | None = None
     for node, following in zip(body, [*body[1:], None], strict=True):
         if isinstance(node, ast.ClassDef):
-            node.body = list(completed(node.body))
+            node.body = list(with_each_implementation(node.body))
         yield node
         if isinstance(node, ast.FunctionDef) and is_overload(node):
             first = first or node
@@ -40,7 +40,7 @@ def completed(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def with_implementations(text: str) -> str:
-    """The text of a stub, completed. Comments go, since griffe reads none."""
+    """Return the text of a stub with implementations, and without comments, which griffe does not read."""
     tree = ast.parse(text)
-    tree.body = list(completed(tree.body))
+    tree.body = list(with_each_implementation(tree.body))
     return ast.unparse(ast.fix_missing_locations(tree))

@@ -282,7 +282,7 @@ def churn(round_):
 
 
 # The threads use no name of a module: at its end CPython 3.13t clears modules, and waits for ever for the lock of their
-# names where one of the threads that it has stopped was to have it next. stress/README.md tells how often.
+# names where one of the threads that it has stopped was to have it next. stress/LOG.md says how often.
 EXIT = """
 import faulthandler, sys, threading, time, random
 faulthandler.dump_traceback_later(80, exit=True)

@@ -1,7 +1,7 @@
-"""Every Python block of the README, and of the reference that the package implements, is a program that runs.
+"""The documentation is true: its blocks run, its commands exist, and its figures agree.
 
-So are its commands that size a cache. Those that install are run by `ci/test`; the others are scripts of `ci/`,
-which are there.
+Every Python block of the README, of the pages in ci/site and of the reference that the package implements runs as a
+program. The commands that size a cache run, too. ci/test runs those that install.
 """
 
 import gzip
@@ -12,48 +12,74 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
-from helpers import ROOT
 
-SOURCES = (ROOT / "README.md", ROOT / "tests" / "data" / "reference_blocks.md")
+ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "pyproject.toml").is_file())
+README = ROOT / "README.md"
+PAGES = sorted((ROOT / "ci/site").glob("*.md"))
+REFERENCE = ROOT / "tests/data/reference_blocks.md"
+OTHERS = [ROOT / name for name in ("stress/README.md", "stress/bench/README.md")]
 
-# A heading of its own, or a block with all that is in it (where a comment looks like a heading).
+# Either a heading or a whole block, since a comment in a block looks like a heading.
 HEADING_OR_BLOCK = re.compile(r"^#+ (?P<heading>[^\n]+)$|^```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def blocks():
-    for source in SOURCES:
-        text = source.read_text(encoding="utf-8")
-        heading = ""
-        for found in HEADING_OR_BLOCK.finditer(text):
-            if found["heading"]:
-                heading = found["heading"]
-            else:
-                line = text.count("\n", 0, found.start("code"))
-                yield pytest.param(found["code"], line, id=f"{source.name}:{line + 1} {heading}")
+def read(path):
+    return path.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("code", "line"), list(blocks()))
-def test_block_runs(tmp_path, code, line):
-    program = tmp_path / "block.py"
-    # Lines are counted as in the document, so that a traceback leads to the right one.
-    program.write_text("\n" * line + code, encoding="utf-8")
-    result = subprocess.run(
+def blocks(document):
+    """The Python blocks of a document, each with the number of its first line and the heading above it."""
+    text = read(document)
+    heading = ""
+    for match in HEADING_OR_BLOCK.finditer(text):
+        if match["heading"]:
+            heading = match["heading"]
+        else:
+            yield match["code"], text.count("\n", 0, match.start("code")) + 1, heading
+
+
+def parameters():
+    for document in (README, *PAGES, REFERENCE):
+        for code, line, heading in blocks(document):
+            yield pytest.param(code, line, id=f"{document.name}:{line} {heading}")
+
+
+def run_block(folder, code, line):
+    program = folder / "block.py"
+    # Empty lines come first, so that a traceback shows the line numbers of the document.
+    program.write_text("\n" * (line - 1) + code, encoding="utf-8")
+    return subprocess.run(
         [sys.executable, "-X", "faulthandler", "-W", "error", program],
-        cwd=tmp_path,
+        cwd=folder,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=60,
     )
+
+
+@pytest.mark.parametrize(("code", "line"), list(parameters()))
+def test_block_runs(tmp_path, code, line):
+    result = run_block(tmp_path, code, line)
     assert result.returncode == 0, result.stderr
     assert not result.stderr
 
 
+def test_broken_block_of_a_page_fails_with_its_line(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# Page\n\n```python\nx = 1\n# Not a heading\nassert x == 2\n```\n", encoding="utf-8")
+    [(code, line, heading)] = blocks(page)
+    result = run_block(tmp_path, code, line)
+    assert (result.returncode, heading) == (1, "Page")
+    assert "line 6, in <module>" in result.stderr
+
+
 def simulations():
-    """The lines of the README that size a cache, without their comments."""
-    text = SOURCES[0].read_text(encoding="utf-8")
+    """The commands of the documentation that size a cache, without their comments."""
+    text = "".join(map(read, (README, *PAGES)))
     shell = "".join(re.findall(r"^```bash\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
     return [line.partition("  #")[0].rstrip() for line in shell.splitlines() if "moka_py simulate" in line]
 
@@ -75,25 +101,45 @@ def test_command_that_sizes_a_cache_runs(tmp_path, command):
         assert result.returncode == 0 and b"5 accesses" in result.stdout.replace(b'"accesses": 5', b"5 accesses")
 
 
-def test_readme_has_commands_that_size_a_cache():
+def test_documentation_has_commands_that_size_a_cache():
     assert len(simulations()) == 5
 
 
 def test_scripts_that_the_documents_name_can_be_run():
-    documents = [ROOT / name for name in ("README.md", "stress/README.md", "stress/bench/README.md")]
-    named = {name for path in documents for name in re.findall(r"\bci/\w+", path.read_text(encoding="utf-8"))}
-    scripts = {name: ROOT / name for name in named if not (ROOT / f"{name}.py").exists()}
-    scripts.pop("ci/thread_sanitizer")  # a list
-    assert len(scripts) > 10
-    assert {name for name, path in scripts.items() if not os.access(path, os.X_OK)} == set()
+    text = "".join(map(read, (README, *PAGES, *OTHERS)))
+    # Folders and files with a suffix are not scripts.
+    named = {name for name in re.findall(r"\bci/\w+\b(?![./]\w)", text) if not (ROOT / name).is_dir()}
+    assert len(named) > 10
+    assert {name for name in named if not os.access(ROOT / name, os.X_OK)} == set()
+
+
+def test_figures_of_the_readme_stand_in_the_performance_page():
+    rows = re.findall(r"^\| `.*\|$", read(README), re.MULTILINE)
+    assert len(rows) >= 5
+    assert set(rows) <= set(read(ROOT / "ci/site/performance.md").splitlines())
+
+
+def test_internals_page_names_files_and_functions_that_exist():
+    text = read(ROOT / "ci/site/internals.md")
+    paths = set(re.findall(r"`([\w/]+\.(?:rs|py))`", text))
+    functions = set(re.findall(r"`\w+::(\w+)`", text))
+    source = "".join(map(read, (ROOT / "src").rglob("*.rs")))
+    assert len(paths) > 20 and len(functions) > 30
+    assert {path for path in paths if not (ROOT / "src" / path).exists() and not (ROOT / path).exists()} == set()
+    assert {name for name in functions if not re.search(rf"\bfn {name}\b", source)} == set()
+
+
+def test_readme_is_short():
+    assert len(read(README).splitlines()) <= 220
 
 
 def test_readme_names_the_oldest_rust_that_serves():
-    least = tomllib.loads((ROOT / "Cargo.toml").read_text(encoding="utf-8"))["package"]["rust-version"]
-    assert f"Rust {least} or later" in SOURCES[0].read_text(encoding="utf-8")
+    oldest = tomllib.loads(read(ROOT / "Cargo.toml"))["package"]["rust-version"]
+    assert f"Rust {oldest} or later" in read(README)
 
 
-def test_both_documents_have_blocks():
-    found = [parameters.id.partition(":")[0] for parameters in blocks()]
-    assert found.count("README.md") >= 8
-    assert found.count("reference_blocks.md") == 8
+def test_documents_have_blocks():
+    counts = {document.stem: len(list(blocks(document))) for document in (README, *PAGES, REFERENCE)}
+    assert counts["README"] >= 3
+    assert counts["reference_blocks"] == 8
+    assert sum(counts.values()) >= 24
