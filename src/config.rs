@@ -1,23 +1,23 @@
-//! What a cache is made with: plain numbers, checked by whoever makes them.
+//! The configuration of a cache. The Python face checks the values.
 
 use crate::expiry::Lifetime;
 use crate::policy::Kind;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// The most that the weights of all entries may add up to.
+    /// The maximum total weight of all entries.
     pub capacity: u64,
-    /// How long each entry may live.
+    /// The durations of every entry.
     pub lifetime: Lifetime,
     pub policy: Kind,
-    /// Whether entries have weights of their own; else each weighs 1.
+    /// Whether entries have weights of their own. Otherwise each weighs 1.
     pub weighted: bool,
-    /// Whether somebody wants to know the keys of what is replaced.
+    /// Whether there is a listener, which needs the key of each removed value.
     pub has_listener: bool,
 }
 
 impl Config {
-    /// A cache of entries that weigh 1 each and stay until the policy lets them go.
+    /// Configures a cache whose entries weigh 1 each and stay until they are evicted or removed.
     pub fn new(capacity: u64, policy: Kind) -> Self {
         Config { capacity, lifetime: Lifetime::default(), policy, weighted: false, has_listener: false }
     }

@@ -1,56 +1,60 @@
 //! moka_py: an in-process cache that threads hit in parallel.
 //!
-//! The core is generic and knows no Python; `src/python/` alone does, behind the feature `python`.
+//! The core is generic and knows no Python. Only `src/python/` names PyO3, behind the feature `python`.
 //!
 //! # Flows
+//! A `>` is a plain call into a lower room. Answers come back as return values.
 //! ```text
-//! get       python/moka > cache (shard by hash) > shard, no lock: map (pin, probe, match), entry (due? stamp), sketch
-//! set       python/moka > cache > shard, no lock: map (find a key that has an `__eq__` of a user, which runs here; or put the
-//!                                                 value in the place of another, if nothing else is to be done)
-//!                                 locked: find the key, or same entry still there? publish, policy, deadline, evict to the budget
-//!           then, unlocked: counts, listener, drops
-//! get_with  a hit is get; a miss goes cache > single_flight: the leader computes with nothing held, then sets;
-//!           waiters detach and wait, wake to check signals; a wait that would close a circle raises
-//! cached    a hit is get; a miss goes cache > single_flight: it registers a run, which no other call waits for, computes with
-//!           nothing held, then sets, unless a write to the key came meanwhile
-//! stats     python/counts: each access was counted where it was made, what left by its cause after the unlock
+//! get       python/moka > cache: the shard of the hash > shard, without the lock:
+//!             map: pin, probe, compare the key; expiry: is it due?; policy: record the access
+//! set       python/moka > cache > shard
+//!             without the lock: a user's `__eq__` runs, if the key needs it; a value replaces another, if nothing else changes
+//!             locked: find the key or check that it is still there; map, policy and deadlines change together;
+//!                     evict until the total weight fits the capacity
+//!             after the unlock: count removals, call the listener, drop
+//! get_with  a hit is a get. A miss goes cache > single_flight: the leader computes with nothing held, then sets.
+//!             Waiters detach and park, and wake to check for signals. A wait that would never end raises an error.
+//! cached    a hit is a get. A miss goes cache > single_flight: it registers a run, which no other call waits for,
+//!             computes with nothing held, then sets, unless a write to the key superseded the run.
+//! evict     shard/transaction > policy: choose a victim > map: remove it. The value is dropped after the unlock.
+//! expire    cache/maintenance > shard > expiry: take due entries from the queue > map, policy: remove them
+//! fork      python/runtime > single_flight, reclaim: the child forgets the flights and threads of its parent
+//! stats     python/moka/stats: an access is counted by the call that makes it, a removal by its cause after the unlock
 //! ```
-//! Every `>` is a plain call one room deeper; answers come back as return values.
 //!
 //! # Rooms
-//! Imports point down, and rooms of one line do not know each other.
+//! Imports point down. Rooms of one line do not know each other.
 //! ```text
 //! python                    the Python face
 //! simulate                  hit ratios of a trace at several capacities
-//! cache | single_flight     all shards, the budget, the earliest deadline | one computation a key
-//! shards                    all of them, made when something is first stored
-//! shard                     one lock: the write path, maintenance
-//! map | policy | expiry     keys to entries | who leaves | what is due
-//! entry, life | departure | lookup, seed | lists, lazy_queue | config
-//! reclaim | memory          who frees what, when | memory that may be refused
-//! tally                     counts without a shared line
-//! sync                      threads or the GIL
+//! cache                     all shards under one capacity; loads, maintenance, iteration
+//! single_flight             one computation a key at a time
+//! shard                     one lock: the write path, and all shards of a cache
+//! config | map              the configuration of a cache | entries by key, without a lock for readers
+//! policy | expiry           which entry is evicted | deadlines, and which are due
+//! collections | reclaim     index lists, heap, counters, allocations that may fail | when unlinked memory is freed
+//! sync                      atomics and locks: for threads, for the GIL, for loom
 //! ```
 //!
 //! # Laws
-//! 1. No Python under a lock: no `__eq__`, no listener, no DECREF between lock and unlock.
-//! 2. No map while detached: a thread detaches only to wait for another's computation.
-//! 3. No reference is dropped where no thread state is: the epoch frees memory, attached threads drop.
+//! 1. No Python under a lock: between lock and unlock no `__eq__`, no listener, no DECREF.
+//! 2. No map while detached: a thread detaches only to wait for another thread's computation.
+//! 3. No reference is dropped without a thread state: the epoch frees memory, attached threads drop references.
 //! 4. No pin across Python code.
 //! 5. Reads take no lock, allocate nothing, and write only what changes something.
 //! 6. The bound is exact, for the whole cache.
-//! 7. What was just set can be got.
-//! 8. No call returns an entry past its deadline.
-//! 9. Each leaving is told once, after the fact, with no lock held.
-//! 10. Errors are the user's and come out unchanged; what would hang for ever raises.
-//! 11. What left is released promptly.
+//! 7. A value that was just set can be got.
+//! 8. Time is exact: no call returns an entry past its deadline.
+//! 9. Each removal is reported once, after the fact, with no lock held.
+//! 10. Errors are the user's and leave unchanged. A wait that would never end raises an error.
+//! 11. Prompt release: a removed value soon loses the cache's reference.
 //! 12. The collector sees it all.
-//! 13. A later write wins: what began before a `set`, a removal or a `clear` is not kept after it.
+//! 13. A later write wins: the result of a computation that began before a `set`, a removal or a `clear` is not cached.
 
 #[cfg(all(feature = "python", not(pyo3_disable_reference_pool)))]
 compile_error!(
     "moka_py needs the flags `--cfg pyo3_disable_reference_pool`. Its .cargo/config.toml sets them. The variable RUSTFLAGS, \
-     and rustflags of a target in a configuration of cargo, take the place of that: remove them, or add these flags to them."
+     and the rustflags of a target in a cargo configuration, replace that setting: remove them, or add these flags to them."
 );
 
 mod cache;

@@ -1,14 +1,14 @@
-//! How hashes are mixed: seeded, so that nobody can make keys that collide, and thoroughly, since CPython hashes
-//! an int to itself.
+//! How hashes are mixed.
+//!
+//! A seed keeps attackers from choosing keys that collide. Mixing matters because CPython hashes an int to itself.
 //!
 //! # How it works
-//! One multiplication to 128 bits with a secret of the process, folded, so that high bits come down; then a shift
-//! and another multiplication, so that what came down goes up again, to the bits that choose the slot.
+//! A hash is multiplied to 128 bits by a secret of the process, and the halves are folded, so that high bits reach the
+//! low half. Then a shift and a second multiplication carry these bits up again, to the bits that choose the slot.
 //!
 //! # Why not the folded product alone
-//! To multiply consecutive numbers is to step around a circle, and for some secrets the steps all but close after
-//! a few: in one process of twenty a probe then passes twice the slots of a random hash, and in one of three
-//! hundred it passes a hundred.
+//! Products of consecutive numbers are steps around a circle, and for some secrets the steps nearly close after a few.
+//! In 1 of 20 processes a probe then passes twice as many slots as for random hashes, and in 1 of 300 it passes 100.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::OnceLock;
@@ -19,17 +19,18 @@ pub(crate) struct Seed {
     multiply: u64,
 }
 
-/// 2^64 over the golden ratio, and odd.
-const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+/// 2^64 divided by the golden ratio, rounded to an odd number.
+const GOLDEN_RATIO: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Seed {
-    /// One of several that are the same in each process, where nobody chooses keys to do harm.
-    pub fn fixed(number: u64) -> Self {
-        // Digits of pi, so that nobody asks why these.
+    /// Returns one of several seeds that are the same in each process. It gives no protection against chosen keys.
+    pub fn fixed(index: u64) -> Self {
+        // The digits of pi.
         let first = Seed::new(0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344);
-        Seed::new(first.mix(2 * number), first.mix(2 * number + 1))
+        Seed::new(first.mix(2 * index), first.mix(2 * index + 1))
     }
 
+    /// Returns the random seed of this process.
     #[cfg_attr(not(feature = "python"), allow(dead_code))]
     pub fn of_process() -> Self {
         static SEED: OnceLock<Seed> = OnceLock::new();
@@ -47,15 +48,15 @@ impl Seed {
     pub fn mix(self, hash: u64) -> u64 {
         let product = u128::from(hash ^ self.whiten) * u128::from(self.multiply);
         let folded = (product as u64) ^ (product >> 64) as u64;
-        (folded ^ folded >> 32).wrapping_mul(SPREAD)
+        (folded ^ folded >> 32).wrapping_mul(GOLDEN_RATIO)
     }
 }
 
-/// For maps whose keys are hashes, which are mixed already.
+/// The hasher of maps whose keys are mixed hashes: it returns them unchanged.
 #[derive(Default)]
-pub(crate) struct AsIs(u64);
+pub(crate) struct IdentityHasher(u64);
 
-impl Hasher for AsIs {
+impl Hasher for IdentityHasher {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -73,28 +74,28 @@ impl Hasher for AsIs {
 mod tests {
     use super::*;
 
-    /// How many slots the look-up of an absent key passes on average, in a table of 4,096 slots that 2,500
-    /// of these take by linear probing.
+    /// Returns how many slots the look-up of an absent key passes on average, in a table of 4,096 slots of which 2,500
+    /// hashes occupy one each by linear probing.
     fn mean_probe(hashes: impl Iterator<Item = u64>, seed: Seed) -> f64 {
         const BITS: u32 = 12;
-        let mut taken = [false; 1 << BITS];
+        let mut used = [false; 1 << BITS];
         for hash in hashes.take(2_500) {
             let home = (seed.mix(hash) >> (64 - BITS)) as usize;
-            let probe = (0..taken.len()).map(|step| (home + step) % taken.len());
-            let free = probe.into_iter().find(|&slot| !taken[slot]).expect("a slot is free");
-            taken[free] = true;
+            let probe = (0..used.len()).map(|step| (home + step) % used.len());
+            let free = probe.into_iter().find(|&slot| !used[slot]).expect("a slot is free");
+            used[free] = true;
         }
         let (mut run, mut sum) = (0, 0);
-        for slot in (0..2 * taken.len()).rev() {
-            run = if taken[slot % taken.len()] { run + 1 } else { 0 };
-            sum += if slot < taken.len() { run + 1 } else { 0 };
+        for slot in (0..2 * used.len()).rev() {
+            run = if used[slot % used.len()] { run + 1 } else { 0 };
+            sum += if slot < used.len() { run + 1 } else { 0 };
         }
-        f64::from(sum) / taken.len() as f64
+        f64::from(sum) / used.len() as f64
     }
 
     #[test]
-    fn hashes_with_a_pattern_spread_as_random_ones_do_whatever_the_seed() {
-        // Knuth, The Art of Computer Programming, volume 3, 6.4: so many for random hashes, at this load.
+    fn hashes_with_a_pattern_spread_like_random_ones_for_every_seed() {
+        // For random hashes at this load: Knuth, The Art of Computer Programming, volume 3, section 6.4.
         let expected = (1.0 + 1.0 / (1.0 - 2_500.0 / 4_096.0_f64).powi(2)) / 2.0;
         let patterns: [fn(u64) -> u64; 6] = [
             |number| number,
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn another_seed_mixes_otherwise() {
+    fn another_seed_gives_other_hashes() {
         let (one, other) = (Seed::new(1, 2), Seed::new(3, 4));
         assert!((0..64).all(|number| one.mix(number) != other.mix(number)));
     }

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::policy::Kind;
+use crate::sync::Ordering;
 
 struct Query(u64);
 
@@ -21,7 +22,7 @@ impl KeyQuery<Arc<u64>> for Query {
     }
 
     fn eq_slow(&self, _: &Arc<u64>) -> Result<bool, Self::Error> {
-        unreachable!("numbers are compared quickly")
+        unreachable!("numbers need no user's code")
     }
 
     fn ptr_eq(a: &Arc<u64>, b: &Arc<u64>) -> bool {
@@ -30,7 +31,7 @@ impl KeyQuery<Arc<u64>> for Query {
 }
 
 #[test]
-fn a_cache_that_nothing_was_written_to_has_no_shards() {
+fn a_cache_has_no_shards_before_the_first_write() {
     type Small = Cache<Arc<u64>, Arc<u64>>;
     let cache = Small::new(Config::new(1 << 40, Kind::TinyLfu), Clock::Manual(Arc::default()));
     let mut removed = Removals::new();
@@ -58,9 +59,9 @@ fn the_clock_is_read_only_while_something_can_expire() {
     let cache: Cache<Arc<u64>, Arc<u64>> =
         Cache::new(Config::new(10_000, Kind::TinyLfu), Clock::Manual(Arc::clone(&time)));
     let set = |id: u64, ttl: u64| {
-        let stored = NewValue { lifetime: Lifetime { ttl, tti: 0 }, ..NewValue::plain(Arc::new(id)) };
+        let new = NewValue { lifetime: Lifetime { ttl, tti: 0 }, ..NewValue::plain(Arc::new(id)) };
         let mut removed = Removals::new();
-        cache.set(&Query(id), stored, &mut removed).expect("numbers do not fail");
+        cache.set(&Query(id), new, &mut removed).expect("numbers do not fail");
         cache.release(&mut removed);
     };
     (0..100).for_each(|id| set(id, 0));
@@ -73,5 +74,5 @@ fn the_clock_is_read_only_while_something_can_expire() {
     assert_eq!(cache.count(&mut removed), 100);
     cache.release(&mut removed);
     (200..300).for_each(|id| set(id, 0));
-    assert_eq!(cache.now(), 0, "what is there has no end");
+    assert_eq!(cache.now(), 0, "no entry has a deadline");
 }

@@ -1,9 +1,9 @@
-//! What leaves the cache on the way out of a call: carried in a list, told and dropped after the unlock.
+//! The entries and values that a call removed: listed under the lock, reported and dropped after the unlock (law 1).
 
 use crate::reclaim::Handle;
 use crate::reclaim::{RetireList, Retired};
 
-/// Why an entry left.
+/// Why an entry or a value was removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cause {
     /// Its deadline passed.
@@ -17,7 +17,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// The word that a listener is told.
+    /// Returns the word that a listener gets.
     pub fn as_str(self) -> &'static str {
         match self {
             Cause::Expired => "expired",
@@ -28,14 +28,14 @@ impl Cause {
     }
 }
 
-/// One value that left, with its key where the key left too or a listener wants to know it.
+/// One removed value. It has its key if the key was removed too, or if a listener needs it.
 pub struct Removal<K, V> {
     pub(crate) pair: Retired<(Option<K>, V)>,
     pub(crate) cause: Cause,
 }
 
 impl<K, V> Removal<K, V> {
-    /// The key, if the cache has a listener or the key left with the value.
+    /// Returns the key, if the cache has a listener or the key was removed with the value.
     pub fn key(&self) -> Option<&K> {
         self.pair.0.as_ref()
     }
@@ -50,46 +50,45 @@ impl<K, V> Removal<K, V> {
 }
 
 impl<K: Handle, V: Handle> Removal<K, V> {
-    /// Whether there is something to drop. To drop what lives for ever does nothing, so it need not wait.
+    /// Whether its drop does anything. Dropping immortal objects does nothing, so it need not wait.
     #[inline]
     pub(crate) fn is_mortal(&self) -> bool {
         !(self.value().is_immortal() && self.key().is_none_or(K::is_immortal))
     }
 }
 
-/// What left the cache in one call, in order, and the keys that were held to be compared.
+/// The removals of one call, in order, and the keys that it held for comparisons.
 ///
-/// The caller of the core tells the listener of each, then hands the list to
-/// [`Cache::release`](crate::Cache::release). Dropping it instead leaks what it holds.
+/// The caller of the core reports each removal to the listener, then hands the list to
+/// [`Cache::release`](crate::Cache::release). Dropping the list instead leaks what it holds.
 pub struct Removals<K, V> {
-    /// What left, in order: mostly nothing or one, which need no memory of their own.
+    /// The first removal. Most calls remove nothing or one value, which needs no allocation.
     first: Option<Removal<K, V>>,
     more: Vec<Removal<K, V>>,
-    /// Whether more was to leave than there was memory for.
     is_truncated: bool,
-    /// Made when a key is held to be compared, which most calls never do.
-    compared: Option<Box<HeldKeys<K>>>,
+    /// Created by the first comparison that holds a key, which most calls never make.
+    held_keys: Option<Box<HeldKeys<K>>>,
 }
 
-/// The keys that were held while a user's code compared them.
+/// The keys that a call held while a user's code compared them.
 pub(crate) struct HeldKeys<K> {
-    /// Those found unequal: who meets one of them again knows it.
+    /// The keys that were unequal. The call compares none of them again.
     pub unequal: Vec<K>,
-    /// Those found equal in a place that was lost meanwhile, and those whose comparison failed, which
-    /// ends the call.
+    /// The keys that were equal but lost their slot during the comparison, and the key whose comparison failed. A
+    /// failure ends the call.
     pub others: Vec<K>,
 }
 
-/// How many keys were held when a call began: with another key, they may compare otherwise.
+/// How many keys were held when a call began. Results of earlier calls do not count: they compared with another key.
 #[derive(Clone, Copy)]
-pub(crate) struct Mark {
+pub(crate) struct HeldKeysMark {
     unequal: usize,
     others: usize,
 }
 
 impl<K, V> Default for Removals<K, V> {
     fn default() -> Self {
-        Removals { first: None, more: Vec::new(), is_truncated: false, compared: None }
+        Removals { first: None, more: Vec::new(), is_truncated: false, held_keys: None }
     }
 }
 
@@ -98,99 +97,100 @@ impl<K, V> Removals<K, V> {
         Self::default()
     }
 
-    /// Whether nothing left and no key was held.
+    /// Whether nothing was removed and no key was held.
     #[inline]
     pub fn is_untouched(&self) -> bool {
-        self.is_empty() && self.compared.is_none()
+        self.is_empty() && self.held_keys.is_none()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Removal<K, V>> {
         self.first.iter().chain(&self.more)
     }
 
-    /// Whether nothing left.
+    /// Whether nothing was removed.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        // The first is taken out with all others or not at all.
+        // The first is taken with all others or not at all.
         self.first.is_none()
     }
 
-    /// What left last.
     #[inline]
     pub(crate) fn last(&self) -> Option<&Removal<K, V>> {
         self.more.last().or(self.first.as_ref())
     }
 
-    /// What left first.
     #[inline]
     pub(crate) fn first(&self) -> Option<&Removal<K, V>> {
         self.first.as_ref()
     }
 
-    /// Takes out what left first, which comes before [`Removals::take_more`].
+    /// Takes the first removal. The caller takes the others with [`Removals::take_more`] next.
     #[inline]
     pub(crate) fn take_first(&mut self) -> Option<Retired<(Option<K>, V)>> {
         self.first.take().map(|first| first.pair)
     }
 
-    /// Takes out what left after the first, in order; `None` if that was all.
+    /// Takes all removals but the first, in order; `None` if there are none.
     #[inline]
     pub(crate) fn take_more(&mut self) -> Option<impl Iterator<Item = Removal<K, V>>> {
         if self.more.is_empty() { None } else { Some(self.more.drain(..)) }
     }
 
-    pub(crate) fn compared(&mut self) -> &mut HeldKeys<K> {
-        self.compared.get_or_insert_with(|| Box::new(HeldKeys { unequal: Vec::new(), others: Vec::new() }))
+    pub(crate) fn held_keys_mut(&mut self) -> &mut HeldKeys<K> {
+        self.held_keys.get_or_insert_with(|| Box::new(HeldKeys { unequal: Vec::new(), others: Vec::new() }))
     }
 
-    /// Tells what a call holds from what calls before it did.
-    pub(crate) fn mark(&self) -> Mark {
-        self.compared.as_ref().map_or(Mark { unequal: 0, others: 0 }, |compared| Mark {
-            unequal: compared.unequal.len(),
-            others: compared.others.len(),
+    /// Returns the mark that separates the keys held so far from those that the current call will hold.
+    pub(crate) fn held_keys_mark(&self) -> HeldKeysMark {
+        self.held_keys.as_ref().map_or(HeldKeysMark { unequal: 0, others: 0 }, |held| HeldKeysMark {
+            unequal: held.unequal.len(),
+            others: held.others.len(),
         })
     }
 
-    /// The keys found unequal since.
-    pub(crate) fn unequal(&self, since: Mark) -> &[K] {
-        self.compared.as_ref().map_or(&[], |compared| &compared.unequal[since.unequal..])
+    /// Returns the keys that were found unequal since the mark.
+    pub(crate) fn unequal_since(&self, mark: HeldKeysMark) -> &[K] {
+        self.held_keys.as_ref().map_or(&[], |held| &held.unequal[mark.unequal..])
     }
 
-    /// The keys found equal since, whose place was lost.
-    pub(crate) fn equal(&self, since: Mark) -> &[K] {
-        self.compared.as_ref().map_or(&[], |compared| &compared.others[since.others..])
+    /// Returns the keys that were found equal since the mark but lost their slot.
+    pub(crate) fn equal_since(&self, mark: HeldKeysMark) -> &[K] {
+        self.held_keys.as_ref().map_or(&[], |held| &held.others[mark.others..])
     }
 
-    /// Drops what left a cache that nobody can reach any more, and so no reader can see.
+    /// Drops the removals of a cache that no thread can reach, so no reader can see them.
     #[cfg_attr(not(feature = "python"), allow(dead_code))]
-    pub(crate) fn drop_unseen(self) {
-        // Its end drops what is in it. It asks for no grace, which for each entry would take longer than its drop.
-        let mut bin = RetireList::<_, { usize::MAX }>::default();
-        self.first.into_iter().chain(self.more).for_each(|departure| bin.put(departure.pair));
+    pub(crate) fn drop_unreachable(self) {
+        // The drop of the list drops its items. It needs no grace period, which would take longer than the drop of an
+        // entry.
+        let mut retired = RetireList::<_, { usize::MAX }>::default();
+        self.first.into_iter().chain(self.more).for_each(|removal| retired.put(removal.pair));
     }
 
-    /// Whether so many more may leave. Where something left and there is no memory for more, that waits until the list
-    /// is empty.
+    /// Reserves room for `count` removals. Returns false if there is no memory.
+    ///
+    /// An empty list returns true without a reservation, so an eviction with an empty list always advances.
     #[inline]
-    pub(crate) fn has_room(&mut self, more: usize) -> bool {
-        let has_room = self.is_empty() || self.more.try_reserve(more).is_ok();
+    pub(crate) fn try_reserve(&mut self, count: usize) -> bool {
+        let has_room = self.is_empty() || self.more.try_reserve(count).is_ok();
         self.is_truncated |= !has_room;
         has_room
     }
 
-    /// Whether more was to leave than there was memory for. The caller calls [`Cache::finish_eviction`](crate::Cache::finish_eviction)
-    /// with another list.
+    /// Whether there was no memory for some removals, which then did not happen.
+    ///
+    /// If so, the caller calls [`Cache::finish_eviction`](crate::Cache::finish_eviction) with another list.
     pub fn is_truncated(&self) -> bool {
         self.is_truncated
     }
 
     #[inline]
     pub(crate) fn push(&mut self, pair: Retired<(Option<K>, V)>, cause: Cause) {
-        let departure = Removal { pair, cause };
+        let removal = Removal { pair, cause };
         if self.first.is_none() {
-            self.first = Some(departure);
+            self.first = Some(removal);
         } else {
-            self.more.push(departure);
+            self.more.push(removal);
         }
     }
 }

@@ -1,100 +1,102 @@
-//! A table of another size, on its way to take the place of the one in use.
+//! An incremental resize: the next table of a shard, filled by later writes until it replaces the current one.
 //!
 //! # How it works
-//! To fill a large table takes milliseconds, in which the write that needs it would hold the lock. So it is filled a few
-//! slots a write, while readers and writers go on with the old one. The slots of the old table are passed in their order,
-//! from one on; no entry changes its slot there meanwhile, so whether it is in the new table is told by its slot. What
-//! comes and goes in slots that were passed does so in both. When all are passed, the new table takes over.
+//! Filling a large table takes milliseconds, and the write that needs it would hold the lock all that time. So each
+//! write migrates a few slots, while readers and writers go on with the old table. The slots of the old table migrate
+//! in their order, from one start on. Entries keep their slots in the old table meanwhile, so the slot of an entry
+//! tells whether the next table has it. An insert into a migrated slot, or a removal from one, changes both tables.
+//! When all slots are migrated, the next table replaces the old one.
 //!
 //! # Invariants
-//! - `passed`: an entry of the old table is in the new one if its slot was passed, and else it is not.
+//! - `migrated`: an entry of the old table is in the next table exactly if its slot is migrated.
 
 use crate::collections::try_reserve::NoMemory;
 use crate::sync::sized;
 
 use super::table::Table;
 
-/// Slots passed by each write. A table is half full when its successor is begun, and then one more in each 32
-/// slots fills, at most.
-const SLOTS_A_WRITE: usize = sized(32, 2);
-/// A table of so many slots is passed at once, in some ten microseconds; in a debug build few are, for the tests.
-const SLOTS_AT_ONCE: usize = sized(if cfg!(debug_assertions) { 32 } else { 4096 }, 2);
+/// How many slots each write migrates. A table is half full when a resize begins, and at most one more in each 32 slots
+/// fills until its end.
+const SLOTS_PER_WRITE: usize = sized(32, 2);
+/// A table of at most this many slots migrates in one step, in some 10 µs. Debug builds have a small bound, for the
+/// tests.
+const MAX_SLOTS_IN_ONE_STEP: usize = sized(if cfg!(debug_assertions) { 32 } else { 4096 }, 2);
 
 pub(super) struct Resize {
     next: Table,
     tombstones: usize,
-    /// The slot that was passed first, and how many were.
+    /// The slot that migrated first.
     start: usize,
-    passed: usize,
+    /// How many slots are migrated.
+    migrated: usize,
 }
 
 impl Resize {
-    /// Begins a table that is to take the place of `old`, with room for `live` entries.
+    /// Begins a table that is to replace `old`, with room for `live` entries.
     pub fn begin(old: &Table, live: usize) -> Result<Self, NoMemory> {
-        let next = Table::new(Table::slots_for(live), old.serial() + 1)?;
-        // Where nothing lives there is nothing to pass.
-        let passed = if live == 0 { old.len() } else { 0 };
-        // From behind an empty slot on, entries come in the order of their homes, but for those that wrapped around.
-        Ok(Resize { next, tombstones: 0, start: old.first_empty(), passed })
+        let next = Table::new(Table::slots_for(live), old.version() + 1)?;
+        let migrated = if live == 0 { old.len() } else { 0 };
+        // Behind an empty slot, entries come in the order of their home slots, except those that wrapped around.
+        Ok(Resize { next, tombstones: 0, start: old.first_empty_slot(), migrated })
     }
 
-    /// Whether there is room for so many entries and one more, and not far too much.
-    pub fn fits(&self, live: usize) -> bool {
-        live + self.tombstones < self.next.room() && !self.next.is_wide(live)
+    /// Whether the next table has room for this many entries and one more, and is not far too large.
+    pub fn can_hold(&self, live: usize) -> bool {
+        live + self.tombstones < self.next.max_used() && !self.next.is_sparse(live)
     }
 
-    /// Passes some slots, or with `all` every one. Returns whether that was the last.
-    pub fn go_on(&mut self, old: &Table, all: bool) -> bool {
-        let few = if old.len() <= SLOTS_AT_ONCE { SLOTS_AT_ONCE } else { SLOTS_A_WRITE };
-        let to = if all { old.len() } else { old.len().min(self.passed + few) };
-        for index in self.start + self.passed..self.start + to {
-            if let Some((hash, number)) = old.at(index) {
-                self.put(hash, number);
+    /// Migrates some slots, or with `all` every one. Returns whether all are migrated.
+    pub fn step(&mut self, old: &Table, all: bool) -> bool {
+        let batch = if old.len() <= MAX_SLOTS_IN_ONE_STEP { MAX_SLOTS_IN_ONE_STEP } else { SLOTS_PER_WRITE };
+        let end = if all { old.len() } else { old.len().min(self.migrated + batch) };
+        for slot in self.start + self.migrated..self.start + end {
+            if let Some((hash, index)) = old.entry_at(slot) {
+                self.insert_into_next(hash, index);
             }
         }
-        self.passed = to;
-        to == old.len()
+        self.migrated = end;
+        end == old.len()
     }
 
-    /// Learns of an entry that came into a slot of the old table.
-    pub fn insert(&mut self, old: &Table, index: usize, hash: u64, number: u32) {
-        if self.has_passed(old, index) {
-            self.put(hash, number);
+    /// Repeats an insert into a slot of the old table.
+    pub fn insert(&mut self, old: &Table, slot: usize, hash: u64, index: u32) {
+        if self.is_migrated(old, slot) {
+            self.insert_into_next(hash, index);
         }
     }
 
-    /// Learns of an entry that left a slot of the old table.
-    pub fn remove(&mut self, old: &Table, index: usize, hash: u64, number: u32) {
-        if self.has_passed(old, index) {
-            let more = self.next.remove(self.next.find_number(hash, number));
-            self.tombstones = self.tombstones.wrapping_add_signed(more);
+    /// Repeats a removal from a slot of the old table.
+    pub fn remove(&mut self, old: &Table, slot: usize, hash: u64, index: u32) {
+        if self.is_migrated(old, slot) {
+            let change = self.next.remove(self.next.find_slot(hash, index));
+            self.tombstones = self.tombstones.wrapping_add_signed(change);
         }
     }
 
-    /// The new table, which is whole, and how many tombstones it has.
+    /// Returns the next table, which is complete, and how many tombstones it has.
     pub fn finish(self) -> (Table, usize) {
         (self.next, self.tombstones)
     }
 
-    fn put(&mut self, hash: u64, number: u32) {
-        let (index, was_tombstone) = self.next.vacancy(hash);
-        self.next.put(index, hash, number);
+    fn insert_into_next(&mut self, hash: u64, index: u32) {
+        let (slot, was_tombstone) = self.next.find_insert_slot(hash);
+        self.next.publish(slot, hash, index);
         self.tombstones -= usize::from(was_tombstone);
     }
 
-    fn has_passed(&self, old: &Table, index: usize) -> bool {
-        index.wrapping_sub(self.start) & (old.len() - 1) < self.passed
+    fn is_migrated(&self, old: &Table, slot: usize) -> bool {
+        slot.wrapping_sub(self.start) & (old.len() - 1) < self.migrated
     }
 
-    /// Checks the invariants. For tests: it walks everything.
+    /// Checks the invariants. For tests: it reads every slot.
     #[cfg(any(test, debug_assertions))]
     pub fn validate(&self, old: &Table) {
-        let passed = (self.start..self.start + self.passed).filter_map(|index| old.at(index));
-        let mut numbers: Vec<u32> = passed.map(|(_, number)| number).collect();
-        let mut present: Vec<u32> = self.next.numbers().collect();
-        numbers.sort_unstable();
+        let migrated = (self.start..self.start + self.migrated).filter_map(|slot| old.entry_at(slot));
+        let mut expected: Vec<u32> = migrated.map(|(_, index)| index).collect();
+        let mut present: Vec<u32> = self.next.indices().collect();
+        expected.sort_unstable();
         present.sort_unstable();
-        assert_eq!(numbers, present, "`passed`");
+        assert_eq!(expected, present, "`migrated`");
         assert_eq!(self.tombstones, self.next.tombstones(), "the tombstones are counted");
     }
 }
@@ -105,89 +107,89 @@ mod tests {
 
     use super::*;
 
-    fn hash(number: u32) -> u64 {
-        u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    fn hash(index: u32) -> u64 {
+        u64::from(index).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 
-    fn put(table: &Table, number: u32) -> usize {
-        let (index, _) = table.vacancy(hash(number));
-        table.put(index, hash(number), number);
-        index
+    fn insert(table: &Table, index: u32) -> usize {
+        let (slot, _) = table.find_insert_slot(hash(index));
+        table.publish(slot, hash(index), index);
+        slot
     }
 
-    fn found(table: &Table, number: u32) -> bool {
-        let mut from = table.home(hash(number));
-        while let Some((index, slot)) = table.next(hash(number), from) {
-            if slot.number() == number {
+    fn contains(table: &Table, index: u32) -> bool {
+        let mut from = table.home(hash(index));
+        while let Some((slot, content)) = table.next_match(hash(index), from) {
+            if content.index() == index {
                 return true;
             }
-            from = index + 1;
+            from = slot + 1;
         }
         false
     }
 
     #[test]
-    fn another_size_has_the_same_entries_and_another_serial() {
+    fn another_size_has_the_same_entries_and_another_version() {
         let old = Table::new(128, 4).expect("there is memory");
-        for number in 0..90 {
-            put(&old, number);
+        for index in 0..90 {
+            insert(&old, index);
         }
-        for number in (0..90).step_by(3) {
-            old.remove(old.find_number(hash(number), number));
+        for index in (0..90).step_by(3) {
+            old.remove(old.find_slot(hash(index), index));
         }
         for live in [60, 200, 500] {
             let mut resize = Resize::begin(&old, live).expect("there is memory");
-            assert!(resize.go_on(&old, true));
+            assert!(resize.step(&old, true));
             resize.validate(&old);
             let (next, tombstones) = resize.finish();
-            assert_eq!((next.len(), next.serial(), tombstones), (Table::slots_for(live), 5, 0));
-            assert!((0..90).all(|number| found(&next, number) == (number % 3 != 0)));
+            assert_eq!((next.len(), next.version(), tombstones), (Table::slots_for(live), 5, 0));
+            assert!((0..90).all(|index| contains(&next, index) == (index % 3 != 0)));
         }
     }
 
     #[test]
-    fn what_comes_and_goes_meanwhile_is_right_in_the_new_table() {
+    fn inserts_and_removals_during_a_resize_reach_the_next_table() {
         let mut random = 7u64;
-        let mut next = move |below: u64| {
+        let mut next_below = move |bound: u64| {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (random >> 33) % below
+            (random >> 33) % bound
         };
         for round in 0..20 {
             let old = Table::new(8192, 0).expect("there is memory");
             let mut live = BTreeMap::new();
-            for number in 0..(old.room() / 4 * 3) as u32 {
-                live.insert(number, put(&old, number));
+            for index in 0..(old.max_used() / 4 * 3) as u32 {
+                live.insert(index, insert(&old, index));
             }
             let mut resize = Resize::begin(&old, live.len() * (1 + round % 2)).expect("there is memory");
             let mut fresh = live.len() as u32;
             loop {
-                if next(2) == 0 {
-                    let index = put(&old, fresh);
-                    resize.insert(&old, index, hash(fresh), fresh);
-                    live.insert(fresh, index);
+                if next_below(2) == 0 {
+                    let slot = insert(&old, fresh);
+                    resize.insert(&old, slot, hash(fresh), fresh);
+                    live.insert(fresh, slot);
                     fresh += 1;
                 }
                 let some = live
-                    .range(next(u64::from(fresh)) as u32..)
+                    .range(next_below(u64::from(fresh)) as u32..)
                     .next()
-                    .map(|(&number, &index)| (number, index));
-                if let Some((number, index)) = some {
-                    old.remove(index);
-                    resize.remove(&old, index, hash(number), number);
-                    live.remove(&number);
+                    .map(|(&index, &slot)| (index, slot));
+                if let Some((index, slot)) = some {
+                    old.remove(slot);
+                    resize.remove(&old, slot, hash(index), index);
+                    live.remove(&index);
                 }
-                assert!(resize.fits(live.len()));
-                if next(50) == 0 {
+                assert!(resize.can_hold(live.len()));
+                if next_below(50) == 0 {
                     resize.validate(&old);
                 }
-                if resize.go_on(&old, false) {
+                if resize.step(&old, false) {
                     break;
                 }
             }
             resize.validate(&old);
             let (table, tombstones) = resize.finish();
             assert_eq!(tombstones, table.tombstones());
-            assert!((0..fresh).all(|number| found(&table, number) == live.contains_key(&number)));
+            assert!((0..fresh).all(|index| contains(&table, index) == live.contains_key(&index)));
         }
     }
 }

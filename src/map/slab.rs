@@ -1,23 +1,27 @@
-//! The memory of one shard's entries: chunks of growing size, an entry found by its number.
+//! The memory of one shard's entries: chunks of growing size, and the entry of an index.
 //!
 //! # How it works
-//! Chunk 0 holds 16 entries, each further one twice as many as the one before it, so that 28 chunks name every number
-//! and an entry never moves: the top bit of a number and 16 names the chunk, the bits below it the place. The memory
-//! comes zeroed, which is an empty entry; what no entry has used is never touched. Numbers are given out from the
-//! lowest chunk that has one, so that high chunks drain and can go.
-//!
-//! A freed number rests until no reader can still hold it from a slot: only then may another key move in. Numbers are
-//! linked through their empty entries, and it is a whole [`Chain`] of them that rests, in a bin. The first that has rested
-//! is given out next as it is, so that where entries come and go no chunk is looked at.
+//! Chunk 0 holds 16 entries, and each further chunk twice as many as the one before it. So 28 chunks hold an entry for
+//! each index, and an entry never moves. The top bit of `index + 16` names the chunk, and the bits below it the offset
+//! there. New memory is zeroed, which is an empty entry, and the system provides a page only when an entry uses it.
+//! `free_indices` hands out the indices.
 //!
 //! # Invariants
-//! - `zero`: an entry that is given out has no key and no value.
-//! - `resting`: a number is free, on its way to the bin or in it, or live; a live one has a key.
-//! - `there`: whoever asks for an entry has its number from a slot, a list or a queue, or was just given it, so it is in
-//!   use or rests, and its chunk is there and the same.
-//! - `start`: where the entries of a chunk begin is known beside it, so that to find one takes no look at the chunk.
-//! - `one-writer`: what an entry holds is changed by who has the [`SlabWriter`], which is in the shard's lock; but a value
-//!   may give way to another one without it ([`Found::replace_value`]).
+//! - `empty`: an entry that is handed out has no key and no value.
+//! - `allocated`: the caller has the index of an entry from a slot, a list or a queue, or has just allocated it. So the
+//!   index is in use or quarantined, and its chunk is allocated and stays the same.
+//! - `first-entries`: the address of a chunk's first entry is stored beside the chunk. A look-up of an entry does not
+//!   read the chunk.
+//! - `one-writer`: only the owner of the [`SlabWriter`], which the shard lock guards, changes what an entry holds. The
+//!   exception is [`EntryRef::replace_value`], which replaces one value by another without the lock.
+//!
+//! # Orderings
+//! | field | writer | reader | why |
+//! |---|---|---|---|
+//! | `Slab::first_entries` | Release, by the holder of the lock | Acquire | the memory is initialized before its address is seen |
+//!
+//! # Why not a `Vec` of entries
+//! A `Vec` moves its entries when it grows, and readers hold references to them.
 
 #![allow(unsafe_code)]
 
@@ -28,299 +32,214 @@ use crate::expiry::deadlines::{DeadlineRef, DeadlineTable};
 use crate::expiry::{Lifetime, NEVER};
 use crate::map::entry::Entry;
 use crate::reclaim::Handle;
-use crate::reclaim::{AtomicBox, Borrowed, Guard, Pin, RetireList, Retired};
-use crate::sync::{self, AtomicPtr, HAS_GIL, OnceLock, Ordering, Zeroed, sized};
+use crate::reclaim::{AtomicBox, Borrowed, Guard, Pin, Retired};
+use crate::sync::{self, AtomicPtr, OnceLock, Ordering, Zeroed, sized};
 
-use super::table::MOST_NUMBERS;
+use super::table::MAX_ENTRIES;
 
-const FIRST_BITS: u32 = sized(4, 1);
-const NUMBER_BITS: u32 = sized(32, 4);
-const CHUNKS: usize = (NUMBER_BITS - FIRST_BITS) as usize;
-/// Numbers whose rest begins at a time. They hold nothing alive, and a grace for each few would cost more than their memory.
-const RESTING_LOT: u32 = if HAS_GIL { 1 } else { sized(128, 1) };
+const FIRST_CHUNK_BITS: u32 = sized(4, 1);
+const INDEX_BITS: u32 = sized(32, 4);
+pub(super) const CHUNKS: usize = (INDEX_BITS - FIRST_CHUNK_BITS) as usize;
+
+const _: () =
+    assert!((1 << INDEX_BITS) - (1 << FIRST_CHUNK_BITS) <= MAX_ENTRIES as u64, "a slot can name every index");
 
 pub(crate) struct Chunk<K, V> {
     entries: Zeroed<Entry<K, V>>,
-    lives: OnceLock<DeadlineTable>,
+    /// Allocated when the first entry of the chunk has a deadline.
+    deadlines: OnceLock<DeadlineTable>,
 }
 
-/// What readers see: the chunks, and where the entries of each begin.
+/// What readers see: the chunks, and the first entry of each.
 pub(super) struct Slab<K, V> {
-    starts: [AtomicPtr<Entry<K, V>>; CHUNKS],
+    first_entries: [AtomicPtr<Entry<K, V>>; CHUNKS],
     chunks: [AtomicBox<Chunk<K, V>>; CHUNKS],
+    /// The cache's time to idle, in nanoseconds; 0 if it has none.
+    tti: u64,
 }
 
-/// An entry, found.
-pub(crate) struct Found<'g, K, V> {
+/// What the holder of the lock knows besides. It is the proof that its owner holds the lock.
+#[derive(Default)]
+pub(super) struct SlabWriter {
+    /// Whether any entry ever had a deadline.
+    has_deadlines: bool,
+}
+
+/// A reference to an entry and to its chunk.
+pub(crate) struct EntryRef<'g, K, V> {
     pub entry: &'g Entry<K, V>,
     chunk: &'g Chunk<K, V>,
     offset: usize,
 }
 
-impl<K, V> Clone for Found<'_, K, V> {
+impl<K, V> Clone for EntryRef<'_, K, V> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<K, V> Copy for Found<'_, K, V> {}
+impl<K, V> Copy for EntryRef<'_, K, V> {}
 
-impl<'g, K, V> Found<'g, K, V> {
-    /// When it expires, where any entry of its chunk ever could.
+impl<'g, K, V> EntryRef<'g, K, V> {
+    /// Returns the deadlines of the entry, if any entry of its chunk ever had one.
     #[inline(always)]
-    pub fn life(&self) -> Option<DeadlineRef<'g>> {
-        self.chunk.lives.get().map(|lives| lives.at(self.offset))
+    pub fn deadlines(&self) -> Option<DeadlineRef<'g>> {
+        self.chunk.deadlines.get().map(|deadlines| deadlines.at(self.offset))
     }
 
-    /// When it expires; `NEVER` if it does not.
+    /// Returns the deadline of the entry; `NEVER` if it has none.
     #[inline]
     pub fn deadline(&self) -> u64 {
-        self.life().map_or(NEVER, |life| life.deadline())
+        self.deadlines().map_or(NEVER, |deadlines| deadlines.deadline())
     }
 
-    /// Makes sure that it can have such a lifetime.
-    #[inline]
-    pub(super) fn reserve_life(&self, lifetime: Lifetime, writer: &mut SlabWriter) -> Result<(), NoMemory> {
-        if self.chunk.lives.get().is_none() {
-            // The lock's holder is the one who sets it.
-            let _ = self.chunk.lives.set(DeadlineTable::new(self.chunk.entries.len(), writer.tti)?);
-            writer.has_lives = true;
-        }
-        self.chunk.lives.get().map_or(Ok(()), |lives| lives.reserve(lifetime))
-    }
-
-    /// Puts another value in the place of one, without the lock. Hands it back if there is none, or another came meanwhile.
+    /// Replaces the value without the lock.
+    ///
+    /// Returns the new value if the entry has none, or if another value came between the read and the exchange.
     #[inline(always)]
     pub fn replace_value(&self, value: V, pin: &Pin<'_>) -> Result<Retired<V>, V> {
-        let seen = self.entry.value(pin);
-        if seen.is_none() {
+        let current = self.entry.value(pin);
+        if current.is_none() {
             return Err(value);
         }
-        match self.entry.value.exchange(&seen, Some(value), pin) {
-            Ok(old) => Ok(old.transpose().expect("one was seen")),
-            Err(back) => Err(back.expect("one was given")),
+        match self.entry.value.exchange(&current, Some(value), pin) {
+            Ok(old) => Ok(old.transpose().expect("the exchange returns the current value")),
+            Err(value) => Err(value.expect("the exchange returns the new value")),
         }
     }
 }
 
-/// What the lock's holder knows besides. What is used most comes first.
-#[repr(C)]
-pub(super) struct SlabWriter {
-    /// Whether any entry ever had a deadline.
-    has_lives: bool,
-    /// Numbers given back, whose rest begins with the next ones.
-    open: Chain,
-    free: Free,
-    resting: RetireList<Chain, 1>,
-    /// The cache's time to idle, in nanoseconds; 0 if it has none.
-    tti: u64,
-}
-
-/// The numbers that can be given out.
-#[repr(C)]
-struct Free {
-    /// For each chunk: has it any?
-    room: u32,
-    /// Those that come first: they have rested, and no chunk knows yet.
-    spare: Chain,
-    chunks: [ChunkState; CHUNKS],
-}
-
-/// Numbers linked through the hashes of their empty entries, the last that was put in first.
-#[derive(Clone, Copy)]
-struct Chain {
-    /// 0 if there is none.
-    len: u32,
-    head: u32,
-}
-
-const NO_CHAIN: Chain = Chain { len: 0, head: 0 };
-
-#[derive(Clone, Copy)]
-struct ChunkState {
-    /// The numbers that can be given out again.
-    free: Chain,
-    /// How many numbers were ever given out.
-    fresh: u32,
-    /// How many are neither fresh nor free.
-    used: u32,
-    exists: bool,
-}
-
-const NO_CHUNK: ChunkState = ChunkState { free: NO_CHAIN, fresh: 0, used: 0, exists: false };
-
-impl SlabWriter {
-    /// Of a cache with this time to idle.
-    pub fn new(tti: u64) -> Self {
-        let free = Free { room: 0, spare: NO_CHAIN, chunks: [NO_CHUNK; CHUNKS] };
-        SlabWriter { has_lives: false, open: NO_CHAIN, free, resting: RetireList::default(), tti }
-    }
-
-    /// A number above all that are in use.
-    pub fn limit(&self) -> u32 {
-        let chunks = &self.free.chunks;
-        let used = |&chunk: &usize| chunks[chunk].used > 0;
-        (0..CHUNKS).rev().find(used).map_or(0, |chunk| start_of(chunk) + chunks[chunk].fresh)
-    }
-}
-
-/// The chunk of a number, and its place there.
+/// Returns the chunk of an index, and the offset of its entry there.
 #[inline(always)]
-fn place_of(number: u32) -> (usize, usize) {
-    let shifted = number as usize + (1 << FIRST_BITS);
+fn locate(index: u32) -> (usize, usize) {
+    let shifted = index as usize + (1 << FIRST_CHUNK_BITS);
     let top = shifted.ilog2();
-    ((top - FIRST_BITS) as usize, shifted ^ 1 << top)
+    ((top - FIRST_CHUNK_BITS) as usize, shifted ^ 1 << top)
 }
 
-fn chunk_of(number: u32) -> usize {
-    place_of(number).0
+pub(super) fn chunk_of(index: u32) -> usize {
+    locate(index).0
 }
 
-/// The first number of a chunk, which is also how many numbers come before it.
-fn start_of(chunk: usize) -> u32 {
-    size_of_chunk(chunk) - (1 << FIRST_BITS)
+/// Returns the first index of a chunk, which is also the number of indices before it.
+pub(super) fn chunk_start(chunk: usize) -> u32 {
+    chunk_len(chunk) - (1 << FIRST_CHUNK_BITS)
 }
 
-fn size_of_chunk(chunk: usize) -> u32 {
-    1 << (FIRST_BITS + chunk as u32)
+pub(super) fn chunk_len(chunk: usize) -> u32 {
+    1 << (FIRST_CHUNK_BITS + chunk as u32)
 }
-
-const _: () =
-    assert!((1 << NUMBER_BITS) - (1 << FIRST_BITS) <= MOST_NUMBERS as u64, "a slot can name every number");
 
 impl<K: Handle, V: Handle> Slab<K, V> {
-    pub fn new() -> Self {
+    /// Creates an empty slab. `tti` is the cache's time to idle.
+    pub fn new(tti: u64) -> Self {
         Slab {
-            starts: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
+            first_entries: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
             chunks: std::array::from_fn(|_| AtomicBox::empty()),
+            tti,
         }
     }
 
-    /// An entry with what belongs to it.
+    /// Returns the entry of an index, with its chunk.
     #[inline(always)]
-    pub fn find<'g>(&self, number: u32, guard: &'g Guard) -> Found<'g, K, V> {
-        let entry = self.entry(number, guard);
-        let (chunk, offset) = place_of(number);
-        // SAFETY: `there`.
-        let shared = unsafe { self.chunks.get_unchecked(chunk) };
-        // SAFETY: `there`.
-        let chunk = unsafe { shared.get(guard).unwrap_unchecked() };
-        Found { entry, chunk, offset }
+    pub fn entry_ref<'g>(&self, index: u32, guard: &'g Guard) -> EntryRef<'g, K, V> {
+        let entry = self.entry(index, guard);
+        let (chunk, offset) = locate(index);
+        // SAFETY: `locate` returns a chunk below `CHUNKS`.
+        let chunk = unsafe { self.chunks.get_unchecked(chunk) };
+        // SAFETY: `allocated`, so the chunk is not null.
+        let chunk = unsafe { chunk.get(guard).unwrap_unchecked() };
+        EntryRef { entry, chunk, offset }
     }
 
     #[inline(always)]
-    pub fn entry<'g>(&self, number: u32, guard: &'g Guard) -> &'g Entry<K, V> {
-        let (chunk, offset) = place_of(number);
+    pub fn entry<'g>(&self, index: u32, guard: &'g Guard) -> &'g Entry<K, V> {
+        let (chunk, offset) = locate(index);
         debug_assert!(
             self.chunks[chunk].get(guard).is_some_and(|chunk| offset < chunk.entries.len()),
-            "`there`"
+            "`allocated`"
         );
-        // SAFETY: `there`.
-        let start = unsafe { self.starts.get_unchecked(chunk) };
-        // Acquire: pairs with the Release in `reserve_number`; the memory is there before its place is seen.
-        let start = start.load(Ordering::Acquire);
-        // SAFETY: `there`, and `start`: the place is one of the chunk's.
-        let entry = unsafe { start.add(offset) };
-        // SAFETY: likewise; the chunk stays while the number is in use.
+        // SAFETY: `locate` returns a chunk below `CHUNKS`.
+        let first = unsafe { self.first_entries.get_unchecked(chunk) };
+        // Acquire: pairs with the Release in `allocate_chunk`; the memory is initialized before its address is seen.
+        let first = first.load(Ordering::Acquire);
+        // SAFETY: `allocated` and `first-entries`; the offset is below the length of the chunk.
+        let entry = unsafe { first.add(offset) };
+        // SAFETY: `allocated`; the chunk is not freed while the index is in use or quarantined.
         unsafe { &*entry }
     }
 
-    /// When the entry expires, where any entry of its chunk ever could.
+    /// Returns the deadlines of an entry, if any entry of its chunk ever had one.
     #[inline]
-    pub fn life<'g>(&self, number: u32, writer: &SlabWriter, guard: &'g Guard) -> Option<DeadlineRef<'g>> {
-        if writer.has_lives { self.find(number, guard).life() } else { None }
+    pub fn deadlines<'g>(
+        &self,
+        index: u32,
+        writer: &SlabWriter,
+        guard: &'g Guard,
+    ) -> Option<DeadlineRef<'g>> {
+        if writer.has_deadlines { self.entry_ref(index, guard).deadlines() } else { None }
     }
 
-    /// Makes sure that there is a number to take, and tells which one that will be. Panics when four billion are in use:
-    /// 128 GiB of entries.
+    /// Reserves memory for the deadlines of such a lifetime.
     #[inline]
-    pub fn reserve_number(&self, writer: &mut SlabWriter, guard: &mut Guard) -> Result<u32, NoMemory> {
-        if writer.free.spare.len == 0 {
-            self.end_rests(writer, guard);
+    pub fn reserve_deadlines(
+        &self,
+        entry_ref: &EntryRef<'_, K, V>,
+        lifetime: Lifetime,
+        writer: &mut SlabWriter,
+    ) -> Result<(), NoMemory> {
+        let chunk = entry_ref.chunk;
+        if chunk.deadlines.get().is_none() {
+            // Only the holder of the lock sets it, so this cannot fail.
+            let _ = chunk.deadlines.set(DeadlineTable::new(chunk.entries.len(), self.tti)?);
+            writer.has_deadlines = true;
         }
-        let free = &mut writer.free;
-        if free.spare.len > 0 {
-            return Ok(free.spare.head);
-        }
-        if free.room == 0 {
-            let next = free.chunks.iter().position(|state| !state.exists);
-            let chunk = next.expect("there are chunks for every number");
-            let chunk_len = size_of_chunk(chunk) as usize;
-            // SAFETY: `zero`; atomics and optional references, of which all zero is a valid one, the default.
-            let entries: Zeroed<Entry<K, V>> = unsafe { sync::zeroed(chunk_len) }.ok_or(NoMemory)?;
-            // Release: pairs with the Acquire in `entry`.
-            self.starts[chunk].store(entries.as_ptr().cast_mut(), Ordering::Release);
-            let made = Chunk { entries, lives: OnceLock::new() };
-            // SAFETY: `one-writer`.
-            unsafe { self.chunks[chunk].replace(Some(made), guard) };
-            free.chunks[chunk].exists = true;
-            free.room |= 1 << chunk;
-        }
-        let chunk = free.room.trailing_zeros() as usize;
-        let state = &free.chunks[chunk];
-        Ok(if state.free.len == 0 { start_of(chunk) + state.fresh } else { state.free.head })
+        chunk.deadlines.get().map_or(Ok(()), |deadlines| deadlines.reserve(lifetime))
     }
 
-    /// Asks ahead for the entry of the number to be given out next, if it has rested just now.
-    #[inline]
-    pub fn prefetch_number(&self, writer: &SlabWriter, guard: &Guard) {
-        if writer.free.spare.len > 0 {
-            sync::prefetch_write(self.entry(writer.free.spare.head, guard));
-        }
+    /// Allocates the memory of a chunk that has none.
+    pub fn allocate_chunk(
+        &self,
+        chunk: usize,
+        _writer: &mut SlabWriter,
+        guard: &mut Guard,
+    ) -> Result<(), NoMemory> {
+        let len = chunk_len(chunk) as usize;
+        // SAFETY: all zero is a valid entry, the default: atomics, and optional references.
+        let entries: Zeroed<Entry<K, V>> = unsafe { sync::zeroed(len) }.ok_or(NoMemory)?;
+        // Release: pairs with the Acquire in `entry`.
+        self.first_entries[chunk].store(entries.as_ptr().cast_mut(), Ordering::Release);
+        let new = Chunk { entries, deadlines: OnceLock::new() };
+        // SAFETY: `one-writer`: the caller has the `SlabWriter`, so it holds the lock.
+        unsafe { self.chunks[chunk].replace(Some(new), guard) };
+        Ok(())
     }
 
-    /// The number that was reserved, and its entry, which is empty.
-    #[inline]
-    pub fn take_number<'g>(&self, writer: &mut SlabWriter, guard: &'g Guard) -> (u32, Found<'g, K, V>) {
-        let free = &mut writer.free;
-        if free.spare.len > 0 {
-            return self.pop(&mut free.spare, guard);
-        }
-        let chunk = free.room.trailing_zeros() as usize;
-        let state = &mut free.chunks[chunk];
-        let taken = if state.free.len == 0 {
-            let number = start_of(chunk) + state.fresh;
-            state.fresh += 1;
-            (number, self.find(number, guard))
-        } else {
-            self.pop(&mut state.free, guard)
-        };
-        state.used += 1;
-        if state.free.len == 0 && state.fresh == size_of_chunk(chunk) {
-            free.room &= !(1 << chunk);
-        }
-        taken
+    /// Frees the memory of a chunk whose indices are all free.
+    pub fn free_chunk(&self, chunk: usize, _writer: &mut SlabWriter, guard: &mut Guard) {
+        // Relaxed: no index of the chunk is in use, so no other thread reads its address.
+        self.first_entries[chunk].store(ptr::null_mut(), Ordering::Relaxed);
+        // SAFETY: `one-writer`: the caller has the `SlabWriter`, so it holds the lock.
+        unsafe { self.chunks[chunk].replace(None, guard) };
     }
 
-    /// Puts a number into a chain, through its entry, which is empty.
-    #[inline]
-    fn push(&self, chain: &mut Chain, number: u32, guard: &Guard) {
-        // Relaxed: a link is for the lock's holder, and a reader who still comes by finds no key.
-        self.entry(number, guard).hash.store(chain.head.into(), Ordering::Relaxed);
-        *chain = Chain { len: chain.len + 1, head: number };
-    }
-
-    /// Takes the first number out of a chain that has one.
-    #[inline]
-    fn pop<'g>(&self, chain: &mut Chain, guard: &'g Guard) -> (u32, Found<'g, K, V>) {
-        let number = chain.head;
-        let found = self.find(number, guard);
-        *chain = Chain { len: chain.len - 1, head: found.entry.hash.load(Ordering::Relaxed) as u32 };
-        (number, found)
+    #[cfg(test)]
+    pub fn has_chunk(&self, chunk: usize) -> bool {
+        self.chunks[chunk].get(&crate::reclaim::pin()).is_some()
     }
 
     /// Puts a key and a value into an empty entry.
     pub fn fill(&self, entry: &Entry<K, V>, key: K, value: V, _writer: &mut SlabWriter) {
-        // SAFETY: `one-writer`.
-        let nothing = unsafe { entry.key.put(Some(key)) };
-        debug_assert!(nothing.is_none(), "`zero`");
-        // SAFETY: `one-writer`.
-        let nothing = unsafe { entry.value.put(Some(value)) };
-        debug_assert!(nothing.is_none(), "`zero`");
+        // SAFETY: `one-writer`: the caller has the `SlabWriter`, so it holds the lock.
+        let old_key = unsafe { entry.key.put(Some(key)) };
+        debug_assert!(old_key.is_none(), "`empty`");
+        // SAFETY: `one-writer`, and no other thread replaces the value of an empty entry.
+        let old_value = unsafe { entry.value.put(Some(value)) };
+        debug_assert!(old_value.is_none(), "`empty`");
     }
 
-    /// Puts another value, or none, into an entry.
-    pub fn put_value(
+    /// Replaces the value of an entry by another or by none.
+    pub fn swap_value(
         &self,
         entry: &Entry<K, V>,
         value: Option<V>,
@@ -329,223 +248,37 @@ impl<K: Handle, V: Handle> Slab<K, V> {
         entry.value.swap(value)
     }
 
-    /// Takes the value out of an entry, if it is still the one that was `seen`.
-    pub fn take_seen(
+    /// Takes the value of an entry, if it is still `expected`.
+    pub fn take_value_if_same(
         &self,
         entry: &Entry<K, V>,
-        seen: &Borrowed<'_, Option<V>>,
+        expected: &Borrowed<'_, Option<V>>,
         _writer: &mut SlabWriter,
         guard: &Guard,
     ) -> Option<Retired<Option<V>>> {
-        entry.value.exchange(seen, None, guard).ok()
+        entry.value.exchange(expected, None, guard).ok()
     }
 
-    /// Takes the key out of an entry.
+    /// Takes the key of an entry.
     pub fn take_key(&self, entry: &Entry<K, V>, _writer: &mut SlabWriter) -> Retired<Option<K>> {
-        // SAFETY: `one-writer`.
+        // SAFETY: `one-writer`: the caller has the `SlabWriter`, so it holds the lock.
         unsafe { entry.key.put(None) }
-    }
-
-    /// Gives a number back. It rests first.
-    #[inline]
-    pub fn give_back(&self, number: u32, writer: &mut SlabWriter, guard: &Guard) {
-        let SlabWriter { open, free, resting, .. } = writer;
-        self.push(open, number, guard);
-        if open.len == RESTING_LOT {
-            let lot = std::mem::replace(open, NO_CHAIN);
-            // However many are given back in a row, few wait.
-            resting.pass(Retired::of(lot), |lot| self.end_rest(lot, free, guard));
-        }
-    }
-
-    fn end_rests(&self, SlabWriter { free, resting, .. }: &mut SlabWriter, guard: &Guard) {
-        resting.take_ready(|lot| self.end_rest(lot, free, guard));
-    }
-
-    #[inline]
-    fn end_rest(&self, lot: Chain, free: &mut Free, guard: &Guard) {
-        if free.spare.len == 0 {
-            free.spare = lot;
-        } else {
-            self.give_to_chunks(lot, free, guard);
-        }
-    }
-
-    fn give_to_chunks(&self, mut lot: Chain, free: &mut Free, guard: &Guard) {
-        while lot.len > 0 {
-            let (number, _) = self.pop(&mut lot, guard);
-            let chunk = chunk_of(number);
-            let state = &mut free.chunks[chunk];
-            self.push(&mut state.free, number, guard);
-            state.used -= 1;
-            free.room |= 1 << chunk;
-        }
-    }
-
-    /// Makes sure that every rest ends, however few numbers are given back from now on.
-    pub fn seal_rests(writer: &mut SlabWriter) {
-        if writer.open.len > 0 {
-            writer.resting.put(Retired::of(std::mem::replace(&mut writer.open, NO_CHAIN)));
-        }
-    }
-
-    /// Frees chunks that nobody uses, where the lower ones have room enough for `live` entries. Returns
-    /// the number from which on none is in use.
-    pub fn trim(&self, live: usize, writer: &mut SlabWriter, guard: &mut Guard) -> u32 {
-        self.end_rests(writer, guard);
-        let free = &mut writer.free;
-        self.give_to_chunks(std::mem::replace(&mut free.spare, NO_CHAIN), free, guard);
-        let mut limit = 0;
-        for chunk in 0..CHUNKS {
-            let state = &mut free.chunks[chunk];
-            if !state.exists {
-                continue;
-            }
-            if state.used == 0 && start_of(chunk) as usize >= 2 * live && chunk > 0 {
-                *state = NO_CHUNK;
-                free.room &= !(1 << chunk);
-                self.starts[chunk].store(ptr::null_mut(), Ordering::Relaxed);
-                // SAFETY: `one-writer`.
-                unsafe { self.chunks[chunk].replace(None, guard) };
-            } else {
-                limit = start_of(chunk).saturating_add(size_of_chunk(chunk));
-            }
-        }
-        limit
-    }
-
-    /// The next live number from `from` on.
-    pub fn next_live(&self, from: u32, writer: &SlabWriter, guard: &Guard) -> Option<u32> {
-        let mut from = from;
-        for chunk in chunk_of(from)..CHUNKS {
-            let state = &writer.free.chunks[chunk];
-            if state.used == 0 {
-                continue;
-            }
-            let end = start_of(chunk) + state.fresh;
-            for number in from.max(start_of(chunk))..end {
-                if self.entry(number, guard).key.read(guard).is_some() {
-                    return Some(number);
-                }
-            }
-            from = end;
-        }
-        None
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-    use std::sync::Arc;
-
     use super::*;
-    use crate::reclaim::{StripedRetireLists, pin};
-
-    type TestSlab = Slab<Arc<u64>, Arc<u64>>;
-
-    fn take_one(slab: &TestSlab, writer: &mut SlabWriter) -> u32 {
-        let reserved = slab.reserve_number(writer, &mut pin().into_guard()).expect("there is memory");
-        assert_eq!(slab.take_number(writer, &pin()).0, reserved);
-        reserved
-    }
-
-    fn take(slab: &TestSlab, writer: &mut SlabWriter, many: usize) -> Vec<u32> {
-        (0..many).map(|_| take_one(slab, writer)).collect()
-    }
-
-    fn give_back(slab: &TestSlab, writer: &mut SlabWriter, numbers: impl IntoIterator<Item = u32>) {
-        numbers.into_iter().for_each(|number| slab.give_back(number, writer, &pin()));
-    }
-
-    /// Ends all rests: then so many numbers are live. Other tests may hold them up for a while.
-    fn rest(slab: &TestSlab, writer: &mut SlabWriter, live: u32) {
-        while writer.free.chunks.iter().map(|state| state.used).sum::<u32>() - writer.free.spare.len > live {
-            TestSlab::seal_rests(writer);
-            StripedRetireLists::<u32>::new().flush();
-            slab.end_rests(writer, &pin());
-        }
-    }
 
     #[test]
-    fn chunks_name_every_number_once() {
+    fn chunks_name_every_index_once() {
         let mut start = 0u64;
         for chunk in 0..CHUNKS {
-            assert_eq!(u64::from(start_of(chunk)), start);
-            let last = start + u64::from(size_of_chunk(chunk)) - 1;
+            assert_eq!(u64::from(chunk_start(chunk)), start);
+            let last = start + u64::from(chunk_len(chunk)) - 1;
             assert_eq!((chunk_of(start as u32), chunk_of(last as u32)), (chunk, chunk));
             start = last + 1;
         }
         assert_eq!(start, (1 << 32) - 16);
-    }
-
-    #[test]
-    fn numbers_come_in_order_and_none_twice() {
-        let (slab, mut writer) = (TestSlab::new(), SlabWriter::new(0));
-        let numbers = take(&slab, &mut writer, 1_000);
-        assert_eq!(numbers, (0..1_000).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn numbers_that_were_given_back_come_again_after_a_first_lot_the_lowest_chunk_first() {
-        let (slab, mut writer) = (TestSlab::new(), SlabWriter::new(0));
-        take(&slab, &mut writer, 100);
-        give_back(&slab, &mut writer, [90]);
-        rest(&slab, &mut writer, 99);
-        give_back(&slab, &mut writer, [3, 5, 20, 70, 71]);
-        rest(&slab, &mut writer, 94);
-        let again = take(&slab, &mut writer, 7);
-        assert_eq!(again[0], 90);
-        assert_eq!(again[1..3].iter().collect::<BTreeSet<_>>(), BTreeSet::from([&3, &5]));
-        assert_eq!(again[3], 20);
-        assert_eq!(again[4..6].iter().collect::<BTreeSet<_>>(), BTreeSet::from([&70, &71]));
-        assert_eq!(again[6], 100);
-    }
-
-    #[test]
-    #[cfg(not(moka_gil))]
-    fn a_number_rests_while_a_reader_may_hold_it() {
-        const MANY: u32 = 3 * RESTING_LOT + 1;
-        let (slab, mut writer) = (TestSlab::new(), SlabWriter::new(0));
-        take(&slab, &mut writer, MANY as usize);
-        let reader = pin();
-        give_back(&slab, &mut writer, 0..MANY);
-        for _ in 0..100 {
-            StripedRetireLists::<u32>::new().flush();
-            slab.end_rests(&mut writer, &reader);
-        }
-        assert_eq!(take_one(&slab, &mut writer), MANY);
-        drop(reader);
-        rest(&slab, &mut writer, 1);
-        assert!(take_one(&slab, &mut writer) < MANY);
-    }
-
-    #[test]
-    fn a_trim_frees_the_chunks_that_nobody_uses() {
-        let (slab, mut writer) = (TestSlab::new(), SlabWriter::new(0));
-        take(&slab, &mut writer, 1_000);
-        give_back(&slab, &mut writer, 10..1_000);
-        rest(&slab, &mut writer, 10);
-        assert_eq!(slab.trim(10, &mut writer, &mut pin().into_guard()), 48);
-        assert!(slab.chunks[1].get(&pin()).is_some());
-        assert!(slab.chunks[2].get(&pin()).is_none());
-        let numbers: BTreeSet<u32> = take(&slab, &mut writer, 990).into_iter().collect();
-        assert_eq!(numbers, (10..1_000).collect());
-    }
-
-    #[test]
-    fn a_chunk_with_a_number_in_use_stays() {
-        let (slab, mut writer) = (TestSlab::new(), SlabWriter::new(0));
-        take(&slab, &mut writer, 500);
-        give_back(&slab, &mut writer, (0..500).filter(|&number| number != 300));
-        rest(&slab, &mut writer, 1);
-        assert_eq!(slab.trim(1, &mut writer, &mut pin().into_guard()), 496);
-        let guard = pin();
-        assert_eq!(slab.next_live(0, &writer, &guard), None, "it has no key yet");
-        // SAFETY: no other thread has it.
-        let _ = unsafe { slab.entry(300, &guard).key.put(Some(Arc::new(1))) };
-        assert_eq!(slab.next_live(0, &writer, &guard), Some(300));
-        assert_eq!(slab.next_live(300, &writer, &guard), Some(300));
-        assert_eq!(slab.next_live(301, &writer, &guard), None);
     }
 }

@@ -1,58 +1,67 @@
-//! One shard: its map, its policy and its deadlines under one lock, and what a call does with them.
+//! One shard: a map, a policy and deadlines under one lock.
 //!
 //! # How it works
-//! A read looks the key up, compares the deadline, takes the value and notes the use; no lock. A write looks
-//! the key up first, without the lock, since its `__eq__` may run there. Then it locks and checks that what
-//! it found still holds; else it looks again. A value that takes the place of another, with nothing else to be
-//! done, needs no lock ([`Shard::replace`]). Under the lock no key or value is dropped and no foreign code runs
-//! (law 1): what leaves goes to a list that the caller hands up.
+//! - A read looks up the key, compares the deadline, clones the value and records the access. It takes no lock.
+//! - A write takes the lock, finds the key, and changes the map, the policy and the deadlines together (`write`,
+//!   `transaction`). If a user's `__eq__` has to run, the write looks up the key first, without the lock. Then it locks
+//!   and checks that the result is still right.
+//! - A `set` that only replaces a value needs no lock ([`Shard::replace_fast`]).
+//! - Iterations and removals without a key go by index (`scan`).
 //!
-//! The weight bound is one [`Budget`] for all shards. A write adds up what it changed and tells the budget
-//! once, so one that evicts as much as it adds writes no shared counter.
+//! Under the lock no key or value is dropped and no foreign code runs (law 1). Removed entries go to a list, which the
+//! caller hands up.
+//!
+//! All shards of a cache share one [`Budget`] of weight. A write sums up its changes and adds them to the budget once.
+//! So a write that evicts as much weight as it adds writes no shared counter.
 //!
 //! # Invariants
-//! - `known`: a live entry is known to the policy, and filed if it has a deadline; no other number is.
-//! - `told`: the shard's earliest deadline is told ([`Shard::next_due`]) before its lock is free.
+//! - `known`: the policy knows exactly the live entries, and the deadline queue exactly those that have a deadline.
+//! - `published`: before the lock is released, [`Shard::next_due`] is at most the earliest deadline of the shard.
+//!
+//! # Orderings
+//! | field | writer | reader | why |
+//! |---|---|---|---|
+//! | `next_due` | Release, by the holder of the lock | Acquire | see `Cache::schedule`, which combines all shards |
 
 use std::time::Duration;
 
-use crate::collections::try_reserve::NoMemory;
 use crate::config::Config;
+use crate::expiry::NEVER;
 use crate::expiry::{Clock, DeadlineQueue};
-use crate::expiry::{Lifetime, NEVER};
-use crate::map::entry::Entry;
 use crate::map::query::KeyQuery;
-use crate::map::removal::{Cause, Removals};
-use crate::map::{Found, Glance, HeldMap, Map, MapLock, Place};
+use crate::map::removal::Removals;
+use crate::map::{EntryRef, FastLookup, LockedMap, Map};
 use crate::policy::{self, AccessRecorder, EntryView, Policy, View};
 use crate::reclaim::Handle;
-use crate::reclaim::{Guard, OnceFlag, Pin, Retired, pin, pin_briefly};
-use crate::sync::{AtomicU64, LastSet, Ordering, Padded, is_far, last_set, note_set};
+use crate::reclaim::{Guard, OnceFlag, Pin, pin};
+use crate::sync::{AtomicU64, Ordering, Padded};
 
 mod scan;
 pub(crate) mod shards;
+mod transaction;
 mod weights;
 mod write;
 
+use self::transaction::WriteTxn;
 pub(crate) use self::weights::Budget;
 use self::weights::Weights;
-use self::write::WriteTxn;
+pub(crate) use self::write::{Write, WriteOutcome};
 
-/// Entries that one call looks at for deadlines.
-const EXPIRY_STEPS: usize = 32;
+/// How many entries one call checks for deadlines.
+const MAX_EXPIRY_STEPS_PER_CALL: usize = 32;
 
 pub(crate) struct Shard<K, V> {
     map: Map<K, V, State>,
     recorder: AccessRecorder,
     next_due: Padded<AtomicU64>,
     has_listener: bool,
-    /// Whether entries weigh 1 each and nobody listens.
+    /// Whether each entry weighs 1 and there is no listener.
     is_plain: bool,
     /// Set before an entry has a deadline. Until then a value may be replaced without the lock.
     can_expire: OnceFlag,
 }
 
-/// What the lock guards besides the map. What every write needs comes first.
+/// What the lock guards besides the map. The fields that every write needs come first.
 #[repr(C)]
 struct State {
     policy: Policy,
@@ -60,7 +69,7 @@ struct State {
     deadlines: DeadlineQueue,
 }
 
-/// What the policy sees of the entries.
+/// The entries of a shard, as its policy sees them.
 struct ShardView<'a, K, V> {
     map: &'a Map<K, V, State>,
     weights: &'a Weights,
@@ -69,19 +78,19 @@ struct ShardView<'a, K, V> {
 
 impl<K: Handle, V: Handle> View for ShardView<'_, K, V> {
     #[inline]
-    fn look(&self, number: u32) -> EntryView<'_> {
-        let entry = self.map.entry(number, self.guard);
-        // Relaxed: the lock's holder wrote it.
+    fn look(&self, index: u32) -> EntryView<'_> {
+        let entry = self.map.entry(index, self.guard);
+        // Relaxed: the holder of the lock wrote it.
         EntryView { hash: entry.hash.load(Ordering::Relaxed), stamp: &entry.stamp }
     }
 
-    fn weight(&self, number: u32) -> u64 {
-        self.weights.get(number)
+    fn weight(&self, index: u32) -> u64 {
+        self.weights.get(index)
     }
 
-    /// Without a look at the entry, which would fetch it to be read.
-    fn stamp(&self, number: u32) -> &AtomicU64 {
-        &self.map.entry(number, self.guard).stamp
+    /// Unlike `look`, it does not read the entry.
+    fn stamp(&self, index: u32) -> &AtomicU64 {
+        &self.map.entry(index, self.guard).stamp
     }
 
     fn prefetch_leaving(&self, hash: u64) {
@@ -89,32 +98,10 @@ impl<K: Handle, V: Handle> View for ShardView<'_, K, V> {
     }
 }
 
-/// A value to write, and how.
-pub(crate) struct Write<V> {
-    pub value: V,
-    pub weight: u32,
-    pub lifetime: Lifetime,
-    /// Whether a value that is there is to be kept.
-    pub if_absent: bool,
-}
-
-/// What a write found in its way.
-pub(crate) enum Written<V> {
-    Done,
-    /// Somebody else's value is there, or the caller's word at the lock was no.
-    Kept(Option<V>),
-}
-
-/// What became of a write and when, unless there was no memory for it.
-type Tried<V> = Result<(Written<V>, u64), NoMemory>;
-
-/// The place of a key's entry, if there is one, the lock that keeps it there, and a guard to be dropped before that.
-type LockedAt<'a, K, V> = (Option<Place>, HeldMap<'a, K, V, State>);
-
 impl<K: Handle, V: Handle> Shard<K, V> {
-    /// All the shards of a cache.
-    pub fn all(config: &Config, shards: usize) -> Box<[Self]> {
-        let policies = policy::for_shards(config.policy, config.capacity, shards);
+    /// Creates all shards of a cache.
+    pub fn for_cache(config: &Config, count: usize) -> Box<[Self]> {
+        let policies = policy::for_shards(config.policy, config.capacity, count);
         let shard = |(recorder, policy)| {
             let weights = Weights::new(config.weighted);
             Shard {
@@ -132,375 +119,162 @@ impl<K: Handle, V: Handle> Shard<K, V> {
         policies.map(shard).collect()
     }
 
-    /// The value of a key, if it is there and not due. `is_use` says that the entry counts as used. `now` is
-    /// 0 where the caller saw nothing that can expire.
+    /// Returns the value of a key, unless it is absent or due.
+    ///
+    /// `is_access` says whether this counts as an access. `now` is 0 if the caller saw that nothing can expire.
     #[inline]
     pub fn get<Q: KeyQuery<K>>(
         &self,
         query: &Q,
-        is_use: bool,
+        is_access: bool,
         now: u64,
         clock: &Clock,
         removed: &mut Removals<K, V>,
     ) -> Result<Option<V>, Q::Error> {
-        let mut guard = pin();
-        let (found, now) = match self.map.try_get_fast(query, &guard) {
-            Glance::Found(found, _) => (found, now),
-            Glance::Absent => return Ok(self.nothing(query, is_use)),
-            Glance::Unclear => match self.map.find_slow(query, &mut guard, removed, removed.mark())? {
-                // A user's code may have taken its time, so the caller's look at the clock is old.
-                Some(place) => (self.map.found(place.number(), &guard), 0),
-                None => return Ok(self.nothing(query, is_use)),
-            },
+        let mut pin = pin();
+        let (entry_ref, now) = match self.map.find_fast(query, &pin) {
+            FastLookup::Found(entry_ref, _) => (entry_ref, now),
+            FastLookup::Absent => return Ok(self.record_miss(query, is_access)),
+            FastLookup::Undecided => {
+                match self.map.find_slow(query, &mut pin, removed, removed.held_keys_mark())? {
+                    // The user's code may have taken time, so the caller's `now` is old. With 0, the clock is read
+                    // again.
+                    Some(slot_ref) => (self.map.entry_ref(slot_ref.index(), &pin), 0),
+                    None => return Ok(self.record_miss(query, is_access)),
+                }
+            }
         };
-        Ok(self.value_of(found, is_use, now, clock, &guard))
+        Ok(self.live_value(entry_ref, is_access, now, clock, &pin))
     }
 
-    /// The value of a key as a use, or `None` where the answer needs a user's code.
+    /// Returns the value of a key and counts the access. Returns `None` if only [`get`](Self::get) can answer.
     #[inline(always)]
     pub fn try_get_fast<Q: KeyQuery<K>>(&self, query: &Q, now: u64, clock: &Clock) -> Option<Option<V>> {
-        let guard = pin();
-        match self.map.try_get_fast(query, &guard) {
-            Glance::Found(found, _) => Some(self.value_of(found, true, now, clock, &guard)),
-            Glance::Absent => Some(self.nothing(query, true)),
-            Glance::Unclear => None,
+        let pin = pin();
+        match self.map.find_fast(query, &pin) {
+            FastLookup::Found(entry_ref, _) => Some(self.live_value(entry_ref, true, now, clock, &pin)),
+            FastLookup::Absent => Some(self.record_miss(query, true)),
+            FastLookup::Undecided => None,
         }
     }
 
-    /// The value of a key that is not there.
+    /// Records an access to an absent key, and returns its value: `None`.
     #[inline]
-    fn nothing<Q: KeyQuery<K>>(&self, query: &Q, is_use: bool) -> Option<V> {
-        if is_use {
+    fn record_miss<Q: KeyQuery<K>>(&self, query: &Q, is_access: bool) -> Option<V> {
+        if is_access {
             self.recorder.record_miss(query.hash());
         }
         None
     }
 
     #[inline(always)]
-    fn value_of(
+    fn live_value(
         &self,
-        found: Found<'_, K, V>,
-        is_use: bool,
+        entry_ref: EntryRef<'_, K, V>,
+        is_access: bool,
         now: u64,
         clock: &Clock,
         pin: &Pin<'_>,
     ) -> Option<V> {
-        if let Some(life) = found.life() {
-            let deadline = life.deadline();
+        if let Some(deadlines) = entry_ref.deadlines() {
+            let deadline = deadlines.deadline();
             if deadline != NEVER {
-                // A deadline may have come to the cache after the caller looked for one.
+                // The first deadline of the cache may have come after the caller saw that nothing can expire.
                 let now = if now == 0 { clock.now() } else { now };
                 if deadline <= now {
                     return None;
                 }
-                if is_use {
-                    life.touch(now);
+                if is_access {
+                    deadlines.touch(now);
                 }
             }
         }
-        let value = found.entry.value(pin).clone();
-        if is_use && value.is_some() {
-            self.recorder.record(&found.entry.stamp);
+        let value = entry_ref.entry.value(pin).clone();
+        if is_access && value.is_some() {
+            self.recorder.record(&entry_ref.entry.stamp);
         }
         value
     }
 
-    /// The time that the entry of a key has left; `None` if there is none or no end.
+    /// Returns the remaining time of a key's entry; `None` if there is no entry or no deadline.
     pub fn expires_in<Q: KeyQuery<K>>(
         &self,
         query: &Q,
         clock: &Clock,
         removed: &mut Removals<K, V>,
     ) -> Result<Option<Duration>, Q::Error> {
-        let mut guard = pin();
-        let since = removed.mark();
-        let Some(place) = self.map.find(query, &mut guard, removed, since)? else { return Ok(None) };
-        let life = self.map.found(place.number(), &guard).life();
-        // A cache where nothing can expire reads no clock.
-        let deadline = life.filter(|life| life.deadline() != NEVER);
-        Ok(deadline.and_then(|life| life.time_left(clock.now())).filter(|time_left| !time_left.is_zero()))
-    }
-
-    /// Puts another value in the place of a key's, where that needs neither a user's code nor the lock; else hands it back.
-    ///
-    /// `has_no_flights` says whether no computation is under way; it is asked after the value was found. Computations under way
-    /// need an invalidation, which takes the lock. One that is not seen here began after the value came, so it finds that
-    /// value and returns it.
-    #[inline(always)]
-    pub fn replace<Q: KeyQuery<K>>(
-        &self,
-        query: &Q,
-        value: V,
-        has_no_flights: impl FnOnce() -> bool,
-        removed: &mut Removals<K, V>,
-    ) -> Result<(), V> {
-        if !self.is_plain {
-            return Err(value);
-        }
-        let guard = pin_briefly();
-        let found = match self.map.try_get_fast(query, &guard) {
-            Glance::Found(found, _) if !self.can_expire.is_set(&guard) => found,
-            _ => {
-                note_set(LastSet::Other);
-                return Err(value);
-            }
-        };
-        if !has_no_flights() {
-            return Err(value);
-        }
-        let old = found.replace_value(value, &guard)?;
-        self.note_replaced(found.entry, old, removed);
-        Ok(())
-    }
-
-    /// Notes that another value is in the place of this one, which leaves with nothing else.
-    #[inline(always)]
-    fn note_replaced(&self, entry: &Entry<K, V>, old: Retired<V>, removed: &mut Removals<K, V>) {
-        removed.push(Retired::of(None).zip(old), Cause::Replaced);
-        self.recorder.record(&entry.stamp);
-    }
-
-    /// Writes a value, unless there is one to be kept or the caller's `at_lock` says no.
-    ///
-    /// `at_lock` and `now` are asked under the lock, at the moment of the write: a user's `__eq__` may have
-    /// taken its time before. `now` is 0 where nothing can expire; it is handed back.
-    pub fn set<Q: KeyQuery<K>>(
-        &self,
-        query: &Q,
-        write: Write<V>,
-        budget: &Budget,
-        now: impl Fn() -> u64,
-        at_lock: impl Fn() -> bool,
-        removed: &mut Removals<K, V>,
-    ) -> Result<(Written<V>, u64), Q::Error> {
-        if !write.lifetime.is_endless() {
-            self.can_expire.set();
-        }
-        // Law 1: an error is an object of the user's world, so it is made with nothing held.
-        self.try_set(query, write, budget, now, at_lock, removed)?.map_err(|NoMemory| query.no_memory())
-    }
-
-    #[inline(always)]
-    fn try_set<Q: KeyQuery<K>>(
-        &self,
-        query: &Q,
-        write: Write<V>,
-        budget: &Budget,
-        now: impl Fn() -> u64,
-        at_lock: impl Fn() -> bool,
-        removed: &mut Removals<K, V>,
-    ) -> Result<Tried<V>, Q::Error> {
-        let expects_insert = last_set() == LastSet::Inserted;
-        let (place, mut held) = self.lock_at(query, expects_insert, removed)?;
-        let (mut locked, mut guard) = held.parts();
-        let now = now();
-        let number = place.as_ref().map(Place::number);
-        let found = number.map(|number| self.map.found(number, &guard));
-        let live = found.filter(|found| found.deadline() > now);
-        if let Some(live) = live
-            && write.if_absent
-        {
-            self.recorder.record(&live.entry.stamp);
-            if let Some(life) = live.life() {
-                life.touch(now);
-            }
-            return Ok(Ok((Written::Kept(live.entry.value(&guard.pinned()).clone()), now)));
-        }
-        if !at_lock() {
-            return Ok(Ok((Written::Kept(None), now)));
-        }
-        if let Some(live) = live
-            && self.is_plain
-            && write.lifetime.is_endless()
-            && live.life().is_none()
-        {
-            // Another value and nothing else: no weight, no deadline, nobody who hears of the key.
-            let old = locked.replace_value(live.entry, write.value);
-            self.note_replaced(live.entry, old, removed);
-            note_set(if self.can_expire.seems_set() { LastSet::Other } else { LastSet::Replaced });
-            return Ok(Ok((Written::Done, now)));
-        }
-        if place.is_none() && !expects_insert && is_far(locked.len()) {
-            self.prefetch_insert(query.hash(), &mut locked, &guard);
-        }
-        let mut change = self.change(&mut locked, budget, now, removed);
-        if !budget.fits(write.weight) {
-            change.refuse(number, query.key(), write.value, &mut guard);
-            change.tell();
-            return Ok(Ok((Written::Done, now)));
-        }
-        if let Some((number, live)) = number.zip(live) {
-            if !write.lifetime.is_endless()
-                && let Err(no_memory) = change.reserve_life(number, &live, write.lifetime)
-            {
-                return Ok(Err(no_memory));
-            }
-            change.replace(number, &live, write, &guard);
-            note_set(LastSet::Other);
-            if change.weight != 0 {
-                change.make_room(Some(number), &mut guard);
-            }
-            return Ok(Ok((Written::Done, now)));
-        }
-        // What is due is as good as gone, with its key.
-        if let Some(due) = number {
-            change.take_out(due, Cause::Expired, &mut guard);
-        }
-        if let Err(no_memory) = change.reserve(&write, &mut guard) {
-            change.tell();
-            return Ok(Err(no_memory));
-        }
-        let number = change.insert(query, write, &guard);
-        note_set(LastSet::Inserted);
-        change.make_room(Some(number), &mut guard);
-        Ok(Ok((Written::Done, now)))
-    }
-
-    /// Takes an entry out. `at_lock` and `now` are asked under the lock, at the moment of the removal; `at_lock`
-    /// also where the key is absent, for it may be under way.
-    pub fn remove<Q: KeyQuery<K>>(
-        &self,
-        query: &Q,
-        now: impl Fn() -> u64,
-        budget: &Budget,
-        at_lock: impl Fn(),
-        removed: &mut Removals<K, V>,
-    ) -> Result<Option<V>, Q::Error> {
-        let (place, mut held) = self.lock_at(query, false, removed)?;
-        let (mut locked, mut guard) = held.parts();
-        at_lock();
-        let Some(place) = place else { return Ok(None) };
-        let mut change = self.change(&mut locked, budget, now(), removed);
-        let was_due = change.take_out(place.number(), Cause::Explicit, &mut guard);
-        change.tell();
-        let removed = removed.last().filter(|_| !was_due);
-        Ok(removed.map(|departure| departure.value().clone()))
-    }
-
-    /// Asks ahead for what a newcomer, and who must leave for it, will change, where that is far: one after the other
-    /// these lines would take longer than all else.
-    #[inline(never)]
-    fn prefetch_insert(&self, hash: u64, locked: &mut MapLock<'_, K, V, State>, guard: &Guard) {
-        self.map.prefetch_slot(hash, guard);
-        locked.prefetch_number(guard);
-        let state = locked.state();
-        let sight = ShardView { map: &self.map, weights: &state.weights, guard };
-        state.policy.prefetch(&sight);
-        self.recorder.prefetch_insert();
-    }
-
-    /// Takes the lock, and tells where the key's entry is.
-    ///
-    /// A key that is compared in place is looked up under the lock. For another the user's code may run, so that is
-    /// looked up first, and what was found must still be so once the lock is taken.
-    #[inline(always)]
-    fn lock_at<'a, Q: KeyQuery<K>>(
-        &'a self,
-        query: &Q,
-        expects_insert: bool,
-        removed: &mut Removals<K, V>,
-    ) -> Result<LockedAt<'a, K, V>, Q::Error> {
-        let mut held = self.map.lock();
-        let (mut locked, guard) = held.parts();
-        if expects_insert && is_far(locked.len()) {
-            self.prefetch_insert(query.hash(), &mut locked, &guard);
-        }
-        let place = match self.map.try_get_fast(query, &guard) {
-            Glance::Found(_, place) => Some(place),
-            Glance::Absent => None,
-            Glance::Unclear => {
-                drop(guard);
-                drop(held);
-                return self.lock_at_slow(query, removed);
-            }
-        };
-        drop(guard);
-        Ok((place, held))
-    }
-
-    #[cold]
-    fn lock_at_slow<'a, Q: KeyQuery<K>>(
-        &'a self,
-        query: &Q,
-        removed: &mut Removals<K, V>,
-    ) -> Result<LockedAt<'a, K, V>, Q::Error> {
-        // One pin until the lock is taken: the number that is found must not be given to another key before.
         let mut pin = pin();
-        let since = removed.mark();
-        loop {
-            let place = self.map.find_slow(query, &mut pin, removed, since)?;
-            let mut held = self.map.lock();
-            let (locked, guard) = held.parts();
-            let is_still = match &place {
-                Some(place) => locked.holds(place, &guard),
-                None => locked.is_absent(query, removed.unequal(since), &guard),
-            };
-            drop(guard);
-            if is_still {
-                return Ok((place, held));
-            }
-        }
+        let mark = removed.held_keys_mark();
+        let Some(slot_ref) = self.map.find(query, &mut pin, removed, mark)? else { return Ok(None) };
+        // A cache where nothing can expire does not read the clock.
+        let deadlines = self.map.entry_ref(slot_ref.index(), &pin).deadlines();
+        let deadlines = deadlines.filter(|deadlines| deadlines.deadline() != NEVER);
+        let remaining = deadlines.and_then(|deadlines| deadlines.time_left(clock.now()));
+        Ok(remaining.filter(|remaining| !remaining.is_zero()))
     }
 
-    /// Takes out entries that are due: some, or with `all` every one.
+    /// Removes due entries: up to [`MAX_EXPIRY_STEPS_PER_CALL`], or with `all` every one.
     pub fn expire(&self, now: u64, all: bool, budget: &Budget, removed: &mut Removals<K, V>) {
         let held = if all { Some(self.map.lock()) } else { self.map.try_lock() };
         let Some(mut held) = held else { return };
         let (mut locked, mut guard) = held.parts();
-        let mut change = self.change(&mut locked, budget, now, removed);
-        let mut steps = if all { usize::MAX } else { EXPIRY_STEPS };
-        while change.expire_some(&mut steps, &mut guard) {}
-        change.tell();
+        let mut txn = self.begin_write(&mut locked, budget, now, removed);
+        let mut steps = if all { usize::MAX } else { MAX_EXPIRY_STEPS_PER_CALL };
+        while txn.expire_batch(&mut steps, &mut guard) {}
+        txn.publish_weight();
         let is_done = steps > 0;
         let next_due = locked.state().deadlines.next_due(now, is_done);
         self.next_due.0.store(next_due, Ordering::Release);
     }
 
-    /// Evicts for the whole what no longer fits, from this shard.
-    pub fn evict_from_neighbours(&self, now: u64, budget: &Budget, removed: &mut Removals<K, V>) {
+    /// Evicts from this shard until the whole cache fits its capacity, or the shard has no candidate left.
+    pub fn evict_over_budget(&self, now: u64, budget: &Budget, removed: &mut Removals<K, V>) {
         let mut held = self.map.lock();
         let (mut locked, mut guard) = held.parts();
-        let mut change = self.change(&mut locked, budget, now, removed);
-        change.make_room(None, &mut guard);
+        let mut txn = self.begin_write(&mut locked, budget, now, removed);
+        txn.evict_over_budget(None, &mut guard);
     }
 
-    /// Prepares a [`trim`](Self::trim), a grace ahead of it.
+    /// Prepares a [`trim`](Self::trim): the caller lets a grace period pass in between.
     pub fn prepare_trim(&self) {
         self.map.lock().parts().0.prepare_trim();
     }
 
-    /// Gives back memory that nothing uses.
+    /// Frees unused memory.
     pub fn trim(&self) {
         let mut held = self.map.lock();
         let (mut locked, mut guard) = held.parts();
-        let limit = locked.trim(&mut guard);
+        let end = locked.trim(&mut guard);
         let live = locked.len();
         let state = locked.state();
-        state.policy.trim(limit, live);
-        state.deadlines.trim(limit);
-        state.weights.trim(limit);
+        state.policy.trim(end, live);
+        state.deadlines.trim(end);
+        state.weights.trim(end);
     }
 
-    /// Waits until no writer is under way. What a caller wrote before is seen by every later writer, and
-    /// what they wrote before is seen by the caller.
+    /// Waits until no write is in progress.
+    ///
+    /// Every later writer sees what the caller wrote before, and the caller sees what earlier writers wrote.
     pub fn sync_with_writers(&self) {
-        self.under_lock(|| ());
+        self.with_lock(|| ());
     }
 
-    /// Runs code under the lock. It must not run code of a user, drop references or take another shard's lock.
-    pub fn under_lock(&self, code: impl FnOnce()) {
+    /// Runs code under the lock. It must not run a user's code, drop references or take another shard's lock.
+    pub fn with_lock(&self, code: impl FnOnce()) {
         let locked = self.map.lock();
         code();
         drop(locked);
     }
 
-    /// An instant before which nothing here is due.
+    /// Returns an instant before which no entry of the shard is due.
     pub fn next_due(&self) -> u64 {
-        // Acquire: pairs with the Release where it is stored; see `Cache::schedule`.
+        // Acquire: pairs with the Release of the stores; see `Cache::schedule`.
         self.next_due.0.load(Ordering::Acquire)
     }
 
-    /// Whether something here may be due by now: a look within a tick puts off the rest of the tick.
+    /// Whether an entry of the shard may be due at `now`.
+    ///
+    /// It looks a tick ahead, because a check within a tick postpones the next one to the end of the tick.
     pub fn may_be_due(&self, now: u64) -> bool {
         self.next_due() <= now.saturating_add(DeadlineQueue::TICK)
     }
@@ -509,46 +283,46 @@ impl<K: Handle, V: Handle> Shard<K, V> {
         self.map.lock().parts().0.len()
     }
 
-    fn change<'a, 'm>(
+    fn begin_write<'a, 'm>(
         &'m self,
-        locked: &'a mut MapLock<'m, K, V, State>,
+        locked: &'a mut LockedMap<'m, K, V, State>,
         budget: &'a Budget,
         now: u64,
         removed: &'a mut Removals<K, V>,
     ) -> WriteTxn<'a, 'm, K, V> {
-        WriteTxn { shard: self, locked, budget, now, weight: 0, removed }
+        WriteTxn { shard: self, locked, budget, now, weight_change: 0, removed }
     }
 
-    /// Checks the invariants of the shard and everything in it, and returns its weight.
+    /// Checks the invariants of the shard and of everything in it, and returns its weight.
     #[cfg(any(test, debug_assertions))]
     pub fn validate(&self) -> u64 {
         let mut held = self.map.lock();
         let (mut locked, guard) = held.parts();
         locked.validate(&guard);
         let mut live = Vec::new();
-        while let Some(number) = locked.next_live(live.last().map_or(0, |last| last + 1), &guard) {
-            live.push(number);
+        while let Some(index) = locked.next_live(live.last().map_or(0, |last| last + 1), &guard) {
+            live.push(index);
         }
         let state = locked.state();
-        let sight = ShardView { map: &self.map, weights: &state.weights, guard: &guard };
-        state.policy.validate(&live, &sight);
-        let mut filed = state.deadlines.numbers();
-        filed.sort_unstable();
-        let has_deadline = |number: &u32| self.map.deadline(*number, &guard) != NEVER;
+        let view = ShardView { map: &self.map, weights: &state.weights, guard: &guard };
+        state.policy.validate(&live, &view);
+        let mut queued = state.deadlines.numbers();
+        queued.sort_unstable();
+        let has_deadline = |index: &u32| self.map.deadline(*index, &guard) != NEVER;
         let expected: Vec<u32> = live.iter().copied().filter(has_deadline).collect();
-        assert_eq!(filed, expected, "`known`: each entry with a deadline is filed");
-        live.iter().map(|&number| state.weights.get(number)).sum()
+        assert_eq!(queued, expected, "`known`: each entry with a deadline is queued");
+        live.iter().map(|&index| state.weights.get(index)).sum()
     }
 }
 
 impl<K, V> Shard<K, V> {
-    /// Tells when the shard must be looked at for an entry of this deadline.
+    /// Lowers [`next_due`](Self::next_due) so that the shard is checked when this deadline is due.
     fn publish_deadline(&self, deadline: u64) {
         if deadline == NEVER {
             return;
         }
         let due = DeadlineQueue::due_after(deadline);
-        // Release: pairs with the Acquire in `next_due`. The lock's holder is the one writer.
+        // Release: pairs with the Acquire in `next_due`. The load is Relaxed: only the holder of the lock stores.
         if due < self.next_due.0.load(Ordering::Relaxed) {
             self.next_due.0.store(due, Ordering::Release);
         }

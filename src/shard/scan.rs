@@ -1,4 +1,4 @@
-//! The entries of a shard one after the other, by their numbers: an iteration, and removals that name no key.
+//! The entries of a shard in the order of their indices: iteration, and removals that name no key.
 
 use crate::expiry::Clock;
 use crate::expiry::NEVER;
@@ -9,140 +9,144 @@ use crate::sync::Ordering;
 use super::{Budget, Shard};
 
 impl<K: Handle, V: Handle> Shard<K, V> {
-    /// A number above those of all entries now here.
-    pub fn limit(&self) -> u32 {
-        self.map.lock().parts().0.limit()
+    /// Returns an index above those of all present entries.
+    pub fn end_index(&self) -> u32 {
+        self.map.lock().parts().0.end_index()
     }
 
-    /// The next entry from a number on, below a limit, that is not due; with its number.
-    pub fn next_entry(&self, mut from: u32, limit: u32, clock: &Clock) -> Option<(u32, K, V)> {
+    /// Returns the next entry that is not due, with its index, in the range from `from` to `end`.
+    pub fn next_entry(&self, mut from: u32, end: u32, clock: &Clock) -> Option<(u32, K, V)> {
         let mut held = self.map.lock();
         let (locked, guard) = held.parts();
         loop {
-            let number = locked.next_live(from, &guard).filter(|&number| number < limit)?;
-            let deadline = self.map.deadline(number, &guard);
+            let index = locked.next_live(from, &guard).filter(|&index| index < end)?;
+            let deadline = self.map.deadline(index, &guard);
             if deadline == NEVER || deadline > clock.now() {
-                let entry = self.map.entry(number, &guard);
+                let entry = self.map.entry(index, &guard);
                 let key = entry.key.read(&guard).clone();
                 let value = entry.value(&guard.pinned()).clone();
                 if let Some((key, value)) = key.zip(value) {
-                    return Some((number, key, value));
+                    return Some((index, key, value));
                 }
             }
-            from = number + 1;
+            from = index + 1;
         }
     }
 
-    /// Shows every key and value, to the collector, which calls while nobody is inside.
+    /// Visits every key and value for the garbage collector, which calls while no thread is in a call.
     #[cfg_attr(not(feature = "python"), allow(dead_code))]
-    pub fn each(&self, mut visit: impl FnMut(&K, &V)) {
+    pub fn for_each(&self, mut visit: impl FnMut(&K, &V)) {
         let Some(mut held) = self.map.try_lock() else { return };
         let (locked, guard) = held.parts();
         let pin = guard.pinned();
         let mut from = 0;
-        while let Some(number) = locked.next_live(from, &guard) {
-            let entry = self.map.entry(number, &guard);
+        while let Some(index) = locked.next_live(from, &guard) {
+            let entry = self.map.entry(index, &guard);
             if let (Some(key), Some(value)) = (entry.key.read(&guard).as_ref(), entry.value(&pin).as_ref()) {
                 visit(key, value);
             }
-            from = number + 1;
+            from = index + 1;
         }
     }
 
-    /// Takes an entry out by its number, if `is_meant` says so of the key and the value that it has now. That, `now`
-    /// and, with the hash, `at_lock` are asked under the lock. Returns whether an entry left that was not due.
+    /// Removes the entry of an index, if `predicate` holds for its current key and value.
+    ///
+    /// `predicate`, `now` and `supersede` are called under the lock; `supersede` gets the hash. Returns whether an
+    /// entry was removed that was not due.
     pub fn remove_if(
         &self,
-        number: u32,
-        is_meant: impl Fn(&K, &V) -> bool,
+        index: u32,
+        predicate: impl Fn(&K, &V) -> bool,
         now: impl Fn() -> u64,
         budget: &Budget,
-        at_lock: impl Fn(u64),
+        supersede: impl Fn(u64),
         removed: &mut Removals<K, V>,
     ) -> bool {
         let mut held = self.map.lock();
         let (mut locked, mut guard) = held.parts();
-        if locked.next_live(number, &guard) != Some(number) {
+        if locked.next_live(index, &guard) != Some(index) {
             return false;
         }
-        let mut change = self.change(&mut locked, budget, now(), removed);
+        let mut txn = self.begin_write(&mut locked, budget, now(), removed);
         let pin = guard.pinned();
-        let entry = self.map.entry(number, &guard);
+        let entry = self.map.entry(index, &guard);
         let was_due = loop {
-            let seen = entry.value(&pin);
-            let is_it = match (entry.key.read(&guard).as_ref(), seen.as_ref()) {
-                (Some(key), Some(value)) => is_meant(key, value),
+            let value = entry.value(&pin);
+            let is_match = match (entry.key.read(&guard).as_ref(), value.as_ref()) {
+                (Some(key), Some(value)) => predicate(key, value),
                 _ => false,
             };
-            if !is_it {
+            if !is_match {
                 return false;
             }
-            at_lock(entry.hash.load(Ordering::Relaxed));
-            // Else another value came meanwhile.
-            if let Some(was_due) = change.unlink_seen(number, &seen, Cause::Explicit, &guard) {
+            supersede(entry.hash.load(Ordering::Relaxed));
+            // If a replacement without the lock came in between, the predicate decides about the new value.
+            if let Some(was_due) = txn.remove_if_same(index, &value, Cause::Explicit, &guard) {
                 break was_due;
             }
         };
         drop(pin);
-        change.tell();
+        txn.publish_weight();
         locked.shrink(&mut guard);
         !was_due
     }
 
-    /// Takes out some entry that is not due, the colder the better. `at_lock` is asked under the lock, with its hash.
+    /// Removes and returns some entry that is not due, preferably a cold one.
+    ///
+    /// `supersede` is called under the lock with the hash of each removed entry.
     pub fn pop_any(
         &self,
         now: u64,
         budget: &Budget,
-        at_lock: impl Fn(u64),
+        supersede: impl Fn(u64),
         removed: &mut Removals<K, V>,
     ) -> Option<(K, V)> {
         let mut held = self.map.lock();
         let (mut locked, mut guard) = held.parts();
-        let mut change = self.change(&mut locked, budget, now, removed);
+        let mut txn = self.begin_write(&mut locked, budget, now, removed);
         let mut popped = None;
         while popped.is_none()
-            && let Some(number) = change.locked.state().policy.any()
+            && let Some(index) = txn.locked.state().policy.any()
         {
-            at_lock(self.map.entry(number, &guard).hash.load(Ordering::Relaxed));
-            let was_due = change.take_out(number, Cause::Explicit, &mut guard);
-            let last = change.removed.last().filter(|_| !was_due);
+            supersede(self.map.entry(index, &guard).hash.load(Ordering::Relaxed));
+            let was_due = txn.remove(index, Cause::Explicit, &mut guard);
+            let last = txn.removed.last().filter(|_| !was_due);
             popped = last.and_then(|last| Some((last.key()?.clone(), last.value().clone())));
         }
-        change.tell();
+        txn.publish_weight();
         popped
     }
 
-    /// Takes out a batch of the entries from a number on. Returns where to go on; `None` at the end.
+    /// Removes a batch of entries, from an index on. Returns the index from which to continue; `None` at the end.
     pub fn clear_batch(
         &self,
         from: u32,
         now: u64,
         budget: &Budget,
-        at_lock: impl Fn(),
+        supersede: impl Fn(),
         removed: &mut Removals<K, V>,
     ) -> Option<u32> {
-        const BATCH: usize = 256;
+        const MAX_ENTRIES_PER_CALL: usize = 256;
         let mut held = self.map.lock();
         let (mut locked, mut guard) = held.parts();
-        at_lock();
-        let mut change = self.change(&mut locked, budget, now, removed);
+        supersede();
+        let mut txn = self.begin_write(&mut locked, budget, now, removed);
         let mut next = Some(from);
-        for _ in 0..BATCH {
-            next = next.and_then(|from| change.locked.next_live(from, &guard));
-            let Some(number) = next else { break };
-            if !change.removed.has_room(1) {
+        for _ in 0..MAX_ENTRIES_PER_CALL {
+            next = next.and_then(|from| txn.locked.next_live(from, &guard));
+            let Some(index) = next else { break };
+            if !txn.removed.try_reserve(1) {
                 break;
             }
-            change.unlink(number, Cause::Explicit, &guard);
-            // They lie anywhere, and are all dropped soon: their lines come while the next entries leave.
-            if let Some(last) = change.removed.last() {
+            txn.remove_no_shrink(index, Cause::Explicit, &guard);
+            // Keys and values are anywhere in memory and are dropped soon. Their lines arrive while the loop goes on.
+            if let Some(last) = txn.removed.last() {
                 last.key().into_iter().for_each(Handle::prefetch);
                 last.value().prefetch();
             }
-            next = Some(number + 1);
+            next = Some(index + 1);
         }
-        change.tell();
+        txn.publish_weight();
         if next.is_none() {
             locked.shrink(&mut guard);
         }

@@ -1,10 +1,9 @@
-//! The shards of a cache, made when something is first stored: many caches are never used, and each shard takes a kilobyte
-//! or two.
+//! The shards of a cache. They are created by the first write: many caches are never used, and a shard has 1 to 2 KB.
 //!
 //! # Orderings
 //! | field | writer | reader | why |
 //! |---|---|---|---|
-//! | `Shards::0` | a leader: made at the latest then, full fence, then it computes | who removes and finds none: what it did before, full fence, then another look | either side of the two fences sees the other, so no result of before a removal is cached after it |
+//! | `Shards::0` | a leader: it creates the shards, then a full fence, then it computes | a removal that finds no shards: its caller's earlier writes, then a full fence, then a second look | one of the two fences comes first. So the removal sees the shards, or the computation begins after the removal. |
 
 use crate::config::Config;
 use crate::reclaim::Handle;
@@ -18,51 +17,57 @@ impl<K: Handle, V: Handle> Shards<K, V> {
         Shards(OnceLock::new())
     }
 
-    /// All; none before the first write.
+    /// Returns all shards; none before the first write.
     #[inline]
     pub fn all(&self) -> &[Shard<K, V>] {
         self.0.get().map_or(&[], |shards| shards)
     }
 
-    /// The shard of a hash, if there are any.
+    /// Returns the shard of a hash; `None` before the first write.
     #[inline]
-    pub fn of(&self, hash: u64) -> Option<&Shard<K, V>> {
+    pub fn get(&self, hash: u64) -> Option<&Shard<K, V>> {
         let shards = self.0.get()?;
-        Some(&shards[place(hash, shards)])
+        Some(&shards[shard_index(hash, shards)])
     }
 
-    /// The shard of a hash.
+    /// Returns the shard of a hash, and creates all shards if there are none.
     #[inline]
-    pub fn made(&self, hash: u64, config: &Config) -> &Shard<K, V> {
-        let shards = self.0.get_or_init(|| make(config));
-        &shards[place(hash, shards)]
+    pub fn get_or_init(&self, hash: u64, config: &Config) -> &Shard<K, V> {
+        let shards = self.0.get_or_init(|| create(config));
+        &shards[shard_index(hash, shards)]
     }
 
-    /// Which of all, of which there are some, a hash belongs to.
+    /// Returns the index of the shard of a hash. The shards exist.
     pub fn index(&self, hash: u64) -> usize {
-        place(hash, self.all())
+        shard_index(hash, self.all())
     }
 
-    /// For who removes: if there are no shards after it, each computation begins after what the caller did before.
+    /// Orders a removal before every computation that begins later, if there are no shards yet.
+    ///
+    /// The removal must look for shards again after this call.
     #[inline]
     pub fn fence_before_first_load(&self) {
         if self.0.get().is_none() {
-            // Pairs with the one in `Cache::load`: there the shards are made first, here they are looked at last.
+            // Pairs with the one in `Cache::fence_after_register`: see the module's orderings.
             full_fence();
         }
     }
 }
 
-/// Apart, since a shard takes a kilobyte on the stack while it is made, which would be there under each user's code that
-/// a write runs.
+/// Creates the shards.
+///
+/// It is not inlined, because a shard under construction takes 1 KB of the stack. That would be in the frame of each
+/// write, under the user's code that it runs.
 #[cold]
 #[inline(never)]
-fn make<K: Handle, V: Handle>(config: &Config) -> Box<[Shard<K, V>]> {
-    Shard::all(config, shard_count(config.capacity))
+fn create<K: Handle, V: Handle>(config: &Config) -> Box<[Shard<K, V>]> {
+    Shard::for_cache(config, shard_count(config.capacity))
 }
 
-/// There is a power of two of them: one, where one thread is let in at a time.
+/// Returns the index of a hash among the shards, or among what exists once for each shard.
+///
+/// The length of the slice is a power of two; with the GIL it is 1.
 #[inline(always)]
-pub(crate) fn place<T>(hash: u64, shards: &[T]) -> usize {
+pub(crate) fn shard_index<T>(hash: u64, shards: &[T]) -> usize {
     if HAS_GIL { 0 } else { hash as usize & (shards.len() - 1) }
 }

@@ -1,211 +1,274 @@
-//! A write under way: the lock of its shard is held, what leaves is collected, and the weight that it moved is
-//! added up to be told once.
+//! The write path of one shard: `set` and `remove`, with the lock or without it.
+//!
+//! # How it works
+//! [`Shard::lock_and_find`] takes the lock and finds the key. The rest of a write is a [`WriteTxn`](super::WriteTxn)
+//! under that lock. A value that replaces another, where nothing else changes, needs no transaction. If `replace_fast`
+//! can do it, it needs no lock either.
+//!
+//! # Why `replace_fast` may skip the lock
+//! - The cache has no listener and no weigher, so neither the old key nor a weight matters.
+//! - No entry of the cache can have a deadline: `can_expire` is unset. A `set` with a deadline sets that flag and waits
+//!   for all pinned threads, so it cannot overlap a replacement that saw the flag unset.
+//! - No computation of the key is in flight. Such computations have to be superseded under the lock.
+//!
+//! What it earns is that writers of one shard do not meet at its lock.
 
 use crate::collections::try_reserve::NoMemory;
-use crate::expiry::BATCH;
-use crate::expiry::{Lifetime, NEVER};
+use crate::expiry::Lifetime;
+use crate::map::entry::Entry;
 use crate::map::query::KeyQuery;
 use crate::map::removal::{Cause, Removals};
-use crate::map::{Found, MapLock};
-use crate::policy::EntryView;
+use crate::map::{FastLookup, HeldLock, LockedMap, SlotRef};
 use crate::reclaim::Handle;
-use crate::reclaim::{Borrowed, Guard, Retired};
-use crate::sync::HAS_GIL;
+use crate::reclaim::{Guard, Retired, pin, pin_briefly};
+use crate::sync::{LastSet, is_far, last_set, note_set};
 
-use super::{Budget, EXPIRY_STEPS, Shard, ShardView, State, Write};
+use super::{Budget, Shard, ShardView, State};
 
-pub(super) struct WriteTxn<'a, 'm, K, V> {
-    pub shard: &'m Shard<K, V>,
-    pub locked: &'a mut MapLock<'m, K, V, State>,
-    pub budget: &'a Budget,
-    pub now: u64,
-    pub weight: i64,
-    pub removed: &'a mut Removals<K, V>,
+/// A value to write, and how.
+pub(crate) struct Write<V> {
+    pub value: V,
+    pub weight: u32,
+    pub lifetime: Lifetime,
+    /// Whether a present value is to be kept.
+    pub if_absent: bool,
 }
 
-impl<K: Handle, V: Handle> WriteTxn<'_, '_, K, V> {
-    /// Makes sure that a new entry finds its memory.
-    #[inline]
-    pub fn reserve(&mut self, write: &Write<V>, guard: &mut Guard) -> Result<(), NoMemory> {
-        let number = self.locked.reserve(guard)?;
-        let state = self.locked.state();
-        state.policy.reserve(number)?;
-        state.weights.reserve(number)?;
-        if write.lifetime.is_endless() {
-            return Ok(());
-        }
-        let found = self.shard.map.found(number, guard);
-        self.reserve_life(number, &found, write.lifetime)
-    }
+/// What a write did.
+pub(crate) enum WriteOutcome<V> {
+    /// The value was stored, or rejected because it alone outweighs the capacity.
+    Written,
+    /// Nothing was written. The present value is kept, or, with `None`, `may_write` returned false.
+    NotWritten(Option<V>),
+}
 
-    /// Makes sure that an entry can have such a lifetime, which has an end.
-    #[inline]
-    pub fn reserve_life(
-        &mut self,
-        number: u32,
-        found: &Found<'_, K, V>,
-        lifetime: Lifetime,
-    ) -> Result<(), NoMemory> {
-        self.locked.reserve_life(found, lifetime)?;
-        self.locked.state().deadlines.reserve(number)
-    }
+/// The outcome of a write and its instant, unless there was no memory for it.
+type TrySet<V> = Result<(WriteOutcome<V>, u64), NoMemory>;
 
-    pub fn insert<Q: KeyQuery<K>>(&mut self, query: &Q, write: Write<V>, guard: &Guard) -> u32 {
-        let shard = self.shard;
-        let hash = query.hash();
-        let life = self.life(&write);
-        let (number, entry, deadline) = self.locked.insert(hash, query.key(), write.value, life, guard);
-        let live = self.locked.len();
-        let state = self.locked.state();
-        state.weights.set(number, write.weight);
-        self.weight += state.weights.get(number) as i64;
-        let sight = ShardView { map: &shard.map, weights: &state.weights, guard };
-        state.policy.insert(number, EntryView { hash, stamp: &entry.stamp }, live, &sight, &shard.recorder);
-        self.file(number, NEVER, deadline);
-        number
-    }
+/// The slot of a key's entry, if there is one, and the lock that keeps the entry there.
+type LockedSlot<'a, K, V> = (Option<SlotRef>, HeldLock<'a, K, V, State>);
 
-    pub fn replace(&mut self, number: u32, found: &Found<'_, K, V>, write: Write<V>, guard: &Guard) {
-        let shard = self.shard;
-        let before = found.deadline();
-        let life = self.life(&write);
-        let key = if shard.has_listener { found.entry.key.read(guard).clone() } else { None };
-        let (old, deadline) = self.locked.replace(found, write.value, life);
-        self.removed.push(Retired::of(key).zip(old), Cause::Replaced);
-        shard.recorder.record(&found.entry.stamp);
-        let state = self.locked.state();
-        let weight_before = state.weights.get(number);
-        state.weights.set(number, write.weight);
-        let weight = state.weights.get(number);
-        if weight != weight_before {
-            self.weight += weight as i64 - weight_before as i64;
-            let sight = ShardView { map: &shard.map, weights: &state.weights, guard };
-            state.policy.reweigh(number, weight_before, &sight);
-        }
-        self.file(number, before, deadline);
-    }
-
-    /// Files an entry that had the deadline `before` under its new one.
-    #[inline]
-    fn file(&mut self, number: u32, before: u64, deadline: u64) {
-        if deadline != before {
-            self.locked.state().deadlines.update(number, before, deadline);
-            self.shard.publish_deadline(deadline);
-        }
-    }
-
-    /// Turns away an entry that alone outweighs the capacity: it leaves as it comes, and its key's older
-    /// value does not stay behind.
-    pub fn refuse(&mut self, found: Option<u32>, key: K, value: V, guard: &mut Guard) {
-        if let Some(number) = found {
-            self.take_out(number, Cause::Replaced, guard);
-        }
-        self.removed.push(Retired::of((Some(key), value)), Cause::Size);
-    }
-
-    /// Takes a live entry out of everything; it is the last that left then. Returns whether it was due.
+impl<K: Handle, V: Handle> Shard<K, V> {
+    /// Replaces the value of a key without the lock. Returns the new value if only [`set`](Self::set) can store it.
     ///
-    /// The value is not handed out as well: whoever does not want it would drop it under the lock.
-    pub fn take_out(&mut self, number: u32, cause: Cause, guard: &mut Guard) -> bool {
-        let was_due = self.unlink(number, cause, guard);
-        self.locked.shrink(guard);
-        was_due
-    }
-
-    /// The same, for who takes out many and then has the table shrink once: the sizes in between would fill the heap.
-    pub fn unlink(&mut self, number: u32, cause: Cause, guard: &Guard) -> bool {
-        self.forget(number, None, cause, guard)
-    }
-
-    /// Takes a live entry out of everything, if its value is still the one that was `seen`. Returns whether it was due. The
-    /// caller has the table shrink.
-    pub fn unlink_seen(
-        &mut self,
-        number: u32,
-        seen: &Borrowed<'_, Option<V>>,
-        cause: Cause,
-        guard: &Guard,
-    ) -> Option<bool> {
-        let value = self.locked.take_seen(number, seen, guard)?;
-        Some(self.forget(number, Some(value), cause, guard))
-    }
-
-    fn forget(&mut self, number: u32, taken: Option<Retired<V>>, cause: Cause, guard: &Guard) -> bool {
-        let state = self.locked.state();
-        let sight = ShardView { map: &self.shard.map, weights: &state.weights, guard };
-        state.policy.remove(number, &sight);
-        self.discard(number, taken, cause, guard)
-    }
-
-    /// The same for an entry that the policy has let go. Its value may be taken already.
-    fn discard(&mut self, number: u32, taken: Option<Retired<V>>, cause: Cause, guard: &Guard) -> bool {
-        let deadline = self.locked.deadline(number, guard);
-        let is_due = deadline <= self.now;
-        let state = self.locked.state();
-        self.weight -= state.weights.get(number) as i64;
-        if deadline != NEVER {
-            state.deadlines.remove(number);
+    /// It calls `has_no_flights` after it found the entry. A computation that begins later finds that entry's value and
+    /// returns it, so it needs no invalidation.
+    #[inline(always)]
+    pub fn replace_fast<Q: KeyQuery<K>>(
+        &self,
+        query: &Q,
+        value: V,
+        has_no_flights: impl FnOnce() -> bool,
+        removed: &mut Removals<K, V>,
+    ) -> Result<(), V> {
+        if !self.is_plain {
+            return Err(value);
         }
-        let pair = self.locked.remove(number, taken, guard);
-        self.removed.push(pair, if is_due { Cause::Expired } else { cause });
-        is_due
+        let pin = pin_briefly();
+        let entry_ref = match self.map.find_fast(query, &pin) {
+            FastLookup::Found(entry_ref, _) if !self.can_expire.is_set(&pin) => entry_ref,
+            _ => {
+                note_set(LastSet::Other);
+                return Err(value);
+            }
+        };
+        if !has_no_flights() {
+            return Err(value);
+        }
+        let old = entry_ref.replace_value(value, &pin)?;
+        self.record_replaced(entry_ref.entry, old, removed);
+        Ok(())
     }
 
-    /// Takes out a batch of what is due. Returns whether there was any.
-    pub fn expire_some(&mut self, steps: &mut usize, guard: &mut Guard) -> bool {
-        if !self.removed.has_room(BATCH) {
-            *steps = 0;
-            return false;
-        }
-        let map = &self.shard.map;
-        let deadline = |number| map.deadline(number, guard);
-        let due = self.locked.state().deadlines.take_due(self.now, steps, deadline);
-        for &number in &due {
-            self.take_out(number, Cause::Expired, guard);
-        }
-        !due.is_empty()
+    /// Records that only the value of an entry was replaced.
+    #[inline(always)]
+    fn record_replaced(&self, entry: &Entry<K, V>, old: Retired<V>, removed: &mut Removals<K, V>) {
+        removed.push(Retired::of(None).zip(old), Cause::Replaced);
+        self.recorder.record(&entry.stamp);
     }
 
-    /// Evicts until the whole fits its capacity, or this shard has nothing left but `keep`. What is due
-    /// goes first.
-    pub fn make_room(&mut self, keep: Option<u32>, guard: &mut Guard) {
-        let shard = self.shard;
-        let mut steps = EXPIRY_STEPS;
+    /// Writes a value, unless a present one is to be kept or `may_write` returns false.
+    ///
+    /// `may_write` and `now` are called under the lock at the moment of the write, because a user's `__eq__` may have
+    /// taken time before. `now` returns 0 if nothing can expire. Its result is returned.
+    pub fn set<Q: KeyQuery<K>>(
+        &self,
+        query: &Q,
+        write: Write<V>,
+        budget: &Budget,
+        now: impl Fn() -> u64,
+        may_write: impl Fn() -> bool,
+        removed: &mut Removals<K, V>,
+    ) -> Result<(WriteOutcome<V>, u64), Q::Error> {
+        if !write.lifetime.is_endless() {
+            self.can_expire.set();
+        }
+        // Law 1: the error is a user's object, so it is created after the unlock.
+        self.try_set(query, write, budget, now, may_write, removed)?.map_err(|NoMemory| query.no_memory())
+    }
+
+    #[inline(always)]
+    fn try_set<Q: KeyQuery<K>>(
+        &self,
+        query: &Q,
+        write: Write<V>,
+        budget: &Budget,
+        now: impl Fn() -> u64,
+        may_write: impl Fn() -> bool,
+        removed: &mut Removals<K, V>,
+    ) -> Result<TrySet<V>, Q::Error> {
+        let expects_insert = last_set() == LastSet::Inserted;
+        let (slot_ref, mut held) = self.lock_and_find(query, expects_insert, removed)?;
+        let (mut locked, mut guard) = held.parts();
+        let now = now();
+        let index = slot_ref.as_ref().map(SlotRef::index);
+        let present = index.map(|index| self.map.entry_ref(index, &guard));
+        let live = present.filter(|present| present.deadline() > now);
+        if let Some(live) = live
+            && write.if_absent
+        {
+            self.recorder.record(&live.entry.stamp);
+            if let Some(deadlines) = live.deadlines() {
+                deadlines.touch(now);
+            }
+            let kept = live.entry.value(&guard.pinned()).clone();
+            return Ok(Ok((WriteOutcome::NotWritten(kept), now)));
+        }
+        if !may_write() {
+            return Ok(Ok((WriteOutcome::NotWritten(None), now)));
+        }
+        if let Some(live) = live
+            && self.is_plain
+            && write.lifetime.is_endless()
+            && live.deadlines().is_none()
+        {
+            // Only the value changes: the entry has no weight or deadline, and no listener needs the key.
+            let old = locked.replace_value(live.entry, write.value);
+            self.record_replaced(live.entry, old, removed);
+            note_set(if self.can_expire.seems_set() { LastSet::Other } else { LastSet::Replaced });
+            return Ok(Ok((WriteOutcome::Written, now)));
+        }
+        if slot_ref.is_none() && !expects_insert && is_far(locked.len()) {
+            self.prefetch_insert(query.hash(), &mut locked, &guard);
+        }
+        let mut txn = self.begin_write(&mut locked, budget, now, removed);
+        if !budget.can_fit(write.weight) {
+            txn.reject(index, query.key(), write.value, &mut guard);
+            txn.publish_weight();
+            return Ok(Ok((WriteOutcome::Written, now)));
+        }
+        if let Some((index, live)) = index.zip(live) {
+            if !write.lifetime.is_endless()
+                && let Err(no_memory) = txn.reserve_deadlines(index, &live, write.lifetime)
+            {
+                return Ok(Err(no_memory));
+            }
+            txn.replace(index, &live, write, &guard);
+            note_set(LastSet::Other);
+            if txn.weight_change != 0 {
+                txn.evict_over_budget(Some(index), &mut guard);
+            }
+            return Ok(Ok((WriteOutcome::Written, now)));
+        }
+        // A due entry counts as absent. It is removed with its key.
+        if let Some(due) = index {
+            txn.remove(due, Cause::Expired, &mut guard);
+        }
+        if let Err(no_memory) = txn.reserve(&write, &mut guard) {
+            txn.publish_weight();
+            return Ok(Err(no_memory));
+        }
+        let index = txn.insert(query, write, &guard);
+        note_set(LastSet::Inserted);
+        txn.evict_over_budget(Some(index), &mut guard);
+        Ok(Ok((WriteOutcome::Written, now)))
+    }
+
+    /// Removes the entry of a key, and returns its value unless it was due.
+    ///
+    /// `supersede` and `now` are called under the lock at the moment of the removal. `supersede` is called even if the
+    /// key is absent, because a computation of it may be in flight.
+    pub fn remove<Q: KeyQuery<K>>(
+        &self,
+        query: &Q,
+        now: impl Fn() -> u64,
+        budget: &Budget,
+        supersede: impl Fn(),
+        removed: &mut Removals<K, V>,
+    ) -> Result<Option<V>, Q::Error> {
+        let (slot_ref, mut held) = self.lock_and_find(query, false, removed)?;
+        let (mut locked, mut guard) = held.parts();
+        supersede();
+        let Some(slot_ref) = slot_ref else { return Ok(None) };
+        let mut txn = self.begin_write(&mut locked, budget, now(), removed);
+        let was_due = txn.remove(slot_ref.index(), Cause::Explicit, &mut guard);
+        txn.publish_weight();
+        let last = removed.last().filter(|_| !was_due);
+        Ok(last.map(|removal| removal.value().clone()))
+    }
+
+    /// Prefetches what an insert and its victim will change. In a large shard, these cache misses one after the other
+    /// would take longer than the rest of the insert.
+    #[inline(never)]
+    fn prefetch_insert(&self, hash: u64, locked: &mut LockedMap<'_, K, V, State>, guard: &Guard) {
+        self.map.prefetch_slot(hash, guard);
+        locked.prefetch_next_entry(guard);
+        let state = locked.state();
+        let view = ShardView { map: &self.map, weights: &state.weights, guard };
+        state.policy.prefetch(&view);
+        self.recorder.prefetch_insert();
+    }
+
+    /// Takes the lock and finds the slot of a key.
+    ///
+    /// A key that needs no user's code is looked up under the lock. Another key is looked up before, and the result is
+    /// checked under the lock.
+    #[inline(always)]
+    fn lock_and_find<'a, Q: KeyQuery<K>>(
+        &'a self,
+        query: &Q,
+        expects_insert: bool,
+        removed: &mut Removals<K, V>,
+    ) -> Result<LockedSlot<'a, K, V>, Q::Error> {
+        let mut held = self.map.lock();
+        let (mut locked, guard) = held.parts();
+        if expects_insert && is_far(locked.len()) {
+            self.prefetch_insert(query.hash(), &mut locked, &guard);
+        }
+        let slot_ref = match self.map.find_fast(query, &guard) {
+            FastLookup::Found(_, slot_ref) => Some(slot_ref),
+            FastLookup::Absent => None,
+            FastLookup::Undecided => {
+                drop(guard);
+                drop(held);
+                return self.lock_and_find_slow(query, removed);
+            }
+        };
+        drop(guard);
+        Ok((slot_ref, held))
+    }
+
+    #[cold]
+    fn lock_and_find_slow<'a, Q: KeyQuery<K>>(
+        &'a self,
+        query: &Q,
+        removed: &mut Removals<K, V>,
+    ) -> Result<LockedSlot<'a, K, V>, Q::Error> {
+        // The pin lasts until the lock is taken, so that the index is not used for another key before.
+        let mut pin = pin();
+        let mark = removed.held_keys_mark();
         loop {
-            while self.budget.is_over(self.weight) {
-                if shard.may_be_due(self.now) && self.expire_some(&mut steps, guard) {
-                    continue;
-                }
-                if !self.removed.has_room(1) {
-                    return self.tell();
-                }
-                let state = self.locked.state();
-                let sight = ShardView { map: &shard.map, weights: &state.weights, guard };
-                match state.policy.victim(keep, &sight) {
-                    Some(victim) => self.discard(victim, None, Cause::Size, guard),
-                    None => return self.tell(),
-                };
-                self.locked.shrink(guard);
-            }
-            if self.weight == 0 {
-                break;
-            }
-            self.tell();
-            // Else another thread may have brought more meanwhile.
-            if HAS_GIL {
-                break;
+            let slot_ref = self.map.find_slow(query, &mut pin, removed, mark)?;
+            let mut held = self.map.lock();
+            let (locked, guard) = held.parts();
+            let is_unchanged = match &slot_ref {
+                Some(slot_ref) => locked.is_valid(slot_ref, &guard),
+                None => locked.is_absent(query, removed.unequal_since(mark), &guard),
+            };
+            drop(guard);
+            if is_unchanged {
+                return Ok((slot_ref, held));
             }
         }
-        let state = self.locked.state();
-        state.policy.settle(&ShardView { map: &shard.map, weights: &state.weights, guard });
-    }
-
-    fn life(&self, write: &Write<V>) -> Option<(u64, Lifetime)> {
-        (!write.lifetime.is_endless()).then_some((self.now, write.lifetime))
-    }
-
-    /// Tells the budget what changed so far.
-    pub fn tell(&mut self) {
-        self.budget.tell(std::mem::take(&mut self.weight));
     }
 }

@@ -13,7 +13,7 @@
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
-use crate::cache::seed::AsIs;
+use crate::cache::seed::IdentityHasher;
 
 /// What a trace may hold before it is sampled.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +47,7 @@ impl Default for Limits {
 }
 
 pub struct Trace {
-    numbers: HashMap<u64, u32, BuildHasherDefault<AsIs>>,
+    numbers: HashMap<u64, u32, BuildHasherDefault<IdentityHasher>>,
     accesses: Vec<u32>,
     /// Accesses in all, also those outside of the sample.
     total: u64,

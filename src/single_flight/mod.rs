@@ -37,7 +37,7 @@ pub use waiters::after_fork_child;
 use waiters::{Landing, generation, is_stale};
 
 use crate::map::query::KeyQuery;
-use crate::shard::shards::place;
+use crate::shard::shards::shard_index;
 use crate::sync::thread::ThreadId;
 use crate::sync::{AtomicUsize, Lock, Locked, OnceLock, Ordering, Padded, shard_count, thread_id};
 
@@ -248,7 +248,7 @@ impl<K: Clone, V, E> Flights<K, V, E> {
     #[inline]
     fn busy(&self, hash: u64) -> Option<&Table<K, V, E>> {
         let tables = self.tables.get()?;
-        Some(&tables[place(hash, tables)].0).filter(|table| !table.has_no_flights())
+        Some(&tables[shard_index(hash, tables)].0).filter(|table| !table.has_no_flights())
     }
 
     /// The flights of other keys with the hash of this one, for [`supersede`](Self::supersede) to spare.
@@ -381,7 +381,7 @@ impl<K: Clone, V, E> Flights<K, V, E> {
     fn made(&self, hash: u64) -> &Table<K, V, E> {
         let new = || (0..shard_count(self.capacity)).map(|_| Padded(Table::new())).collect();
         let tables = self.tables.get_or_init(new);
-        &tables[place(hash, tables)].0
+        &tables[shard_index(hash, tables)].0
     }
 }
 

@@ -5,9 +5,9 @@ use moka_py::{Cause, Config, Cursor, Kind, Lifetime};
 use crate::support::{Key, Plain, SECOND, Subject, Value, gone};
 
 /// Removes what the iteration yielded last, if it is still that.
-fn remove_last_seen(subject: &Subject, cursor: &Cursor, key: &Key, value: &Value) -> bool {
+fn remove_last_yielded(subject: &Subject, cursor: &Cursor, key: &Key, value: &Value) -> bool {
     let is_seen = |held_key: &Key, held: &Value| held_key.is(key) && held.is(value);
-    subject.call(|removed| subject.cache.remove_last_seen(cursor, is_seen, removed))
+    subject.call(|removed| subject.cache.remove_last_yielded(cursor, is_seen, removed))
 }
 
 /// An iteration that has come to its first entry.
@@ -62,7 +62,7 @@ fn what_an_iteration_yielded_last_can_be_removed() {
         (0..capacity).for_each(|id| subject.set(id, id * 2));
         let mut cursor = Cursor::default();
         while let Some((key, value)) = subject.cache.next_entry(&mut cursor) {
-            assert!(key.id() % 3 != 0 || remove_last_seen(&subject, &cursor, &key, &value));
+            assert!(key.id() % 3 != 0 || remove_last_yielded(&subject, &cursor, &key, &value));
         }
         let kept: Vec<_> = (0..capacity).filter(|id| id % 3 != 0).collect();
         assert_eq!(subject.keys_held(), kept);
@@ -101,7 +101,7 @@ fn what_is_no_longer_as_it_was_yielded_is_not_removed() {
         let (cursor, key, value) = first(&subject);
         change(&subject);
         let (before, _) = (subject.entries(), subject.told());
-        assert!(!remove_last_seen(&subject, &cursor, &key, &value), "{what}");
+        assert!(!remove_last_yielded(&subject, &cursor, &key, &value), "{what}");
         assert_eq!((subject.entries(), subject.told()), (before, vec![]), "{what}");
         subject.validate();
     }
@@ -112,7 +112,7 @@ fn an_iteration_that_has_yielded_nothing_removes_nothing() {
     let subject = Subject::lru(10);
     subject.set(1, 10);
     let (_, key, value) = first(&subject);
-    assert!(!remove_last_seen(&subject, &Cursor::default(), &key, &value));
+    assert!(!remove_last_yielded(&subject, &Cursor::default(), &key, &value));
     assert_eq!(subject.keys_held(), [1]);
 }
 
@@ -122,7 +122,7 @@ fn what_came_due_since_it_was_yielded_leaves_as_expired() {
     subject.set_for(1, 10, SECOND, 0);
     let (cursor, key, value) = first(&subject);
     subject.advance(2 * SECOND);
-    assert!(!remove_last_seen(&subject, &cursor, &key, &value));
+    assert!(!remove_last_yielded(&subject, &cursor, &key, &value));
     assert_eq!(subject.told(), [gone(1, 10, Cause::Expired)]);
     assert_eq!(subject.count(), 0);
     subject.validate();
@@ -134,7 +134,7 @@ fn what_was_yielded_is_removed_with_its_weight() {
     subject.set_weighing(1, 10, 30);
     subject.set_weighing(2, 20, 40);
     let (cursor, key, value) = first(&subject);
-    assert!(remove_last_seen(&subject, &cursor, &key, &value));
+    assert!(remove_last_yielded(&subject, &cursor, &key, &value));
     assert_eq!(subject.weight(), if key.id() == 1 { 40 } else { 30 });
     subject.validate();
 }
@@ -149,7 +149,7 @@ fn a_removal_of_what_was_yielded_wins_over_the_computations_of_its_hash() {
     let (cursor, key, value) = first(&subject);
     for (is_removed, kept) in [(false, Some(20)), (true, None)] {
         let compute = || {
-            assert!(!is_removed || remove_last_seen(&subject, &cursor, &key, &value));
+            assert!(!is_removed || remove_last_yielded(&subject, &cursor, &key, &value));
             Ok((Value::new(20, &subject.values), 1))
         };
         let mut pause = |_: &(dyn Fn() + Sync)| unreachable!("nobody else computes");

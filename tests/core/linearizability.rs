@@ -220,7 +220,7 @@ impl<'a> Worker<'a> {
             }
             ran.set(Some((from, self.now())));
             if fails {
-                Err(Failure { error: "planned", shared: Some("planned") })
+                Err(Failure { error: "planned", for_waiters: Some("planned") })
             } else {
                 Ok((value.clone(), 1))
             }
@@ -291,7 +291,7 @@ impl<'a> Worker<'a> {
         while let Some((found, value)) = cache.next_entry(&mut cursor) {
             if found.id() == key {
                 let is_seen = |other: &Key, now: &Value| found.is(other) && value.is(now);
-                let is_gone = call(cache, |removed| cache.remove_last_seen(&cursor, is_seen, removed)).0;
+                let is_gone = call(cache, |removed| cache.remove_last_yielded(&cursor, is_seen, removed)).0;
                 let word = Some(value.word());
                 return self.note(key, begun, if is_gone { Act::Take(word) } else { Act::Read(word) });
             }

@@ -111,7 +111,7 @@ fn who_waits_for_a_leader_that_cannot_store_its_value_gets_it() {
 fn of_those_who_waited_for_one_who_gave_up_one_computes() {
     must_end(|| {
         let shared = Shared::one();
-        let (leader, end) = shared.leader(Err(Failure { error: "my own", shared: None }));
+        let (leader, end) = shared.leader(Err(Failure { error: "my own", for_waiters: None }));
         let waiters = shared.waiters(3, 12);
         drop(end);
         assert_eq!(leader.join().expect("no panic"), Err(LoadError::User("my own")));

@@ -178,5 +178,5 @@ impl Shared {
 }
 
 pub fn shared_failure(error: Error) -> Result<u64, Failure<Error>> {
-    Err(Failure { error, shared: Some(error) })
+    Err(Failure { error, for_waiters: Some(error) })
 }

@@ -5,7 +5,8 @@ use moka_py::{Run, RunStart};
 use crate::support::Subject;
 
 fn begin(subject: &Subject, id: u64) -> Run {
-    match subject.call(|removed| subject.cache.begin(&subject.query(id), removed)).expect("no key fails") {
+    match subject.call(|removed| subject.cache.begin_run(&subject.query(id), removed)).expect("no key fails")
+    {
         RunStart::Run(run) => run,
         RunStart::Present(_) => panic!("there is a value"),
     }
@@ -14,7 +15,7 @@ fn begin(subject: &Subject, id: u64) -> Run {
 fn keep(subject: &Subject, id: u64, run: Run, word: u64) -> bool {
     let stored = subject.stored(word);
     subject
-        .call(|removed| subject.cache.keep(&subject.query(id), run, stored, removed))
+        .call(|removed| subject.cache.complete_run(&subject.query(id), run, stored, removed))
         .expect("no key fails")
 }
 
@@ -88,6 +89,6 @@ fn a_value_that_came_before_the_run_is_returned() {
     let subject = Subject::lru(10);
     subject.set(1, 9);
     let begun =
-        subject.call(|removed| subject.cache.begin(&subject.query(1), removed)).expect("no key fails");
+        subject.call(|removed| subject.cache.begin_run(&subject.query(1), removed)).expect("no key fails");
     assert!(matches!(begun, RunStart::Present(value) if value.word() == 9));
 }

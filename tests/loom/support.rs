@@ -264,7 +264,7 @@ impl World {
         while let Some((_, value)) = self.cache.next_entry(&mut cursor) {
             if value.word() == word {
                 let is_seen = |_: &Shared, now: &Shared| std::ptr::eq(now.0, value.0);
-                self.call(|cache, removed| cache.remove_last_seen(&cursor, is_seen, removed));
+                self.call(|cache, removed| cache.remove_last_yielded(&cursor, is_seen, removed));
             }
         }
     }
@@ -311,7 +311,8 @@ impl World {
         if let Some(word) = self.get(id) {
             return word;
         }
-        let run = match self.call(|cache, removed| cache.begin(&query, removed)).0.expect("no key fails") {
+        let run = match self.call(|cache, removed| cache.begin_run(&query, removed)).0.expect("no key fails")
+        {
             RunStart::Present(value) => return value.word(),
             RunStart::Run(run) => run,
         };
@@ -319,7 +320,7 @@ impl World {
         // The caller has it as well, also where it is not stored.
         let value = Shared::new(word, &self.alive);
         let stored = NewValue::plain(value.clone());
-        let kept = self.call(|cache, removed| cache.keep(&query, run, stored, removed)).0;
+        let kept = self.call(|cache, removed| cache.complete_run(&query, run, stored, removed)).0;
         kept.expect("no key fails");
         word
     }

@@ -143,7 +143,7 @@ impl CachedState {
     }
 
     fn begin(&self, py: Python<'_>, made: &CallKey) -> PyResult<RunStart<Object>> {
-        self.moka().call(py, |removed| self.moka().core().begin(&made.query(py), removed))
+        self.moka().call(py, |removed| self.moka().core().begin_run(&made.query(py), removed))
     }
 
     /// Has the owner of a key know of its entry.

@@ -48,7 +48,8 @@ pub(in crate::python) fn remove_if(cache: &CacheState, predicate: &Bound<'_, PyA
     while let Some((key, value)) = core.next_entry(&mut cursor) {
         if predicate.call1((key.bind(py), value.bind(py)))?.is_truthy()? {
             let is_seen = |held_key: &_, held: &_| key.is(held_key) && value.is(held);
-            removed += usize::from(cache.run(py, |removed| core.remove_last_seen(&cursor, is_seen, removed)));
+            removed +=
+                usize::from(cache.run(py, |removed| core.remove_last_yielded(&cursor, is_seen, removed)));
         }
     }
     Ok(removed)

@@ -97,12 +97,12 @@ const _: () = assert!(align_of::<Moka>() <= 16, "CPython aligns no object furthe
 fn failure(py: Python<'_>, error: PyErr) -> Failure<SharedError> {
     with_pyo3_attached(py, |py| {
         let is_failure = |error: &PyErr| convert::is_failure(py, error);
-        let (error, shared) = match is_failure(&error).then(|| SharedError::for_others(py, &error)) {
+        let (error, for_waiters) = match is_failure(&error).then(|| SharedError::for_others(py, &error)) {
             // A signal came while it was copied.
             Some(Err(interrupt)) if !is_failure(&interrupt) => (interrupt, None),
-            shared => (error, shared.and_then(Result::ok)),
+            for_waiters => (error, for_waiters.and_then(Result::ok)),
         };
-        Failure { error: SharedError::new(py, error), shared }
+        Failure { error: SharedError::new(py, error), for_waiters }
     })
 }
 
@@ -325,7 +325,7 @@ impl CacheState {
     #[inline]
     pub fn begin_sure(&self, key: Key<'_, '_>) -> Result<RunStart<Object>, Unsure> {
         let mut removed = Removals::new();
-        let begun = self.core.begin(&Sure(key), &mut removed);
+        let begun = self.core.begin_run(&Sure(key), &mut removed);
         self.release(&mut removed);
         begun
     }
@@ -339,7 +339,7 @@ impl CacheState {
             return Err(Unsure::Code);
         }
         let stored = NewValue { value: Object::kept(value), weight: 1, lifetime: Lifetime::default() };
-        self.run(value.py(), |removed| self.core.keep(&Sure(key), run, stored, removed)).map(drop)
+        self.run(value.py(), |removed| self.core.complete_run(&Sure(key), run, stored, removed)).map(drop)
     }
 
     /// Ends a run and stores its result, unless the key was written to meanwhile. Returns whether it is stored.
@@ -351,7 +351,7 @@ impl CacheState {
         value: &Bound<'_, PyAny>,
     ) -> PyResult<bool> {
         let stored = self.stored(key, value, Lifetime::default())?;
-        self.call(key.py(), |removed| self.core.keep(query, run, stored, removed))
+        self.call(key.py(), |removed| self.core.complete_run(query, run, stored, removed))
     }
 
     /// Apart, so that the weigher does not run in a frame that has all this. What is to be stored comes in registers.
@@ -571,7 +571,7 @@ impl CacheState {
         self.listener.visit(visit)?;
         self.weigher.visit(visit)?;
         let mut result = Ok(());
-        self.core.each(|key, value| {
+        self.core.for_each(|key, value| {
             for object in key.into_iter().chain([value]) {
                 if result.is_ok() {
                     result = object.visit(visit);

@@ -37,11 +37,11 @@ pub(in crate::python) fn drop_contents(mut take: impl FnMut() -> Option<Contents
         }
     }
     DEPTH.set(depth + 1);
-    std::iter::from_fn(take).for_each(Removals::drop_unseen);
+    std::iter::from_fn(take).for_each(Removals::drop_unreachable);
     while depth == 0
         && let Ok(Some(contents)) = WAITING.try_with(|waiting| waiting.borrow_mut().pop())
     {
-        contents.drop_unseen();
+        contents.drop_unreachable();
     }
     DEPTH.set(depth);
 }

@@ -1,0 +1,239 @@
+//! One write in progress: the shard lock is held, and the map, the policy and the deadlines change together.
+//!
+//! # How it works
+//! A [`WriteTxn`] collects removed entries and sums up the weight that it changed. The caller ends it with
+//! [`WriteTxn::publish_weight`] or [`WriteTxn::evict_over_budget`], which add that sum to the budget.
+//!
+//! # Invariants
+//! - `published-weight`: when the lock is released, `weight_change` is 0.
+
+use crate::collections::try_reserve::NoMemory;
+use crate::expiry::BATCH;
+use crate::expiry::{Lifetime, NEVER};
+use crate::map::query::KeyQuery;
+use crate::map::removal::{Cause, Removals};
+use crate::map::{EntryRef, LockedMap};
+use crate::policy::EntryView;
+use crate::reclaim::Handle;
+use crate::reclaim::{Borrowed, Guard, Retired};
+use crate::sync::HAS_GIL;
+
+use super::{Budget, MAX_EXPIRY_STEPS_PER_CALL, Shard, ShardView, State, Write};
+
+pub(super) struct WriteTxn<'a, 'm, K, V> {
+    pub shard: &'m Shard<K, V>,
+    pub locked: &'a mut LockedMap<'m, K, V, State>,
+    pub budget: &'a Budget,
+    pub now: u64,
+    /// The weight that was added and not yet published; negative if more was removed.
+    pub weight_change: i64,
+    pub removed: &'a mut Removals<K, V>,
+}
+
+impl<K: Handle, V: Handle> WriteTxn<'_, '_, K, V> {
+    /// Reserves the memory of a new entry.
+    #[inline]
+    pub fn reserve(&mut self, write: &Write<V>, guard: &mut Guard) -> Result<(), NoMemory> {
+        let index = self.locked.reserve(guard)?;
+        let state = self.locked.state();
+        state.policy.reserve(index)?;
+        state.weights.reserve(index)?;
+        if write.lifetime.is_endless() {
+            return Ok(());
+        }
+        let entry_ref = self.shard.map.entry_ref(index, guard);
+        self.reserve_deadlines(index, &entry_ref, write.lifetime)
+    }
+
+    /// Reserves the memory that an entry needs for a lifetime that has an end.
+    #[inline]
+    pub fn reserve_deadlines(
+        &mut self,
+        index: u32,
+        entry_ref: &EntryRef<'_, K, V>,
+        lifetime: Lifetime,
+    ) -> Result<(), NoMemory> {
+        self.locked.reserve_deadlines(entry_ref, lifetime)?;
+        self.locked.state().deadlines.reserve(index)
+    }
+
+    /// Inserts an entry for which memory is reserved, and returns its index.
+    pub fn insert<Q: KeyQuery<K>>(&mut self, query: &Q, write: Write<V>, guard: &Guard) -> u32 {
+        let shard = self.shard;
+        let hash = query.hash();
+        let lifetime = self.lifetime_from_now(&write);
+        let (index, entry, deadline) = self.locked.insert(hash, query.key(), write.value, lifetime, guard);
+        let live = self.locked.len();
+        let state = self.locked.state();
+        state.weights.set(index, write.weight);
+        self.weight_change += state.weights.get(index) as i64;
+        let view = ShardView { map: &shard.map, weights: &state.weights, guard };
+        state.policy.insert(index, EntryView { hash, stamp: &entry.stamp }, live, &view, &shard.recorder);
+        self.update_deadline(index, NEVER, deadline);
+        index
+    }
+
+    pub fn replace(&mut self, index: u32, entry_ref: &EntryRef<'_, K, V>, write: Write<V>, guard: &Guard) {
+        let shard = self.shard;
+        let old_deadline = entry_ref.deadline();
+        let lifetime = self.lifetime_from_now(&write);
+        let key = if shard.has_listener { entry_ref.entry.key.read(guard).clone() } else { None };
+        let (old, deadline) = self.locked.replace(entry_ref, write.value, lifetime);
+        self.removed.push(Retired::of(key).zip(old), Cause::Replaced);
+        shard.recorder.record(&entry_ref.entry.stamp);
+        let state = self.locked.state();
+        let old_weight = state.weights.get(index);
+        state.weights.set(index, write.weight);
+        let weight = state.weights.get(index);
+        if weight != old_weight {
+            self.weight_change += weight as i64 - old_weight as i64;
+            let view = ShardView { map: &shard.map, weights: &state.weights, guard };
+            state.policy.reweigh(index, old_weight, &view);
+        }
+        self.update_deadline(index, old_deadline, deadline);
+    }
+
+    #[inline]
+    fn update_deadline(&mut self, index: u32, old: u64, new: u64) {
+        if new != old {
+            self.locked.state().deadlines.update(index, old, new);
+            self.shard.publish_deadline(new);
+        }
+    }
+
+    /// Rejects a value that alone outweighs the capacity.
+    ///
+    /// The value is reported as removed. The former entry of the key, at `index`, is removed too.
+    pub fn reject(&mut self, index: Option<u32>, key: K, value: V, guard: &mut Guard) {
+        if let Some(index) = index {
+            self.remove(index, Cause::Replaced, guard);
+        }
+        self.removed.push(Retired::of((Some(key), value)), Cause::Size);
+    }
+
+    /// Removes a live entry, and pushes it as the last one to `removed`. Returns whether it was due.
+    ///
+    /// It does not return the value, since a caller that needs none would drop it under the lock.
+    pub fn remove(&mut self, index: u32, cause: Cause, guard: &mut Guard) -> bool {
+        let was_due = self.remove_no_shrink(index, cause, guard);
+        self.locked.shrink(guard);
+        was_due
+    }
+
+    /// Removes a live entry, and leaves it to the caller to shrink the table.
+    ///
+    /// A caller that removes many entries shrinks once at the end. Tables of all sizes in between would fill the heap.
+    pub fn remove_no_shrink(&mut self, index: u32, cause: Cause, guard: &Guard) -> bool {
+        self.remove_from_policy(index, None, cause, guard)
+    }
+
+    /// Removes a live entry if its value is still `expected`. Returns whether it was due; `None` if the value changed.
+    ///
+    /// The caller shrinks the table.
+    pub fn remove_if_same(
+        &mut self,
+        index: u32,
+        expected: &Borrowed<'_, Option<V>>,
+        cause: Cause,
+        guard: &Guard,
+    ) -> Option<bool> {
+        let value = self.locked.take_value_if_same(index, expected, guard)?;
+        Some(self.remove_from_policy(index, Some(value), cause, guard))
+    }
+
+    /// Removes an entry from the policy, then from the map. `taken` is its value, if it was taken before.
+    fn remove_from_policy(
+        &mut self,
+        index: u32,
+        taken: Option<Retired<V>>,
+        cause: Cause,
+        guard: &Guard,
+    ) -> bool {
+        let state = self.locked.state();
+        let view = ShardView { map: &self.shard.map, weights: &state.weights, guard };
+        state.policy.remove(index, &view);
+        self.remove_from_map(index, taken, cause, guard)
+    }
+
+    /// Removes an entry that the policy no longer has.
+    fn remove_from_map(
+        &mut self,
+        index: u32,
+        taken: Option<Retired<V>>,
+        cause: Cause,
+        guard: &Guard,
+    ) -> bool {
+        let deadline = self.locked.deadline(index, guard);
+        let is_due = deadline <= self.now;
+        let state = self.locked.state();
+        self.weight_change -= state.weights.get(index) as i64;
+        if deadline != NEVER {
+            state.deadlines.remove(index);
+        }
+        let pair = self.locked.remove(index, taken, guard);
+        self.removed.push(pair, if is_due { Cause::Expired } else { cause });
+        is_due
+    }
+
+    /// Removes a batch of due entries. Returns whether there were any.
+    ///
+    /// It takes what it checks from `steps`. Without memory for the list, it removes nothing and sets `steps` to 0.
+    pub fn expire_batch(&mut self, steps: &mut usize, guard: &mut Guard) -> bool {
+        if !self.removed.try_reserve(BATCH) {
+            *steps = 0;
+            return false;
+        }
+        let map = &self.shard.map;
+        let deadline = |index| map.deadline(index, guard);
+        let due = self.locked.state().deadlines.take_due(self.now, steps, deadline);
+        for &index in &due {
+            self.remove(index, Cause::Expired, guard);
+        }
+        !due.is_empty()
+    }
+
+    /// Evicts until the whole cache fits its capacity, or no candidate is left but `keep`. Due entries go first.
+    ///
+    /// It publishes the weight.
+    pub fn evict_over_budget(&mut self, keep: Option<u32>, guard: &mut Guard) {
+        let shard = self.shard;
+        let mut steps = MAX_EXPIRY_STEPS_PER_CALL;
+        loop {
+            while self.budget.is_over(self.weight_change) {
+                if shard.may_be_due(self.now) && self.expire_batch(&mut steps, guard) {
+                    continue;
+                }
+                if !self.removed.try_reserve(1) {
+                    return self.publish_weight();
+                }
+                let state = self.locked.state();
+                let view = ShardView { map: &shard.map, weights: &state.weights, guard };
+                match state.policy.victim(keep, &view) {
+                    Some(victim) => self.remove_from_map(victim, None, Cause::Size, guard),
+                    None => return self.publish_weight(),
+                };
+                self.locked.shrink(guard);
+            }
+            if self.weight_change == 0 {
+                break;
+            }
+            self.publish_weight();
+            // Without a GIL, other threads may have added weight since the check, so the budget is checked again.
+            if HAS_GIL {
+                break;
+            }
+        }
+        let state = self.locked.state();
+        state.policy.settle(&ShardView { map: &shard.map, weights: &state.weights, guard });
+    }
+
+    /// Returns the lifetime of the value with the instant at which it begins; `None` if it has no end.
+    fn lifetime_from_now(&self, write: &Write<V>) -> Option<(u64, Lifetime)> {
+        (!write.lifetime.is_endless()).then_some((self.now, write.lifetime))
+    }
+
+    /// Adds the weight that changed since the last call to the budget.
+    pub fn publish_weight(&mut self) {
+        self.budget.add(std::mem::take(&mut self.weight_change));
+    }
+}
