@@ -1,7 +1,7 @@
 //! The hash map of one shard: look-ups take no lock, changes take one.
 //!
 //! # How it works
-//! A [`Table`](table::Table) maps hashes to indices, and a [`Slab`](slab::Slab) has the entry of each index. A look-up
+//! A [`Table`] maps hashes to indices, and a [`Slab`] has the entry of each index. A look-up
 //! pins, probes, and asks the query whether a key is equal.
 //!
 //! If that needs a user's `__eq__`, the look-up holds a reference to the key, unpins, compares, and pins again. Then it
