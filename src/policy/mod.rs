@@ -91,14 +91,6 @@ impl AccessRecorder {
         }
     }
 
-    /// Notes a look-up that found nothing.
-    #[inline]
-    pub fn record_miss(&self, hash: u64) {
-        if let AccessRecorder::TinyLfu(uses) = self {
-            uses.record_miss(hash);
-        }
-    }
-
     /// Asks ahead for what a newcomer will change here.
     #[inline]
     pub fn prefetch_insert(&self) {

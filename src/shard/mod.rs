@@ -134,13 +134,13 @@ impl<K: Handle, V: Handle> Shard<K, V> {
         let mut pin = pin();
         let (entry_ref, now) = match self.map.find_fast(query, &pin) {
             FastLookup::Found(entry_ref, _) => (entry_ref, now),
-            FastLookup::Absent => return Ok(self.record_miss(query, is_access)),
+            FastLookup::Absent => return Ok(None),
             FastLookup::Undecided => {
                 match self.map.find_slow(query, &mut pin, removed, removed.held_keys_mark())? {
                     // The user's code may have taken time, so the caller's `now` is old. With 0, the clock is read
                     // again.
                     Some(slot_ref) => (self.map.entry_ref(slot_ref.index(), &pin), 0),
-                    None => return Ok(self.record_miss(query, is_access)),
+                    None => return Ok(None),
                 }
             }
         };
@@ -153,18 +153,9 @@ impl<K: Handle, V: Handle> Shard<K, V> {
         let pin = pin();
         match self.map.find_fast(query, &pin) {
             FastLookup::Found(entry_ref, _) => Some(self.live_value(entry_ref, true, now, clock, &pin)),
-            FastLookup::Absent => Some(self.record_miss(query, true)),
+            FastLookup::Absent => Some(None),
             FastLookup::Undecided => None,
         }
-    }
-
-    /// Records an access to an absent key, and returns its value: `None`.
-    #[inline]
-    fn record_miss<Q: KeyQuery<K>>(&self, query: &Q, is_access: bool) -> Option<V> {
-        if is_access {
-            self.recorder.record_miss(query.hash());
-        }
-        None
     }
 
     #[inline(always)]

@@ -85,7 +85,6 @@ impl Subject {
         self.map[key] = number;
         self.live += 1;
         if let Some((recorder, policy)) = &mut self.policy {
-            recorder.record_miss(entry.hash);
             policy.insert(number, self.entries.look(number), self.live, &self.entries, recorder);
         }
         self.free = self.live as u32;

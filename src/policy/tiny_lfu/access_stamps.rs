@@ -1,4 +1,4 @@
-//! What readers tell `tiny_lfu` without a lock: the uses of entries, and misses.
+//! What readers tell `tiny_lfu` without a lock: the uses of entries.
 //!
 //! # How it works
 //! A hit writes to the stamp of its entry, and only what changes it: a count that ends where the sketch does, and
@@ -8,9 +8,6 @@
 //!
 //! A few entries, chosen by hash, are followed: their stamps carry a mark and their number, and a use that
 //! changes the stamp also puts the number into a ring, in the order of the uses, which the policy empties.
-//!
-//! A miss leaves its hash and a count in one of a few words. The `set` that mostly follows finds it there, and the
-//! two are one access; misses that no `set` follows go to the sketch with a later newcomer.
 //!
 //! The access that brought an entry, its birth, is a mark in the stamp until the entry leaves or is the next of the main
 //! region to leave, where its frequency is asked for in any case. Of what is removed or expires before, it is not counted.
@@ -43,15 +40,10 @@ const NUMBER_SHIFT: u32 = 32;
 
 /// The uses of followed entries that can wait.
 const RING: u64 = 64;
-/// The misses that can wait for their `set`.
-const MISSES: usize = 16;
 
 pub(crate) struct AccessStamps {
     /// The tick of now in its place in a stamp, and a full count: what readers need of it.
     tick: Padded<AtomicU64>,
-    /// In each word the upper bits of a hash and, in its lowest four, how often it was missed. 0 is for a
-    /// miss that the sketch knows already.
-    missed: Box<Padded<[AtomicU64; MISSES]>>,
     ring: Option<Box<Ring>>,
 }
 
@@ -70,11 +62,7 @@ impl AccessStamps {
     /// `can_follow` says whether there can be followed entries.
     pub fn new(can_follow: bool) -> Self {
         let ring = || Ring { pushed: AtomicU64::new(0), taken: AtomicU64::new(0), numbers: zeros() };
-        AccessStamps {
-            tick: Padded(AtomicU64::new(COUNT)),
-            missed: Box::new(Padded(zeros())),
-            ring: can_follow.then(|| Box::new(ring())),
-        }
+        AccessStamps { tick: Padded(AtomicU64::new(COUNT)), ring: can_follow.then(|| Box::new(ring())) }
     }
 
     /// Notes a use of an entry: a hit, or another value.
@@ -100,36 +88,6 @@ impl AccessStamps {
             ring.numbers[(pushed % RING) as usize].store(u64::from(number), Relaxed);
             ring.pushed.store(pushed.wrapping_add(1), Relaxed);
         }
-    }
-
-    /// Notes a look-up that found nothing.
-    #[inline]
-    pub fn record_miss(&self, hash: u64) {
-        let missed = self.missed(hash);
-        let old = missed.load(Relaxed);
-        let new = if old ^ hash > COUNT { hash & !COUNT | 1 } else { old + u64::from(old & COUNT != COUNT) };
-        missed.store(new, Relaxed);
-    }
-
-    /// What to count for a newcomer: each of its misses, or the `set` itself; and then another hash that
-    /// waited where it would have, with its misses.
-    pub fn take_misses(&self, hash: u64) -> (u32, Option<(u64, u32)>) {
-        let missed = self.missed(hash);
-        let old = missed.load(Relaxed);
-        let (waiting, count) = (old & !COUNT, (old & COUNT) as u32);
-        if old ^ hash <= COUNT {
-            missed.store(0, Relaxed);
-            (count, None)
-        } else if count == 0 {
-            (1, None)
-        } else {
-            missed.store(waiting, Relaxed);
-            (1, Some((waiting, count)))
-        }
-    }
-
-    fn missed(&self, hash: u64) -> &AtomicU64 {
-        &self.missed.0[(hash >> 16) as usize % MISSES]
     }
 
     /// Begins another tick.
@@ -159,11 +117,10 @@ fn tick(now: u64) -> u64 {
     (now & TICKS) << TICK_SHIFT
 }
 
-/// Stamps an entry that is new to the policy, in the tick of now. `is_counted` says whether its birth is.
-pub(super) fn begin(stamp: &AtomicU64, now: u64, number: u32, is_followed: bool, is_counted: bool) {
+/// Stamps an entry that is new to the policy, in the tick of now.
+pub(super) fn begin(stamp: &AtomicU64, now: u64, number: u32, is_followed: bool) {
     let mark = if is_followed { u64::from(number) << NUMBER_SHIFT | FOLLOWED } else { 0 };
-    let born = if is_counted { 0 } else { BORN };
-    stamp.store(tick(now) | born | mark, Relaxed);
+    stamp.store(tick(now) | BORN | mark, Relaxed);
 }
 
 /// The uses since they were counted last, which are counted with this.
@@ -226,7 +183,8 @@ mod tests {
 
     fn stamp_at(now: u64, number: u32, is_followed: bool) -> AtomicU64 {
         let stamp = AtomicU64::new(u64::MAX);
-        begin(&stamp, now, number, is_followed, true);
+        begin(&stamp, now, number, is_followed);
+        take_birth(&stamp);
         stamp
     }
 
@@ -247,7 +205,7 @@ mod tests {
         let uses = AccessStamps::new(true);
         for is_followed in [false, true] {
             let stamp = AtomicU64::new(0);
-            begin(&stamp, 0, 7, is_followed, false);
+            begin(&stamp, 0, 7, is_followed);
             assert_eq!((uncounted(&stamp), take(&stamp)), (1, None));
             uses.record(&stamp);
             unfollow(&stamp);
@@ -313,20 +271,5 @@ mod tests {
         use_all();
         let taken = uses.take_followed().inspect(|_| use_all()).take(1_000).count();
         assert_eq!(taken as u64, RING);
-    }
-
-    #[test]
-    fn misses_count_once_with_the_set_that_follows() {
-        let uses = AccessStamps::new(false);
-        let (hash, other) = (0xabc0_1234_5678_9abc, 0xdef0_1234_5678_9abc);
-        assert_eq!(uses.take_misses(hash), (1, None), "a set without a miss");
-        uses.record_miss(hash);
-        assert_eq!(uses.take_misses(hash), (1, None), "a miss and its set");
-        (0..3).for_each(|_| uses.record_miss(hash));
-        assert_eq!(uses.take_misses(other), (1, Some((hash & !COUNT, 3))), "misses without a set");
-        assert_eq!(uses.take_misses(other), (1, None));
-        assert_eq!(uses.take_misses(hash), (0, None), "they were counted before");
-        (0..100).for_each(|_| uses.record_miss(hash));
-        assert_eq!(uses.take_misses(hash), (MOST, None));
     }
 }

@@ -136,7 +136,7 @@ impl Segments {
     pub fn insert(
         &mut self,
         number: u32,
-        EntryView { hash, stamp }: EntryView<'_>,
+        EntryView { stamp, .. }: EntryView<'_>,
         live: usize,
         is_followed: bool,
         view: &impl View,
@@ -144,18 +144,11 @@ impl Segments {
     ) {
         self.live = live as u32;
         self.sketch.maintain(live);
-        let (times, waiting) = uses.take_misses(hash);
-        if times > 1 {
-            self.sketch.add(hash, times - 1);
-        }
-        if let Some((missed, times)) = waiting {
-            self.sketch.add(missed, times);
-        }
         if self.births_left == 0 {
             self.tick(live, uses);
         }
         self.births_left -= 1;
-        access_stamps::begin(stamp, self.now, number, is_followed, times == 0);
+        access_stamps::begin(stamp, self.now, number, is_followed);
         self.enter(Window, number, view);
     }
 
