@@ -8,7 +8,8 @@
 //! get       python/moka > cache: the shard of the hash > shard, without the lock:
 //!             map: pin, probe, compare the key; expiry: is it due?; policy: record the access
 //! set       python/moka > cache > shard
-//!             without the lock: a user's `__eq__` runs, if the key needs it; a value replaces another, if nothing else changes
+//!             without the lock: a user's `__eq__` runs, if the key needs it
+//!             without the lock: a value replaces another, if nothing else changes
 //!             locked: find the key or check that it is still there; map, policy and deadlines change together;
 //!                     evict until the total weight fits the capacity
 //!             after the unlock: count removals, call the listener, drop

@@ -30,7 +30,7 @@ use crate::reclaim::StripedRetireLists;
 use crate::shard::shards::Shards;
 use crate::shard::{Budget, Shard, Write, WriteOutcome};
 use crate::single_flight::{Flights, OtherFlights};
-use crate::sync::{AtomicU64, LastSet, Padded, last_set};
+use crate::sync::{AtomicU64, Padded, last_set_replaced};
 
 pub use cursor::Cursor;
 pub use load::{Failure, RunStart};
@@ -141,8 +141,7 @@ where
         mut new: NewValue<V>,
         removed: &mut Removals<K, V>,
     ) -> Result<(), Q::Error> {
-        // If the last `set` of this thread only replaced a value, this one probably does too.
-        if last_set() == LastSet::Replaced
+        if last_set_replaced()
             && new.lifetime.is_endless()
             && let Some(shard) = self.shards.get(query.hash())
         {

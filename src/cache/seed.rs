@@ -3,8 +3,8 @@
 //! A seed keeps attackers from choosing keys that collide. Mixing matters because CPython hashes an int to itself.
 //!
 //! # How it works
-//! A hash is multiplied to 128 bits by a secret of the process, and the halves are folded, so that high bits reach the
-//! low half. Then a shift and a second multiplication carry these bits up again, to the bits that choose the slot.
+//! A hash is multiplied to 128 bits by a secret of the process. The halves are folded, so that high bits reach the low
+//! half. Then a shift and a second multiplication carry these bits up again, to the bits that choose the slot.
 //!
 //! # Why not the folded product alone
 //! Products of consecutive numbers are steps around a circle, and for some secrets the steps nearly close after a few.
@@ -74,8 +74,9 @@ impl Hasher for IdentityHasher {
 mod tests {
     use super::*;
 
-    /// Returns how many slots the look-up of an absent key passes on average, in a table of 4,096 slots of which 2,500
-    /// hashes occupy one each by linear probing.
+    /// Returns how many slots the look-up of an absent key passes on average.
+    ///
+    /// The table has 4,096 slots, and 2,500 hashes occupy one each by linear probing.
     fn mean_probe(hashes: impl Iterator<Item = u64>, seed: Seed) -> f64 {
         const BITS: u32 = 12;
         let mut used = [false; 1 << BITS];

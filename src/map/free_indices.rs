@@ -4,8 +4,8 @@
 //! Free indices form lists ([`FreeList`]) whose links are in the hashes of their empty entries. Indices come from the
 //! lowest chunk that has one, so that high chunks become unused and can be freed.
 //!
-//! A freed index is quarantined until no reader can hold it, because a reader that got it from a slot must not find
-//! another key there. Freed indices collect in `pending`. A whole batch of them enters quarantine, as one item of a
+//! A freed index is quarantined until no reader can hold it. A reader that got it from a slot must not find another key
+//! there. Freed indices collect in `pending`. A whole batch of them enters quarantine, as one item of a
 //! [`RetireList`]. The first batch that leaves quarantine becomes `ready` and is used next, as it is. So a cache whose
 //! entries come and go touches no state of any chunk.
 //!
@@ -103,13 +103,6 @@ impl FreeIndices {
             chunks: [ChunkState::UNALLOCATED; CHUNKS],
         };
         FreeIndices { pending: FreeList::EMPTY, available, quarantined: RetireList::default() }
-    }
-
-    /// Returns the ready index that is handed out next.
-    #[inline]
-    pub fn first_ready(&self) -> Option<u32> {
-        let ready = self.available.ready;
-        (ready.len > 0).then_some(ready.head)
     }
 
     /// Reserves the next index and the memory of its entry, and returns that index.

@@ -14,7 +14,7 @@ use crate::map::entry::Entry;
 use crate::map::query::KeyQuery;
 use crate::reclaim::Handle;
 use crate::reclaim::{Borrowed, Guard, Retired};
-use crate::sync::{HAS_GIL, Locked, Ordering, prefetch_write};
+use crate::sync::{HAS_GIL, Locked, Ordering};
 
 use super::free_indices::FreeIndices;
 use super::resize::Resize;
@@ -132,14 +132,6 @@ impl<K: Handle, V: Handle, S> LockedMap<'_, K, V, S> {
             }
         }
         true
-    }
-
-    /// Prefetches the entry that the next insert uses, if its index was quarantined recently.
-    #[inline]
-    pub fn prefetch_next_entry(&self, guard: &Guard) {
-        if let Some(index) = self.writer.free.first_ready() {
-            prefetch_write(self.map.slab.entry(index, guard));
-        }
     }
 
     /// Reserves the memory of a new entry, except for its deadlines. Returns the index that the entry will have.

@@ -3,9 +3,9 @@
 //! # How it works
 //! Filling a large table takes milliseconds, and the write that needs it would hold the lock all that time. So each
 //! write migrates a few slots, while readers and writers go on with the old table. The slots of the old table migrate
-//! in their order, from one start on. Entries keep their slots in the old table meanwhile, so the slot of an entry
-//! tells whether the next table has it. An insert into a migrated slot, or a removal from one, changes both tables.
-//! When all slots are migrated, the next table replaces the old one.
+//! in their order, from one start on. Entries keep their slots in the old table during the resize, so the slot of an
+//! entry tells whether the next table has it. An insert into a migrated slot, or a removal from one, changes both
+//! tables. When all slots are migrated, the next table replaces the old one.
 //!
 //! # Invariants
 //! - `migrated`: an entry of the old table is in the next table exactly if its slot is migrated.

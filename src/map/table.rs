@@ -28,7 +28,7 @@
 //!
 //! # Why tombstones
 //! Without tombstones, a removal moves later entries of the probe forward. A reader without a lock would miss an entry
-//! that moves to a slot which the reader has already passed. With the GIL no reader runs meanwhile, so there
+//! that moves to a slot which the reader has passed. With the GIL no reader runs beside a removal, so there
 //! [`Table::remove_shifting`] leaves no tombstone.
 //!
 //! # Why not groups of one-byte tags

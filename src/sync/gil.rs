@@ -3,8 +3,6 @@
 use std::cell::{RefCell, RefMut};
 use std::sync::atomic::Ordering::{self, Relaxed};
 
-use super::LastSet;
-
 pub(crate) struct Padded<T>(pub T);
 
 /// None is inside beside another.
@@ -116,12 +114,12 @@ pub(crate) fn full_fence() {}
 /// dearer than to wait for it with 100,000 of them, and cheaper with 300,000.
 pub(crate) const FAR: usize = 1 << 18;
 
-/// The lock costs nothing, so nobody needs to know.
-pub(crate) fn last_set() -> LastSet {
-    LastSet::Other
+/// The lock costs nothing, so a `set` gains nothing by avoiding it.
+pub(crate) fn last_set_replaced() -> bool {
+    false
 }
 
-pub(crate) fn note_set(_set: LastSet) {}
+pub(crate) fn record_set(_has_replaced: bool) {}
 
 /// How many shards a cache has: one, since the GIL lets one thread in at a time.
 pub(crate) fn shard_count(_capacity: u64) -> usize {

@@ -54,16 +54,6 @@ pub(crate) use threads::*;
 #[cfg(not(moka_loom))]
 pub(crate) use zeroed::{Zeroed, zeroed};
 
-/// What a thread's last `set` did: mostly its next one does the same.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LastSet {
-    /// It put a value in the place of another and did nothing else.
-    Replaced,
-    /// Its key was new.
-    Inserted,
-    Other,
-}
-
 /// Whether one thread is let in at a time, so that between two looks nothing happens unless a user's code runs.
 pub(crate) const HAS_GIL: bool = cfg!(all(moka_gil, not(moka_loom)));
 

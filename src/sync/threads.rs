@@ -4,8 +4,6 @@ use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 
-use super::LastSet;
-
 pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize};
 pub(crate) use std::thread::yield_now;
 
@@ -75,14 +73,15 @@ pub(crate) fn thread_slot() -> usize {
     if thread_slot == UNKNOWN { choose_stripe() } else { thread_slot }
 }
 
+/// Whether the last `set` of this thread only replaced a value. Its next one probably does the same.
 #[inline]
-pub(crate) fn last_set() -> LastSet {
-    THREAD.with(|thread| thread.last_set.get())
+pub(crate) fn last_set_replaced() -> bool {
+    THREAD.with(|thread| thread.last_set_replaced.get())
 }
 
 #[inline]
-pub(crate) fn note_set(set: LastSet) {
-    THREAD.with(|thread| thread.last_set.set(set));
+pub(crate) fn record_set(has_replaced: bool) {
+    THREAD.with(|thread| thread.last_set_replaced.set(has_replaced));
 }
 
 /// A number other than 0 that no other thread has at the time.
@@ -99,14 +98,14 @@ static TAKEN: AtomicU64 = AtomicU64::new(0);
 thread_local! {
     // One for all, since to find it is a call.
     static THREAD: Thread =
-        const { Thread { thread_slot: Cell::new(UNKNOWN), last_set: Cell::new(LastSet::Other) } };
+        const { Thread { thread_slot: Cell::new(UNKNOWN), last_set_replaced: Cell::new(false) } };
     // Apart, so that to ask for the number is not to ask whether the thread is ending.
     static GIVEN_BACK: GiveBack = const { GiveBack };
 }
 
 struct Thread {
     thread_slot: Cell<usize>,
-    last_set: Cell<LastSet>,
+    last_set_replaced: Cell<bool>,
 }
 
 /// Frees the thread's number at its end.

@@ -17,8 +17,6 @@ pub(crate) use ::loom::sync::{Condvar, Mutex, MutexGuard};
 pub(crate) use ::loom::thread::{self, yield_now};
 pub(crate) use ::loom::thread_local;
 
-use super::LastSet;
-
 pub(crate) mod epoch;
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -85,12 +83,12 @@ pub(crate) fn full_fence() {
     ::loom::sync::atomic::fence(SeqCst);
 }
 
-/// So that a model tries without the lock first.
-pub(crate) fn last_set() -> LastSet {
-    LastSet::Replaced
+/// True, so that each `set` of a model first tries without the lock.
+pub(crate) fn last_set_replaced() -> bool {
+    true
 }
 
-pub(crate) fn note_set(_set: LastSet) {}
+pub(crate) fn record_set(_has_replaced: bool) {}
 
 pub(crate) fn thread_id() -> thread::ThreadId {
     thread::current().id()
