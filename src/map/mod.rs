@@ -1,8 +1,8 @@
 //! The hash map of one shard: look-ups take no lock, changes take one.
 //!
 //! # How it works
-//! A [`Table`] maps hashes to indices, and a [`Slab`] has the entry of each index. A look-up
-//! pins, probes, and asks the query whether a key is equal.
+//! A [`Table`] maps hashes to indices, and a [`Slab`] has the entry of each index. A look-up pins, probes, and asks the
+//! query whether a key is equal.
 //!
 //! If that needs a user's `__eq__`, the look-up holds a reference to the key, unpins, compares, and pins again. Then it
 //! checks that the slot still holds the compared entry ([`Map::find_slow`]).
