@@ -62,7 +62,10 @@ impl AccessStamps {
     /// `can_follow` says whether there can be followed entries.
     pub fn new(can_follow: bool) -> Self {
         let ring = || Ring { pushed: AtomicU64::new(0), taken: AtomicU64::new(0), numbers: zeros() };
-        AccessStamps { tick: Padded(AtomicU64::new(COUNT)), ring: can_follow.then(|| Box::new(ring())) }
+        AccessStamps {
+            tick: Padded(AtomicU64::new(COUNT)),
+            ring: can_follow.then(|| Box::new(ring())),
+        }
     }
 
     /// Notes a use of an entry: a hit, or another value.
