@@ -1,29 +1,37 @@
-//! Doubly linked lists of entries by number: each number is in one list at most.
+//! Doubly linked lists of entries by their indices. Each index is in one list at most.
 //!
 //! # How it works
-//! Every list is a ring that starts and ends at a node of its own, its anchor. Entries and anchors share the links, so no
-//! operation has a special case for an end. Where the number of lists is fixed, their anchors come before the nodes of the
-//! entries, and all nodes are found in one way; else anchors are apart, and addressed by the top bit. Where so many are
-//! fixed that it matters, a node also tells which list it is in: one of the first three, or another.
+//! Each list is a ring through a node of its own, its anchor. So no operation has a special case for the ends of a list.
+//! There are three kinds of anchors:
+//! - `IndexLists<0>` has as many lists as [`grow_to`](IndexLists::grow_to) made. Their anchors are in a vector of their own,
+//!   and the top bit of a link says that it leads to an anchor.
+//! - `IndexLists<2>` has two lists. Their anchors come before the nodes of the entries, so that all nodes are found in
+//!   one way.
+//! - With `FIXED` lists, four or more, a node also tells which list it is in: one of the first three, or another. That is in
+//!   the top two bits of `prev`.
 //!
 //! # Invariants
-//! - `ring`: following `next` from an anchor comes back to it; `prev` is its mirror.
-//! - `once`: the node of a number that is in no list links to [`NOWHERE`].
+//! - `ring`: the links `next` of an anchor and of the nodes after it lead back to the anchor, and the links `prev` mirror them.
+//! - `once`: the node of an index that is in no list links to [`NO_NODE`].
+//!
+//! # Why not a list of the standard library
+//! It allocates a node for each entry, and cannot unlink an entry by its index.
 
 use crate::collections::try_reserve::{self, NoMemory};
 use crate::sync::prefetch_write;
 
-const APART: u32 = 1 << 31;
-const NOWHERE: u32 = u32::MAX;
-/// The first lists that are told apart, and one for all others.
+/// The bit of a link that leads to an anchor, where anchors have a vector of their own.
+const ANCHOR_BIT: u32 = 1 << 31;
+const NO_NODE: u32 = u32::MAX;
+/// The kinds of lists that a node tells apart: the first three, and all others.
 const KINDS: usize = 4;
 const KIND_SHIFT: u32 = u32::BITS - 2;
-const PLACE: u32 = (1 << KIND_SHIFT) - 1;
+const LINK_MASK: u32 = (1 << KIND_SHIFT) - 1;
 
-/// Links by the place of a node.
+/// The neighbours of a node in its ring.
 #[derive(Clone, Copy)]
 struct Node {
-    /// With the kind of its list in the uppermost bits, if there are kinds.
+    /// If there are kinds, the kind of its list is in the top bits.
     prev: u32,
     next: u32,
 }
@@ -34,13 +42,13 @@ impl Node {
     }
 }
 
-const LOOSE: Node = Node { prev: NOWHERE, next: NOWHERE };
+const UNLINKED: Node = Node { prev: NO_NODE, next: NO_NODE };
 
-/// Lists over entry numbers, 8 bytes a number: so many, or as many as are asked for if `FIXED` is 0.
+/// `FIXED` lists of indices, or as many as are asked for if `FIXED` is 0. They take 8 bytes for each index.
 pub(crate) struct IndexLists<const FIXED: usize> {
-    /// The nodes of `FIXED` anchors, then that of each number.
+    /// The `FIXED` anchors, then a node for each index.
     nodes: Vec<Node>,
-    /// Where their number is not fixed.
+    /// The anchors, if `FIXED` is 0.
     anchors: Vec<Node>,
 }
 
@@ -52,10 +60,10 @@ impl<const FIXED: usize> Default for IndexLists<FIXED> {
 }
 
 impl IndexLists<0> {
-    /// Makes sure that there are this many lists.
+    /// Adds lists until there are `lists` of them.
     pub fn grow_to(&mut self, lists: usize) {
         for list in self.anchors.len()..lists {
-            let anchor = Self::anchor(list);
+            let anchor = Self::anchor_of(list);
             self.anchors.push(Node { prev: anchor, next: anchor });
         }
     }
@@ -64,44 +72,44 @@ impl IndexLists<0> {
 impl<const FIXED: usize> IndexLists<FIXED> {
     const HAS_KINDS: bool = FIXED >= KINDS;
 
-    /// Makes sure that a number can be pushed. With kinds there is room for a billion of them.
+    /// Reserves the memory that an index needs here. With kinds there is room for a billion indices.
     #[inline(always)]
-    pub fn reserve(&mut self, number: u32) -> Result<(), NoMemory> {
-        let place = Self::place(number);
-        if Self::HAS_KINDS && place > PLACE {
+    pub fn reserve(&mut self, index: u32) -> Result<(), NoMemory> {
+        let link = Self::link_of(index);
+        if Self::HAS_KINDS && link > LINK_MASK {
             return Err(NoMemory);
         }
-        try_reserve::reserve(&mut self.nodes, place)
+        try_reserve::reserve(&mut self.nodes, link)
     }
 
     #[inline(always)]
-    pub fn push_back(&mut self, list: usize, number: u32) {
-        debug_assert!(!self.contains(number), "`once`");
-        let place = Self::place(number);
-        if self.nodes.len() <= place as usize {
-            self.nodes.resize(place as usize + 1, LOOSE);
+    pub fn push_back(&mut self, list: usize, index: u32) {
+        debug_assert!(!self.contains(index), "`once`");
+        let link = Self::link_of(index);
+        if self.nodes.len() <= link as usize {
+            self.nodes.resize(link as usize + 1, UNLINKED);
         }
-        self.append(list, place);
+        self.append(list, link);
     }
 
-    /// Takes a number from its list to the end of another, or of the same.
+    /// Moves an index from its list to the end of another, or of the same.
     #[inline(always)]
-    pub fn move_back(&mut self, list: usize, number: u32) {
-        debug_assert!(self.contains(number), "`once`");
-        let place = Self::place(number);
-        self.close(self.nodes[place as usize]);
-        self.append(list, place);
+    pub fn move_back(&mut self, list: usize, index: u32) {
+        debug_assert!(self.contains(index), "`once`");
+        let link = Self::link_of(index);
+        self.join_neighbours(self.nodes[link as usize]);
+        self.append(list, link);
     }
 
-    /// Which of the first three lists a number is in; 3 if it is in another.
+    /// Returns which of the first three lists an index is in; 3 if it is in another.
     #[inline(always)]
-    pub fn kind(&self, number: u32) -> usize {
+    pub fn kind(&self, index: u32) -> usize {
         const { assert!(Self::HAS_KINDS) };
-        debug_assert!(self.contains(number), "`once`");
-        self.nodes[Self::place(number) as usize].kind()
+        debug_assert!(self.contains(index), "`once`");
+        self.nodes[Self::link_of(index) as usize].kind()
     }
 
-    /// Asks ahead for the ends of all lists, which are fixed.
+    /// Prefetches the anchors, which are fixed.
     #[inline]
     pub fn prefetch_ends(&self) {
         for anchor in [0, FIXED - 1] {
@@ -109,118 +117,118 @@ impl<const FIXED: usize> IndexLists<FIXED> {
         }
     }
 
-    /// Asks ahead for the links of a number.
+    /// Prefetches the links of an index.
     #[inline]
-    pub fn prefetch(&self, number: u32) {
-        self.nodes.get(Self::place(number) as usize).into_iter().for_each(prefetch_write);
+    pub fn prefetch(&self, index: u32) {
+        self.nodes.get(Self::link_of(index) as usize).into_iter().for_each(prefetch_write);
     }
 
-    /// Takes a number out of its list. False if it was in none.
+    /// Removes an index from its list. Returns false if it was in none.
     #[inline(always)]
-    pub fn unlink(&mut self, number: u32) -> bool {
-        self.unlink_node(number).is_some()
+    pub fn unlink(&mut self, index: u32) -> bool {
+        self.unlink_node(index).is_some()
     }
 
-    /// The same. Tells the kind of the list as [`kind`](Self::kind) does; `None` if the number was in none.
+    /// Does the same, and returns the [`kind`](Self::kind) of the list; `None` if the index was in none.
     #[inline(always)]
-    pub fn unlink_kind(&mut self, number: u32) -> Option<usize> {
+    pub fn unlink_kind(&mut self, index: u32) -> Option<usize> {
         const { assert!(Self::HAS_KINDS) };
-        self.unlink_node(number).map(Node::kind)
+        self.unlink_node(index).map(Node::kind)
     }
 
     #[inline(always)]
-    fn unlink_node(&mut self, number: u32) -> Option<Node> {
-        let node = self.nodes.get_mut(Self::place(number) as usize).filter(|node| node.next != NOWHERE)?;
-        let node = std::mem::replace(node, LOOSE);
-        self.close(node);
+    fn unlink_node(&mut self, index: u32) -> Option<Node> {
+        let node = self.nodes.get_mut(Self::link_of(index) as usize).filter(|node| node.next != NO_NODE)?;
+        let node = std::mem::replace(node, UNLINKED);
+        self.join_neighbours(node);
         Some(node)
     }
 
     #[inline(always)]
     pub fn front(&self, list: usize) -> Option<u32> {
-        Self::number(self.node(Self::anchor(list)).next)
+        Self::index_at(self.node(Self::anchor_of(list)).next)
     }
 
-    /// The one after a number in its list; `None` at the end.
-    pub fn after(&self, number: u32) -> Option<u32> {
-        debug_assert!(self.contains(number), "`once`");
-        Self::number(self.node(Self::place(number)).next)
+    /// Returns the index after another in its list; `None` at the end.
+    pub fn after(&self, index: u32) -> Option<u32> {
+        debug_assert!(self.contains(index), "`once`");
+        Self::index_at(self.node(Self::link_of(index)).next)
     }
 
-    pub fn contains(&self, number: u32) -> bool {
-        self.nodes.get(Self::place(number) as usize).is_some_and(|node| node.next != NOWHERE)
+    pub fn contains(&self, index: u32) -> bool {
+        self.nodes.get(Self::link_of(index) as usize).is_some_and(|node| node.next != NO_NODE)
     }
 
     pub fn is_empty(&self, list: usize) -> bool {
         self.front(list).is_none()
     }
 
-    /// Gives back the memory of numbers from `limit` up, which are in no list.
+    /// Releases the memory of the indices from `limit` up, which must be in no list.
     pub fn trim(&mut self, limit: u32) {
-        self.nodes.truncate(Self::place(limit) as usize);
+        self.nodes.truncate(Self::link_of(limit) as usize);
         self.nodes.shrink_to_fit();
     }
 
-    /// Where the node of a number is.
+    /// The link to the node of an index.
     #[inline(always)]
-    fn place(number: u32) -> u32 {
-        number + FIXED as u32
+    fn link_of(index: u32) -> u32 {
+        index + FIXED as u32
     }
 
-    /// Where the anchor of a list is.
+    /// The link to the anchor of a list.
     #[inline(always)]
-    fn anchor(list: usize) -> u32 {
-        if FIXED > 0 { list as u32 } else { APART | list as u32 }
+    fn anchor_of(list: usize) -> u32 {
+        if FIXED > 0 { list as u32 } else { ANCHOR_BIT | list as u32 }
     }
 
-    /// The number of the node at a place, if it is no anchor.
+    /// The index of the node that a link leads to, if that is no anchor.
     #[inline(always)]
-    fn number(place: u32) -> Option<u32> {
-        let is_anchor = if FIXED > 0 { place < FIXED as u32 } else { place & APART != 0 };
-        (!is_anchor).then(|| place - FIXED as u32)
+    fn index_at(link: u32) -> Option<u32> {
+        let is_anchor = if FIXED > 0 { link < FIXED as u32 } else { link & ANCHOR_BIT != 0 };
+        (!is_anchor).then(|| link - FIXED as u32)
     }
 
-    /// Links a node to the end of a list, whatever it linked to.
+    /// Links a node to the end of a list. Its old links are overwritten.
     #[inline(always)]
-    fn append(&mut self, list: usize, place: u32) {
-        let anchor = Self::anchor(list);
-        let last = std::mem::replace(&mut self.node_mut(anchor).prev, place);
-        self.node_mut(last).next = place;
+    fn append(&mut self, list: usize, link: u32) {
+        let anchor = Self::anchor_of(list);
+        let last = std::mem::replace(&mut self.node_mut(anchor).prev, link);
+        self.node_mut(last).next = link;
         let kind = if Self::HAS_KINDS { (list.min(KINDS - 1) as u32) << KIND_SHIFT } else { 0 };
-        self.nodes[place as usize] = Node { prev: last | kind, next: anchor };
+        self.nodes[link as usize] = Node { prev: last | kind, next: anchor };
     }
 
-    /// Links the neighbours of a node that goes to each other.
+    /// Links the neighbours of a node that is unlinked to each other.
     #[inline(always)]
-    fn close(&mut self, Node { prev, next }: Node) {
-        let (prev, kind) = if Self::HAS_KINDS { (prev & PLACE, !PLACE) } else { (prev, 0) };
+    fn join_neighbours(&mut self, Node { prev, next }: Node) {
+        let (prev, kind) = if Self::HAS_KINDS { (prev & LINK_MASK, !LINK_MASK) } else { (prev, 0) };
         self.node_mut(prev).next = next;
         let next = self.node_mut(next);
         next.prev = next.prev & kind | prev;
     }
 
     #[inline(always)]
-    fn node(&self, place: u32) -> Node {
-        if FIXED == 0 && place & APART != 0 {
-            self.anchors[(place ^ APART) as usize]
+    fn node(&self, link: u32) -> Node {
+        if FIXED == 0 && link & ANCHOR_BIT != 0 {
+            self.anchors[(link ^ ANCHOR_BIT) as usize]
         } else {
-            self.nodes[place as usize]
+            self.nodes[link as usize]
         }
     }
 
     #[inline(always)]
-    fn node_mut(&mut self, place: u32) -> &mut Node {
-        if FIXED == 0 && place & APART != 0 {
-            &mut self.anchors[(place ^ APART) as usize]
+    fn node_mut(&mut self, link: u32) -> &mut Node {
+        if FIXED == 0 && link & ANCHOR_BIT != 0 {
+            &mut self.anchors[(link ^ ANCHOR_BIT) as usize]
         } else {
-            &mut self.nodes[place as usize]
+            &mut self.nodes[link as usize]
         }
     }
 
-    /// The numbers of a list, front to back.
+    /// The indices of a list, front to back.
     #[cfg(any(test, debug_assertions))]
     pub fn iter(&self, list: usize) -> impl Iterator<Item = u32> + '_ {
-        std::iter::successors(self.front(list), |&number| self.after(number))
+        std::iter::successors(self.front(list), |&index| self.after(index))
     }
 }
 
@@ -240,7 +248,7 @@ mod tests {
         lists.iter(list).take(100).collect()
     }
 
-    /// Two lists, of a number that is not fixed.
+    /// Two lists whose anchors are apart.
     fn apart() -> IndexLists<0> {
         let mut lists = IndexLists::default();
         lists.grow_to(2);
@@ -250,8 +258,8 @@ mod tests {
     #[test]
     fn a_list_keeps_the_order_of_pushes() {
         fn check<const FIXED: usize>(mut lists: IndexLists<FIXED>) {
-            for number in [5, 0, 9] {
-                lists.push_back(0, number);
+            for index in [5, 0, 9] {
+                lists.push_back(0, index);
             }
             lists.push_back(1, 3);
             assert_eq!((all(&lists, 0), all(&lists, 1)), (vec![5, 0, 9], vec![3]));
@@ -263,11 +271,11 @@ mod tests {
     }
 
     #[test]
-    fn a_number_leaves_from_any_place() {
+    fn an_index_is_unlinked_from_any_position() {
         fn check<const FIXED: usize>(mut lists: IndexLists<FIXED>) {
-            (0..5).for_each(|number| lists.push_back(0, number));
-            for (number, rest) in [(2, vec![0, 1, 3, 4]), (0, vec![1, 3, 4]), (4, vec![1, 3])] {
-                assert!(lists.unlink(number));
+            (0..5).for_each(|index| lists.push_back(0, index));
+            for (index, rest) in [(2, vec![0, 1, 3, 4]), (0, vec![1, 3, 4]), (4, vec![1, 3])] {
+                assert!(lists.unlink(index));
                 assert_eq!(all(&lists, 0), rest);
             }
             assert!(lists.unlink(1) && lists.unlink(3));
@@ -280,10 +288,10 @@ mod tests {
     }
 
     #[test]
-    fn a_number_moves_to_the_end_of_any_list() {
+    fn an_index_moves_to_the_end_of_any_list() {
         fn check<const FIXED: usize>(mut lists: IndexLists<FIXED>) {
-            (0..4).for_each(|number| lists.push_back(0, number));
-            for (list, number, first, second) in [
+            (0..4).for_each(|index| lists.push_back(0, index));
+            for (list, index, first, second) in [
                 (0, 1, vec![0, 2, 3, 1], vec![]),
                 (0, 1, vec![0, 2, 3, 1], vec![]),
                 (1, 0, vec![2, 3, 1], vec![0]),
@@ -291,10 +299,10 @@ mod tests {
                 (1, 3, vec![2, 1], vec![0, 3]),
                 (0, 0, vec![2, 1, 0], vec![3]),
             ] {
-                lists.move_back(list, number);
+                lists.move_back(list, index);
                 assert_eq!((all(&lists, 0), all(&lists, 1)), (first, second));
             }
-            assert!((0..4).all(|number| lists.unlink(number)));
+            assert!((0..4).all(|index| lists.unlink(index)));
             assert!(lists.is_empty(0) && lists.is_empty(1));
         }
         check(IndexLists::<2>::default());
@@ -303,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_no_list_is_not_taken_out() {
+    fn an_index_that_is_in_no_list_is_not_unlinked() {
         fn check<const FIXED: usize>(mut lists: IndexLists<FIXED>) {
             assert!(!lists.unlink(7) && !lists.contains(7));
             lists.push_back(0, 7);
@@ -325,15 +333,15 @@ mod tests {
     }
 
     #[test]
-    fn of_many_lists_a_number_tells_which_it_is_in() {
+    fn of_many_lists_an_index_tells_which_it_is_in() {
         let mut lists = IndexLists::<6>::default();
-        let kinds = |lists: &IndexLists<6>| (0..7).map(|number| lists.kind(number)).collect::<Vec<_>>();
-        for (number, list) in [0, 5, 2, 2, 3, 1, 2].into_iter().enumerate() {
-            lists.push_back(list, number as u32);
+        let kinds = |lists: &IndexLists<6>| (0..7).map(|index| lists.kind(index)).collect::<Vec<_>>();
+        for (index, list) in [0, 5, 2, 2, 3, 1, 2].into_iter().enumerate() {
+            lists.push_back(list, index as u32);
         }
         assert_eq!(kinds(&lists), [0, 3, 2, 2, 3, 1, 2]);
-        for (number, list) in [(3, 1), (2, 4), (0, 2)] {
-            lists.move_back(list, number);
+        for (index, list) in [(3, 1), (2, 4), (0, 2)] {
+            lists.move_back(list, index);
         }
         assert_eq!(kinds(&lists), [2, 3, 3, 1, 3, 1, 2]);
         assert_eq!((all(&lists, 2), all(&lists, 1)), (vec![6, 0], vec![5, 3]));
@@ -341,9 +349,9 @@ mod tests {
     }
 
     #[test]
-    fn a_trim_keeps_the_numbers_below() {
+    fn a_trim_keeps_the_indices_below() {
         fn check<const FIXED: usize>(mut lists: IndexLists<FIXED>) {
-            [1, 100, 3].into_iter().for_each(|number| lists.push_back(0, number));
+            [1, 100, 3].into_iter().for_each(|index| lists.push_back(0, index));
             lists.unlink(100);
             lists.trim(4);
             assert_eq!(all(&lists, 0), [1, 3]);

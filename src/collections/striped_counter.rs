@@ -1,23 +1,25 @@
-//! Counts that threads add to without meeting.
+//! Counters that threads add to without sharing a cache line.
 //!
 //! # How it works
-//! Each thread has a stripe of its own, where to count is a load and a store. Threads beyond the stripes share some
-//! more, where it is an atomic add. A sum over all is what was counted; to count anew is to note the sum. Stripes are
-//! made when the first thread of theirs counts, so what nobody uses takes next to nothing, however many threads
-//! could. On the GIL build there is one stripe, in place.
+//! Each thread has a stripe of its own, to which it adds with a load and a store. If there are more threads than
+//! stripes, the others share a few more, to which they add atomically. The value of a counter is the sum over all
+//! stripes. A reset stores the current sum, which is subtracted from then on.
+//!
+//! A stripe is allocated when its first thread counts, in blocks of 1, 1, 2, 4, 8 and so on. So an unused counter takes next
+//! to no memory, however many threads there could be. On the GIL build there is one stripe, in place.
 //!
 //! # Invariants
-//! - `one-writer`: a stripe below [`ALONE`] is written by the one thread that has that number, and the next to
-//!   have it sees what was written.
+//! - `one-writer`: a stripe below `sync::ALONE` is written only by the thread that has that slot. The next
+//!   thread to have the slot sees what was written.
 //!
 //! # Orderings
-//! All are Relaxed: a count orders nothing. Whoever knows that the calls it wants counted have ended was told so
-//! by what ended them, a join or a lock, and that makes the sum exact.
+//! All are Relaxed: a counter orders nothing. A thread that wants the sum to include calls of other threads knows
+//! of their end by a join or a lock, which orders the additions before the sum.
 
 use crate::sync::{AtomicU64, Ordering::Relaxed};
 use stripes::Stripes;
 
-/// `N` counts.
+/// `N` counters.
 pub(crate) struct StripedCounter<const N: usize> {
     stripes: Stripes<N>,
     /// The sums at the last reset.
@@ -33,26 +35,27 @@ impl<const N: usize> StripedCounter<N> {
         StripedCounter { stripes: Stripes::new(), base: zeros() }
     }
 
+    /// Adds 1 to a counter.
     #[inline]
     pub fn add(&self, which: usize) {
         self.stripes.add([(which, 1)]);
     }
 
-    /// Adds to several counts, each by so many.
+    /// Adds to several counters: pairs of a counter and an amount.
     #[inline]
-    pub fn add_all<const M: usize>(&self, sums: [(usize, u64); M]) {
-        self.stripes.add(sums);
+    pub fn add_all<const M: usize>(&self, amounts: [(usize, u64); M]) {
+        self.stripes.add(amounts);
     }
 
     fn sum(&self, which: usize) -> u64 {
         let mut sum = 0_u64;
-        self.stripes.each(|counts| sum = sum.wrapping_add(counts[which].load(Relaxed)));
+        self.stripes.for_each(|counts| sum = sum.wrapping_add(counts[which].load(Relaxed)));
         sum
     }
 
     pub fn get(&self, which: usize) -> u64 {
         let base = self.base[which].load(Relaxed);
-        // A base of another thread may know of more than is seen here.
+        // A thread that resets may have seen more than this thread sees.
         self.sum(which).saturating_sub(base)
     }
 
@@ -65,7 +68,7 @@ impl<const N: usize> StripedCounter<N> {
 mod stripes {
     use crate::sync::{AtomicU64, Ordering::Relaxed};
 
-    /// The one stripe of whoever holds the GIL.
+    /// The one stripe of the thread that holds the GIL.
     pub(super) struct Stripes<const N: usize>([AtomicU64; N]);
 
     impl<const N: usize> Stripes<N> {
@@ -74,13 +77,13 @@ mod stripes {
         }
 
         #[inline]
-        pub fn add<const M: usize>(&self, sums: [(usize, u64); M]) {
-            for (which, many) in sums {
-                self.0[which].fetch_add(many, Relaxed);
+        pub fn add<const M: usize>(&self, amounts: [(usize, u64); M]) {
+            for (which, amount) in amounts {
+                self.0[which].fetch_add(amount, Relaxed);
             }
         }
 
-        pub fn each(&self, mut visit: impl FnMut(&[AtomicU64; N])) {
+        pub fn for_each(&self, mut visit: impl FnMut(&[AtomicU64; N])) {
             visit(&self.0);
         }
     }
@@ -92,54 +95,54 @@ mod stripes {
 
     use crate::sync::{ALONE, AtomicU64, Ordering::Relaxed, Padded, shared_stripes, thread_slot};
 
-    type Segment<const N: usize> = OnceLock<Box<[Padded<[AtomicU64; N]>]>>;
+    type Block<const N: usize> = OnceLock<Box<[Padded<[AtomicU64; N]>]>>;
 
-    /// Of 1, 1, 2, 4, 8 stripes and so on, by the length of their numbers in bits: few threads need few. The last is for
-    /// the threads that share.
-    const SEGMENTS: usize = ALONE.ilog2() as usize + 2;
-    const SHARED: usize = SEGMENTS - 1;
+    /// A block for each length of a thread's slot in bits, of 1, 1, 2, 4, 8 stripes and so on: few threads need few. The
+    /// last block is for the threads that share.
+    const BLOCKS: usize = ALONE.ilog2() as usize + 2;
+    const SHARED_BLOCK: usize = BLOCKS - 1;
 
-    pub(super) struct Stripes<const N: usize>([Segment<N>; SEGMENTS]);
+    pub(super) struct Stripes<const N: usize>([Block<N>; BLOCKS]);
 
     impl<const N: usize> Stripes<N> {
         pub fn new() -> Self {
-            Stripes([const { OnceLock::new() }; SEGMENTS])
+            Stripes([const { OnceLock::new() }; BLOCKS])
         }
 
         #[inline]
-        pub fn add<const M: usize>(&self, sums: [(usize, u64); M]) {
+        pub fn add<const M: usize>(&self, amounts: [(usize, u64); M]) {
             let thread_slot = thread_slot();
-            let segment = (usize::BITS - thread_slot.leading_zeros()) as usize;
-            if segment < SHARED
-                && let Some(stripes) = self.0[segment].get()
+            let block = (usize::BITS - thread_slot.leading_zeros()) as usize;
+            if block < SHARED_BLOCK
+                && let Some(stripes) = self.0[block].get()
             {
-                let first = (1 << segment) >> 1;
+                let first = (1 << block) >> 1;
                 let counts = &stripes[thread_slot - first].0;
-                for (which, many) in sums {
-                    // `one-writer`
-                    counts[which].store(counts[which].load(Relaxed).wrapping_add(many), Relaxed);
+                for (which, amount) in amounts {
+                    // Relaxed, and not a read-modify-write: `one-writer`.
+                    counts[which].store(counts[which].load(Relaxed).wrapping_add(amount), Relaxed);
                 }
             } else {
-                self.add_slow(segment, thread_slot, &sums);
+                self.add_slow(block, thread_slot, &amounts);
             }
         }
 
         #[cold]
-        fn add_slow(&self, segment: usize, thread_slot: usize, sums: &[(usize, u64)]) {
-            let segment = segment.min(SHARED);
-            let stripes = self.0[segment].get_or_init(|| {
-                let len = if segment == SHARED { shared_stripes() } else { ((1 << segment) >> 1).max(1) };
+        fn add_slow(&self, block: usize, thread_slot: usize, amounts: &[(usize, u64)]) {
+            let block = block.min(SHARED_BLOCK);
+            let stripes = self.0[block].get_or_init(|| {
+                let len = if block == SHARED_BLOCK { shared_stripes() } else { ((1 << block) >> 1).max(1) };
                 (0..len).map(|_| Padded(super::zeros())).collect()
             });
-            // Numbers of a segment begin at a multiple of its length. Shared ones may fall anywhere.
+            // The slots of a block begin at a multiple of its length. Threads that share may have any stripe.
             let counts = &stripes[thread_slot % stripes.len()].0;
-            for &(which, many) in sums {
-                counts[which].fetch_add(many, Relaxed);
+            for &(which, amount) in amounts {
+                counts[which].fetch_add(amount, Relaxed);
             }
         }
 
-        pub fn each(&self, mut visit: impl FnMut(&[AtomicU64; N])) {
-            self.0.iter().filter_map(OnceLock::get).flatten().for_each(|thread_slot| visit(&thread_slot.0));
+        pub fn for_each(&self, mut visit: impl FnMut(&[AtomicU64; N])) {
+            self.0.iter().filter_map(OnceLock::get).flatten().for_each(|stripe| visit(&stripe.0));
         }
     }
 }
@@ -151,58 +154,58 @@ mod tests {
     use crate::sync::{lone_stripes, shared_stripes};
 
     #[test]
-    fn counts_are_apart_and_begin_anew_after_a_reset() {
-        let tally = StripedCounter::<2>::new();
-        (0..5).for_each(|_| tally.add(0));
-        tally.add(1);
-        assert_eq!([tally.get(0), tally.get(1)], [5, 1]);
-        tally.reset();
-        assert_eq!([tally.get(0), tally.get(1)], [0, 0]);
-        tally.add_all([(1, 7), (0, 2)]);
-        assert_eq!([tally.get(0), tally.get(1)], [2, 7]);
+    fn counters_are_apart_and_begin_at_0_after_a_reset() {
+        let counter = StripedCounter::<2>::new();
+        (0..5).for_each(|_| counter.add(0));
+        counter.add(1);
+        assert_eq!([counter.get(0), counter.get(1)], [5, 1]);
+        counter.reset();
+        assert_eq!([counter.get(0), counter.get(1)], [0, 0]);
+        counter.add_all([(1, 7), (0, 2)]);
+        assert_eq!([counter.get(0), counter.get(1)], [2, 7]);
     }
 
     #[test]
     #[cfg(not(moka_gil))]
-    fn stripes_are_made_for_those_who_count() {
+    fn stripes_are_allocated_for_the_threads_that_count() {
         assert!(size_of::<StripedCounter<9>>() <= 512, "whatever the number of cores");
-        let made = |tally: &StripedCounter<9>| {
-            let mut made = 0;
-            tally.stripes.each(|_| made += 1);
-            made
+        let allocated = |counter: &StripedCounter<9>| {
+            let mut allocated = 0;
+            counter.stripes.for_each(|_| allocated += 1);
+            allocated
         };
-        let tally = StripedCounter::<9>::new();
-        assert_eq!(made(&tally), 0);
-        // The stripes of a segment are made together.
+        let counter = StripedCounter::<9>::new();
+        assert_eq!(allocated(&counter), 0);
+        // The stripes of a block are allocated together.
         let most = (crate::sync::thread_slot() + 1).next_power_of_two().max(shared_stripes());
         for which in 0..9 {
-            tally.add(which);
-            assert!((1..=most).contains(&made(&tally)));
+            counter.add(which);
+            assert!((1..=most).contains(&allocated(&counter)));
         }
     }
 
     #[test]
     #[cfg(not(moka_gil))]
-    fn nothing_is_lost_between_more_threads_than_stripes_and_those_that_follow_them() {
+    fn no_addition_is_lost_between_more_threads_than_stripes_and_later_threads() {
         use std::sync::Barrier;
         use std::thread;
 
         const TIMES: u64 = 2_000;
-        let tally = StripedCounter::<1>::new();
+        let counter = StripedCounter::<1>::new();
         let threads = lone_stripes() + 2 * shared_stripes() + 1;
         for round in 1..=3 {
             let barrier = Barrier::new(threads);
             let work = || {
                 barrier.wait();
-                (0..TIMES).for_each(|_| tally.add(0));
+                (0..TIMES).for_each(|_| counter.add(0));
                 barrier.wait();
             };
             thread::scope(|scope| {
                 let running: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-                // Joined one by one: ThreadSanitizer does not see the scope's end.
+                // Joined one by one: ThreadSanitizer does not see the end of the scope.
                 running.into_iter().for_each(|one| one.join().expect("no panic"));
             });
-            assert_eq!(tally.get(0), round * threads as u64 * TIMES);
+            assert_eq!(counter.get(0), round * threads as u64 * TIMES);
         }
     }
 }

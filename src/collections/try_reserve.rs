@@ -1,16 +1,18 @@
-//! Memory that may not be had: what grows with the number of entries is asked for before anything changes.
+//! Memory that may be refused: what grows with the number of entries is reserved before anything changes.
 //!
 //! # How it works
-//! Rust ends the process where an allocation fails. So a write asks for all that it may need first: slots, entries,
-//! deadlines, links, weights. If one is refused it gives up with nothing changed, and its caller gets the error that
-//! `KeyQuery::no_memory` makes. What can do without stays as it is: a table that would shrink, a sketch that would
-//! grow, a list of what leaves, of which the rest leaves when the list is empty again (`Cache::finish_eviction`).
+//! Rust ends the process if an allocation fails. So a write first reserves all that it may need: slots, entries,
+//! deadlines, links, weights. If the system refuses, the write changes nothing, and its caller gets the error that
+//! `KeyQuery::no_memory` makes.
 //!
-//! Small things are asked for as Rust does: a flight, a lot of retired values, the first of what leaves.
+//! What can wait is skipped instead: a table does not shrink, a sketch does not grow, and a list of removals takes no more
+//! entries, so that the rest is evicted once the list was emptied (`Cache::finish_eviction`).
+//!
+//! Small allocations are left to Rust: a flight, a batch of retired values, the first removals of a call.
 
 use std::collections::TryReserveError;
 
-/// There was no memory, and nothing was changed.
+/// The system refused memory, and nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NoMemory;
 
@@ -20,13 +22,13 @@ impl From<TryReserveError> for NoMemory {
     }
 }
 
-/// Makes sure that a list by entry numbers can grow to this one.
+/// Reserves the memory that `list` needs to have an item at `index`.
 #[inline(always)]
-pub(crate) fn reserve<T>(list: &mut Vec<T>, number: u32) -> Result<(), NoMemory> {
-    if list.capacity() > number as usize { Ok(()) } else { reserve_slow(list, number) }
+pub(crate) fn reserve<T>(list: &mut Vec<T>, index: u32) -> Result<(), NoMemory> {
+    if list.capacity() > index as usize { Ok(()) } else { reserve_slow(list, index) }
 }
 
 #[cold]
-fn reserve_slow<T>(list: &mut Vec<T>, number: u32) -> Result<(), NoMemory> {
-    Ok(list.try_reserve(number as usize + 1 - list.len())?)
+fn reserve_slow<T>(list: &mut Vec<T>, index: u32) -> Result<(), NoMemory> {
+    Ok(list.try_reserve(index as usize + 1 - list.len())?)
 }

@@ -1,44 +1,45 @@
-//! The time since the process first asked, in nanoseconds.
+//! The clock of a cache, in nanoseconds since a first look at it.
 //!
-//! quanta reads the processor's time stamp counter, which it calibrates once a process, at the first cache that
-//! can expire. A cache where nothing can never reads a clock.
+//! quanta reads the time stamp counter of the processor. It calibrates the counter once in a process, when the first cache
+//! that can expire looks at the clock. A cache in which no entry can expire never does.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use super::span::COARSE;
+use super::time_word::FIRST_COARSE;
 
 #[derive(Clone, Default)]
 pub enum Clock {
+    /// The clock that all caches of the process share.
     #[default]
     Process,
-    /// Stands still until somebody moves it on. For tests.
+    /// A clock that stands still until its owner advances it. For tests.
     Manual(Arc<AtomicU64>),
 }
 
-struct Process {
+struct ProcessClock {
     clock: quanta::Clock,
     origin: u64,
 }
 
 impl Clock {
-    /// The first instant that no clock shows, after almost 144 years.
-    pub const END: u64 = COARSE;
+    /// The first instant that no clock reaches, after almost 144 years.
+    pub const END: u64 = FIRST_COARSE;
 
-    /// The instant of now. Never 0, and never before one that this thread has seen.
+    /// Returns the current instant: never 0, and never before one that this thread has seen.
     #[inline]
     pub fn now(&self) -> u64 {
         match self {
             Clock::Process => {
-                static PROCESS: OnceLock<Process> = OnceLock::new();
+                static PROCESS: OnceLock<ProcessClock> = OnceLock::new();
                 let process = PROCESS.get_or_init(|| {
                     let clock = quanta::Clock::new();
                     let origin = clock.raw();
-                    Process { clock, origin }
+                    ProcessClock { clock, origin }
                 });
                 1 + process.clock.delta_as_nanos(process.origin, process.clock.raw())
             }
-            // Relaxed: whoever moves it on tells the others by means of his own.
+            // Relaxed: a test that advances the clock tells its other threads by means of its own.
             Clock::Manual(now) => 1 + now.load(Ordering::Relaxed),
         }
     }

@@ -1,10 +1,10 @@
 //! The durations that an entry is written with.
 
-/// The deadline of an entry that has none.
+/// The deadline of an entry that does not expire.
 pub(crate) const NEVER: u64 = u64::MAX;
 
-/// The durations an entry is written with, in nanoseconds, or as [`word_of_nanos`](crate::word_of_nanos) has long ones; 0
-/// is none.
+/// How long an entry may live after its last write (`ttl`), and after its last use (`tti`). Nanoseconds as
+/// [`word_of_nanos`](crate::word_of_nanos) encodes them; 0 for no limit.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Lifetime {
     pub ttl: u64,
@@ -12,7 +12,7 @@ pub struct Lifetime {
 }
 
 impl Lifetime {
-    /// The shorter of both, each for itself.
+    /// Returns the shorter `ttl` and the shorter `tti` of both.
     pub fn min(self, other: Lifetime) -> Lifetime {
         let shorter = |a: u64, b: u64| if a == 0 || (b != 0 && b < a) { b } else { a };
         Lifetime { ttl: shorter(self.ttl, other.ttl), tti: shorter(self.tti, other.tti) }
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_shorter_of_two_lifetimes_counts_each_for_itself() {
+    fn the_minimum_of_two_lifetimes_has_the_shorter_ttl_and_the_shorter_tti() {
         let lifetime = |ttl, tti| Lifetime { ttl, tti };
         assert_eq!(lifetime(5, 0).min(lifetime(3, 9)), lifetime(3, 9));
         assert_eq!(lifetime(0, 7).min(lifetime(4, 0)), lifetime(4, 7));

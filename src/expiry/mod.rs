@@ -1,18 +1,25 @@
-//! When entries expire, and who notices.
+//! When entries expire, and how expired entries are found.
 //!
-//! An entry's deadline is in its [`Deadlines`](crate::expiry::deadlines::Deadlines): a read compares it with the clock and so never
-//! returns what is past it (law 8). The [`DeadlineQueue`] of each shard finds what is due, so that it leaves
-//! and is told; the [`Clock`] is one for all caches, or a test's own.
+//! The *deadline* of an entry is the instant from which on it is expired. It is the sooner of two: one since the last write
+//! (time to live, `ttl`) and one since the last use (time to idle, `tti`). Both durations are the entry's [`Lifetime`].
+//!
+//! - [`DeadlineTable`](deadlines::DeadlineTable) has the deadlines of a chunk of entries. A read compares the deadline
+//!   with the clock, so no read returns an expired entry (law 8).
+//! - [`DeadlineQueue`] has the entries of a shard in the order of their deadlines. Maintenance takes expired entries from it,
+//!   so they are removed and the listener is called.
+//! - [`Clock`] tells the time: of the process, or of a test.
+//!
+//! Instants and durations are words of nanoseconds ([`word_of_nanos`]).
 
 mod clock;
 mod deadline_queue;
 pub(crate) mod deadlines;
 mod lifetime;
-mod span;
+mod time_word;
 
 pub use clock::Clock;
-pub(crate) use deadline_queue::{BATCH, DeadlineQueue};
+pub(crate) use deadline_queue::{DeadlineQueue, MAX_DUE_PER_CALL};
 pub use lifetime::Lifetime;
 pub(crate) use lifetime::NEVER;
-pub use span::word_of_nanos;
-pub(crate) use span::{end_of, time_left_of};
+pub use time_word::word_of_nanos;
+pub(crate) use time_word::{end_of, time_left_of};

@@ -85,7 +85,7 @@ pub(crate) struct LockedMap<'h, K, V, S> {
 fn reset_deadlines(deadlines: Option<DeadlineRef<'_>>, lifetime: Option<(u64, Lifetime)>) -> u64 {
     let (now, lifetime) = lifetime.unwrap_or_default();
     debug_assert!(deadlines.is_some() || lifetime.is_endless(), "a deadline's memory was reserved");
-    deadlines.map_or(NEVER, |deadlines| deadlines.begin(now, lifetime))
+    deadlines.map_or(NEVER, |deadlines| deadlines.reset(now, lifetime))
 }
 
 impl<K: Handle, V: Handle, S> LockedMap<'_, K, V, S> {

@@ -1,345 +1,374 @@
-//! The least recently used entry leaves.
+//! Least recently used: the entry whose last use is the longest ago is evicted.
 //!
-//! A hit stamps its entry and tells nobody. An entry that was not used since it was born stands in a list, in the order of
-//! births; it has a mark in its stamp, which a use takes away. One that was used goes on to a queue once it comes up there,
-//! which asks for the stamp late, and so gives the order of the stamps all the same. In one thread these are never equal, so the
-//! order is exactly that of the uses. An entry of weight 0 is in neither: that it leaves makes no room.
+//! # How it works
+//! [`RecencyClock`] counts hits. A hit stamps its entry with the count, and [`Lru`] reads stamps only when it looks for a
+//! victim. Entries are in one of three places:
+//! - An entry without a hit since its insert is in a list in the order of inserts. A bit of its stamp says so, and a hit
+//!   clears that bit.
+//! - An entry that was hit moves from the front of that list to a [`LazyRadixHeap`]. The heap reads the stamp of an entry
+//!   again before it yields the entry, so it is in the order of the last hits.
+//! - An entry of weight 0 is in a list of its own, since its eviction would make no room.
+//!
+//! # Invariants
+//! - `one-place`: a known entry is in one list or in the heap, and nowhere else.
+//! - `exact-order`: as long as one thread uses the shard, no two stamps are equal, so the order is exactly that of the uses.
+//!
+//! # Orderings
+//! All are Relaxed: a hit that threads lose or count twice costs accuracy, never correctness.
+//!
+//! # Why not the heap alone
+//! Many entries are never hit. A list takes them in and yields them for two writes of links each.
 
 use std::ptr;
 
 use crate::collections::index_lists::IndexLists;
 use crate::collections::lazy_radix_heap::LazyRadixHeap;
 use crate::collections::try_reserve::NoMemory;
-use crate::sync::{AtomicU64, AtomicUsize, HAS_GIL, Ordering, has_company, prefetch_write, thread_mark};
+use crate::sync::{
+    AtomicU64, AtomicUsize, HAS_GIL, Ordering::Relaxed, has_company, prefetch_write, thread_mark,
+};
 
-use super::{EntryView, View};
+use super::{EntryView, EntryViews};
 
-const YOUNG: usize = 0;
-const WEIGHTLESS: usize = 1;
+const UNUSED_LIST: usize = 0;
+const WEIGHTLESS_LIST: usize = 1;
 
-/// The mark of an entry that was not used since its birth, in its stamp.
+/// The bit of a stamp that says that the entry was not hit since its insert.
 const UNUSED: u64 = 1 << 63;
 
-/// While several threads use a shard, this many are counted of as many uses as it has entries, or up to twice as many. Two
-/// threads that mostly get by Zipf's law, and two of which each sets as often as it gets, do 34 and 18 million calls a second
-/// with 8, 32 and 15 with 16, 34 and 23 with 4, 17 and 14 where each use is counted. Hit ratios on traces are the same with all.
-const PARTS: usize = 8;
+/// While several threads use a shard, the clock advances at least this often during as many hits as the shard has entries,
+/// and at most twice as often. Two threads that mostly get by Zipf's law, and two threads that set as often as they get,
+/// do 34 and 18 million calls a second with 8, 32 and 15 with 16, 34 and 23 with 4, and 17 and 14 if each hit advances
+/// the clock. Hit ratios on traces are the same with all of these.
+const MIN_TICKS_PER_SHARD: usize = 8;
 
-/// Instead of a thread: no use was noted yet; or uses of several threads were.
-const NOBODY: usize = 0;
-const SEVERAL: usize = usize::MAX;
+/// In place of a thread: no hit was recorded yet, or hits of several threads were.
+const NO_THREAD: usize = 0;
+const SEVERAL_THREADS: usize = usize::MAX;
 
-/// The readers' side.
+/// The half of the policy that readers use: a clock that hits advance.
 ///
-/// An entry's stamp is the count of uses at its last one, so the entry whose stamp is the count is the newest, and using it
-/// again writes nothing. Of one thread each use that changes the order is counted. Threads that did so would wait for each
-/// other at each hit, for the count and for the stamps of hot entries. So while there are several, one of a number of
-/// uses is counted, and those in between have one stamp: the order is known to about an eighth of the entries.
-pub(crate) struct Recency {
-    /// The count, from 1 on.
-    uses: AtomicU64,
-    /// The uses from one that is counted to the next, a power of two, less one.
-    uncounted: AtomicU64,
-    /// Whose uses they are.
-    user: AtomicUsize,
+/// An entry whose stamp is the time of the clock is the newest, so another hit of it writes nothing. With one thread,
+/// each hit that changes the order advances the clock. With several, each of them would then wait for the cache lines of the
+/// clock and of hot entries. So only one in a number of their hits advances it, and the hits in between share a stamp:
+/// an entry's place in the order is known to about an eighth of the shard.
+pub(crate) struct RecencyClock {
+    /// The time, from 1 on.
+    time: AtomicU64,
+    /// A hit advances the clock if a random number has none of these bits: a power of two, less one.
+    skip_mask: AtomicU64,
+    /// The thread whose hits were recorded.
+    thread: AtomicUsize,
 }
 
-impl Recency {
+impl RecencyClock {
     pub fn new() -> Self {
-        Recency { uses: AtomicU64::new(1), uncounted: AtomicU64::new(0), user: AtomicUsize::new(NOBODY) }
-    }
-
-    /// Notes a use of an entry.
-    #[inline(always)]
-    pub fn record(&self, stamp: &AtomicU64) {
-        // Relaxed, here and below: a use that is lost or doubled between threads costs accuracy, never correctness.
-        let now = self.uses.load(Ordering::Relaxed);
-        if stamp.load(Ordering::Relaxed) != now {
-            let is_uncounted = self.is_shared() && self.is_uncounted(stamp, now);
-            stamp.store(if is_uncounted { now } else { self.count() }, Ordering::Relaxed);
+        RecencyClock {
+            time: AtomicU64::new(1),
+            skip_mask: AtomicU64::new(0),
+            thread: AtomicUsize::new(NO_THREAD),
         }
     }
 
-    /// Whether uses of several threads were noted, and there still are several.
+    /// Records a hit of the entry that has this stamp.
+    #[inline(always)]
+    pub fn record(&self, stamp: &AtomicU64) {
+        let now = self.time.load(Relaxed);
+        if stamp.load(Relaxed) != now {
+            let is_skipped = self.is_shared() && self.skips(stamp, now);
+            stamp.store(if is_skipped { now } else { self.advance() }, Relaxed);
+        }
+    }
+
+    /// Whether hits of several threads were recorded, and there still are several threads.
     #[inline]
     fn is_shared(&self) -> bool {
-        let user = self.user.load(Ordering::Relaxed);
+        let thread = self.thread.load(Relaxed);
         if !has_company() {
-            if !HAS_GIL && user == SEVERAL {
-                self.user.store(NOBODY, Ordering::Relaxed);
+            if !HAS_GIL && thread == SEVERAL_THREADS {
+                self.thread.store(NO_THREAD, Relaxed);
             }
             return false;
         }
-        user == SEVERAL || self.is_of_another(user)
+        thread == SEVERAL_THREADS || self.record_thread(thread)
     }
 
-    /// Notes whose use this is, and tells whether the one before was another's.
-    fn is_of_another(&self, user: usize) -> bool {
+    /// Records that this thread has a hit after `previous`. Returns whether that is another thread.
+    fn record_thread(&self, previous: usize) -> bool {
         let own = thread_mark();
-        if user != own {
-            self.user.store(if user == NOBODY { own } else { SEVERAL }, Ordering::Relaxed);
+        if previous != own {
+            self.thread.store(if previous == NO_THREAD { own } else { SEVERAL_THREADS }, Relaxed);
         }
-        user != own && user != NOBODY
+        previous != own && previous != NO_THREAD
     }
 
-    /// Which uses are counted is drawn from the entry's place and the count, so that no entry's uses always are.
+    /// Whether a hit leaves the clock as it is. This is drawn from the address of the entry and the time, so no entry is
+    /// skipped always.
     #[inline]
-    fn is_uncounted(&self, stamp: &AtomicU64, now: u64) -> bool {
+    fn skips(&self, stamp: &AtomicU64, now: u64) -> bool {
         // Entries are 32 bytes apart.
         let place = ptr::from_ref(stamp).addr() as u64 >> 5;
-        // Twice multiplied, so that entries that are used in turn do not draw in a pattern: the multiplier of Fibonacci
-        // hashing (Knuth, "Sorting and searching", 6.4), whose upper bits are even.
+        // Multiplied twice, so that entries that are hit in turn do not draw in a pattern. The multiplier is that of
+        // Fibonacci hashing (Knuth, "Sorting and Searching", 6.4), whose upper bits are even.
         let mixed = (place ^ now << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let draw = (mixed ^ mixed >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        draw & self.uncounted.load(Ordering::Relaxed) != 0
+        draw & self.skip_mask.load(Relaxed) != 0
     }
 
-    fn count(&self) -> u64 {
-        self.uses.fetch_add(1, Ordering::Relaxed) + 1
+    /// Advances the clock and returns the new time.
+    fn advance(&self) -> u64 {
+        self.time.fetch_add(1, Relaxed) + 1
     }
 
-    /// Learns that there are so many entries.
-    fn fit(&self, live: usize) {
-        let uncounted = (1 << (live / PARTS).max(1).ilog2()) - 1;
-        if !HAS_GIL && self.uncounted.load(Ordering::Relaxed) != uncounted {
-            self.uncounted.store(uncounted, Ordering::Relaxed);
+    /// Fits the skipping of hits to the number of entries.
+    fn set_live(&self, live: usize) {
+        let skip_mask = (1 << (live / MIN_TICKS_PER_SHARD).max(1).ilog2()) - 1;
+        if !HAS_GIL && self.skip_mask.load(Relaxed) != skip_mask {
+            self.skip_mask.store(skip_mask, Relaxed);
         }
     }
 }
 
+/// The half of the policy that the holder of the shard lock uses.
 #[derive(Default)]
 pub(crate) struct Lru {
-    /// Those not used when last looked at, in the order of their births; and those of weight 0.
+    /// Entries without a hit in the order of their inserts, and entries of weight 0.
     lists: IndexLists<2>,
-    queue: LazyRadixHeap,
+    /// Entries that were hit, by their stamps.
+    heap: LazyRadixHeap,
 }
 
 impl Lru {
-    /// Takes in a new entry, one of `live` with it. Its birth is a use.
+    /// Adds a new entry. `live` is the number of entries with it. The insert counts as a use.
     pub fn insert(
         &mut self,
-        number: u32,
-        look: EntryView<'_>,
+        index: u32,
+        entry: EntryView<'_>,
         live: usize,
-        view: &impl View,
-        recency: &Recency,
+        entries: &impl EntryViews,
+        clock: &RecencyClock,
     ) {
-        let birth = recency.count();
-        recency.fit(live);
-        look.stamp.store(birth | UNUSED, Ordering::Relaxed);
-        self.file_as(number, birth | UNUSED, view);
+        let now = clock.advance();
+        clock.set_live(live);
+        entry.stamp.store(now | UNUSED, Relaxed);
+        self.link_as(index, now | UNUSED, entries);
     }
 
-    pub fn prefetch(&self, view: &impl View) {
+    pub fn prefetch(&self, entries: &impl EntryViews) {
         self.lists.prefetch_ends();
-        if let Some(young) = self.lists.front(YOUNG) {
-            self.lists.prefetch(young);
-            prefetch_write(view.stamp(young));
+        if let Some(unused) = self.lists.front(UNUSED_LIST) {
+            self.lists.prefetch(unused);
+            prefetch_write(entries.stamp(unused));
         }
     }
 
-    pub fn reserve(&mut self, number: u32) -> Result<(), NoMemory> {
-        self.lists.reserve(number)?;
-        self.queue.reserve(number)
+    pub fn reserve(&mut self, index: u32) -> Result<(), NoMemory> {
+        self.lists.reserve(index)?;
+        self.heap.reserve(index)
     }
 
-    pub fn remove(&mut self, number: u32) {
-        if !self.lists.unlink(number) {
-            self.queue.remove(number);
+    pub fn remove(&mut self, index: u32) {
+        if !self.lists.unlink(index) {
+            self.heap.remove(index);
         }
     }
 
-    /// Learns that an entry's weight was `before`.
-    pub fn reweigh(&mut self, number: u32, before: u64, view: &impl View) {
-        if (before == 0) != (view.weight(number) == 0) {
-            self.remove(number);
-            // Its birth is no longer the last of the young.
-            let stamp = view.stamp(number);
-            stamp.store(stamp.load(Ordering::Relaxed) & !UNUSED, Ordering::Relaxed);
-            self.file(number, view);
+    /// Takes over an entry's new weight, which was `old_weight`.
+    pub fn update_weight(&mut self, index: u32, old_weight: u64, entries: &impl EntryViews) {
+        if (old_weight == 0) != (entries.weight(index) == 0) {
+            self.remove(index);
+            // At the end of the list it would be out of the order of inserts, so it must not go there.
+            let stamp = entries.stamp(index);
+            stamp.store(stamp.load(Relaxed) & !UNUSED, Relaxed);
+            self.link(index, entries);
         }
     }
 
-    pub fn victim(&mut self, keep: Option<u32>, view: &impl View) -> Option<u32> {
-        let first = self.pop(view)?;
+    pub fn take_victim(&mut self, keep: Option<u32>, entries: &impl EntryViews) -> Option<u32> {
+        let first = self.pop_oldest(entries)?;
         if Some(first) != keep {
             return Some(first);
         }
-        // The entry to keep was used last, so it is alone; or other threads stamped at the same time.
-        let second = self.pop(view);
-        self.file(first, view);
+        // The entry to keep was used last, so it is the only one, unless other threads stamped at the same time.
+        let second = self.pop_oldest(entries);
+        self.link(first, entries);
         second
     }
 
-    fn pop(&mut self, view: &impl View) -> Option<u32> {
-        while let Some(young) = self.lists.front(YOUNG) {
-            let stamp = view.stamp(young).load(Ordering::Relaxed);
+    fn pop_oldest(&mut self, entries: &impl EntryViews) -> Option<u32> {
+        while let Some(first) = self.lists.front(UNUSED_LIST) {
+            let stamp = entries.stamp(first).load(Relaxed);
             if stamp & UNUSED != 0 {
-                // No other of the young is as old, and what was used with its birth as the count was used after it.
-                let older = self.pop_queue((stamp & !UNUSED) - 1, view);
-                return older.or_else(|| self.lists.unlink(young).then_some(young));
+                // All others of the list are newer. An entry of the heap with this very stamp was hit after the insert.
+                let older = self.pop_heap((stamp & !UNUSED) - 1, entries);
+                return older.or_else(|| self.lists.unlink(first).then_some(first));
             }
-            self.lists.unlink(young);
-            self.queue.file(young, stamp);
+            self.lists.unlink(first);
+            self.heap.insert(first, stamp);
         }
-        self.pop_queue(u64::MAX, view)
+        self.pop_heap(u64::MAX, entries)
     }
 
-    fn pop_queue(&mut self, upto: u64, view: &impl View) -> Option<u32> {
-        let stamp = |number| Some(view.stamp(number).load(Ordering::Relaxed));
-        self.queue.pop(upto, &mut usize::MAX.clone(), stamp)
+    /// Removes the oldest entry of the heap, if its stamp is at most `max_stamp`.
+    fn pop_heap(&mut self, max_stamp: u64, entries: &impl EntryViews) -> Option<u32> {
+        let stamp = |index| Some(entries.stamp(index).load(Relaxed));
+        self.heap.pop(max_stamp, &mut usize::MAX.clone(), stamp)
     }
 
-    fn file(&mut self, number: u32, view: &impl View) {
-        self.file_as(number, view.stamp(number).load(Ordering::Relaxed), view);
+    /// Puts an entry where its weight and its stamp belong.
+    fn link(&mut self, index: u32, entries: &impl EntryViews) {
+        self.link_as(index, entries.stamp(index).load(Relaxed), entries);
     }
 
-    /// The same for an entry whose stamp is known.
+    /// Does the same for an entry whose stamp is known.
     #[inline]
-    fn file_as(&mut self, number: u32, stamp: u64, view: &impl View) {
-        if view.weight(number) == 0 {
-            self.lists.push_back(WEIGHTLESS, number);
+    fn link_as(&mut self, index: u32, stamp: u64, entries: &impl EntryViews) {
+        if entries.weight(index) == 0 {
+            self.lists.push_back(WEIGHTLESS_LIST, index);
         } else if stamp & UNUSED != 0 {
-            self.lists.push_back(YOUNG, number);
+            self.lists.push_back(UNUSED_LIST, index);
         } else {
-            self.queue.file(number, stamp);
+            self.heap.insert(index, stamp);
         }
     }
 
-    pub fn any(&mut self) -> Option<u32> {
-        self.lists.front(YOUNG).or_else(|| self.queue.any()).or_else(|| self.lists.front(WEIGHTLESS))
+    /// Returns some entry, a cold one where that takes no search; `None` if there is none.
+    pub fn peek_cold(&mut self) -> Option<u32> {
+        let unused = self.lists.front(UNUSED_LIST);
+        unused.or_else(|| self.heap.peek_low()).or_else(|| self.lists.front(WEIGHTLESS_LIST))
     }
 
     pub fn trim(&mut self, limit: u32) {
-        self.queue.trim(limit);
+        self.heap.trim(limit);
         self.lists.trim(limit);
     }
 
+    /// The indices that it knows, in no order.
     #[cfg(any(test, debug_assertions))]
-    pub fn numbers(&self) -> Vec<u32> {
-        let listed = self.lists.iter(YOUNG).chain(self.lists.iter(WEIGHTLESS));
-        self.queue.numbers().into_iter().chain(listed).collect()
+    pub fn indices(&self) -> Vec<u32> {
+        let listed = self.lists.iter(UNUSED_LIST).chain(self.lists.iter(WEIGHTLESS_LIST));
+        self.heap.indices().into_iter().chain(listed).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::tests::Entries;
+    use crate::policy::tests::TestEntries;
     use crate::policy::{AccessRecorder, Kind, for_shards};
 
-    fn queue_of(stamps: &[u64]) -> (Lru, Entries) {
-        let entries = Entries::plain(stamps.len() as u32);
+    fn lru_of(stamps: &[u64]) -> (Lru, TestEntries) {
+        let entries = TestEntries::of_weight_1(stamps.len() as u32);
         let mut lru = Lru::default();
-        for (number, &stamp) in stamps.iter().enumerate() {
-            entries.stamp_with(number as u32, stamp);
-            lru.file(number as u32, &entries);
+        for (index, &stamp) in stamps.iter().enumerate() {
+            entries.set_stamp(index as u32, stamp);
+            lru.link(index as u32, &entries);
         }
         (lru, entries)
     }
 
-    fn victims(lru: &mut Lru, entries: &Entries) -> Vec<u32> {
-        std::iter::from_fn(|| lru.victim(None, entries)).collect()
+    fn victims(lru: &mut Lru, entries: &TestEntries) -> Vec<u32> {
+        std::iter::from_fn(|| lru.take_victim(None, entries)).collect()
     }
 
     #[test]
-    fn the_oldest_stamp_leaves_first() {
-        let (mut lru, entries) = queue_of(&[1, 2, 3, 4, 70, 5_000]);
-        entries.stamp_with(0, 100);
-        entries.stamp_with(2, 6_000);
+    fn the_oldest_stamp_is_evicted_first() {
+        let (mut lru, entries) = lru_of(&[1, 2, 3, 4, 70, 5_000]);
+        entries.set_stamp(0, 100);
+        entries.set_stamp(2, 6_000);
         assert_eq!(victims(&mut lru, &entries), [1, 3, 4, 0, 5, 2]);
     }
 
     #[test]
     fn the_entry_to_keep_stays_in_its_place() {
-        let (mut lru, entries) = queue_of(&[1, 2, 3]);
-        assert_eq!(lru.victim(Some(0), &entries), Some(1));
+        let (mut lru, entries) = lru_of(&[1, 2, 3]);
+        assert_eq!(lru.take_victim(Some(0), &entries), Some(1));
         assert_eq!(victims(&mut lru, &entries), [0, 2]);
-        lru.file(0, &entries);
-        assert_eq!(lru.victim(Some(0), &entries), None);
-        assert_eq!(lru.numbers(), [0]);
+        lru.link(0, &entries);
+        assert_eq!(lru.take_victim(Some(0), &entries), None);
+        assert_eq!(lru.indices(), [0]);
     }
 
     #[test]
     fn a_removed_entry_is_no_victim() {
-        let (mut lru, entries) = queue_of(&[1, 2, 3]);
+        let (mut lru, entries) = lru_of(&[1, 2, 3]);
         lru.remove(1);
         assert_eq!(victims(&mut lru, &entries), [0, 2]);
-        assert_eq!(lru.any(), None);
+        assert_eq!(lru.peek_cold(), None);
     }
 
     #[test]
-    fn births_and_uses_have_one_order() {
-        let entries = Entries::plain(200);
+    fn inserts_and_hits_have_one_order() {
+        let entries = TestEntries::of_weight_1(200);
         let mut lru = Lru::default();
         let (recorder, _) = for_shards(Kind::Lru, 200, 1).next().expect("there is one shard");
-        let AccessRecorder::Lru(recency) = &recorder else { unreachable!("it is of that kind") };
+        let AccessRecorder::Lru(clock) = &recorder else { unreachable!("it is of that kind") };
         let mut naive: Vec<u32> = Vec::new();
         let mut random = 7u64;
-        for number in 0..200 {
-            lru.insert(number, entries.look(number), number as usize + 1, &entries, &recency.0);
-            naive.push(number);
+        for index in 0..200 {
+            lru.insert(index, entries.entry(index), index as usize + 1, &entries, &clock.0);
+            naive.push(index);
             for _ in 0..3 {
                 random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                let place = (random >> 33) as usize % naive.len();
-                let used = naive.remove(place);
-                recorder.record(entries.stamp(used));
-                naive.push(used);
+                let drawn = (random >> 33) as usize % naive.len();
+                let hit = naive.remove(drawn);
+                recorder.record(entries.stamp(hit));
+                naive.push(hit);
             }
-            if number % 4 == 3 {
-                assert_eq!(lru.victim(Some(number), &entries), Some(naive.remove(0)));
+            if index % 4 == 3 {
+                assert_eq!(lru.take_victim(Some(index), &entries), Some(naive.remove(0)));
             }
         }
         assert_eq!(victims(&mut lru, &entries), naive);
     }
 
     #[test]
-    fn an_entry_of_no_weight_is_no_victim() {
-        let mut entries = Entries::weighing(&[0, 1, 0]);
+    fn an_entry_of_weight_0_is_no_victim() {
+        let mut entries = TestEntries::with_weights(&[0, 1, 0]);
         let mut lru = Lru::default();
-        let recency = Recency::new();
-        (0..3).for_each(|number| lru.insert(number, entries.look(number), 3, &entries, &recency));
+        let clock = RecencyClock::new();
+        (0..3).for_each(|index| lru.insert(index, entries.entry(index), 3, &entries, &clock));
         entries.0[1].1 = 0;
-        lru.reweigh(1, 1, &entries);
-        assert_eq!(lru.victim(None, &entries), None);
-        assert_eq!((lru.any(), lru.numbers().len()), (Some(0), 3));
+        lru.update_weight(1, 1, &entries);
+        assert_eq!(lru.take_victim(None, &entries), None);
+        assert_eq!((lru.peek_cold(), lru.indices().len()), (Some(0), 3));
         entries.0[2].1 = 5;
-        lru.reweigh(2, 0, &entries);
-        assert_eq!(lru.victim(None, &entries), Some(2));
+        lru.update_weight(2, 0, &entries);
+        assert_eq!(lru.take_victim(None, &entries), Some(2));
         lru.remove(0);
-        assert_eq!(lru.numbers(), [1]);
+        assert_eq!(lru.indices(), [1]);
     }
 
     #[test]
     #[cfg(not(moka_gil))]
-    fn of_several_threads_few_uses_are_counted() {
-        const USES: u64 = 200_000;
-        let entries = Entries::plain(2_000);
+    fn few_hits_of_several_threads_advance_the_clock() {
+        const HITS: u64 = 200_000;
+        let entries = TestEntries::of_weight_1(2_000);
         drop(crate::reclaim::pin());
-        let counted = |live, is_shared| {
-            let recency = Recency::new();
-            recency.fit(live);
-            let (told, tells) = std::sync::mpsc::channel();
+        let time_after = |live, is_shared| {
+            let clock = RecencyClock::new();
+            clock.set_live(live);
+            let (sender, receiver) = std::sync::mpsc::channel();
             std::thread::scope(|scope| {
-                let (entries, recency) = (&entries, &recency);
+                let (entries, clock) = (&entries, &clock);
                 let other = scope.spawn(move || {
                     drop(crate::reclaim::pin());
                     if is_shared {
-                        recency.record(entries.stamp(0));
+                        clock.record(entries.stamp(0));
                     }
-                    told.send(()).expect("it is waited for");
+                    sender.send(()).expect("the receiver waits");
                     std::thread::park();
                 });
-                tells.recv().expect("it is told");
-                (0..USES).for_each(|step| recency.record(entries.stamp((step % 2_000) as u32)));
+                receiver.recv().expect("the other thread sends");
+                (0..HITS).for_each(|step| clock.record(entries.stamp((step % 2_000) as u32)));
                 other.thread().unpark();
             });
-            recency.uses.load(Ordering::Relaxed)
+            clock.time.load(Relaxed)
         };
-        assert_eq!(counted(2_000, false), 1 + USES, "the other thread has nothing to do with it");
-        assert_eq!(counted(15, true), 1 + USES, "the other's use is of the entry that is used first");
-        // Of 1,562 on the mean, 40 more or less are a standard deviation.
-        let few = counted(2_000, true);
-        assert!((1_000..2_500).contains(&few), "{few}");
+        assert_eq!(time_after(2_000, false), 1 + HITS, "the other thread does not use the shard");
+        assert_eq!(time_after(15, true), 1 + HITS, "the other's hit is of the entry that is hit first");
+        // The mean is 1,562 and the standard deviation 40.
+        let time = time_after(2_000, true);
+        assert!((1_000..2_500).contains(&time), "{time}");
     }
 }

@@ -1,202 +1,219 @@
-//! Who leaves when the capacity is spent.
+//! Which entry is evicted when the capacity is spent.
 //!
 //! # How it works
-//! Each shard has a [`AccessRecorder`], which readers tell of hits without a lock, and a [`Policy`], which only
-//! the lock's holder asks for a victim. A hit writes the stamp of its entry, and only where that changes
-//! something (law 5). The policy sees stamps when it looks for a victim, and puts its order right then.
+//! Each shard has both halves of a policy:
+//! - an [`AccessRecorder`], which readers tell of hits without a lock;
+//! - a [`Policy`], which belongs to the holder of the shard lock, and which names the victims.
 //!
-//! The policy knows entries by number and asks a [`View`] about them. It decides; the shard acts.
+//! A *hit* is a read that finds its entry, or a write that replaces its value. An *access* is a hit or an insert.
+//! A hit only writes the stamp of its entry, and only if that changes something (law 5). The policy reads stamps
+//! when it looks for a victim, and corrects its order at that time.
+//!
+//! The policy knows entries by their indices in the slab, and sees them through [`EntryViews`]. It decides, and the
+//! shard acts: a policy never removes an entry from the map.
+//!
+//! # Invariants
+//! - `one-kind`: the recorder and the policy of a shard are of one kind.
+//! - `known`: the policy knows the live entries of its shard and no others ([`Policy::validate`]).
+//!
+//! # Why not update the order at each hit
+//! A linked list in the order of use needs a lock, or a buffer of hits that some thread drains under a lock, as in
+//! Caffeine. Here a hit costs one store at most, and the work is done by the writes that need a victim.
 
 mod lru;
 mod tiny_lfu;
 
-use lru::{Lru, Recency};
+use lru::{Lru, RecencyClock};
 use tiny_lfu::TinyLfu;
 use tiny_lfu::access_stamps::AccessStamps;
-use tiny_lfu::window::Window;
+use tiny_lfu::window_tuner::WindowFraction;
 
 use crate::collections::try_reserve::NoMemory;
 use crate::sync::{AtomicU64, Padded, prefetch_write};
 
-/// The policies a user can choose.
+/// The policies that a user can choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     TinyLfu,
     Lru,
 }
 
-/// In a cache smaller than this, recency alone decides: users of so few entries expect it.
-const LEAST_FOR_FREQUENCY: u64 = 8;
+/// A smaller cache is evicted by recency alone, whatever its kind: users of so few entries expect that.
+const MIN_CAPACITY_OF_TINY_LFU: u64 = 8;
 
-/// What a policy may know of an entry.
-pub(crate) trait View {
-    fn look(&self, number: u32) -> EntryView<'_>;
-    fn weight(&self, number: u32) -> u64;
+/// The entries of a shard, as far as a policy sees them.
+pub(crate) trait EntryViews {
+    fn entry(&self, index: u32) -> EntryView<'_>;
+    fn weight(&self, index: u32) -> u64;
 
-    fn hash(&self, number: u32) -> u64 {
-        self.look(number).hash
+    fn hash(&self, index: u32) -> u64 {
+        self.entry(index).hash
     }
 
-    fn stamp(&self, number: u32) -> &AtomicU64 {
-        self.look(number).stamp
+    fn stamp(&self, index: u32) -> &AtomicU64 {
+        self.entry(index).stamp
     }
 
-    /// Asks ahead for what else changes when an entry of this hash leaves.
-    fn prefetch_leaving(&self, _hash: u64) {}
+    /// Prefetches what else changes when an entry of this hash is removed.
+    fn prefetch_remove(&self, _hash: u64) {}
 }
 
-/// What a policy sees of an entry. To find an entry by its number takes a few loads, so who needs both keeps the look.
+/// One entry, as far as a policy sees it. To find an entry by its index takes a few loads, so code that needs both
+/// fields keeps the view.
 #[derive(Clone, Copy)]
 pub(crate) struct EntryView<'a> {
     pub hash: u64,
     pub stamp: &'a AtomicU64,
 }
 
-/// The readers' side of a policy.
+/// The half of a policy that readers use.
 pub(crate) enum AccessRecorder {
-    Lru(Padded<Recency>),
+    Lru(Padded<RecencyClock>),
     TinyLfu(AccessStamps),
 }
 
+/// The half of a policy that the holder of the shard lock uses.
 pub(crate) enum Policy {
     Lru(Lru),
     TinyLfu(Box<TinyLfu>),
 }
 
-/// Both sides of a policy, for each of the shards of a cache.
+/// Makes both halves of the policy of each shard of a cache. The first shard is the leader, which tunes the window for
+/// all ([`tiny_lfu`]).
 pub(crate) fn for_shards(
     kind: Kind,
     capacity: u64,
     shards: usize,
 ) -> impl ExactSizeIterator<Item = (AccessRecorder, Policy)> {
-    let window = Window::default();
+    let window = WindowFraction::default();
     let share = capacity / shards as u64;
     (0..shards).map(move |shard| match kind {
-        Kind::TinyLfu if capacity >= LEAST_FOR_FREQUENCY => {
-            let leads = shard == 0;
-            let policy = Box::new(TinyLfu::new(share, window.clone(), leads.then_some(shards)));
-            (AccessRecorder::TinyLfu(AccessStamps::new(leads)), Policy::TinyLfu(policy))
+        Kind::TinyLfu if capacity >= MIN_CAPACITY_OF_TINY_LFU => {
+            let is_leader = shard == 0;
+            let policy = Box::new(TinyLfu::new(share, window.clone(), is_leader.then_some(shards)));
+            (AccessRecorder::TinyLfu(AccessStamps::new(is_leader)), Policy::TinyLfu(policy))
         }
-        _ => (AccessRecorder::Lru(Padded(Recency::new())), Policy::Lru(Lru::default())),
+        _ => (AccessRecorder::Lru(Padded(RecencyClock::new())), Policy::Lru(Lru::default())),
     })
 }
 
 impl AccessRecorder {
-    /// Notes a use of an entry: a hit, or another value.
+    /// Records a hit: a read, or another value.
     #[inline(always)]
     pub fn record(&self, stamp: &AtomicU64) {
         match self {
-            AccessRecorder::TinyLfu(uses) => uses.record(stamp),
-            AccessRecorder::Lru(recency) => recency.0.record(stamp),
+            AccessRecorder::TinyLfu(stamps) => stamps.record(stamp),
+            AccessRecorder::Lru(clock) => clock.0.record(stamp),
         }
     }
 
-    /// Asks ahead for what a newcomer will change here.
+    /// Prefetches what an insert will change here.
     #[inline]
     pub fn prefetch_insert(&self) {
-        if let AccessRecorder::Lru(recency) = self {
-            prefetch_write(recency);
+        if let AccessRecorder::Lru(clock) = self {
+            prefetch_write(clock);
         }
     }
 }
 
 impl Policy {
-    /// Makes sure that the number of an entry can be inserted, and kept whatever becomes of it.
+    /// Reserves the memory that an entry needs here, from its insert to its removal.
     #[inline]
-    pub fn reserve(&mut self, number: u32) -> Result<(), NoMemory> {
+    pub fn reserve(&mut self, index: u32) -> Result<(), NoMemory> {
         match self {
-            Policy::Lru(lru) => lru.reserve(number),
-            Policy::TinyLfu(tiny) => tiny.reserve(number),
+            Policy::Lru(lru) => lru.reserve(index),
+            Policy::TinyLfu(tiny_lfu) => tiny_lfu.reserve(index),
         }
     }
 
-    /// Asks ahead for what a newcomer and its victim will change, as far as that is known.
+    /// Prefetches what an insert and its victim will change, as far as that is known.
     #[inline]
-    pub fn prefetch(&self, view: &impl View) {
+    pub fn prefetch(&self, entries: &impl EntryViews) {
         match self {
-            Policy::Lru(lru) => lru.prefetch(view),
-            Policy::TinyLfu(tiny) => tiny.prefetch(view),
+            Policy::Lru(lru) => lru.prefetch(entries),
+            Policy::TinyLfu(tiny_lfu) => tiny_lfu.prefetch(entries),
         }
     }
 
-    /// Takes in a new entry, one of `live` with it, at which its caller is looking.
+    /// Adds a new entry. `entry` is its view, and `live` is the number of entries with it.
     pub fn insert(
         &mut self,
-        number: u32,
-        look: EntryView<'_>,
+        index: u32,
+        entry: EntryView<'_>,
         live: usize,
-        view: &impl View,
+        entries: &impl EntryViews,
         recorder: &AccessRecorder,
     ) {
         match (self, recorder) {
-            (Policy::TinyLfu(tiny), AccessRecorder::TinyLfu(uses)) => {
-                tiny.insert(number, look, live, view, uses)
+            (Policy::TinyLfu(tiny_lfu), AccessRecorder::TinyLfu(stamps)) => {
+                tiny_lfu.insert(index, entry, live, entries, stamps)
             }
-            (Policy::Lru(lru), AccessRecorder::Lru(recency)) => {
-                lru.insert(number, look, live, view, &recency.0)
+            (Policy::Lru(lru), AccessRecorder::Lru(clock)) => {
+                lru.insert(index, entry, live, entries, &clock.0)
             }
-            _ => unreachable!("both sides are of one kind"),
+            _ => unreachable!("`one-kind`"),
         }
     }
 
-    /// Forgets an entry, if it is known. Its weight is still the one that the policy knows.
-    pub fn remove(&mut self, number: u32, view: &impl View) {
+    /// Removes an entry, if it is known. Its weight must still be the one that the policy knows.
+    pub fn remove(&mut self, index: u32, entries: &impl EntryViews) {
         match self {
-            Policy::Lru(lru) => lru.remove(number),
-            Policy::TinyLfu(tiny) => tiny.remove(number, view),
+            Policy::Lru(lru) => lru.remove(index),
+            Policy::TinyLfu(tiny_lfu) => tiny_lfu.remove(index, entries),
         }
     }
 
-    /// Learns that an entry's weight was `before`.
-    pub fn reweigh(&mut self, number: u32, before: u64, view: &impl View) {
+    /// Takes over an entry's new weight, which was `old_weight`.
+    pub fn update_weight(&mut self, index: u32, old_weight: u64, entries: &impl EntryViews) {
         match self {
-            Policy::Lru(lru) => lru.reweigh(number, before, view),
-            Policy::TinyLfu(tiny) => tiny.reweigh(number, before, view),
+            Policy::Lru(lru) => lru.update_weight(index, old_weight, entries),
+            Policy::TinyLfu(tiny_lfu) => tiny_lfu.update_weight(index, old_weight, entries),
         }
     }
 
-    /// Takes out the entry that should leave next; never `keep`, nor one of weight 0. `None` if there is no other.
-    pub fn victim(&mut self, keep: Option<u32>, view: &impl View) -> Option<u32> {
+    /// Removes the next victim from the policy and returns it: never `keep`, nor an entry of weight 0. `None` if
+    /// there is no other.
+    pub fn take_victim(&mut self, keep: Option<u32>, entries: &impl EntryViews) -> Option<u32> {
         match self {
-            Policy::Lru(lru) => lru.victim(keep, view),
-            Policy::TinyLfu(tiny) => tiny.victim(keep, view),
+            Policy::Lru(lru) => lru.take_victim(keep, entries),
+            Policy::TinyLfu(tiny_lfu) => tiny_lfu.take_victim(keep, entries),
         }
     }
 
-    /// Puts the regions right after a write that needed no victim.
+    /// Brings the window back to its size after a write that needed no victim.
     #[inline]
-    pub fn settle(&mut self, view: &impl View) {
-        if let Policy::TinyLfu(tiny) = self {
-            tiny.settle(view);
+    pub fn demote_window_overflow(&mut self, entries: &impl EntryViews) {
+        if let Policy::TinyLfu(tiny_lfu) = self {
+            tiny_lfu.demote_window_overflow(entries);
         }
     }
 
-    /// Some entry, the colder the better; `None` if there is none.
-    pub fn any(&mut self) -> Option<u32> {
+    /// Returns some entry, a cold one where that takes no search; `None` if there is none.
+    pub fn peek_cold(&mut self) -> Option<u32> {
         match self {
-            Policy::Lru(lru) => lru.any(),
-            Policy::TinyLfu(tiny) => tiny.any(),
+            Policy::Lru(lru) => lru.peek_cold(),
+            Policy::TinyLfu(tiny_lfu) => tiny_lfu.peek_cold(),
         }
     }
 
-    /// Gives back the memory of numbers from `limit` up, which are not in use; and what is remembered of
-    /// former entries, if none is `live`.
+    /// Releases the memory of the indices from `limit` up, which must not be in use. If few entries are `live`, it
+    /// also forgets how often former entries were used.
     pub fn trim(&mut self, limit: u32, live: usize) {
         match self {
             Policy::Lru(lru) => lru.trim(limit),
-            Policy::TinyLfu(tiny) => tiny.trim(limit, live),
+            Policy::TinyLfu(tiny_lfu) => tiny_lfu.trim(limit, live),
         }
     }
 
-    /// Checks that exactly the numbers given are known, and the regions' weights.
+    /// Checks `known` for the indices in `live`, which are sorted, and the invariants of the policy itself.
     #[cfg(any(test, debug_assertions))]
-    pub fn validate(&self, live: &[u32], view: &impl View) {
+    pub fn validate(&self, live: &[u32], entries: &impl EntryViews) {
         let mut known = match self {
-            Policy::Lru(lru) => lru.numbers(),
-            Policy::TinyLfu(tiny) => tiny.validate(view),
+            Policy::Lru(lru) => lru.indices(),
+            Policy::TinyLfu(tiny_lfu) => tiny_lfu.validate(entries),
         };
         known.sort_unstable();
-        assert_eq!(known, live, "the policy knows the live entries and no others");
+        assert_eq!(known, live, "`known`");
     }
 }
 
@@ -205,84 +222,89 @@ mod tests {
     use super::*;
     use crate::sync::Ordering;
 
-    /// Entries as a policy sees them, by number: hash, weight, stamp.
+    /// Entries without a cache, by index: hash, weight, stamp.
     #[derive(Default)]
-    pub(super) struct Entries(pub Vec<(u64, u64, AtomicU64)>);
+    pub(super) struct TestEntries(pub Vec<(u64, u64, AtomicU64)>);
 
-    impl Entries {
-        /// So many entries of weight 1.
-        pub fn plain(count: u32) -> Self {
-            Self::weighing(&vec![1; count as usize])
+    impl TestEntries {
+        /// Makes `count` entries of weight 1.
+        pub fn of_weight_1(count: u32) -> Self {
+            Self::with_weights(&vec![1; count as usize])
         }
 
-        pub fn weighing(weights: &[u64]) -> Self {
-            let hash = |number: usize| (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            let entry = |(number, &weight)| (hash(number), weight, AtomicU64::new(0));
-            Entries(weights.iter().enumerate().map(entry).collect())
+        pub fn with_weights(weights: &[u64]) -> Self {
+            let entry = |(index, &weight)| (Self::hash_of(index), weight, AtomicU64::new(0));
+            TestEntries(weights.iter().enumerate().map(entry).collect())
         }
 
-        pub fn stamp_with(&self, number: u32, stamp: u64) {
-            self.stamp(number).store(stamp, Ordering::Relaxed);
+        pub fn hash_of(index: usize) -> u64 {
+            (index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        }
+
+        pub fn set_stamp(&self, index: u32, stamp: u64) {
+            self.stamp(index).store(stamp, Ordering::Relaxed);
         }
     }
 
-    impl View for Entries {
-        fn look(&self, number: u32) -> EntryView<'_> {
-            let (hash, _, stamp) = &self.0[number as usize];
+    impl EntryViews for TestEntries {
+        fn entry(&self, index: u32) -> EntryView<'_> {
+            let (hash, _, stamp) = &self.0[index as usize];
             EntryView { hash: *hash, stamp }
         }
 
-        fn weight(&self, number: u32) -> u64 {
-            self.0[number as usize].1
+        fn weight(&self, index: u32) -> u64 {
+            self.0[index as usize].1
         }
     }
 
-    /// Both sides of the policy of a cache of one shard.
-    fn new(kind: Kind, capacity: u64) -> (AccessRecorder, Policy) {
+    /// Both halves of the policy of a cache of one shard.
+    fn policy_of(kind: Kind, capacity: u64) -> (AccessRecorder, Policy) {
         for_shards(kind, capacity, 1).next().expect("there is one shard")
     }
 
     #[test]
-    fn a_small_cache_goes_by_recency_alone() {
-        for capacity in 0..LEAST_FOR_FREQUENCY {
-            assert!(matches!(new(Kind::TinyLfu, capacity), (AccessRecorder::Lru(_), Policy::Lru(_))));
+    fn a_small_cache_is_evicted_by_recency_alone() {
+        for capacity in 0..MIN_CAPACITY_OF_TINY_LFU {
+            let policy = policy_of(Kind::TinyLfu, capacity);
+            assert!(matches!(policy, (AccessRecorder::Lru(_), Policy::Lru(_))));
         }
-        let policy = new(Kind::TinyLfu, LEAST_FOR_FREQUENCY);
+        let policy = policy_of(Kind::TinyLfu, MIN_CAPACITY_OF_TINY_LFU);
         assert!(matches!(policy, (AccessRecorder::TinyLfu(_), Policy::TinyLfu(_))));
-        assert!(matches!(new(Kind::Lru, 1 << 30), (AccessRecorder::Lru(_), Policy::Lru(_))));
+        assert!(matches!(policy_of(Kind::Lru, 1 << 30), (AccessRecorder::Lru(_), Policy::Lru(_))));
     }
 
     #[test]
-    fn to_use_the_newest_again_writes_nothing() {
-        let (recorder, _) = new(Kind::Lru, 100);
+    fn a_second_hit_of_the_newest_entry_writes_nothing() {
+        let (recorder, _) = policy_of(Kind::Lru, 100);
         let stamps = [AtomicU64::new(0), AtomicU64::new(0)];
-        let stamped = |number: usize| {
-            recorder.record(&stamps[number]);
-            stamps[number].load(Ordering::Relaxed)
+        let stamp_after_hit = |index: usize| {
+            recorder.record(&stamps[index]);
+            stamps[index].load(Ordering::Relaxed)
         };
-        let first = stamped(0);
-        assert_eq!(stamped(0), first);
-        let second = stamped(1);
+        let first = stamp_after_hit(0);
+        assert_eq!(stamp_after_hit(0), first);
+        let second = stamp_after_hit(1);
         assert!(second > first);
-        assert!(stamped(0) > second);
+        assert!(stamp_after_hit(0) > second);
     }
 
     #[test]
-    fn no_policy_gives_up_the_entry_to_keep() {
+    fn the_entry_to_keep_is_never_a_victim() {
         for kind in [Kind::Lru, Kind::TinyLfu] {
             for count in 1..40 {
-                let (recorder, mut policy) = new(kind, 20);
-                let entries = Entries::plain(count);
-                for number in 0..count {
-                    policy.insert(number, entries.look(number), number as usize + 1, &entries, &recorder);
-                    policy.settle(&entries);
+                let (recorder, mut policy) = policy_of(kind, 20);
+                let entries = TestEntries::of_weight_1(count);
+                for index in 0..count {
+                    policy.insert(index, entries.entry(index), index as usize + 1, &entries, &recorder);
+                    policy.demote_window_overflow(&entries);
                 }
                 let keep = count / 2;
-                let victims: Vec<u32> = std::iter::from_fn(|| policy.victim(Some(keep), &entries)).collect();
+                let victims: Vec<u32> =
+                    std::iter::from_fn(|| policy.take_victim(Some(keep), &entries)).collect();
                 assert_eq!(victims.len(), count as usize - 1, "{kind:?}");
                 assert!(!victims.contains(&keep), "{kind:?}");
                 policy.validate(&[keep], &entries);
-                assert_eq!(policy.victim(None, &entries), Some(keep));
+                assert_eq!(policy.take_victim(None, &entries), Some(keep));
             }
         }
     }

@@ -31,7 +31,7 @@ use crate::expiry::{Clock, DeadlineQueue};
 use crate::map::query::KeyQuery;
 use crate::map::removal::Removals;
 use crate::map::{EntryRef, FastLookup, LockedMap, Map};
-use crate::policy::{self, AccessRecorder, EntryView, Policy, View};
+use crate::policy::{self, AccessRecorder, EntryView, EntryViews, Policy};
 use crate::reclaim::Handle;
 use crate::reclaim::{Guard, OnceFlag, Pin, pin};
 use crate::sync::{AtomicU64, Ordering, Padded};
@@ -76,9 +76,9 @@ struct ShardView<'a, K, V> {
     guard: &'a Guard<'a>,
 }
 
-impl<K: Handle, V: Handle> View for ShardView<'_, K, V> {
+impl<K: Handle, V: Handle> EntryViews for ShardView<'_, K, V> {
     #[inline]
-    fn look(&self, index: u32) -> EntryView<'_> {
+    fn entry(&self, index: u32) -> EntryView<'_> {
         let entry = self.map.entry(index, self.guard);
         // Relaxed: the holder of the lock wrote it.
         EntryView { hash: entry.hash.load(Ordering::Relaxed), stamp: &entry.stamp }
@@ -88,12 +88,12 @@ impl<K: Handle, V: Handle> View for ShardView<'_, K, V> {
         self.weights.get(index)
     }
 
-    /// Unlike `look`, it does not read the entry.
+    /// Unlike `entry`, it does not read the entry.
     fn stamp(&self, index: u32) -> &AtomicU64 {
         &self.map.entry(index, self.guard).stamp
     }
 
-    fn prefetch_leaving(&self, hash: u64) {
+    fn prefetch_remove(&self, hash: u64) {
         self.map.prefetch_slot(hash, self.guard);
     }
 }
@@ -297,7 +297,7 @@ impl<K: Handle, V: Handle> Shard<K, V> {
         let state = locked.state();
         let view = ShardView { map: &self.map, weights: &state.weights, guard: &guard };
         state.policy.validate(&live, &view);
-        let mut queued = state.deadlines.numbers();
+        let mut queued = state.deadlines.indices();
         queued.sort_unstable();
         let has_deadline = |index: &u32| self.map.deadline(*index, &guard) != NEVER;
         let expected: Vec<u32> = live.iter().copied().filter(has_deadline).collect();

@@ -106,7 +106,7 @@ impl<K: Handle, V: Handle> Shard<K, V> {
         let mut txn = self.begin_write(&mut locked, budget, now, removed);
         let mut popped = None;
         while popped.is_none()
-            && let Some(index) = txn.locked.state().policy.any()
+            && let Some(index) = txn.locked.state().policy.peek_cold()
         {
             supersede(self.map.entry(index, &guard).hash.load(Ordering::Relaxed));
             let was_due = txn.remove(index, Cause::Explicit, &mut guard);

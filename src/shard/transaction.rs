@@ -8,7 +8,7 @@
 //! - `published-weight`: when the lock is released, `weight_change` is 0.
 
 use crate::collections::try_reserve::NoMemory;
-use crate::expiry::BATCH;
+use crate::expiry::MAX_DUE_PER_CALL;
 use crate::expiry::{Lifetime, NEVER};
 use crate::map::query::KeyQuery;
 use crate::map::removal::{Cause, Removals};
@@ -88,7 +88,7 @@ impl<K: Handle, V: Handle> WriteTxn<'_, '_, K, V> {
         if weight != old_weight {
             self.weight_change += weight as i64 - old_weight as i64;
             let view = ShardView { map: &shard.map, weights: &state.weights, guard };
-            state.policy.reweigh(index, old_weight, &view);
+            state.policy.update_weight(index, old_weight, &view);
         }
         self.update_deadline(index, old_deadline, deadline);
     }
@@ -179,7 +179,7 @@ impl<K: Handle, V: Handle> WriteTxn<'_, '_, K, V> {
     ///
     /// It takes what it checks from `steps`. Without memory for the list, it removes nothing and sets `steps` to 0.
     pub fn expire_batch(&mut self, steps: &mut usize, guard: &mut Guard) -> bool {
-        if !self.removed.try_reserve(BATCH) {
+        if !self.removed.try_reserve(MAX_DUE_PER_CALL) {
             *steps = 0;
             return false;
         }
@@ -208,7 +208,7 @@ impl<K: Handle, V: Handle> WriteTxn<'_, '_, K, V> {
                 }
                 let state = self.locked.state();
                 let view = ShardView { map: &shard.map, weights: &state.weights, guard };
-                match state.policy.victim(keep, &view) {
+                match state.policy.take_victim(keep, &view) {
                     Some(victim) => self.remove_from_map(victim, None, Cause::Size, guard),
                     None => return self.publish_weight(),
                 };
@@ -224,7 +224,7 @@ impl<K: Handle, V: Handle> WriteTxn<'_, '_, K, V> {
             }
         }
         let state = self.locked.state();
-        state.policy.settle(&ShardView { map: &shard.map, weights: &state.weights, guard });
+        state.policy.demote_window_overflow(&ShardView { map: &shard.map, weights: &state.weights, guard });
     }
 
     /// Returns the lifetime of the value with the instant at which it begins; `None` if it has no end.

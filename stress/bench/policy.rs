@@ -1,10 +1,11 @@
 //! What the policies cost by themselves, without the map: `cargo bench --bench policy`.
 //!
-//! A cache of 100,000 entries of weight 1 is full. Keys are drawn by Zipf's law (exponent 0.9) from a million;
-//! each access is a hit, which the policy's recorder notes, or a newcomer, for which the policy names a
-//! victim. What the loop around costs is measured without a policy and subtracted. Beside a hit stands what it
-//! would cost if it only counted in the stamp up to 15, without the ticks and the following that the
-//! adapting window needs. Medians of 15 rounds, all in one process, in turns.
+//! A cache of 100,000 entries of weight 1 is full. Keys are drawn by Zipf's law (exponent 0.9) from a million. An access is a
+//! hit, which the policy's recorder records, or an insert, for which the policy takes a victim. The cost of the loop
+//! is measured without a policy and subtracted. Beside a hit stands what it would cost if it only counted in the stamp
+//! up to 15, without the ticks and the samples that the tuning of the window needs.
+//!
+//! Medians of 15 rounds, all in one process, in turns.
 
 #![allow(dead_code, unused_imports, unused_macros)]
 
@@ -18,14 +19,17 @@ mod sync;
 use std::hint::black_box;
 use std::time::Instant;
 
-use policy::{AccessRecorder, EntryView, Kind, Policy, View};
+use policy::{AccessRecorder, EntryView, EntryViews, Kind, Policy};
 use sync::{AtomicU64, Ordering::Relaxed};
 
 const ENTRIES: usize = 100_000;
 const KEYS: usize = 1_000_000;
-const ACCESSES: usize = 1_000_000;
+const ACCESSES_PER_ROUND: usize = 1_000_000;
 const ROUNDS: usize = 15;
-const NONE: u32 = u32::MAX;
+/// The first rounds fill the caches.
+const WARM_UP_ROUNDS: usize = 3;
+const MAX_COUNT: u64 = 15;
+const ABSENT: u32 = u32::MAX;
 
 /// As large as an entry of the cache, so that as few fit into the processor's caches.
 #[derive(Default)]
@@ -38,20 +42,20 @@ struct Entry {
 
 struct Entries(Vec<Entry>);
 
-impl View for Entries {
-    fn look(&self, number: u32) -> EntryView<'_> {
-        let entry = &self.0[number as usize];
+impl EntryViews for Entries {
+    fn entry(&self, index: u32) -> EntryView<'_> {
+        let entry = &self.0[index as usize];
         EntryView { hash: entry.hash, stamp: &entry.stamp }
     }
 
-    fn weight(&self, _number: u32) -> u64 {
+    fn weight(&self, _index: u32) -> u64 {
         1
     }
 }
 
 struct Subject {
     entries: Entries,
-    /// The entry of each key.
+    /// The index of the entry of each key, or `ABSENT`.
     map: Vec<u32>,
     free: u32,
     live: usize,
@@ -64,47 +68,50 @@ fn hash(key: u64) -> u64 {
 }
 
 impl Subject {
-    /// `None` is no policy: the entry that came first leaves.
+    /// Without a policy, the entry that was inserted first is evicted.
     fn new(kind: Option<Kind>) -> Self {
         let policy = kind.and_then(|kind| policy::for_shards(kind, ENTRIES as u64, 1).next());
         let entries = Entries((0..=ENTRIES).map(|_| Entry::default()).collect());
-        Subject { entries, map: vec![NONE; KEYS], free: 0, live: 0, policy }
+        Subject { entries, map: vec![ABSENT; KEYS], free: 0, live: 0, policy }
     }
 
-    fn hit(&self, number: u32) {
-        let stamp = black_box(&self.entries.0[number as usize].stamp);
+    fn hit(&self, index: u32) {
+        let stamp = black_box(&self.entries.0[index as usize].stamp);
         if let Some((recorder, _)) = black_box(&self.policy) {
             recorder.record(stamp);
         }
     }
 
-    fn set(&mut self, key: usize) {
-        let number = self.free;
-        let entry = &mut self.entries.0[number as usize];
+    /// Inserts a key, and evicts a victim if the cache is full.
+    fn insert(&mut self, key: usize) {
+        let index = self.free;
+        let entry = &mut self.entries.0[index as usize];
         (entry.hash, entry.key) = (hash(key as u64), key as u64);
-        self.map[key] = number;
+        self.map[key] = index;
         self.live += 1;
         if let Some((recorder, policy)) = &mut self.policy {
-            policy.insert(number, self.entries.look(number), self.live, &self.entries, recorder);
+            policy.insert(index, self.entries.entry(index), self.live, &self.entries, recorder);
         }
         self.free = self.live as u32;
         if self.live > ENTRIES {
             let victim = match &mut self.policy {
-                Some((_, policy)) => policy.victim(Some(number), &self.entries).expect("there are others"),
-                None => (number + 1) % (ENTRIES as u32 + 1),
+                Some((_, policy)) => {
+                    policy.take_victim(Some(index), &self.entries).expect("there are others")
+                }
+                None => (index + 1) % (ENTRIES as u32 + 1),
             };
-            self.map[self.entries.0[victim as usize].key as usize] = NONE;
+            self.map[self.entries.0[victim as usize].key as usize] = ABSENT;
             self.free = victim;
             self.live -= 1;
         }
         if let Some((_, policy)) = &mut self.policy {
-            policy.settle(&self.entries);
+            policy.demote_window_overflow(&self.entries);
         }
     }
 }
 
-/// Keys by Zipf's law, by inversion of its sums.
-fn keys(count: usize, seed: u64) -> Vec<usize> {
+/// Draws keys by Zipf's law, by inversion of its sums.
+fn zipf_keys(count: usize, seed: u64) -> Vec<usize> {
     let mut sum = 0.0;
     let sums: Vec<f64> = (1..=KEYS)
         .map(|rank| {
@@ -121,73 +128,61 @@ fn keys(count: usize, seed: u64) -> Vec<usize> {
     (0..count).map(|_| draw()).collect()
 }
 
-fn median(mut times: Vec<f64>) -> f64 {
+/// The median of the rounds after the warm-up.
+fn median(times: &mut Vec<f64>) -> f64 {
+    let mut times = times.split_off(WARM_UP_ROUNDS);
     times.sort_by(f64::total_cmp);
     times[times.len() / 2]
 }
 
-/// Runs it and returns the nanoseconds.
-fn time(body: impl FnOnce()) -> f64 {
-    let began = Instant::now();
-    body();
-    began.elapsed().as_nanos() as f64
-}
-
-fn count(stamp: &AtomicU64) {
-    let old = stamp.load(Relaxed);
-    if old < 15 {
-        stamp.store(old + 1, Relaxed);
-    }
-}
-
-/// The nanoseconds that one of `items` took.
-fn a_piece<T>(items: &[T], each: impl FnMut(&T)) -> f64 {
-    let began = Instant::now();
+/// Runs `each` for all items and returns the nanoseconds for one of them.
+fn nanos_per_item<T>(items: &[T], each: impl FnMut(&T)) -> f64 {
+    let start = Instant::now();
     items.iter().for_each(each);
-    began.elapsed().as_nanos() as f64 / items.len() as f64
+    start.elapsed().as_nanos() as f64 / items.len() as f64
 }
 
 fn main() {
     let mut subjects = [Some(Kind::TinyLfu), Some(Kind::Lru), None].map(Subject::new);
     let counts: Vec<Entry> = (0..=ENTRIES).map(|_| Entry::default()).collect();
     let mut hits = [const { Vec::new() }; 4];
-    let mut sets = [const { Vec::new() }; 3];
-    for round in 0..ROUNDS + 3 {
-        let keys = keys(ACCESSES, round as u64 + 1);
-        for (index, subject) in subjects.iter_mut().enumerate() {
+    let mut inserts = [const { Vec::new() }; 3];
+    for round in 0..ROUNDS + WARM_UP_ROUNDS {
+        let keys = zipf_keys(ACCESSES_PER_ROUND, round as u64 + 1);
+        for (subject_index, subject) in subjects.iter_mut().enumerate() {
             let mut found: Vec<u32> = keys.iter().map(|&key| subject.map[key]).collect();
-            found.retain(|&number| number != NONE);
-            if index == 0 {
-                // The same stamps and uses.
+            found.retain(|&index| index != ABSENT);
+            if subject_index == 0 {
+                // The same stamps and hits.
                 for (count, entry) in counts.iter().zip(&subject.entries.0) {
-                    count.stamp.store(entry.stamp.load(Relaxed) & 15, Relaxed);
+                    count.stamp.store(entry.stamp.load(Relaxed) & MAX_COUNT, Relaxed);
                 }
-                hits[3].push(a_piece(&found, |&number| {
-                    let stamp = black_box(&counts[number as usize].stamp);
+                hits[3].push(nanos_per_item(&found, |&index| {
+                    let stamp = black_box(&counts[index as usize].stamp);
                     if let Some((AccessRecorder::TinyLfu(_), _)) = black_box(&subject.policy) {
                         let old = stamp.load(Relaxed);
-                        if old < 15 {
+                        if old < MAX_COUNT {
                             stamp.store(old + 1, Relaxed);
                         }
                     }
                 }));
             }
-            hits[index].push(a_piece(&found, |&number| subject.hit(number)));
-            let mut newcomers = keys.clone();
-            newcomers.retain(|&key| subject.map[key] == NONE);
-            newcomers.sort_unstable();
-            newcomers.dedup();
+            hits[subject_index].push(nanos_per_item(&found, |&index| subject.hit(index)));
+            let mut absent = keys.clone();
+            absent.retain(|&key| subject.map[key] == ABSENT);
+            absent.sort_unstable();
+            absent.dedup();
             // Not in the order of the keys.
-            newcomers.sort_unstable_by_key(|&key| hash(key as u64));
-            sets[index].push(a_piece(&newcomers, |&key| subject.set(key)));
+            absent.sort_unstable_by_key(|&key| hash(key as u64));
+            inserts[subject_index].push(nanos_per_item(&absent, |&key| subject.insert(key)));
         }
     }
-    // The first rounds filled the caches.
-    let median = |times: &mut Vec<f64>| median(times.split_off(3));
-    let [tiny, lru, none, counting] = hits.each_mut().map(median);
-    let [tiny, lru, counting] = [tiny, lru, counting].map(|time| time - none);
-    println!("hit             tiny_lfu {tiny:5.1} ns   lru {lru:5.1} ns   only counting {counting:5.1} ns");
-    let [tiny, lru, none] = sets.each_mut().map(median);
-    let [tiny, lru] = [tiny, lru].map(|time| time - none);
-    println!("evicting insert tiny_lfu {tiny:5.1} ns   lru {lru:5.1} ns   (the loop {none:.1} ns)");
+    let [tiny_lfu, lru, none, counting] = hits.each_mut().map(median);
+    let [tiny_lfu, lru, counting] = [tiny_lfu, lru, counting].map(|time| time - none);
+    println!(
+        "hit             tiny_lfu {tiny_lfu:5.1} ns   lru {lru:5.1} ns   only counting {counting:5.1} ns"
+    );
+    let [tiny_lfu, lru, none] = inserts.each_mut().map(median);
+    let [tiny_lfu, lru] = [tiny_lfu, lru].map(|time| time - none);
+    println!("evicting insert tiny_lfu {tiny_lfu:5.1} ns   lru {lru:5.1} ns   (the loop {none:.1} ns)");
 }

@@ -245,14 +245,20 @@ fn what_outlives_the_clock_says_how_long_it_has_left() {
     subject.set_for(2, 2, 73 * YEAR, 0);
     subject.advance(YEAR);
     let seconds_left = [1, 2].map(|id| years(subject.time_left(id)).expect("there is a deadline"));
-    assert!((seconds_left[0] - 999.0).abs() < 1e-9 && (seconds_left[1] - 72.0).abs() < 1e-9, "{seconds_left:?}");
+    assert!(
+        (seconds_left[0] - 999.0).abs() < 1e-9 && (seconds_left[1] - 72.0).abs() < 1e-9,
+        "{seconds_left:?}"
+    );
     // A use restarts the idle time, and the age goes on.
     assert_eq!((subject.get(1), subject.get(3)), (Some(1), None));
     subject.set(3, 3);
     subject.advance(YEAR);
     assert_eq!(subject.get(3), Some(3));
     let seconds_left = [1, 3].map(|id| years(subject.time_left(id)).expect("there is a deadline"));
-    assert!((seconds_left[0] - 998.0).abs() < 1e-9 && (seconds_left[1] - 1_000.0).abs() < 1e-9, "{seconds_left:?}");
+    assert!(
+        (seconds_left[0] - 998.0).abs() < 1e-9 && (seconds_left[1] - 1_000.0).abs() < 1e-9,
+        "{seconds_left:?}"
+    );
     subject.advance(100 * YEAR);
     assert_eq!((subject.get(1), subject.get(2), subject.get(3)), (Some(1), None, Some(3)));
     subject.validate();

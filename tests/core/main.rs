@@ -1,30 +1,30 @@
 //! Tests of the core, as its users see it: a module a room, and what spans them all.
 
 mod capacity;
+mod completed_loads;
 mod deadlock;
 mod expiry;
+mod fuzz_corpus;
 mod iteration;
-mod completed_loads;
-mod user_equality;
 mod leaks;
 mod map;
+mod model_proptest;
 mod naive_model;
 mod policy;
-mod release_promptness;
 mod reclaim;
-mod fuzz_corpus;
-mod write_beats_load;
-mod model_proptest;
-mod single_flight_support;
+mod release_promptness;
 mod single_flight;
+mod single_flight_support;
 mod support;
 mod unsafe_code;
+mod user_equality;
+mod write_beats_load;
 
 #[cfg(not(moka_gil))]
 mod history_checker;
 #[cfg(not(moka_gil))]
+mod laws_under_threads;
+#[cfg(not(moka_gil))]
 mod linearizability;
 #[cfg(not(moka_gil))]
 mod threads;
-#[cfg(not(moka_gil))]
-mod laws_under_threads;

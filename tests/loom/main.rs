@@ -4,8 +4,8 @@
 
 mod capacity;
 mod expiry;
+mod lock_free_replace;
 mod map;
 mod reclaim;
-mod lock_free_replace;
 mod single_flight;
 mod support;

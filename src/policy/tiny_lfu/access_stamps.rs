@@ -1,278 +1,286 @@
-//! What readers tell `tiny_lfu` without a lock: the uses of entries.
+//! What a hit of `tiny_lfu` records, without a lock: one word for each entry, its stamp.
 //!
 //! # How it works
-//! A hit writes to the stamp of its entry, and only what changes it: a count that ends where the sketch does, and
-//! the [tick](AccessStamps::advance) of the last use, of which there are a few in the time that an entry spends in
-//! the window. So a hot entry is read without a write (law 5). The policy takes the count
-//! when it comes upon the entry.
+//! A hit writes to the stamp of its entry, and only what changes the stamp:
+//! - a count, which ends at the highest value that the sketch can hold;
+//! - the tick of the last use, from a clock of which only a few ticks pass while an entry is in the window
+//!   ([`AccessStamps::advance`]).
 //!
-//! A few entries, chosen by hash, are followed: their stamps carry a mark and their number, and a use that
-//! changes the stamp also puts the number into a ring, in the order of the uses, which the policy empties.
+//! So a hot entry is read without a write (law 5). The policy takes the count when it looks at the entry.
 //!
-//! The access that brought an entry, its birth, is a mark in the stamp until the entry leaves or is the next of the main
-//! region to leave, where its frequency is asked for in any case. Of what is removed or expires before, it is not counted.
+//! The insert of an entry is an access as well. It stays pending in the stamp until the entry is evicted, or is the next
+//! victim of the main region: its frequency is needed then, so the counters of its hash are at hand. If an entry is
+//! removed or expires before that, its insert is never counted.
+//!
+//! The window tuner samples a few entries, chosen by hash. The stamp of a sampled entry holds its index. If a hit
+//! changes that stamp, it also pushes the index to a ring, which the policy drains, so the tuner learns the hits in their order.
 //!
 //! | bits of a stamp | meaning |
 //! |---|---|
-//! | 0-3 | uses since they were counted last |
-//! | 4 | there were uses that are counted, and its place in the order is not yet put right for them |
-//! | 5 | it is followed |
-//! | 6 | its birth is not counted yet |
-//! | 8-31 | the tick of its last use |
-//! | 32-63 | the number of a followed entry |
+//! | 0-3 | hits that are not in the sketch yet |
+//! | 4 | the sketch has hits for which the entry has not moved yet |
+//! | 5 | the entry is sampled |
+//! | 6 | the insert is not in the sketch yet |
+//! | 8-31 | the tick of the last use |
+//! | 32-63 | the index of a sampled entry |
 //!
 //! # Orderings
-//! All are Relaxed: an access that is lost or doubled between threads costs accuracy, never correctness.
+//! All are Relaxed. If two threads write one stamp or one place of the ring, a hit is lost or counted twice, which costs
+//! accuracy, never correctness.
+//!
+//! # Why not count each hit in the sketch
+//! That is a hash, a cache miss and a store for each hit. The sketch would need atomics, and hot
+//! counters would move between the caches of all cores.
 
 use crate::sync::Ordering::Relaxed;
 use crate::sync::{AtomicU64, Padded};
 
-use super::sketch::MOST;
+use super::sketch::MAX_COUNT;
 
-const COUNT: u64 = MOST as u64;
-const USED: u64 = 1 << 4;
-const FOLLOWED: u64 = 1 << 5;
-const BORN: u64 = 1 << 6;
+const HITS: u64 = MAX_COUNT as u64;
+const MOVE_DUE: u64 = 1 << 4;
+const SAMPLED: u64 = 1 << 5;
+const INSERT_PENDING: u64 = 1 << 6;
 const TICK_SHIFT: u32 = 8;
-const TICKS: u64 = 0xff_ffff;
-const TICK: u64 = TICKS << TICK_SHIFT;
-const NUMBER_SHIFT: u32 = 32;
+const MAX_TICK: u64 = 0xff_ffff;
+const TICK: u64 = MAX_TICK << TICK_SHIFT;
+const INDEX_SHIFT: u32 = 32;
 
-/// The uses of followed entries that can wait.
-const RING: u64 = 64;
+/// The hits of sampled entries that can wait in the ring.
+const RING_LEN: u64 = 64;
 
+/// The clock that hits read, and the ring that hits of sampled entries write.
 pub(crate) struct AccessStamps {
-    /// The tick of now in its place in a stamp, and a full count: what readers need of it.
+    /// The current tick where a stamp has it, and a full count below: all that a hit compares its stamp with.
     tick: Padded<AtomicU64>,
     ring: Option<Box<Ring>>,
 }
 
-/// The numbers of followed entries that were used, oldest first, while there is room.
+/// The indices of sampled entries that were hit, oldest first. If it is full, hits are not recorded.
 struct Ring {
     pushed: AtomicU64,
     taken: AtomicU64,
-    numbers: [AtomicU64; RING as usize],
-}
-
-fn zeros<const COUNT: usize>() -> [AtomicU64; COUNT] {
-    std::array::from_fn(|_| AtomicU64::new(0))
+    indices: [AtomicU64; RING_LEN as usize],
 }
 
 impl AccessStamps {
-    /// `can_follow` says whether there can be followed entries.
-    pub fn new(can_follow: bool) -> Self {
-        let ring = || Ring { pushed: AtomicU64::new(0), taken: AtomicU64::new(0), numbers: zeros() };
-        AccessStamps {
-            tick: Padded(AtomicU64::new(COUNT)),
-            ring: can_follow.then(|| Box::new(ring())),
-        }
+    /// `can_sample` says whether entries can be sampled, which takes a ring.
+    pub fn new(can_sample: bool) -> Self {
+        let ring = || Ring {
+            pushed: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
+            indices: std::array::from_fn(|_| AtomicU64::new(0)),
+        };
+        AccessStamps { tick: Padded(AtomicU64::new(HITS)), ring: can_sample.then(|| Box::new(ring())) }
     }
 
-    /// Notes a use of an entry: a hit, or another value.
+    /// Records a hit: a read, or another value.
     #[inline(always)]
     pub fn record(&self, stamp: &AtomicU64) {
         let old = stamp.load(Relaxed);
-        // What of the tick is another, and how far the count is from its end.
-        let differs = (old ^ self.tick.0.load(Relaxed)) & (TICK | COUNT);
+        // The bits of the tick that differ, and those of the count that are not set yet.
+        let differs = (old ^ self.tick.0.load(Relaxed)) & (TICK | HITS);
         if differs != 0 {
-            let more = u64::from(differs & COUNT != 0);
+            let more = u64::from(differs & HITS != 0);
             stamp.store((old ^ differs & TICK) + more, Relaxed);
-            if old & FOLLOWED != 0 {
-                self.push((old >> NUMBER_SHIFT) as u32);
+            if old & SAMPLED != 0 {
+                self.push_sampled((old >> INDEX_SHIFT) as u32);
             }
         }
     }
 
     #[cold]
-    fn push(&self, number: u32) {
+    fn push_sampled(&self, index: u32) {
         let Some(ring) = &self.ring else { return };
         let pushed = ring.pushed.load(Relaxed);
-        if pushed.wrapping_sub(ring.taken.load(Relaxed)) < RING {
-            ring.numbers[(pushed % RING) as usize].store(u64::from(number), Relaxed);
+        if pushed.wrapping_sub(ring.taken.load(Relaxed)) < RING_LEN {
+            ring.indices[(pushed % RING_LEN) as usize].store(u64::from(index), Relaxed);
             ring.pushed.store(pushed.wrapping_add(1), Relaxed);
         }
     }
 
-    /// Begins another tick.
+    /// Sets the clock to the tick `now`.
     pub fn advance(&self, now: u64) {
-        self.tick.0.store(tick(now) | COUNT, Relaxed);
+        self.tick.0.store(tick_bits(now) | HITS, Relaxed);
     }
 
-    /// The uses of followed entries that wait, taken in order. Threads that use such entries all the while do not
-    /// keep the caller: no more come than can wait.
-    pub fn take_followed(&self) -> impl Iterator<Item = u32> {
-        std::iter::from_fn(|| self.next_followed()).take(RING as usize)
+    /// Drains the ring, oldest hit first. It yields no more than the ring holds, so threads that go on hitting
+    /// sampled entries cannot keep the caller here.
+    pub fn take_sampled(&self) -> impl Iterator<Item = u32> {
+        std::iter::from_fn(|| self.pop_sampled()).take(RING_LEN as usize)
     }
 
-    fn next_followed(&self) -> Option<u32> {
+    fn pop_sampled(&self) -> Option<u32> {
         let ring = self.ring.as_ref()?;
         let taken = ring.taken.load(Relaxed);
         if taken == ring.pushed.load(Relaxed) {
             return None;
         }
         ring.taken.store(taken.wrapping_add(1), Relaxed);
-        Some(ring.numbers[(taken % RING) as usize].load(Relaxed) as u32)
+        Some(ring.indices[(taken % RING_LEN) as usize].load(Relaxed) as u32)
     }
 }
 
-/// The tick of now in its place in a stamp.
-fn tick(now: u64) -> u64 {
-    (now & TICKS) << TICK_SHIFT
+/// A tick where a stamp has it.
+fn tick_bits(tick: u64) -> u64 {
+    (tick & MAX_TICK) << TICK_SHIFT
 }
 
-/// Stamps an entry that is new to the policy, in the tick of now.
-pub(super) fn begin(stamp: &AtomicU64, now: u64, number: u32, is_followed: bool) {
-    let mark = if is_followed { u64::from(number) << NUMBER_SHIFT | FOLLOWED } else { 0 };
-    stamp.store(tick(now) | BORN | mark, Relaxed);
+/// Writes the first stamp of an entry, in the tick `now`. Its insert is pending.
+pub(super) fn init(stamp: &AtomicU64, now: u64, index: u32, is_sampled: bool) {
+    let sample = if is_sampled { u64::from(index) << INDEX_SHIFT | SAMPLED } else { 0 };
+    stamp.store(tick_bits(now) | INSERT_PENDING | sample, Relaxed);
 }
 
-/// The uses since they were counted last, which are counted with this.
-pub(super) fn count(stamp: &AtomicU64) -> u32 {
+/// Takes the pending hits out of the stamp. The entry still has to move for them.
+pub(super) fn take_hits(stamp: &AtomicU64) -> u32 {
     let old = stamp.load(Relaxed);
-    if old & COUNT != 0 {
-        stamp.store(old & !COUNT | USED, Relaxed);
+    if old & HITS != 0 {
+        stamp.store(old & !HITS | MOVE_DUE, Relaxed);
     }
-    (old & COUNT) as u32
+    (old & HITS) as u32
 }
 
-/// Whether there were uses since the entry's place was put right last, which it is with this; and those that
-/// were not counted, which are with this.
-pub(super) fn take(stamp: &AtomicU64) -> Option<u32> {
+/// Takes the pending hits out of the stamp of an entry that moves for them. `None` if the entry has had no hit since its
+/// last move.
+pub(super) fn take_hits_and_move(stamp: &AtomicU64) -> Option<u32> {
     let old = stamp.load(Relaxed);
-    if old & (COUNT | USED) == 0 {
+    if old & (HITS | MOVE_DUE) == 0 {
         return None;
     }
-    stamp.store(old & !(COUNT | USED), Relaxed);
-    Some((old & COUNT) as u32)
+    stamp.store(old & !(HITS | MOVE_DUE), Relaxed);
+    Some((old & HITS) as u32)
 }
 
-/// Whether the birth was not counted, which it is with this.
+/// Takes the pending insert out of the stamp. Returns whether there was one.
 #[inline]
-pub(super) fn take_birth(stamp: &AtomicU64) -> bool {
+pub(super) fn take_insert(stamp: &AtomicU64) -> bool {
     let old = stamp.load(Relaxed);
-    let is_uncounted = old & BORN != 0;
-    if is_uncounted {
-        stamp.store(old & !BORN, Relaxed);
+    let is_pending = old & INSERT_PENDING != 0;
+    if is_pending {
+        stamp.store(old & !INSERT_PENDING, Relaxed);
     }
-    is_uncounted
+    is_pending
 }
 
-/// The uses since they were counted last, and the birth if it was not, without counting them.
-pub(super) fn uncounted(stamp: &AtomicU64) -> u32 {
+/// The accesses that are not in the sketch yet: hits, and the insert.
+pub(super) fn pending_accesses(stamp: &AtomicU64) -> u32 {
     let stamp = stamp.load(Relaxed);
-    (stamp & COUNT) as u32 + u32::from(stamp & BORN != 0)
+    (stamp & HITS) as u32 + u32::from(stamp & INSERT_PENDING != 0)
 }
 
-/// How many ticks ago the entry was used last.
-pub(super) fn age(stamp: &AtomicU64, now: u64) -> u64 {
-    now.wrapping_sub(stamp.load(Relaxed) >> TICK_SHIFT) & TICKS
+/// The ticks that passed since the last use.
+pub(super) fn ticks_since_use(stamp: &AtomicU64, now: u64) -> u64 {
+    now.wrapping_sub(stamp.load(Relaxed) >> TICK_SHIFT) & MAX_TICK
 }
 
-pub(super) fn is_followed(stamp: &AtomicU64) -> bool {
-    stamp.load(Relaxed) & FOLLOWED != 0
+pub(super) fn is_sampled(stamp: &AtomicU64) -> bool {
+    stamp.load(Relaxed) & SAMPLED != 0
 }
 
-pub(super) fn unfollow(stamp: &AtomicU64) {
-    stamp.store(stamp.load(Relaxed) & (COUNT | USED | BORN | TICK), Relaxed);
+pub(super) fn stop_sampling(stamp: &AtomicU64) {
+    stamp.store(stamp.load(Relaxed) & (HITS | MOVE_DUE | INSERT_PENDING | TICK), Relaxed);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn stamp_of(number: u32, is_followed: bool) -> AtomicU64 {
-        stamp_at(0, number, is_followed)
+    fn stamp_of(index: u32, is_sampled: bool) -> AtomicU64 {
+        stamp_at(0, index, is_sampled)
     }
 
-    fn stamp_at(now: u64, number: u32, is_followed: bool) -> AtomicU64 {
+    /// A stamp whose insert was counted.
+    fn stamp_at(now: u64, index: u32, is_sampled: bool) -> AtomicU64 {
         let stamp = AtomicU64::new(u64::MAX);
-        begin(&stamp, now, number, is_followed);
-        take_birth(&stamp);
+        init(&stamp, now, index, is_sampled);
+        take_insert(&stamp);
         stamp
     }
 
     #[test]
-    fn a_count_ends_where_the_sketch_does_and_then_nothing_is_written() {
-        let uses = AccessStamps::new(false);
+    fn a_full_count_is_not_written_again() {
+        let stamps = AccessStamps::new(false);
         let stamp = stamp_of(7, false);
-        (0..100).for_each(|_| uses.record(&stamp));
-        assert_eq!(uncounted(&stamp), MOST);
+        (0..100).for_each(|_| stamps.record(&stamp));
+        assert_eq!(pending_accesses(&stamp), MAX_COUNT);
         let before = stamp.load(Relaxed);
-        uses.record(&stamp);
+        stamps.record(&stamp);
         assert_eq!(stamp.load(Relaxed), before);
-        assert_eq!((count(&stamp), count(&stamp), uncounted(&stamp)), (MOST, 0, 0));
+        assert_eq!((take_hits(&stamp), take_hits(&stamp), pending_accesses(&stamp)), (MAX_COUNT, 0, 0));
     }
 
     #[test]
-    fn a_birth_counts_once_and_is_no_use() {
-        let uses = AccessStamps::new(true);
-        for is_followed in [false, true] {
+    fn an_insert_counts_once_and_is_no_hit() {
+        let stamps = AccessStamps::new(true);
+        for is_sampled in [false, true] {
             let stamp = AtomicU64::new(0);
-            begin(&stamp, 0, 7, is_followed);
-            assert_eq!((uncounted(&stamp), take(&stamp)), (1, None));
-            uses.record(&stamp);
-            unfollow(&stamp);
-            assert_eq!((uncounted(&stamp), count(&stamp), take(&stamp)), (2, 1, Some(0)));
-            assert_eq!((uncounted(&stamp), take_birth(&stamp), uncounted(&stamp)), (1, true, 0));
-            assert!(!take_birth(&stamp));
+            init(&stamp, 0, 7, is_sampled);
+            assert_eq!((pending_accesses(&stamp), take_hits_and_move(&stamp)), (1, None));
+            stamps.record(&stamp);
+            stop_sampling(&stamp);
+            let pending = pending_accesses(&stamp);
+            assert_eq!((pending, take_hits(&stamp), take_hits_and_move(&stamp)), (2, 1, Some(0)));
+            let pending = pending_accesses(&stamp);
+            assert_eq!((pending, take_insert(&stamp), pending_accesses(&stamp)), (1, true, 0));
+            assert!(!take_insert(&stamp));
         }
-        assert!(!take_birth(&stamp_of(7, false)), "it was counted before");
     }
 
     #[test]
-    fn counted_uses_are_remembered_until_the_order_is_put_right() {
-        let uses = AccessStamps::new(false);
+    fn a_move_stays_due_after_its_hits_were_counted() {
+        let stamps = AccessStamps::new(false);
         let stamp = stamp_of(7, false);
-        assert_eq!(take(&stamp), None);
-        (0..3).for_each(|_| uses.record(&stamp));
-        assert_eq!(count(&stamp), 3);
-        assert_eq!(take(&stamp), Some(0));
-        assert_eq!(take(&stamp), None);
-        (0..2).for_each(|_| uses.record(&stamp));
-        assert_eq!((take(&stamp), uncounted(&stamp)), (Some(2), 0));
+        assert_eq!(take_hits_and_move(&stamp), None);
+        (0..3).for_each(|_| stamps.record(&stamp));
+        assert_eq!(take_hits(&stamp), 3);
+        assert_eq!(take_hits_and_move(&stamp), Some(0));
+        assert_eq!(take_hits_and_move(&stamp), None);
+        (0..2).for_each(|_| stamps.record(&stamp));
+        assert_eq!((take_hits_and_move(&stamp), pending_accesses(&stamp)), (Some(2), 0));
     }
 
     #[test]
     fn the_tick_of_the_last_use_is_kept() {
-        let uses = AccessStamps::new(false);
+        let stamps = AccessStamps::new(false);
         let first = (1 << 24) - 2;
-        uses.advance(first);
+        stamps.advance(first);
         let stamp = stamp_at(first, 7, false);
         for now in first..first + 5 {
-            uses.advance(now);
-            assert_eq!(age(&stamp, now), now - first, "also where the ticks of a stamp begin anew");
+            stamps.advance(now);
+            assert_eq!(ticks_since_use(&stamp, now), now - first, "also where the tick of a stamp wraps");
         }
-        uses.record(&stamp);
-        assert_eq!(age(&stamp, first + 5), 1);
+        stamps.record(&stamp);
+        assert_eq!(ticks_since_use(&stamp, first + 5), 1);
     }
 
     #[test]
-    fn uses_of_followed_entries_come_in_their_order_while_there_is_room() {
-        let uses = AccessStamps::new(true);
-        let stamps: Vec<_> = (0..10).map(|number| stamp_of(number, number != 3)).collect();
-        [5, 3, 1, 5].into_iter().for_each(|number: usize| uses.record(&stamps[number]));
-        let taken = || uses.take_followed().collect::<Vec<_>>();
+    fn hits_of_sampled_entries_are_taken_in_order_while_there_is_room() {
+        let stamps = AccessStamps::new(true);
+        let words: Vec<_> = (0..10).map(|index| stamp_of(index, index != 3)).collect();
+        [5, 3, 1, 5].into_iter().for_each(|index: usize| stamps.record(&words[index]));
+        let taken = || stamps.take_sampled().collect::<Vec<_>>();
         assert_eq!(taken(), [5, 1, 5]);
         for _ in 0..12 {
-            stamps.iter().for_each(|stamp| uses.record(stamp));
+            words.iter().for_each(|stamp| stamps.record(stamp));
         }
-        assert_eq!(taken().len() as u64, RING);
-        uses.record(&stamps[9]);
+        assert_eq!(taken().len() as u64, RING_LEN);
+        stamps.record(&words[9]);
         assert_eq!(taken(), [9]);
-        assert!(is_followed(&stamps[9]) && !is_followed(&stamps[3]));
+        assert!(is_sampled(&words[9]) && !is_sampled(&words[3]));
     }
 
     #[test]
-    fn uses_that_come_while_others_are_taken_do_not_keep_the_taker() {
-        let uses = AccessStamps::new(true);
-        let stamps: Vec<_> = (0..10).map(|number| stamp_of(number, true)).collect();
-        let use_all = || {
-            uses.advance(0);
-            stamps.iter().for_each(|stamp| stamp.store(stamp.load(Relaxed) & !COUNT, Relaxed));
-            stamps.iter().for_each(|stamp| uses.record(stamp));
+    fn hits_during_a_drain_do_not_prolong_it() {
+        let stamps = AccessStamps::new(true);
+        let words: Vec<_> = (0..10).map(|index| stamp_of(index, true)).collect();
+        let hit_all = || {
+            stamps.advance(0);
+            words.iter().for_each(|stamp| stamp.store(stamp.load(Relaxed) & !HITS, Relaxed));
+            words.iter().for_each(|stamp| stamps.record(stamp));
         };
-        use_all();
-        let taken = uses.take_followed().inspect(|_| use_all()).take(1_000).count();
-        assert_eq!(taken as u64, RING);
+        hit_all();
+        let taken = stamps.take_sampled().inspect(|_| hit_all()).take(1_000).count();
+        assert_eq!(taken as u64, RING_LEN);
     }
 }

@@ -1,93 +1,148 @@
-//! TinyLFU with a window that adapts to the workload.
+//! W-TinyLFU: eviction by frequency and recency, with a window whose size adapts to the workload.
 //!
-//! The [`Segments`] decide who leaves, for a window of a given size. In one shard of each cache, the leader, a
-//! [`WindowTuner`] watches and sets the [`Window`] for all.
+//! # Window and main region
+//! A new entry enters the *window*, a small part of the cache in the order of the last use. Entries that the window has
+//! no room for move to the *main region*, which consists of two queues. An entry enters *probation*. If it is used
+//! there, it moves to *protected*, which has up to 80 % of the main region. An entry that protected has no room for
+//! returns to probation, where it has another chance. The window serves bursts, and the main region keeps what is used
+//! again and again. [`segments`] holds both.
+//!
+//! # Admission
+//! While the cache is not full, each entry that the window has no room for enters probation. In a full cache it is a
+//! *candidate*, and the oldest entry of probation is the *victim*. The entry that was used more often of late stays,
+//! and the other is evicted. On a tie the victim stays, so keys that come only once do not displace one another in
+//! the main region. [`segments`] decides; the design is from Einziger, Friedman, Manes,
+//! [TinyLFU: A Highly Efficient Cache Admission Policy](https://doi.org/10.1145/3149371) (2017).
+//!
+//! # Frequencies
+//! "How often of late" is asked of a count-min sketch, which also counts keys that are not in the cache: about
+//! 8 bytes for each entry, whatever the keys. All counters are halved now and then, so the past fades. See [`sketch`].
+//!
+//! # Weights
+//! A candidate that weighs more than its victim displaces several entries. It must have been used more often than all
+//! of them together: Einziger, Eytan, Friedman, Manes,
+//! [Lightweight Robust Size Aware Cache Management](https://arxiv.org/abs/2105.08770) (2021). An entry of weight 0
+//! takes no room, so it is never a candidate or a victim.
+//!
+//! # Random admission against hash flooding
+//! Keys that share the counters of a victim make the victim look frequent. A client that finds such keys could request
+//! them until no candidate is admitted any more, and the main region would never change. So of the
+//! candidates that lose although they are frequent, one in 1,024 is admitted all the same. This comes on top of the
+//! seed of each process, which hides the hashes.
+//!
+//! # Hits
+//! A hit takes no lock: it writes a counter and a clock tick to the stamp of its entry, and only if that changes
+//! the stamp. The policy reads the stamps of the few entries that it looks at, when it looks for a victim. Only then
+//! are hits added to the sketch, and only then do entries move. See [`access_stamps`].
+//!
+//! # Tuning the window
+//! Some workloads want a window of 1 %, others one of 90 %. Two signals set its size:
+//! - Every few accesses, the window and the main region are compared by their hits for each entry, and the border moves
+//!   a little toward the region that has fewer. This finds a good size nearby, as the hill climber in Einziger, Eytan,
+//!   Friedman, Manes, [Adaptive Software Cache Management](https://doi.org/10.1145/3274808.3274816) (2018) does.
+//! - The best size may be far away. So four *ghost caches*, which hold hashes in place of entries, simulate windows of 1,
+//!   15, 50 and 90 %. The window stays in a range around that of the best one. See [`ghost_cache`].
+//!
+//! A ghost cache sees a sample of the keys, chosen by hash, and is smaller than the cache in the same proportion. If a
+//! sampled entry is hit, its index goes to a small ring, which the next insert drains. Keys go to shards by hash, so
+//! the keys of one shard are a sample as well: one shard of each cache, the leader, tunes the [`WindowFraction`]
+//! that all shards use. See [`window_tuner`].
+//!
+//! # Why not LRU, LFU or a fixed window
+//! A scan flushes LRU, and LFU keeps what was popular long ago. A fixed window of 1 % can lose more than half of the hits
+//! if keys come again soon and then never.
 
 pub(super) mod access_stamps;
 mod ghost_cache;
 mod segments;
 mod sketch;
-pub(super) mod window;
+pub(super) mod window_tuner;
 
 use crate::collections::try_reserve::NoMemory;
 
 use self::access_stamps::AccessStamps;
 use self::segments::Segments;
-use self::window::{Window, WindowTuner};
-use crate::policy::{EntryView, View};
+use self::window_tuner::{WindowFraction, WindowTuner};
+use crate::policy::{EntryView, EntryViews};
 
 #[repr(C, align(64))]
 pub(crate) struct TinyLfu {
-    regions: Segments,
-    window: Window,
-    steering: Option<WindowTuner>,
+    segments: Segments,
+    window: WindowFraction,
+    /// Only the leader has one.
+    tuner: Option<WindowTuner>,
 }
 
 impl TinyLfu {
-    /// The leader knows how many shards it leads.
-    pub fn new(share: u64, window: Window, leads: Option<usize>) -> Self {
-        TinyLfu { regions: Segments::new(share, window.get()), window, steering: leads.map(WindowTuner::new) }
+    /// Makes the policy of a shard that has room for the weight `share`. `shards_led` is the number of all shards for
+    /// the leader, and `None` for the others.
+    pub fn new(share: u64, window: WindowFraction, shards_led: Option<usize>) -> Self {
+        TinyLfu {
+            segments: Segments::new(share, window.get()),
+            window,
+            tuner: shards_led.map(WindowTuner::new),
+        }
     }
 
     pub fn insert(
         &mut self,
-        number: u32,
-        look: EntryView<'_>,
+        index: u32,
+        entry: EntryView<'_>,
         live: usize,
-        view: &impl View,
-        uses: &AccessStamps,
+        entries: &impl EntryViews,
+        stamps: &AccessStamps,
     ) {
-        let mut is_followed = false;
-        if let Some(steering) = &mut self.steering {
-            steering.learn_uses(&mut self.regions, view, uses);
-            is_followed = steering.learn_birth(look.hash);
+        let mut is_sampled = false;
+        if let Some(tuner) = &mut self.tuner {
+            tuner.record_sampled_hits(&mut self.segments, entries, stamps);
+            is_sampled = tuner.record_insert(entry.hash);
         }
-        self.regions.insert(number, look, live, is_followed, view, uses);
+        self.segments.insert(index, entry, live, is_sampled, entries, stamps);
     }
 
     #[inline]
-    pub fn prefetch(&self, view: &impl View) {
-        self.regions.prefetch(view);
+    pub fn prefetch(&self, entries: &impl EntryViews) {
+        self.segments.prefetch(entries);
     }
 
-    pub fn reserve(&mut self, number: u32) -> Result<(), NoMemory> {
-        self.regions.reserve(number)
+    pub fn reserve(&mut self, index: u32) -> Result<(), NoMemory> {
+        self.segments.reserve(index)
     }
 
-    pub fn remove(&mut self, number: u32, view: &impl View) {
-        self.regions.remove(number, view);
+    pub fn remove(&mut self, index: u32, entries: &impl EntryViews) {
+        self.segments.remove(index, entries);
     }
 
-    pub fn reweigh(&mut self, number: u32, before: u64, view: &impl View) {
-        self.regions.reweigh(number, before, view);
+    pub fn update_weight(&mut self, index: u32, old_weight: u64, entries: &impl EntryViews) {
+        self.segments.update_weight(index, old_weight, entries);
     }
 
-    pub fn victim(&mut self, keep: Option<u32>, view: &impl View) -> Option<u32> {
-        if let Some(steering) = &mut self.steering {
-            let live = self.regions.live();
-            steering.steer(&mut self.regions, live, &self.window);
+    pub fn take_victim(&mut self, keep: Option<u32>, entries: &impl EntryViews) -> Option<u32> {
+        if let Some(tuner) = &mut self.tuner {
+            let live = self.segments.live();
+            tuner.tune(&mut self.segments, live, &self.window);
         }
         let window = self.window.get();
-        if window != self.regions.window() {
-            self.regions.set_window(window);
+        if window != self.segments.window_fraction() {
+            self.segments.set_window_fraction(window);
         }
-        self.regions.victim(keep, view)
+        self.segments.take_victim(keep, entries)
     }
 
-    pub fn settle(&mut self, view: &impl View) {
-        self.regions.settle(view);
+    pub fn demote_window_overflow(&mut self, entries: &impl EntryViews) {
+        self.segments.demote_window_overflow(entries);
     }
 
-    pub fn any(&mut self) -> Option<u32> {
-        self.regions.any()
+    pub fn peek_cold(&mut self) -> Option<u32> {
+        self.segments.peek_cold()
     }
 
     pub fn trim(&mut self, limit: u32, live: usize) {
-        self.regions.trim(limit, live);
+        self.segments.trim(limit, live);
     }
 
     #[cfg(any(test, debug_assertions))]
-    pub fn validate(&self, view: &impl View) -> Vec<u32> {
-        self.regions.validate(view)
+    pub fn validate(&self, entries: &impl EntryViews) -> Vec<u32> {
+        self.segments.validate(entries)
     }
 }
