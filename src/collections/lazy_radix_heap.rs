@@ -41,7 +41,7 @@ const BUCKETS_PER_LEVEL: usize = 1 << DIGIT_BITS;
 
 #[derive(Default)]
 pub(crate) struct LazyRadixHeap {
-    buckets: IndexLists<0>,
+    buckets: IndexLists,
     /// For each level in use, a mark for each of its buckets (`marks`).
     levels: Vec<u32>,
     base: u64,

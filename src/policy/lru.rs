@@ -32,6 +32,7 @@ use super::{EntryView, EntryViews};
 
 const UNUSED_LIST: usize = 0;
 const WEIGHTLESS_LIST: usize = 1;
+const LISTS: usize = 2;
 
 /// The bit of a stamp that says that the entry was not hit since its insert.
 const UNUSED: u64 = 1 << 63;
@@ -130,15 +131,18 @@ impl RecencyClock {
 }
 
 /// The half of the policy that the holder of the shard lock uses.
-#[derive(Default)]
 pub(crate) struct Lru {
     /// Entries without a hit in the order of their inserts, and entries of weight 0.
-    lists: IndexLists<2>,
+    lists: IndexLists,
     /// Entries that were hit, by their stamps.
     heap: LazyRadixHeap,
 }
 
 impl Lru {
+    pub fn new() -> Self {
+        Lru { lists: IndexLists::with_lists(LISTS), heap: LazyRadixHeap::default() }
+    }
+
     /// Adds a new entry. `live` is the number of entries with it. The insert counts as a use.
     pub fn insert(
         &mut self,
@@ -259,7 +263,7 @@ mod tests {
 
     fn lru_of(stamps: &[u64]) -> (Lru, TestEntries) {
         let entries = TestEntries::of_weight_1(stamps.len() as u32);
-        let mut lru = Lru::default();
+        let mut lru = Lru::new();
         for (index, &stamp) in stamps.iter().enumerate() {
             entries.set_stamp(index as u32, stamp);
             lru.link(index as u32, &entries);
@@ -300,7 +304,7 @@ mod tests {
     #[test]
     fn inserts_and_hits_have_one_order() {
         let entries = TestEntries::of_weight_1(200);
-        let mut lru = Lru::default();
+        let mut lru = Lru::new();
         let (recorder, _) = for_shards(Kind::Lru, 200, 1).next().expect("there is one shard");
         let AccessRecorder::Lru(clock) = &recorder else { unreachable!("it is of that kind") };
         let mut naive: Vec<u32> = Vec::new();
@@ -325,7 +329,7 @@ mod tests {
     #[test]
     fn an_entry_of_weight_0_is_no_victim() {
         let mut entries = TestEntries::with_weights(&[0, 1, 0]);
-        let mut lru = Lru::default();
+        let mut lru = Lru::new();
         let clock = RecencyClock::new();
         (0..3).for_each(|index| lru.insert(index, entries.entry(index), 3, &entries, &clock));
         entries.0[1].1 = 0;

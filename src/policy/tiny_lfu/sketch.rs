@@ -25,7 +25,7 @@
 //! - `one-step-kind`: while blocks are copied none are halved, and the other way round. A block that is copied during a
 //!   halving would be halved twice, or never.
 
-use crate::sync::{Line, Zeroed, prefetch_write, zeroed_lines};
+use crate::sync::{Line, Zeroed, zeroed_lines};
 
 const WORDS_PER_BLOCK: usize = 8;
 const MIN_BLOCKS: usize = 2;
@@ -101,11 +101,6 @@ impl Sketch {
     pub fn frequency(&self, hash: u64) -> u32 {
         let mixed = mix(hash);
         self.block(mixed).map_or(0, |block| min_of(counts(block, counters_of(mixed))))
-    }
-
-    /// Prefetches what an access of this hash changes.
-    pub fn prefetch(&self, hash: u64) {
-        self.block(mix(hash)).into_iter().for_each(prefetch_write);
     }
 
     #[inline(always)]

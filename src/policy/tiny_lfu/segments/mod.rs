@@ -14,7 +14,7 @@
 //! Each call looks at a bounded number of entries ([`MAX_STEPS_PER_CALL`]).
 //!
 //! # Invariants
-//! - `one-segment`: a known entry is in a list of its segment and in no other.
+//! - `one-segment`: a known entry is in a list of the segment that `segments` says, and in no other list.
 //! - `sums`: the weight of a segment is the sum of the weights of its entries.
 //! - `oldest-tick`: no entry is in a list of the window for a tick before `oldest_tick`.
 //!
@@ -25,7 +25,7 @@
 mod victim;
 
 use crate::collections::index_lists::IndexLists;
-use crate::collections::try_reserve::NoMemory;
+use crate::collections::try_reserve::{self, NoMemory};
 use crate::sync::prefetch_write;
 
 use super::access_stamps::{self, AccessStamps};
@@ -42,10 +42,9 @@ pub(super) enum Segment {
 
 use Segment::{Probation, Protected, Weightless, Window};
 
-/// By their discriminants.
-const SEGMENTS: [Segment; 4] = [Probation, Protected, Weightless, Window];
-/// The first list of the window. Each other segment has one list, whose index is its discriminant, so the lists know the
-/// segment of an entry.
+/// How many segments there are.
+const SEGMENTS: usize = 4;
+/// The first list of the window. Each other segment has one list, whose position is its discriminant.
 const FIRST_WINDOW_LIST: usize = Window as usize;
 /// The ticks that the window can tell apart.
 const WINDOW_TICKS: u64 = 8;
@@ -62,12 +61,14 @@ pub(super) struct Segments {
     live: u32,
     /// The inserts that the current tick still has.
     inserts_until_tick: u32,
-    weights: [u64; SEGMENTS.len()],
+    weights: [u64; SEGMENTS],
     /// The current tick, and the oldest one of which the window has entries.
     tick: u64,
     oldest_tick: u64,
     sketch: Sketch,
-    lists: IndexLists<LISTS>,
+    lists: IndexLists,
+    /// The segment of each index that is in a list.
+    segments: Vec<Segment>,
     /// The weight that the shard has room for.
     share: u64,
     /// The part of the weight that the window may have, from 0 to 1, and that weight. Updated with each tick.
@@ -84,11 +85,12 @@ impl Segments {
         Segments {
             live: 0,
             inserts_until_tick: 0,
-            weights: [0; SEGMENTS.len()],
+            weights: [0; SEGMENTS],
             tick: 0,
             oldest_tick: 0,
             sketch: Sketch::default(),
-            lists: IndexLists::default(),
+            lists: IndexLists::with_lists(LISTS),
+            segments: Vec::new(),
             share,
             window_fraction,
             window_share: 1,
@@ -99,10 +101,11 @@ impl Segments {
 
     /// Reserves the memory that an entry needs here.
     pub fn reserve(&mut self, index: u32) -> Result<(), NoMemory> {
-        self.lists.reserve(index)
+        self.lists.reserve(index)?;
+        try_reserve::reserve(&mut self.segments, index)
     }
 
-    /// Prefetches what an insert and its victim will change.
+    /// Prefetches what an insert and its victim will change here.
     pub fn prefetch(&self, entries: &impl EntryViews) {
         prefetch_write(self);
         self.lists.prefetch_ends();
@@ -112,13 +115,12 @@ impl Segments {
         }
     }
 
-    /// Prefetches what depends on the entries that [`prefetch`](Self::prefetch) asked for.
+    /// Prefetches what the removal of the next victim will change in the map. Without this, an insert that evicts takes a
+    /// third longer in a cache of 300,000 entries.
     #[inline(never)]
     fn prefetch_victim(&self, entries: &impl EntryViews) {
         for head in self.heads() {
-            let hash = entries.hash(head);
-            self.sketch.prefetch(hash);
-            entries.prefetch_remove(hash);
+            entries.prefetch_remove(entries.hash(head));
         }
     }
 
@@ -205,6 +207,8 @@ impl Segments {
     pub fn trim(&mut self, limit: u32, live: usize) {
         self.sketch.trim(live);
         self.lists.trim(limit);
+        self.segments.truncate(limit as usize);
+        self.segments.shrink_to_fit();
     }
 
     pub fn contains(&self, index: u32) -> bool {
@@ -246,7 +250,8 @@ impl Segments {
     }
 
     fn segment_of(&self, index: u32) -> Segment {
-        SEGMENTS[self.lists.kind(index)]
+        debug_assert!(self.contains(index), "`one-segment`");
+        self.segments[index as usize]
     }
 
     /// Appends an entry to a segment, or to `Weightless` if it has no weight.
@@ -255,13 +260,17 @@ impl Segments {
         let segment = if weight == 0 { Weightless } else { segment };
         let list = if segment == Window { self.window_list_of(self.tick) } else { segment as usize };
         self.lists.push_back(list, index);
+        if self.segments.len() <= index as usize {
+            self.segments.resize(index as usize + 1, segment);
+        }
+        self.segments[index as usize] = segment;
         self.weights[segment as usize] += weight;
     }
 
     /// Removes an entry of this weight from its segment, if it is known.
     fn unlink(&mut self, index: u32, weight: u64) {
-        if let Some(segment) = self.lists.unlink_kind(index) {
-            self.weights[segment] -= weight;
+        if self.lists.unlink(index) {
+            self.weights[self.segments[index as usize] as usize] -= weight;
         }
     }
 
@@ -272,6 +281,7 @@ impl Segments {
         self.weights[self.segment_of(index) as usize] -= weight;
         self.weights[segment as usize] += weight;
         self.lists.move_back(segment as usize, index);
+        self.segments[index as usize] = segment;
     }
 
     /// The list for a tick from `oldest_tick` to the current one. The last list also has all later ticks.
@@ -303,7 +313,7 @@ fn window_list(tick: u64) -> usize {
 #[cfg(test)]
 impl Segments {
     pub fn heap_bytes(&self) -> usize {
-        self.lists.heap_bytes() + self.sketch.heap_bytes()
+        self.lists.heap_bytes() + self.segments.capacity() * size_of::<Segment>() + self.sketch.heap_bytes()
     }
 }
 
