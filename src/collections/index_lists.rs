@@ -1,8 +1,9 @@
 //! Doubly linked lists of entries by their indices. Each index is in one list at most.
 //!
 //! # How it works
-//! Each list is a ring through a node of its own, its anchor. So no operation has a special case for the ends of a list.
-//! Nodes of entries are in one vector, and anchors in another. The top bit of a link says which of the two it leads to.
+//! Each list is a ring through a node of its own, its anchor. So no operation has a special case for the ends of a
+//! list. Nodes of entries are in one vector, and anchors in another. The top bit of a link says which of the two it
+//! leads to.
 //!
 //! # Invariants
 //! - `ring`: the links `next` of an anchor and of the nodes after it lead back to the anchor, and the links `prev`

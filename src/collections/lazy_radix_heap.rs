@@ -1,25 +1,26 @@
 //! A priority queue of indices by a key that only grows, which finds out late that a key has grown.
 //!
-//! It orders recency, by a stamp that a hit raises, and deadlines, which a hit or a new value raises. A reader that raises
-//! a key does not tell the heap. The heap has each index in a bucket for an old key, and asks for the true key when the
-//! index comes up.
+//! It orders recency, by a stamp that a hit raises, and deadlines, which a hit or a new value raises. A reader that
+//! raises a key does not tell the heap. The heap has each index in a bucket for an old key, and asks for the true key
+//! when the index comes up.
 //!
 //! # How it works
-//! It is a radix heap: Ahuja, Mehlhorn, Orlin, Tarjan,
-//! [Faster algorithms for the shortest path problem](https://doi.org/10.1145/77600.77615) (1990). Such a heap needs no
-//! comparisons, because the smallest key that was taken, `base`, never falls.
+//! It is a radix heap: Ahuja, Mehlhorn, Orlin, Tarjan, [Faster algorithms for the shortest path
+//! problem](https://doi.org/10.1145/77600.77615) (1990). Such a heap needs no comparisons, because the smallest key
+//! that was taken, `base`, never falls.
 //!
 //! A key is a number of digits of five bits. An index is in the bucket for the highest digit in which its key differs
 //! from `base`: the position of that digit is the level of the bucket, and its value the place in the level. So the
 //! first bucket that is not empty, from the lowest level up, holds the smallest keys.
 //! - At level 0 all keys of a bucket are equal: any index is a smallest one.
-//! - At a higher level the bucket is spread first: `base` rises to the lower end of the bucket, so its indices now belong to
-//!   lower levels. Each is inserted again, by its true key.
+//! - At a higher level the bucket is spread first: `base` rises to the lower end of the bucket, so its indices now
+//!   belong to lower levels. Each is inserted again, by its true key.
 //!
-//! Between two raises of its key, an index moves at most once through each level. A bucket is a list, so each step is short.
+//! Between two raises of its key, an index moves at most once through each level. A bucket is a list, so each step is
+//! short.
 //!
-//! A call looks at a bounded number of indices. If it stops while it spreads a bucket, the next call goes on with that bucket
-//! (`spreading`).
+//! A call looks at a bounded number of indices. If it stops while it spreads a bucket, the next call goes on with
+//! that bucket (`spreading`).
 //!
 //! # Invariants
 //! - `once`: an index is in at most one bucket.
@@ -45,8 +46,8 @@ pub(crate) struct LazyRadixHeap {
     /// For each level in use, a mark for each of its buckets (`marks`).
     levels: Vec<u32>,
     base: u64,
-    /// The bucket that a call was spreading when it ran out of steps. It still holds indices of keys from `base` up, which
-    /// belong to lower levels.
+    /// The bucket that a call was spreading when it ran out of steps. It still holds indices of keys from `base` up,
+    /// which belong to lower levels.
     spreading: Option<usize>,
     /// Set by a search that found no key up to its maximum, so that the next one need not search (`empty-below`).
     empty_below: u64,
@@ -59,7 +60,7 @@ impl LazyRadixHeap {
         self.buckets.reserve(index)
     }
 
-    /// Inserts an index by its key. If the index is in the heap already, it moves.
+    /// Inserts an index by its key. If the heap has the index, it moves.
     pub fn insert(&mut self, index: u32, key: u64) {
         self.remove(index);
         let key = key.max(self.base);
@@ -81,8 +82,8 @@ impl LazyRadixHeap {
 
     /// Removes an index of the smallest true key, if that key is at most `max_key`, and returns the index.
     ///
-    /// `true_key` must return the current key of an index, or `None` if the index need not be in the heap any more. Each
-    /// index that is looked at takes one of `steps`; at 0 the call returns `None`.
+    /// `true_key` must return the current key of an index, or `None` if the index need not be in the heap any more.
+    /// Each index that is looked at takes one of `steps`; at 0 the call returns `None`.
     pub fn pop(
         &mut self,
         max_key: u64,
@@ -121,7 +122,8 @@ impl LazyRadixHeap {
         None
     }
 
-    /// Returns a key that no true key is below, but for those that were taken for `base`; `None` if the heap is empty.
+    /// Returns a key that no true key is below, but for those that were taken for `base`; `None` if the heap is
+    /// empty.
     pub fn lower_bound(&mut self) -> Option<u64> {
         self.lowest_bucket().map(|(_, lower_bound)| lower_bound)
     }

@@ -5,8 +5,8 @@
 //! stripes, the others share a few more, to which they add atomically. The value of a counter is the sum over all
 //! stripes. A reset stores the current sum, which is subtracted from then on.
 //!
-//! A stripe is allocated when its first thread counts, in blocks of 1, 1, 2, 4, 8 and so on. So an unused counter takes next
-//! to no memory, however many threads there could be. On the GIL build there is one stripe, in place.
+//! A stripe is allocated when its first thread counts, in blocks of 1, 1, 2, 4, 8 and so on. So an unused counter
+//! takes next to no memory, however many threads there could be. On the GIL build there is one stripe, in place.
 //!
 //! # Invariants
 //! - `one-writer`: a stripe below `sync::ALONE` is written only by the thread that has that slot. The next
@@ -97,8 +97,8 @@ mod stripes {
 
     type Block<const N: usize> = OnceLock<Box<[Padded<[AtomicU64; N]>]>>;
 
-    /// A block for each length of a thread's slot in bits, of 1, 1, 2, 4, 8 stripes and so on: few threads need few. The
-    /// last block is for the threads that share.
+    /// A block for each length of a thread's slot in bits, of 1, 1, 2, 4, 8 stripes and so on: few threads need few.
+    /// The last block is for the threads that share.
     const BLOCKS: usize = ALONE.ilog2() as usize + 2;
     const SHARED_BLOCK: usize = BLOCKS - 1;
 

@@ -5,8 +5,8 @@
 //! deadlines, links, weights. If the system refuses, the write changes nothing, and its caller gets the error that
 //! `KeyQuery::no_memory` makes.
 //!
-//! What can wait is skipped instead: a table does not shrink, a sketch does not grow, and a list of removals takes no more
-//! entries, so that the rest is evicted once the list was emptied (`Cache::finish_eviction`).
+//! What can wait is skipped instead: a table does not shrink, a sketch does not grow, and a list of removals takes no
+//! more entries, so that the rest is evicted once the list was emptied (`Cache::finish_eviction`).
 //!
 //! Small allocations are left to Rust: a flight, a batch of retired values, the first removals of a call.
 

@@ -1,7 +1,7 @@
 //! The clock of a cache, in nanoseconds since a first look at it.
 //!
-//! quanta reads the time stamp counter of the processor. It calibrates the counter once in a process, when the first cache
-//! that can expire looks at the clock. A cache in which no entry can expire never does.
+//! quanta reads the time stamp counter of the processor. It calibrates the counter once in a process, when the first
+//! cache that can expire looks at the clock. A cache in which no entry can expire never does.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -39,7 +39,7 @@ impl Clock {
                 });
                 1 + process.clock.delta_as_nanos(process.origin, process.clock.raw())
             }
-            // Relaxed: a test that advances the clock tells its other threads by means of its own.
+            // Relaxed: a test that advances the clock synchronizes with its other threads by its own means.
             Clock::Manual(now) => 1 + now.load(Ordering::Relaxed),
         }
     }

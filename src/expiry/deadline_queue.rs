@@ -2,11 +2,11 @@
 //!
 //! # How it works
 //! A write inserts its entry by its deadline. A read only moves the deadline of the entry, in its
-//! [`DeadlineTable`](super::deadlines::DeadlineTable). When an entry comes up, its deadline is read again: if it has passed, the entry is
-//! due; if it has moved, the entry is inserted again.
+//! [`DeadlineTable`](super::deadlines::DeadlineTable). When an entry comes up, its deadline is read again: if it has
+//! passed, the entry is due; if it has moved, the entry is inserted again.
 //!
-//! The queue knows deadlines to a tick of 2^16 ns, which is 66 µs, so that its heap has fewer levels. Whether an entry
-//! is due is decided by its exact deadline.
+//! The queue knows deadlines to a tick of 2^16 ns, which is 66 µs, so that its heap has fewer levels. Whether an
+//! entry is due is decided by its exact deadline.
 //!
 //! # Invariants
 //! - `queued`: an entry that has a deadline is in the queue.
@@ -57,8 +57,8 @@ impl DeadlineQueue {
 
     /// Removes entries that are due and returns them, up to [`MAX_DUE_PER_CALL`].
     ///
-    /// `deadline` must return the current deadline of an entry. Each entry that is looked at takes one of `steps`; at 0 the
-    /// call ends.
+    /// `deadline` must return the current deadline of an entry. Each entry that is looked at takes one of `steps`; at
+    /// 0 the call ends.
     pub fn take_due(
         &mut self,
         now: u64,
@@ -84,10 +84,11 @@ impl DeadlineQueue {
         due
     }
 
-    /// Returns the instant at which to look again; `NEVER` if the queue is empty. No entry is due before it, except for
-    /// those later in the tick of `now`.
+    /// Returns the instant at which to look again; `NEVER` if the queue is empty. No entry is due before it, except
+    /// for those later in the tick of `now`.
     ///
-    /// `is_done` says that all entries that are due at `now` were taken. Then the others of this tick wait for its end.
+    /// `is_done` says that all entries that are due at `now` were taken. Then the others of this tick wait for its
+    /// end.
     pub fn next_due(&mut self, now: u64, is_done: bool) -> u64 {
         match self.heap.lower_bound() {
             None => NEVER,

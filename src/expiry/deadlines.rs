@@ -1,8 +1,8 @@
 //! The deadlines of the entries of a chunk: two words for each entry.
 //!
 //! # How it works
-//! An entry expires at the sooner of two instants: the end of its time to live, which is stored, and its last use plus its
-//! time to idle. The time to idle is usually that of the cache, so the entry stores only where to find it
+//! An entry expires at the sooner of two instants: the end of its time to live, which is stored, and its last use
+//! plus its time to idle. The time to idle is usually that of the cache, so the entry stores only where to find it
 //! ([`TtiSource`]). Entries that have a time to idle of their own store it in a third word, in memory that is
 //! allocated for the first such entry of the chunk.
 //!
@@ -13,7 +13,8 @@
 //! | `used_at` | by a reader: Relaxed, a maximum | Acquire | an instant guards no other memory |
 //!
 //! # Why not one deadline
-//! A use moves the time to idle, but not the end of the time to live. With one word a use could not tell how far it may move it.
+//! A use moves the time to idle, but not the end of the time to live. With one word a use could not tell how far it
+//! may move it.
 
 use std::time::Duration;
 
@@ -50,7 +51,8 @@ pub(crate) struct DeadlineTable {
     /// The cache's time to idle, in nanoseconds; 0 if it has none.
     tti: u64,
     /// Two words for each entry, side by side, and 0 if it never expires.
-    /// - `end`: the instant where its time to live ends, or 0 if it has none; in the lowest two bits its [`TtiSource`].
+    /// - `end`: the instant where its time to live ends, or 0 if it has none; in the lowest two bits its
+    ///   [`TtiSource`].
     /// - `used_at`: the instant of its last use.
     words: Zeroed<AtomicU64>,
     /// The times to idle of entries that have their own.
@@ -141,8 +143,8 @@ impl DeadlineRef<'_> {
         by_ttl.into_iter().chain(by_tti).min()
     }
 
-    /// Starts the lifetime of a value that was just written, and returns its deadline. The memory for the lifetime must have
-    /// been [reserved](DeadlineTable::reserve).
+    /// Starts the lifetime of a value that was just written, and returns its deadline. The memory for the lifetime
+    /// must have been [reserved](DeadlineTable::reserve).
     #[inline]
     pub fn reset(&self, now: u64, lifetime: Lifetime) -> u64 {
         let expires_at = if lifetime.ttl == 0 { 0 } else { end_of(now, lifetime.ttl) };

@@ -1,12 +1,13 @@
 //! When entries expire, and how expired entries are found.
 //!
-//! The *deadline* of an entry is the instant from which on it is expired. It is the sooner of two: one since the last write
-//! (time to live, `ttl`) and one since the last use (time to idle, `tti`). Both durations are the entry's [`Lifetime`].
+//! The *deadline* of an entry is the instant from which on it is expired. It is the sooner of two: one since the last
+//! write (time to live, `ttl`) and one since the last use (time to idle, `tti`). Both durations are the entry's
+//! [`Lifetime`].
 //!
-//! - [`DeadlineTable`](deadlines::DeadlineTable) has the deadlines of a chunk of entries. A read compares the deadline
-//!   with the clock, so no read returns an expired entry (law 8).
-//! - [`DeadlineQueue`] has the entries of a shard in the order of their deadlines. Maintenance takes expired entries from it,
-//!   so they are removed and the listener is called.
+//! - [`DeadlineTable`](deadlines::DeadlineTable) has the deadlines of a chunk of entries. A read compares the
+//!   deadline with the clock, so no read returns an expired entry (law 8).
+//! - [`DeadlineQueue`] has the entries of a shard in the order of their deadlines. Maintenance takes expired entries
+//!   from it, so they are removed and the listener is called.
 //! - [`Clock`] tells the time: of the process, or of a test.
 //!
 //! Instants and durations are words of nanoseconds ([`word_of_nanos`]).

@@ -1,16 +1,16 @@
 //! Instants and durations of up to 2,000 years, in words of 62 bits.
 //!
 //! # How it works
-//! A word below [`FIRST_COARSE`], which is 144 years, is a number of nanoseconds. Each step above it is a microsecond. A
-//! larger word is a later instant or a longer duration, so words are compared as they are.
+//! A word below [`FIRST_COARSE`], which is 144 years, is a number of nanoseconds. Each step above it is a
+//! microsecond. A larger word is a later instant or a longer duration, so words are compared as they are.
 //!
 //! # Invariants
-//! - `before-coarse`: no clock reaches [`FIRST_COARSE`]. So the sum of a past instant and any duration is later than every
-//!   instant that the clock shows, or it is exact.
+//! - `before-coarse`: no clock reaches [`FIRST_COARSE`]. So the sum of a past instant and any duration is later than
+//!   every instant that the clock shows, or it is exact.
 //!
 //! # Why not plain nanoseconds
-//! [`DeadlineTable`](super::deadlines::DeadlineTable) needs two bits of a word, and 62 bits of nanoseconds end after 146 years. A
-//! thousand years, which some callers pass to mean "for ever", would not fit.
+//! [`DeadlineTable`](super::deadlines::DeadlineTable) needs two bits of a word, and 62 bits of nanoseconds end after
+//! 146 years. A thousand years, which some callers pass to mean "for ever", would not fit.
 
 use std::time::Duration;
 
@@ -47,8 +47,8 @@ fn coarse_end_of(now: u64, duration: u64) -> u64 {
     word_of_nanos(nanos_of_word(now) + nanos_of_word(duration))
 }
 
-/// Returns the time from `now`, which is before [`FIRST_COARSE`], to the end of a duration that began at `began_at`; 0
-/// after that end.
+/// Returns the time from `now`, which is before [`FIRST_COARSE`], to the end of a duration that began at `began_at`;
+/// 0 after that end.
 pub(crate) fn time_left_of(now: u64, began_at: u64, duration: u64) -> Duration {
     let nanos = (nanos_of_word(began_at) + nanos_of_word(duration)).saturating_sub(u128::from(now));
     let seconds = nanos / 1_000_000_000;

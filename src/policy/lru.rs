@@ -1,17 +1,18 @@
 //! Least recently used: the entry whose last use is the longest ago is evicted.
 //!
 //! # How it works
-//! [`RecencyClock`] counts hits. A hit stamps its entry with the count, and [`Lru`] reads stamps only when it looks for a
-//! victim. Entries are in one of three places:
-//! - An entry without a hit since its insert is in a list in the order of inserts. A bit of its stamp says so, and a hit
-//!   clears that bit.
-//! - An entry that was hit moves from the front of that list to a [`LazyRadixHeap`]. The heap reads the stamp of an entry
-//!   again before it yields the entry, so it is in the order of the last hits.
+//! [`RecencyClock`] counts hits. A hit stamps its entry with the count, and [`Lru`] reads stamps only when it looks
+//! for a victim. Entries are in one of three places:
+//! - An entry without a hit since its insert is in a list in the order of inserts. A bit of its stamp says so, and a
+//!   hit clears that bit.
+//! - An entry that was hit moves from the front of that list to a [`LazyRadixHeap`]. The heap reads the stamp of an
+//!   entry again before it yields the entry, so it is in the order of the last hits.
 //! - An entry of weight 0 is in a list of its own, since its eviction would make no room.
 //!
 //! # Invariants
 //! - `one-place`: a known entry is in one list or in the heap, and nowhere else.
-//! - `exact-order`: as long as one thread uses the shard, no two stamps are equal, so the order is exactly that of the uses.
+//! - `exact-order`: as long as one thread uses the shard, no two stamps are equal, so the order is exactly that of
+//!   the uses.
 //!
 //! # Orderings
 //! All are Relaxed: a hit that threads lose or count twice costs accuracy, never correctness.
@@ -37,10 +38,10 @@ const LISTS: usize = 2;
 /// The bit of a stamp that says that the entry was not hit since its insert.
 const UNUSED: u64 = 1 << 63;
 
-/// While several threads use a shard, the clock advances at least this often during as many hits as the shard has entries,
-/// and at most twice as often. Two threads that mostly get by Zipf's law, and two threads that set as often as they get,
-/// do 34 and 18 million calls a second with 8, 32 and 15 with 16, 34 and 23 with 4, and 17 and 14 if each hit advances
-/// the clock. Hit ratios on traces are the same with all of these.
+/// While several threads use a shard, the clock advances at least this often during as many hits as the shard has
+/// entries, and at most twice as often. Two threads that mostly get by Zipf's law, and two threads that set as often
+/// as they get, do 34 and 18 million calls a second with 8, 32 and 15 with 16, 34 and 23 with 4, and 17 and 14 if
+/// each hit advances the clock. Hit ratios on traces are the same with all of these.
 const MIN_TICKS_PER_SHARD: usize = 8;
 
 /// In place of a thread: no hit was recorded yet, or hits of several threads were.
@@ -50,9 +51,9 @@ const SEVERAL_THREADS: usize = usize::MAX;
 /// The half of the policy that readers use: a clock that hits advance.
 ///
 /// An entry whose stamp is the time of the clock is the newest, so another hit of it writes nothing. With one thread,
-/// each hit that changes the order advances the clock. With several, each of them would then wait for the cache lines of the
-/// clock and of hot entries. So only one in a number of their hits advances it, and the hits in between share a stamp:
-/// an entry's place in the order is known to about an eighth of the shard.
+/// each hit that changes the order advances the clock. With several, each of them would then wait for the cache lines
+/// of the clock and of hot entries. So only one in a number of their hits advances it, and the hits in between share
+/// a stamp: an entry's place in the order is known to about an eighth of the shard.
 pub(crate) struct RecencyClock {
     /// The time, from 1 on.
     time: AtomicU64,
@@ -103,8 +104,8 @@ impl RecencyClock {
         previous != own && previous != NO_THREAD
     }
 
-    /// Whether a hit leaves the clock as it is. This is drawn from the address of the entry and the time, so no entry is
-    /// skipped always.
+    /// Whether a hit leaves the clock as it is. This is drawn from the address of the entry and the time, so no entry
+    /// is skipped always.
     #[inline]
     fn skips(&self, stamp: &AtomicU64, now: u64) -> bool {
         // Entries are 32 bytes apart.
@@ -203,7 +204,8 @@ impl Lru {
         while let Some(first) = self.lists.front(UNUSED_LIST) {
             let stamp = entries.stamp(first).load(Relaxed);
             if stamp & UNUSED != 0 {
-                // All others of the list are newer. An entry of the heap with this very stamp was hit after the insert.
+                // All others of the list are newer. An entry of the heap with this very stamp was hit after the
+                // insert.
                 let older = self.pop_heap((stamp & !UNUSED) - 1, entries);
                 return older.or_else(|| self.lists.unlink(first).then_some(first));
             }

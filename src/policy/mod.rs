@@ -2,7 +2,7 @@
 //!
 //! # How it works
 //! Each shard has both halves of a policy:
-//! - an [`AccessRecorder`], which readers tell of hits without a lock;
+//! - an [`AccessRecorder`], in which readers record hits without a lock;
 //! - a [`Policy`], which belongs to the holder of the shard lock, and which names the victims.
 //!
 //! A *hit* is a read that finds its entry, or a write that replaces its value. An *access* is a hit or an insert.
@@ -78,8 +78,8 @@ pub(crate) enum Policy {
     TinyLfu(Box<TinyLfu>),
 }
 
-/// Makes both halves of the policy of each shard of a cache. The first shard is the leader, which tunes the window for
-/// all ([`tiny_lfu`]).
+/// Makes both halves of the policy of each shard of a cache. The first shard is the leader, which tunes the window
+/// for all ([`tiny_lfu`]).
 pub(crate) fn for_shards(
     kind: Kind,
     capacity: u64,

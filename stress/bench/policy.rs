@@ -1,9 +1,9 @@
 //! What the policies cost by themselves, without the map: `cargo bench --bench policy`.
 //!
-//! A cache of 100,000 entries of weight 1 is full. Keys are drawn by Zipf's law (exponent 0.9) from a million. An access is a
-//! hit, which the policy's recorder records, or an insert, for which the policy takes a victim. The cost of the loop
-//! is measured without a policy and subtracted. Beside a hit stands what it would cost if it only counted in the stamp
-//! up to 15, without the ticks and the samples that the tuning of the window needs.
+//! A cache of 100,000 entries of weight 1 is full. Keys are drawn by Zipf's law (exponent 0.9) from a million. An
+//! access is a hit, which the policy's recorder records, or an insert, for which the policy takes a victim. The cost
+//! of the loop is measured without a policy and subtracted. Beside a hit stands what it would cost if it only counted
+//! in the stamp up to 15, without the ticks and the samples that the tuning of the window needs.
 //!
 //! Medians of 15 rounds, all in one process, in turns.
 

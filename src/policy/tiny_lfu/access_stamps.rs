@@ -8,12 +8,13 @@
 //!
 //! So a hot entry is read without a write (law 5). The policy takes the count when it looks at the entry.
 //!
-//! The insert of an entry is an access as well. It stays pending in the stamp until the entry is evicted, or is the next
-//! victim of the main region: its frequency is needed then, so the counters of its hash are at hand. If an entry is
-//! removed or expires before that, its insert is never counted.
+//! The insert of an entry is an access as well. It stays pending in the stamp until the entry is evicted, or is the
+//! next victim of the main region: its frequency is needed then, so the counters of its hash are at hand. If an entry
+//! is removed or expires before that, its insert is never counted.
 //!
 //! The window tuner samples a few entries, chosen by hash. The stamp of a sampled entry holds its index. If a hit
-//! changes that stamp, it also pushes the index to a ring, which the policy drains, so the tuner learns the hits in their order.
+//! changes that stamp, it also pushes the index to a ring, which the policy drains, so the tuner learns the hits in
+//! their order.
 //!
 //! | bits of a stamp | meaning |
 //! |---|---|
@@ -25,8 +26,8 @@
 //! | 32-63 | the index of a sampled entry |
 //!
 //! # Orderings
-//! All are Relaxed. If two threads write one stamp or one place of the ring, a hit is lost or counted twice, which costs
-//! accuracy, never correctness.
+//! All are Relaxed. If two threads write one stamp or one place of the ring, a hit is lost or counted twice, which
+//! costs accuracy, never correctness.
 //!
 //! # Why not count each hit in the sketch
 //! That is a hash, a cache miss and a store for each hit. The sketch would need atomics, and hot
@@ -141,8 +142,8 @@ pub(super) fn take_hits(stamp: &AtomicU64) -> u32 {
     (old & HITS) as u32
 }
 
-/// Takes the pending hits out of the stamp of an entry that moves for them. `None` if the entry has had no hit since its
-/// last move.
+/// Takes the pending hits out of the stamp of an entry that moves for them. `None` if the entry has had no hit since
+/// its last move.
 pub(super) fn take_hits_and_move(stamp: &AtomicU64) -> Option<u32> {
     let old = stamp.load(Relaxed);
     if old & (HITS | MOVE_DUE) == 0 {

@@ -1,10 +1,11 @@
 //! A small simulation of the cache, without values: how many hits would another window have?
 //!
 //! # How it works
-//! It is accessed with a sample of the keys, chosen by hash, and has room for the same part of the entries: Waldspurger,
-//! Saemundsson, Ahmad, Park, [Cache Modeling and Optimization using Miniature
-//! Simulations](https://www.usenix.org/conference/atc17/technical-sessions/presentation/waldspurger) (2017). It
-//! holds 32 bits of each hash in place of the key, and the same [`Segments`] as the cache, with a window that stays as it is.
+//! It is accessed with a sample of the keys, chosen by hash, and has room for the same part of the entries:
+//! Waldspurger, Saemundsson, Ahmad, Park, [Cache Modeling and Optimization using Miniature
+//! Simulations](https://www.usenix.org/conference/atc17/technical-sessions/presentation/waldspurger) (2017). It holds
+//! 32 bits of each hash in place of the key, and the same [`Segments`] as the cache, with a window that stays as it
+//! is.
 //!
 //! # Why not a hash table
 //! It holds at most 255 hashes of 4 bytes, which are searched from first to last.

@@ -1,22 +1,22 @@
 //! W-TinyLFU: eviction by frequency and recency, with a window whose size adapts to the workload.
 //!
 //! # Window and main region
-//! A new entry enters the *window*, a small part of the cache in the order of the last use. Entries that the window has
-//! no room for move to the *main region*, which consists of two queues. An entry enters *probation*. If it is used
-//! there, it moves to *protected*, which has up to 80 % of the main region. An entry that protected has no room for
-//! returns to probation, where it has another chance. The window serves bursts, and the main region keeps what is used
-//! again and again. [`segments`] holds both.
+//! A new entry enters the *window*, a small part of the cache in the order of the last use. Entries that the window
+//! has no room for move to the *main region*, which consists of two queues. An entry enters *probation*. If it is
+//! used there, it moves to *protected*, which has up to 80 % of the main region. An entry that protected has no room
+//! for returns to probation, where it has another chance. The window serves bursts, and the main region keeps what is
+//! used again and again. [`segments`] holds both.
 //!
 //! # Admission
 //! While the cache is not full, each entry that the window has no room for enters probation. In a full cache it is a
 //! *candidate*, and the oldest entry of probation is the *victim*. The entry that was used more often of late stays,
 //! and the other is evicted. On a tie the victim stays, so keys that come only once do not displace one another in
-//! the main region. [`segments`] decides; the design is from Einziger, Friedman, Manes,
+//! the main region. `Segments::admits` in `segments/victim.rs` decides. The design is from Einziger, Friedman, Manes,
 //! [TinyLFU: A Highly Efficient Cache Admission Policy](https://doi.org/10.1145/3149371) (2017).
 //!
 //! # Frequencies
-//! "How often of late" is asked of a count-min sketch, which also counts keys that are not in the cache: about
-//! 8 bytes for each entry, whatever the keys. All counters are halved now and then, so the past fades. See [`sketch`].
+//! "How often of late" is asked of a count-min sketch, which also counts keys that are not in the cache.
+//! It takes 8 to 16 bytes for each entry, whatever the keys. All counters are halved now and then, so the past fades. See [`sketch`].
 //!
 //! # Weights
 //! A candidate that weighs more than its victim displaces several entries. It must have been used more often than all
@@ -25,10 +25,10 @@
 //! takes no room, so it is never a candidate or a victim.
 //!
 //! # Random admission against hash flooding
-//! Keys that share the counters of a victim make the victim look frequent. A client that finds such keys could request
-//! them until no candidate is admitted any more, and the main region would never change. So of the
-//! candidates that lose although they are frequent, one in 1,024 is admitted all the same. This comes on top of the
-//! seed of each process, which hides the hashes.
+//! Keys that share the counters of a victim make the victim look frequent. A client that finds such keys could
+//! request them until no candidate is admitted any more, and the main region would never change. So of the candidates
+//! that lose although they are frequent, one in 1,024 is admitted all the same. This comes on top of the seed of each
+//! process, which hides the hashes.
 //!
 //! # Hits
 //! A hit takes no lock: it writes a counter and a clock tick to the stamp of its entry, and only if that changes
@@ -37,20 +37,21 @@
 //!
 //! # Tuning the window
 //! Some workloads want a window of 1 %, others one of 90 %. Two signals set its size:
-//! - Every few accesses, the window and the main region are compared by their hits for each entry, and the border moves
-//!   a little toward the region that has fewer. This finds a good size nearby, as the hill climber in Einziger, Eytan,
-//!   Friedman, Manes, [Adaptive Software Cache Management](https://doi.org/10.1145/3274808.3274816) (2018) does.
-//! - The best size may be far away. So four *ghost caches*, which hold hashes in place of entries, simulate windows of 1,
-//!   15, 50 and 90 %. The window stays in a range around that of the best one. See [`ghost_cache`].
+//! - Every few accesses, the window and the main region are compared by their hits for each entry, and the border
+//!   moves a little toward the region that has fewer. This finds a good size nearby, as the hill climber in Einziger,
+//!   Eytan, Friedman, Manes, [Adaptive Software Cache Management](https://doi.org/10.1145/3274808.3274816) (2018)
+//!   does.
+//! - The best size may be far away. So four *ghost caches*, which hold hashes in place of entries, simulate windows
+//!   of 1, 15, 50 and 90 %. The window stays in a range around that of the best one. See [`ghost_cache`].
 //!
-//! A ghost cache sees a sample of the keys, chosen by hash, and is smaller than the cache in the same proportion. If a
-//! sampled entry is hit, its index goes to a small ring, which the next insert drains. Keys go to shards by hash, so
-//! the keys of one shard are a sample as well: one shard of each cache, the leader, tunes the [`WindowFraction`]
+//! A ghost cache sees a sample of the keys, chosen by hash, and is smaller than the cache in the same proportion. If
+//! a sampled entry is hit, its index goes to a small ring, which the next insert drains. Keys go to shards by hash,
+//! so the keys of one shard are a sample as well: one shard of each cache, the leader, tunes the [`WindowFraction`]
 //! that all shards use. See [`window_tuner`].
 //!
 //! # Why not LRU, LFU or a fixed window
-//! A scan flushes LRU, and LFU keeps what was popular long ago. A fixed window of 1 % can lose more than half of the hits
-//! if keys come again soon and then never.
+//! A scan flushes LRU, and LFU keeps what was popular long ago. A fixed window of 1 % can lose more than half of the
+//! hits if keys come again soon and then never.
 
 pub(super) mod access_stamps;
 mod ghost_cache;

@@ -6,24 +6,24 @@
 //! smallest of the four: Cormode, Muthukrishnan,
 //! [An Improved Data Stream Summary](https://doi.org/10.1016/j.jalgor.2003.12.001) (2005).
 //!
-//! An access is added to the smallest counters alone ("conservative update"), since the others already include accesses
-//! of other hashes: Estan, Varghese,
-//! [New Directions in Traffic Measurement and Accounting](https://doi.org/10.1145/633025.633056) (2002). Without that, if
-//! six keys for each entry were used once, two in five of them would seem to have been used more.
+//! An access is added to the smallest counters alone ("conservative update"), since the others include
+//! accesses of other hashes: Estan, Varghese, [New Directions in Traffic Measurement and
+//! Accounting](https://doi.org/10.1145/633025.633056) (2002). Without that, if six keys for each entry were used
+//! once, two in five of them would seem to have been used more.
 //!
 //! After a number of accesses for each entry all counters are halved, so the past fades: Einziger, Friedman, Manes,
 //! [TinyLFU](https://doi.org/10.1145/3149371) (2017).
 //!
-//! The sketch grows with the entries that the shard holds, not with its capacity. To double it, each block is copied to
-//! both blocks that its hashes may select then. A large sketch is doubled, and its counters are halved, a few blocks with
-//! each insert. Until a block has its copies, it is used itself. Without these steps, the longest 16 inserts in a row into a
-//! cache of a million entries take 10 ms in place of 1.5 ms.
+//! The sketch grows with the entries that the shard holds, not with its capacity. To double it, each block is copied
+//! to both blocks that its hashes may select then. A large sketch is doubled, and its counters are halved, a few
+//! blocks with each insert. Until a block has its copies, it is used itself. Without these steps, the longest 16
+//! inserts in a row into a cache of a million entries take 10 ms in place of 1.5 ms.
 //!
 //! # Invariants
-//! - `no-underestimate`: as long as nothing is halved, a frequency is at least the number of accesses that were added, or
-//!   [`MAX_COUNT`].
-//! - `one-step-kind`: while blocks are copied none are halved, and the other way round. A block that is copied during a
-//!   halving would be halved twice, or never.
+//! - `no-underestimate`: as long as nothing is halved, a frequency is at least the number of accesses that were
+//!   added, or [`MAX_COUNT`].
+//! - `one-step-kind`: while blocks are copied none are halved, and the other way round. A block that is copied during
+//!   a halving would be halved twice, or never.
 
 use crate::sync::{Line, Zeroed, zeroed_lines};
 
@@ -31,8 +31,8 @@ const WORDS_PER_BLOCK: usize = 8;
 const MIN_BLOCKS: usize = 2;
 /// The highest value of a counter.
 pub(super) const MAX_COUNT: u32 = 15;
-/// All counters are halved after this many accesses for each entry. With 10, as in the paper, a loop that does not fit
-/// has up to 3 points fewer hits. With 20, two traces of `stress/hit_ratio` have some tenths of a point fewer.
+/// All counters are halved after this many accesses for each entry. With 10, as in the paper, a loop that does not
+/// fit has up to 3 points fewer hits. With 20, two traces of `stress/hit_ratio` have some tenths of a point fewer.
 const SAMPLE_PER_ENTRY: u64 = 15;
 /// The sample is never smaller than that of this many entries.
 const MIN_SAMPLE_ENTRIES: u64 = 16;
@@ -110,8 +110,8 @@ impl Sketch {
         blocks.as_ref()?.get(index)
     }
 
-    /// Where the block of a hash is: whether in `next`, and its index there. The low bits of the hash are the index, so a
-    /// sketch of twice the size adds one bit above them.
+    /// Where the block of a hash is: whether in `next`, and its index there. The low bits of the hash are the index,
+    /// so a sketch of twice the size adds one bit above them.
     #[inline(always)]
     fn block_of(&self, mixed: u64) -> (bool, usize) {
         let bits = (mixed >> 32) as usize;

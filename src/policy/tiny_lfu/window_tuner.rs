@@ -4,19 +4,20 @@
 //! [`WindowTuner`]; all shards share the [`WindowFraction`].
 //!
 //! # How it works
-//! A period lasts four accesses for each entry. At its end, with the cache full, the border between the
-//! window and the main region moves by at most 1/16 of the cache, by the ratio of their hits for each entry. Then the window is
+//! A period lasts four accesses for each entry. At its end, with the cache full, the border between the window and
+//! the main region moves by at most 1/16 of the cache, by the ratio of their hits for each entry. Then the window is
 //! limited to the range of the ghost cache that had the most hits of late.
 //!
-//! The four ghost caches of the leader take less than 16 KiB, and less than 64 KiB in a large cache, whatever the capacity.
+//! The four ghost caches of the leader take less than 16 KiB, and less than 64 KiB in a large cache, whatever the
+//! capacity.
 //!
 //! # Where the constants come from
 //! From the traces that `stress/hit_ratio` replays, and some synthetic ones. With half or twice any of them, the mean
 //! hit ratio changes by less than 0.1 points.
 //!
 //! # Why not a hill climber alone
-//! The hits of the average entry of a region do not tell what one more entry would be worth there, so a climber can stay
-//! on the wrong side. It also takes many periods to cross the cache when the workload changes.
+//! The hits of the average entry of a region do not tell what one more entry would be worth there, so a climber can
+//! stay on the wrong side. It also takes many periods to cross the cache when the workload changes.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -44,8 +45,9 @@ const FULL_RANGE: RangeInclusive<f64> = 0.0..=0.99;
 const MIN_SAMPLING_SHIFT: u32 = 2;
 /// The most keys of a ghost cache: with one more its sketch is full. More keys foretell better, and cost more.
 const MAX_GHOST_KEYS: usize = 63;
-/// The same for a cache of [`LARGE_CACHE_ENTRIES`] or more, of which only a few keys in a thousand are sampled. With 63
-/// keys, a cache of 100,000 entries that is read through by Zipf's law has 78.2 in place of 78.8 % hits in one process of three.
+/// The same for a cache of [`LARGE_CACHE_ENTRIES`] or more, of which only a few keys in a thousand are sampled. With
+/// 63 keys, a cache of 100,000 entries that is read through by Zipf's law has 78.2 in place of 78.8 % hits in one
+/// process of three.
 const MAX_GHOST_KEYS_OF_LARGE: usize = 255;
 const LARGE_CACHE_ENTRIES: usize = 16_384;
 /// With fewer keys the hits of a ghost cache tell nothing.
@@ -211,7 +213,8 @@ impl GhostCaches {
             *score = *score / 2.0 + f64::from(std::mem::take(&mut ghost.hits));
         }
         let top = self.scores.iter().copied().fold(0.0, f64::max);
-        // If all have the same score, none is the best. If several share the top score, the previous best one remains.
+        // If all have the same score, none is the best. If several share the top score, the previous best one
+        // remains.
         if self.scores.iter().any(|&score| score < top) {
             let is_as_good = |&best: &usize| self.scores[best] * MIN_LEAD >= top;
             let is_top = |&index: &usize| self.scores[index] == top;

@@ -1,13 +1,15 @@
 //! The segments of W-TinyLFU, window, probation and protected: which entry is in which, and in what order.
 //!
-//! [`tiny_lfu`](super) describes the algorithm. This file inserts, removes and moves entries, and [`victim`] chooses which
-//! entry is evicted.
+//! [`tiny_lfu`](super) describes the algorithm. This file inserts, removes and moves entries, and [`victim`] chooses
+//! which entry is evicted.
 //!
 //! # How it works
-//! The window is in the order of the last use, as exact as the ticks of the stamps. It has a list for each of the last few
-//! ticks. If the first entry of the oldest list has a later tick in its stamp, it moves to the list of that tick.
+//! The window is in the order of the last use, as exact as the ticks of the stamps. It has a list for each of the
+//! last few ticks. If the first entry of the oldest list has a later tick in its stamp, it moves to the list of that
+//! tick.
 //!
-//! Probation and protected are queues with a second chance: if the first entry was used, it goes to the end.
+//! Probation and protected are queues with a second chance: if the first entry of either was hit, it goes to the end of
+//! protected.
 //!
 //! Entries of weight 0 are in a list of their own, `Weightless`, which no victim is taken from.
 //!
@@ -19,8 +21,8 @@
 //! - `oldest-tick`: no entry is in a list of the window for a tick before `oldest_tick`.
 //!
 //! # Why not one list for the window
-//! A hit would have to move its entry, under a lock. With a list for each tick, a hit writes the stamp, and an entry moves
-//! when it is about to leave the window.
+//! A hit would have to move its entry, under a lock. With a list for each tick, a hit writes the stamp, and an entry
+//! moves when it is about to leave the window.
 
 mod victim;
 
@@ -115,8 +117,8 @@ impl Segments {
         }
     }
 
-    /// Prefetches what the removal of the next victim will change in the map. Without this, an insert that evicts takes a
-    /// third longer in a cache of 300,000 entries.
+    /// Prefetches what the removal of the next victim will change in the map. Without this, an insert that evicts
+    /// takes a third longer in a cache of 300,000 entries.
     #[inline(never)]
     fn prefetch_victim(&self, entries: &impl EntryViews) {
         for head in self.heads() {

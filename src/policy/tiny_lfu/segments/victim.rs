@@ -17,7 +17,7 @@ const ADMIT_HASHDOS_THRESHOLD: u32 = 6;
 /// One in this many such candidates is admitted.
 pub(super) const ADMIT_ONE_IN: u64 = 1024;
 
-/// An entry by its index, with the view that the caller already has.
+/// The index of an entry, and its view.
 type IndexedEntry<'a> = (u32, EntryView<'a>);
 
 impl Segments {
@@ -103,7 +103,8 @@ impl Segments {
         missing == 0 && frequency > displaced_frequency
     }
 
-    /// Whether this losing candidate is the one in [`ADMIT_ONE_IN`]. The hash makes it hard to foresee which one it is.
+    /// Whether this losing candidate is the one in [`ADMIT_ONE_IN`]. The hash makes it hard to foresee which one it
+    /// is.
     #[cold]
     fn admit_randomly(&mut self, hash: u64) -> bool {
         self.frequent_losses += 1;
@@ -149,8 +150,8 @@ impl Segments {
         None
     }
 
-    /// The first entry of probation, after those before it that were hit have moved to protected. If probation is empty,
-    /// the first entry of protected.
+    /// The first entry of probation, after those before it that were hit have moved to protected. If probation is
+    /// empty, the first entry of protected.
     fn oldest_in_main<'v>(
         &mut self,
         keep: Option<u32>,
