@@ -30,7 +30,7 @@ from typing import (
     runtime_checkable,
 )
 
-from moka_py._moka_py import Moka, _cached_function, _CachedFunction, _Memo
+from moka_py._moka_py import Moka, _cached_function, _CachedFunction, _Memo, _OwnerRegistry
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -303,7 +303,7 @@ def cached(
         if weak_self:
             from moka_py import _owners
 
-            owners = _owners.Registry()
+            owners = _OwnerRegistry()
 
         def info(hits: int, misses: int, currsize: int) -> CacheInfo:
             return CacheInfo(hits, misses, maxsize, currsize)

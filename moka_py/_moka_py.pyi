@@ -15,6 +15,7 @@ __all__ = [
     "_ManualClock",
     "_Memo",
     "_Owner",
+    "_OwnerRegistry",
     "_Run",
     "_Trace",
     "_cached_function",
@@ -336,7 +337,7 @@ class _Memo:
         typed: bool,
         shared: bool,
         make_key: Callable[..., Any] | None,
-        owners: dict[int, _Owner] | None,
+        owners: _OwnerRegistry | None,
         make_owner: Callable[[object], _Owner] | None,
         awaited: Callable[[Any], Any] | None,
         share: Callable[..., Any] | None,
@@ -365,6 +366,16 @@ class _Owner:
     def _is_of(self, instance: object) -> bool: ...
     def _is_gone(self) -> bool: ...
     def _forget(self, cache: Moka[Any, Any]) -> None: ...
+
+@final
+class _OwnerRegistry:
+    """The owners of one method's instances, by address."""
+
+    def __new__(cls) -> Self: ...
+    def _get_or_insert(self, address: int, owner: _Owner) -> _Owner: ...
+    def _replace(self, address: int, owner: _Owner) -> None: ...
+    def _remove(self, address: int, owner: _Owner) -> bool: ...
+    def _items(self) -> list[tuple[int, _Owner]]: ...
 
 @final
 class _ManualClock:

@@ -21,7 +21,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from moka_py._moka_py import Moka, _Owner
+from moka_py._moka_py import Moka, _Owner, _OwnerRegistry
 
 _is_collecting = False
 """Whether a collection is under way, in any thread."""
@@ -39,13 +39,7 @@ def _watch(phase: str, _info: Any) -> None:
     _is_collecting = False
 
 
-class Registry(dict[int, _Owner]):
-    """The owners of one method's instances, by address."""
-
-    __slots__ = ("__weakref__",)
-
-
-def adopter(cache: Moka[Any, Any], owners: Registry) -> Callable[[object], _Owner]:
+def adopter(cache: Moka[Any, Any], owners: _OwnerRegistry) -> Callable[[object], _Owner]:
     """Return the function that makes the owner of an instance, for a cached method with this registry."""
     if _watch not in gc.callbacks:
         gc.callbacks.append(_watch)
@@ -61,8 +55,8 @@ def adopter(cache: Moka[Any, Any], owners: Registry) -> Callable[[object], _Owne
             owner, owners, cache = weak_owner(), weak_owners(), weak_cache()
             if owner is None:
                 return
-            if owners is not None and owners.get(place) is owner:
-                owners.pop(place, None)
+            if owners is not None:
+                owners._remove(place, owner)
             if cache is not None:
                 owner._forget(cache)
 
@@ -75,11 +69,11 @@ def adopter(cache: Moka[Any, Any], owners: Registry) -> Callable[[object], _Owne
         weak_owner = weakref.ref(owner)
         if _is_collecting:
             _doubtful.append(lambda: gone(reference) if reference() is None else None)
-        present = owners.setdefault(place, owner)
+        present = owners._get_or_insert(place, owner)
         if present is owner or present._is_of(instance):
             return present
         # That one is of an instance which had the address before, and whose reference was cleared without a callback.
-        owners[place] = owner
+        owners._replace(place, owner)
         present._forget(cache)
         if not _is_collecting:
             sweep()
@@ -90,9 +84,8 @@ def adopter(cache: Moka[Any, Any], owners: Registry) -> Callable[[object], _Owne
 
         A finalizer may revive a registry that was garbage, whose references were all cleared without callbacks.
         """
-        for place, owner in list(owners.items()):
-            if owner._is_gone() and owners.get(place) is owner:
-                owners.pop(place, None)
+        for place, owner in owners._items():
+            if owner._is_gone() and owners._remove(place, owner):
                 owner._forget(cache)
 
     return make_owner

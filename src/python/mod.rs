@@ -12,7 +12,7 @@ mod simulate;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
-use self::cached::{state, weak_self};
+use self::cached::{owner_registry, state, weak_self};
 use self::moka::{clock, fastcall, listener, mapping, stats};
 use self::object::shared_error;
 #[cfg(unix)]
@@ -30,6 +30,7 @@ fn _moka_py(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<state::CachedState>()?;
     module.add_class::<state::CachedRun>()?;
     module.add_class::<weak_self::Owner>()?;
+    module.add_class::<owner_registry::OwnerRegistry>()?;
     module.add("_CachedFunction", cached::function::class(module.py())?)?;
     module.add_class::<simulate::Accesses>()?;
     module.add_class::<clock::ManualClock>()?;

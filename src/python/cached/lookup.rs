@@ -14,7 +14,6 @@
 
 #![allow(unsafe_code)]
 
-use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
@@ -23,7 +22,6 @@ use pyo3::types::PyTuple;
 
 use crate::python::cached::arguments::{ArgsKey, CallArgs, Parts, Raised, SingleArgKey};
 use crate::python::cached::state::{CachedState, CallKey, Mode, WeakSelf, is_own_key};
-use crate::python::cached::weak_self::Owner;
 use crate::python::object::Object;
 use crate::python::object::key::{Key, Unsure};
 use crate::{KeyQuery, Run, RunStart};
@@ -265,27 +263,10 @@ fn owner_of(memo: &CachedState, given: &CallArgs<'_>) -> Result<Option<Object>, 
     };
     // SAFETY: `attached`.
     let py = unsafe { Python::assume_attached() };
-    // SAFETY: `attached`.
-    let place = unsafe { ffi::PyLong_FromVoidPtr(instance.cast()) };
-    if place.is_null() {
-        return Err(Raised);
-    }
-    let mut owner = ptr::null_mut();
-    // SAFETY: `attached`; all are live.
-    let found = unsafe { ffi::compat::PyDict_GetItemRef(owners.as_ptr(), place, &mut owner) };
-    // SAFETY: the reference made above.
-    unsafe { ffi::Py_DECREF(place) };
-    // The dict compares ints by a call of the interpreter, which fails at the recursion limit.
-    if found < 0 {
-        return Err(Raised);
-    }
-    // SAFETY: a new reference, or null where there is none.
-    if let Some(owner) = unsafe { Bound::from_owned_ptr_or_opt(py, owner) } {
-        // SAFETY: only owners are put into the dict.
-        let owner = unsafe { owner.cast_into_unchecked::<Owner>() };
-        if leads_to(owner.get().reference(), instance) {
-            return Ok(Some(Object::new(owner.into_any().unbind())));
-        }
+    if let Some(owner) = owners.get().get(py, instance.addr())
+        && leads_to(owner.get().reference(), instance)
+    {
+        return Ok(Some(Object::new(owner.into_any())));
     }
     // SAFETY: `attached`; both are live.
     let owner = unsafe { ffi::PyObject_CallOneArg(make_owner.as_ptr(), instance) };

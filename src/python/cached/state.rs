@@ -7,6 +7,7 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 
 use crate::python::cached::annotations;
 use crate::python::cached::lookup;
+use crate::python::cached::owner_registry::OwnerRegistry;
 use crate::python::cached::weak_self::Owner;
 use crate::python::moka::state::{self, Moka};
 use crate::python::moka::stats::Load;
@@ -48,7 +49,7 @@ pub(crate) struct CachedState {
 /// For a method that does not keep its instances alive.
 pub(crate) struct WeakSelf {
     /// The [`Owner`] of each instance, by address.
-    pub owners: Py<PyDict>,
+    pub owners: Py<OwnerRegistry>,
     /// Makes the owner of an instance.
     pub make_owner: Py<PyAny>,
 }
@@ -189,7 +190,7 @@ impl CachedState {
         typed: bool,
         shared: bool,
         make_key: Option<Py<PyAny>>,
-        owners: Option<Py<PyDict>>,
+        owners: Option<Py<OwnerRegistry>>,
         make_owner: Option<Py<PyAny>>,
         awaited: Option<Py<PyAny>>,
         share: Option<Py<PyAny>>,

@@ -368,6 +368,38 @@ leader.join()
     )
 
 
+def test_child_uses_methods_whose_owners_other_threads_register():
+    run_script(
+        FORK
+        + """
+from moka_py import cached
+class Kind:
+    @cached(weak_self=True, maxsize=None)
+    def method(self, x):
+        return id(self), x
+kept = [Kind() for _ in range(20)]
+done = []
+def load():
+    while not done:
+        new = [Kind() for _ in range(20)]
+        assert all(one.method(1) == (id(one), 1) for one in kept + new)
+threads = [thread(load) for _ in range(3)]
+def work():
+    new = [Kind() for _ in range(200)]
+    assert all(one.method(number) == (id(one), number) for number in range(2) for one in kept + new)
+    del new
+    gc.collect()
+    assert all(one.method(1) == (id(one), 1) for one in kept)
+for _ in range(25):
+    in_child(work)
+done.append(True)
+for it in threads:
+    it.join()
+""",
+        timeout=100,
+    )
+
+
 def test_caches_made_before_and_after_are_collected_in_the_child():
     run_script(
         FORK
