@@ -95,13 +95,13 @@ where
             self.fence_after_register(query);
             // A peek, because the look-up before already counted as the access.
             if !is_known_absent && let Some(value) = self.peek(query, removed)? {
-                leader.land(Outcome::Value(value.clone()));
+                leader.complete(Outcome::Value(value.clone()));
                 return Ok(value);
             }
             let (computed, weight) = match compute(removed) {
                 Ok(computed) => computed,
                 Err(Failure { error, for_waiters }) => {
-                    leader.land(for_waiters.map_or(Outcome::Abandoned, Outcome::Failed));
+                    leader.complete(for_waiters.map_or(Outcome::Abandoned, Outcome::Failed));
                     return Err(LoadError::User(error));
                 }
             };
@@ -110,10 +110,10 @@ where
             let new = NewValue { value: computed, weight, lifetime };
             if let Err(error) = self.write(query, new, false, || !leader.is_superseded(), removed) {
                 // The leader's key failed, or there was no memory. The value itself is right.
-                leader.land(Outcome::Value(value));
+                leader.complete(Outcome::Value(value));
                 return Err(LoadError::User(error));
             }
-            leader.land(Outcome::Value(value.clone()));
+            leader.complete(Outcome::Value(value.clone()));
             return Ok(value);
         }
     }

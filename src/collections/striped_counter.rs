@@ -9,7 +9,7 @@
 //! takes next to no memory, however many threads there could be. On the GIL build there is one stripe, in place.
 //!
 //! # Invariants
-//! - `one-writer`: a stripe below `sync::ALONE` is written only by the thread that has that slot. The next
+//! - `one-writer`: a stripe below [`MAX_OWNED_SLOTS`] is written only by the thread that has that slot. The next
 //!   thread to have the slot sees what was written.
 //!
 //! # Orderings
@@ -93,13 +93,13 @@ mod stripes {
 mod stripes {
     use std::sync::OnceLock;
 
-    use crate::sync::{ALONE, AtomicU64, Ordering::Relaxed, Padded, shared_stripes, thread_slot};
+    use crate::sync::{AtomicU64, MAX_OWNED_SLOTS, Ordering::Relaxed, Padded, shared_slots, thread_slot};
 
     type Block<const N: usize> = OnceLock<Box<[Padded<[AtomicU64; N]>]>>;
 
     /// A block for each length of a thread's slot in bits, of 1, 1, 2, 4, 8 stripes and so on: few threads need few.
     /// The last block is for the threads that share.
-    const BLOCKS: usize = ALONE.ilog2() as usize + 2;
+    const BLOCKS: usize = MAX_OWNED_SLOTS.ilog2() as usize + 2;
     const SHARED_BLOCK: usize = BLOCKS - 1;
 
     pub(super) struct Stripes<const N: usize>([Block<N>; BLOCKS]);
@@ -131,7 +131,7 @@ mod stripes {
         fn add_slow(&self, block: usize, thread_slot: usize, amounts: &[(usize, u64)]) {
             let block = block.min(SHARED_BLOCK);
             let stripes = self.0[block].get_or_init(|| {
-                let len = if block == SHARED_BLOCK { shared_stripes() } else { ((1 << block) >> 1).max(1) };
+                let len = if block == SHARED_BLOCK { shared_slots() } else { ((1 << block) >> 1).max(1) };
                 (0..len).map(|_| Padded(super::zeros())).collect()
             });
             // The slots of a block begin at a multiple of its length. Threads that share may have any stripe.
@@ -151,7 +151,7 @@ mod stripes {
 mod tests {
     use super::*;
     #[cfg(not(moka_gil))]
-    use crate::sync::{lone_stripes, shared_stripes};
+    use crate::sync::{owned_slots, shared_slots};
 
     #[test]
     fn counters_are_apart_and_begin_at_0_after_a_reset() {
@@ -177,7 +177,7 @@ mod tests {
         let counter = StripedCounter::<9>::new();
         assert_eq!(allocated(&counter), 0);
         // The stripes of a block are allocated together.
-        let most = (crate::sync::thread_slot() + 1).next_power_of_two().max(shared_stripes());
+        let most = (crate::sync::thread_slot() + 1).next_power_of_two().max(shared_slots());
         for which in 0..9 {
             counter.add(which);
             assert!((1..=most).contains(&allocated(&counter)));
@@ -192,7 +192,7 @@ mod tests {
 
         const TIMES: u64 = 2_000;
         let counter = StripedCounter::<1>::new();
-        let threads = lone_stripes() + 2 * shared_stripes() + 1;
+        let threads = owned_slots() + 2 * shared_slots() + 1;
         for round in 1..=3 {
             let barrier = Barrier::new(threads);
             let work = || {

@@ -169,7 +169,8 @@ impl FreeIndices {
             let batch = std::mem::replace(&mut self.pending, FreeList::EMPTY);
             let available = &mut self.available;
             // `pass` also ends quarantines, so few batches wait however many indices are freed in a row.
-            self.quarantined.pass(Retired::of(batch), |batch| available.add(batch, slab, guard));
+            self.quarantined
+                .put_and_take_ready(Retired::of(batch), |batch| available.add(batch, slab, guard));
         }
     }
 

@@ -102,7 +102,7 @@ impl<'g, K, V> EntryRef<'g, K, V> {
         if current.is_none() {
             return Err(value);
         }
-        match self.entry.value.exchange(&current, Some(value), pin) {
+        match self.entry.value.exchange(&current, Some(value)) {
             Ok(old) => Ok(old.transpose().expect("the exchange returns the current value")),
             Err(value) => Err(value.expect("the exchange returns the new value")),
         }
@@ -256,7 +256,7 @@ impl<K: Handle, V: Handle> Slab<K, V> {
         _writer: &mut SlabWriter,
         guard: &Guard,
     ) -> Option<Retired<Option<V>>> {
-        entry.value.exchange(expected, None, guard).ok()
+        entry.value.exchange(expected, None).ok()
     }
 
     /// Takes the key of an entry.

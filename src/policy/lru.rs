@@ -26,7 +26,7 @@ use crate::collections::index_lists::IndexLists;
 use crate::collections::lazy_radix_heap::LazyRadixHeap;
 use crate::collections::try_reserve::NoMemory;
 use crate::sync::{
-    AtomicU64, AtomicUsize, HAS_GIL, Ordering::Relaxed, has_company, prefetch_write, thread_mark,
+    AtomicU64, AtomicUsize, HAS_GIL, Ordering::Relaxed, has_other_threads, prefetch_write, thread_mark,
 };
 
 use super::{EntryView, EntryViews};
@@ -86,7 +86,7 @@ impl RecencyClock {
     #[inline]
     fn is_shared(&self) -> bool {
         let thread = self.thread.load(Relaxed);
-        if !has_company() {
+        if !has_other_threads() {
             if !HAS_GIL && thread == SEVERAL_THREADS {
                 self.thread.store(NO_THREAD, Relaxed);
             }

@@ -1,110 +1,73 @@
-//! Where the GIL lets one thread in at a time: what is retired can be dropped at once.
+//! Reclamation for the GIL build: no other thread is reading, so a retired value can be dropped immediately.
 
 use std::marker::PhantomData;
-use std::ops::Deref;
 
 use super::Retired;
 
-/// Proof that the thread is reading, for at most as long as a lock is held or another guard is. It holds the GIL, so it
-/// costs nothing.
-pub(crate) struct Guard<'l>(#[allow(dead_code)] Counted, PhantomData<(*mut (), &'l ())>);
+/// Proof that the thread is reading, for at most as long as a lock is held or another guard lives. The thread holds the GIL, so
+/// the guard costs nothing.
+pub(crate) struct Guard<'l>(#[allow(dead_code)] GuardCount, PhantomData<(*mut (), &'l ())>);
 
-/// A guard that also keeps what is replaced without a lock: here each does.
-pub(crate) struct Pin<'l>(Guard<'l>);
-
-/// In a debug build, the guards of a thread are counted, for `one-pin`.
-struct Counted;
+/// In a debug build, counts the guards of a thread, for `one-pin`.
+struct GuardCount;
 
 #[cfg(debug_assertions)]
 std::thread_local! {
     static GUARDS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
-impl Counted {
+impl GuardCount {
     #[inline]
     fn new() -> Self {
         #[cfg(debug_assertions)]
         GUARDS.set(GUARDS.get() + 1);
-        Counted
+        GuardCount
     }
 }
 
 #[cfg(debug_assertions)]
-impl Drop for Counted {
+impl Drop for GuardCount {
     fn drop(&mut self) {
         GUARDS.set(GUARDS.get() - 1);
     }
 }
 
-#[inline]
-pub(crate) fn pin() -> Pin<'static> {
-    Pin(Guard(Counted::new(), PhantomData))
-}
-
-#[inline]
-pub(crate) fn pin_briefly() -> Pin<'static> {
-    pin()
-}
-
-/// Nobody counts.
+/// Does nothing: the GIL build counts no threads.
 pub(crate) fn register_thread() {}
 
-/// Nobody is known of who could be forgotten.
+/// Does nothing, likewise.
 #[cfg_attr(not(all(feature = "python", unix)), allow(dead_code))]
 pub(crate) fn after_fork_child() {}
 
-impl<'l> Pin<'l> {
-    /// Runs `code` of a user, with nothing borrowed through the pin.
-    pub fn unpinned<R>(&mut self, code: impl FnOnce() -> R) -> R {
-        // Meanwhile it does not count.
+impl Guard<'_> {
+    #[inline]
+    pub(super) fn of_pin() -> Guard<'static> {
+        Guard(GuardCount::new(), PhantomData)
+    }
+
+    /// Stands for a lock that protects `owner`. The caller chooses the lifetime.
+    ///
+    /// # Safety
+    /// - The lifetime ends before the unlock.
+    #[inline]
+    pub unsafe fn of_lock<'l, T>(_owner: &T) -> Guard<'l> {
+        Guard::of_pin()
+    }
+
+    /// Returns whether the guard protects what `owner` holds, for assertions.
+    #[cfg(debug_assertions)]
+    pub fn serves<T>(&self, _owner: &T) -> bool {
+        true
+    }
+
+    /// Runs `code` without counting this guard.
+    pub(super) fn unpinned<R>(&mut self, code: impl FnOnce() -> R) -> R {
         #[cfg(debug_assertions)]
         GUARDS.set(GUARDS.get() - 1);
         let result = code();
         #[cfg(debug_assertions)]
         GUARDS.set(GUARDS.get() + 1);
         result
-    }
-
-    #[cfg(test)]
-    pub fn into_guard(self) -> Guard<'l> {
-        self.0
-    }
-}
-
-impl<'l> Deref for Pin<'l> {
-    type Target = Guard<'l>;
-
-    #[inline(always)]
-    fn deref(&self) -> &Guard<'l> {
-        &self.0
-    }
-}
-
-impl Guard<'_> {
-    /// Of a lock that `owner` has. The caller chooses the lifetime.
-    ///
-    /// # Safety
-    /// - The lifetime ends before the unlock.
-    #[inline]
-    pub unsafe fn of_lock<'l, T>(_owner: &T) -> Guard<'l> {
-        pin().0
-    }
-
-    /// A pin beside it. While there is one, nothing is freed through this guard.
-    #[inline]
-    pub fn pinned(&self) -> Pin<'_> {
-        pin()
-    }
-
-    /// Whether it may keep what `owner` has, for assertions.
-    #[cfg(debug_assertions)]
-    pub fn serves<T>(&self, _owner: &T) -> bool {
-        true
-    }
-
-    /// Nobody else is inside, but it may outlast a user's code, which may change anything.
-    pub(super) fn is_alone(&self) -> bool {
-        false
     }
 
     /// Frees a box.
@@ -114,44 +77,44 @@ impl Guard<'_> {
     pub(super) unsafe fn free<T>(&mut self, pointer: *mut T) {
         #[cfg(debug_assertions)]
         assert_eq!(GUARDS.get(), 1, "`one-pin`");
-        // SAFETY: the caller's; and `one-pin`: nobody reads it.
+        // SAFETY: the caller passed an unlinked box once, and by `one-pin` no reader has it.
         drop(unsafe { Box::from_raw(pointer) });
     }
 }
 
-/// Nobody else is inside.
+/// Does nothing: no other thread is reading.
 pub(super) fn wait_for_readers() {}
 
-/// Retired values on their way to an owner.
-pub(crate) struct RetireList<T, const LOT: usize>(Vec<T>);
+/// Retired values on their way to an owner. None has to wait.
+pub(crate) struct RetireList<T, const BATCH: usize>(Vec<T>);
 
-impl<T, const LOT: usize> Default for RetireList<T, LOT> {
+impl<T, const BATCH: usize> Default for RetireList<T, BATCH> {
     fn default() -> Self {
         RetireList(Vec::new())
     }
 }
 
-impl<T, const LOT: usize> RetireList<T, LOT> {
+impl<T, const BATCH: usize> RetireList<T, BATCH> {
     pub fn put(&mut self, retired: Retired<T>) {
-        self.0.push(retired.open());
+        self.0.push(retired.into_inner());
     }
 
-    /// Hands it out, as nobody can see it.
-    #[inline]
-    pub fn pass(&mut self, retired: Retired<T>, mut take: impl FnMut(T)) {
-        take(retired.open());
-    }
-
-    /// Hands out all of it.
+    /// Passes each value to `take`.
     #[inline]
     pub fn take_ready(&mut self, mut take: impl FnMut(T)) {
         while let Some(value) = self.0.pop() {
             take(value);
         }
     }
+
+    /// Passes the value to `take`.
+    #[inline]
+    pub fn put_and_take_ready(&mut self, retired: Retired<T>, mut take: impl FnMut(T)) {
+        take(retired.into_inner());
+    }
 }
 
-/// Where values wait: nowhere.
+/// Drops retired values immediately, and so holds none.
 pub(crate) struct StripedRetireLists<T>(PhantomData<fn(T)>);
 
 impl<T> StripedRetireLists<T> {
@@ -159,17 +122,17 @@ impl<T> StripedRetireLists<T> {
         StripedRetireLists(PhantomData)
     }
 
-    /// Drops what left. The thread is neither pinned nor under a lock: a drop may run anything.
+    /// Drops a value. The thread must have neither a pin nor a lock: a drop may run any code.
     #[inline]
     pub fn release_one(&self, retired: Retired<T>) {
-        drop(retired.open());
+        drop(retired.into_inner());
     }
 
-    /// The same, of several.
+    /// Does the same with several values.
     #[inline]
     pub fn release(&self, first: Retired<T>, more: impl Iterator<Item = Retired<T>>) {
-        drop(first.open());
-        more.for_each(|retired| drop(retired.open()));
+        drop(first.into_inner());
+        more.for_each(|retired| drop(retired.into_inner()));
     }
 
     pub fn flush(&self) {}

@@ -1,16 +1,17 @@
-//! What a cache holds: references that threads share.
+//! The kind of references that a cache holds.
 
 use std::sync::Arc;
 
-/// What a cache holds: references, of a word's width, that threads share. To clone one must not run foreign
-/// code, since it is done under locks.
+/// A reference of one word that threads share, as keys and values are.
+///
+/// - `clone` must not run foreign code, since the cache clones under locks.
 pub trait Handle: Clone + Send + Sync + 'static {
-    /// Whether what it refers to lives for ever, so that to drop a reference does nothing.
+    /// Returns whether the referent lives for ever, so that dropping a reference does nothing.
     fn is_immortal(&self) -> bool {
         false
     }
 
-    /// Asks ahead for what dropping the reference will change.
+    /// Asks ahead for the memory that dropping the reference will change.
     fn prefetch(&self) {}
 }
 

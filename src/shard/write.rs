@@ -21,7 +21,7 @@ use crate::map::query::KeyQuery;
 use crate::map::removal::{Cause, Removals};
 use crate::map::{FastLookup, HeldLock, LockedMap, SlotRef};
 use crate::reclaim::Handle;
-use crate::reclaim::{Guard, Retired, pin, pin_briefly};
+use crate::reclaim::{Guard, Retired, pin};
 use crate::sync::{is_far, record_set};
 
 use super::{Budget, Shard, ShardView, State};
@@ -65,7 +65,7 @@ impl<K: Handle, V: Handle> Shard<K, V> {
         if !self.is_plain {
             return Err(value);
         }
-        let pin = pin_briefly();
+        let pin = pin();
         let entry_ref = match self.map.find_fast(query, &pin) {
             FastLookup::Found(entry_ref, _) if !self.can_expire.is_set(&pin) => entry_ref,
             _ => {

@@ -1,27 +1,27 @@
-//! What `sync` is where the GIL lets one thread in at a time.
+//! Atomics and locks for the GIL build, where one thread runs at a time.
 
 use std::cell::{RefCell, RefMut};
 use std::sync::atomic::Ordering::{self, Relaxed};
 
 pub(crate) struct Padded<T>(pub T);
 
-/// None is inside beside another.
+/// Returns whether other threads may run at the same time.
 #[inline]
-pub(crate) fn has_company() -> bool {
+pub(crate) fn has_other_threads() -> bool {
     false
 }
 
-/// Nobody asks.
+/// Returns a number that no other running thread has.
 pub(crate) fn thread_mark() -> usize {
     1
 }
 
-/// A flag that says that the lock is taken. Finding it taken means that a law was broken.
+/// A flag that the lock is taken. Only a bug can find it taken (`one-at-a-time`), so a second lock panics.
 pub(crate) struct Lock<T>(RefCell<T>);
 
 pub(crate) type Locked<'a, T> = RefMut<'a, T>;
 
-// SAFETY: `one-at-a-time`: the GIL serializes every access to the cell.
+// SAFETY: by `one-at-a-time` the GIL serializes every access to the cell.
 unsafe impl<T: Send> Sync for Lock<T> {}
 
 impl<T> Lock<T> {
@@ -107,11 +107,11 @@ macro_rules! atomic {
 atomic!(AtomicU64, AtomicU64, u64);
 atomic!(AtomicUsize, AtomicUsize, usize);
 
-/// There is nobody to be ordered against.
+/// Does nothing: the GIL orders all threads.
 pub(crate) fn full_fence() {}
 
-/// Entries, of which each takes some 70 bytes, that outgrow the caches of most cores. To ask ahead for what they need is
-/// dearer than to wait for it with 100,000 of them, and cheaper with 300,000.
+/// Entries of a shard, about 70 bytes each, that outgrow the caches of most cores. A prefetch costs more than it saves with
+/// 100,000 entries, and less with 300,000.
 pub(crate) const FAR: usize = 1 << 18;
 
 /// The lock costs nothing, so a `set` gains nothing by avoiding it.
@@ -121,7 +121,7 @@ pub(crate) fn last_set_replaced() -> bool {
 
 pub(crate) fn record_set(_has_replaced: bool) {}
 
-/// How many shards a cache has: one, since the GIL lets one thread in at a time.
+/// Returns how many shards a cache has: one, since one thread runs at a time.
 pub(crate) fn shard_count(_capacity: u64) -> usize {
     1
 }

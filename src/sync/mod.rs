@@ -1,23 +1,26 @@
-//! Atomics, locks and padding: the one switch between threads, the GIL and a model of threads.
+//! Atomics, locks and padding: the one switch between parallel threads, the GIL and loom.
 //!
 //! # How it works
-//! On the free-threaded build (and in plain Rust) these are the standard library's. With `cfg(moka_gil)`,
-//! which `build.rs` sets for an extension of a GIL build, the GIL is the lock: atomics load and store but
-//! never pay for a locked read-modify-write, and [`Lock`] is a flag.
+//! | `cfg` | files | used for |
+//! |---|---|---|
+//! | none | `threads.rs`, `mutex.rs`, `common.rs`, `zeroed.rs` | the free-threaded build, and plain Rust |
+//! | `moka_gil`, set by `build.rs` | `gil.rs`, `common.rs`, `zeroed.rs` | the GIL build |
+//! | `moka_loom`, set by `ci/loom` | `loom/`, `mutex.rs` | the models in `tests/loom/` |
 //!
-//! With `cfg(moka_loom)` they are those of loom, which tries all orders in which threads can run and all values
-//! that a load may see; `tests/loom/` are the programs that it tries. What takes too many steps for that is
-//! smaller there (see [`sized`]), and crossbeam-epoch is stood in for.
+//! On the GIL build the GIL is the lock. A read-modify-write is a load and a store, and [`Lock`] is a flag.
+//!
+//! loom runs a model in all orders of its threads, with all values that a load may see. Sizes that take too many steps
+//! for that are smaller in a model (see [`sized`]), and a stand-in replaces crossbeam-epoch.
 //!
 //! # Invariants
-//! - `one-at-a-time` (GIL build): a thread is inside the cache only while it holds the GIL, and nothing
-//!   between lock and unlock can release it (laws 1 and 2). So no two threads touch an atomic or a lock
-//!   at once, and a lock is never found taken.
+//! - `one-at-a-time` (GIL build): a thread is inside the cache only while it holds the GIL, and no code
+//!   between lock and unlock releases the GIL (laws 1 and 2). So no two threads touch an atomic or a lock
+//!   at the same time, and no thread finds a lock taken.
 //!
 //! # Under ThreadSanitizer
-//! It sees what is compiled with it, which the standard library is not, and no fences. With `cfg(moka_sanitize_thread)`
-//! a lock is tried until it is free, since the try and the unlock are inlined here and the wait is not, and a fence is
-//! a write that all threads make to one word.
+//! The sanitizer sees only code that is compiled with it, which the standard library is not, and it sees no fences. With
+//! `cfg(moka_sanitize_thread)` a thread tries a lock until it is free, because `try_lock` and unlock are inlined here and a wait is not.
+//! A fence is a write that all threads make to one word.
 
 #![allow(unsafe_code)]
 
@@ -33,7 +36,7 @@ mod gil;
 mod mutex;
 
 #[cfg(not(moka_loom))]
-mod real;
+mod common;
 
 #[cfg(moka_loom)]
 mod loom;
@@ -43,44 +46,40 @@ mod zeroed;
 
 #[cfg(moka_loom)]
 pub(crate) use self::loom::*;
+#[cfg(not(moka_loom))]
+pub(crate) use common::*;
 #[cfg(all(moka_gil, not(moka_loom)))]
 pub(crate) use gil::*;
 #[cfg(any(not(moka_gil), moka_loom))]
 pub(crate) use mutex::*;
-#[cfg(not(moka_loom))]
-pub(crate) use real::*;
 #[cfg(not(any(moka_gil, moka_loom)))]
 pub(crate) use threads::*;
 #[cfg(not(moka_loom))]
 pub(crate) use zeroed::{Zeroed, zeroed};
 
-/// Whether one thread is let in at a time, so that between two looks nothing happens unless a user's code runs.
+/// Whether one thread runs at a time, so that nothing changes between two looks unless a user's code runs.
 pub(crate) const HAS_GIL: bool = cfg!(all(moka_gil, not(moka_loom)));
 
-/// Whether what a shard of so many entries touches has mostly to be waited for: another core wrote it last, or there is too
-/// much of it for this one's caches.
+/// Returns whether memory of a shard with so many entries mostly misses this core's caches: another core wrote it last, or
+/// it is too large for them.
 #[inline]
 pub(crate) fn is_far(entries: usize) -> bool {
-    has_company() || entries >= FAR
+    has_other_threads() || entries >= FAR
 }
 
-/// What a thread adds to the readers. The bit below is for the only one, while it lets no other in.
-#[cfg(any(not(moka_gil), moka_loom))]
-pub(crate) const ONE_READER: usize = 2;
-
-/// Zeroed atomics, or `None` if there is no memory. `len` is not 0.
+/// Returns zeroed atomics, or `None` if there is no memory. `len` must not be 0.
 pub(crate) fn zeroed_atomics(len: usize) -> Option<Zeroed<AtomicU64>> {
-    // SAFETY: all zero is 0, the default.
+    // SAFETY: all bits zero are 0, the default.
     unsafe { zeroed(len) }
 }
 
-/// Words that share a cache line.
+/// A cache line of words.
 #[repr(align(64))]
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Line(pub [u64; 8]);
 
-/// Zeroed lines, or `None` if there is no memory. `len` is not 0.
+/// Returns zeroed lines, or `None` if there is no memory. `len` must not be 0.
 pub(crate) fn zeroed_lines(len: usize) -> Option<Zeroed<Line>> {
-    // SAFETY: all zero is zeros, the default.
+    // SAFETY: all bits zero are zeros, the default.
     unsafe { zeroed(len) }
 }

@@ -1,17 +1,14 @@
-//! The lock of whoever may meet other threads: a mutex without poisoning, for what takes less than a microsecond.
+//! The lock for threads that run in parallel: a mutex without poisoning, for critical sections of less than a microsecond.
 
-use super::{Mutex, MutexGuard, lock, sized, try_lock, yield_now};
+use super::{Mutex, MutexGuard, lock, sized, try_lock};
 
-/// How often whoever finds the lock taken looks again before it sleeps: after ever longer pauses, some fifty
-/// microseconds in all, and then each time after another thread could run.
+/// A contended lock spins for about 50 µs, with growing pauses between its tries. Then it parks.
 ///
-/// A holder is mostly through before a few pauses are, and if an interrupt stops it, before all are; to sleep and be
-/// woken takes longer than either. Two threads that only evict do 1.05 times as much as with the hundred looks of the
-/// standard library alone, eight on two cores 1.1 times.
-const LOOKS: u32 = 30;
-const LOOKS_AFTER_OTHERS: u32 = 20;
-/// The most pauses between two looks, as a power of two.
-const MOST_PAUSES: u32 = 6;
+/// A holder mostly unlocks within a few pauses, and within 50 µs even if an interrupt stops it. To park and to be woken
+/// takes longer than that.
+const TRIES: u32 = 30;
+/// The number of pauses between two tries is at most 2 to this power.
+const MAX_PAUSES_LOG2: u32 = 6;
 
 pub(crate) struct Lock<T>(Mutex<T>);
 
@@ -23,19 +20,15 @@ impl<T> Lock<T> {
     }
 
     pub fn lock(&self) -> Locked<'_, T> {
-        // A model tries all orders of threads without that.
-        let has_patience = sized(true, false);
-        if has_patience { self.try_lock().unwrap_or_else(|| self.wait()) } else { lock(&self.0) }
+        // A model tries all orders of threads in any case.
+        let can_spin = sized(true, false);
+        if can_spin { self.try_lock().unwrap_or_else(|| self.lock_slow()) } else { lock(&self.0) }
     }
 
     #[cold]
-    fn wait(&self) -> Locked<'_, T> {
-        for look in 0..LOOKS + LOOKS_AFTER_OTHERS {
-            if look < LOOKS {
-                (0..1 << look.min(MOST_PAUSES)).for_each(|_| std::hint::spin_loop());
-            } else {
-                yield_now();
-            }
+    fn lock_slow(&self) -> Locked<'_, T> {
+        for attempt in 0..TRIES {
+            (0..1 << attempt.min(MAX_PAUSES_LOG2)).for_each(|_| std::hint::spin_loop());
             if let Some(locked) = self.try_lock() {
                 return locked;
             }
@@ -54,9 +47,10 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::sync::yield_now;
 
     #[test]
-    fn a_lock_whose_holders_let_others_run_lets_one_thread_in_at_a_time() {
+    fn a_lock_whose_holders_yield_has_one_holder_at_a_time() {
         const THREADS: u32 = 4;
         const TIMES: u32 = 500;
         let (count, start) = (Lock::new(0), Barrier::new(THREADS as usize));
@@ -67,7 +61,7 @@ mod tests {
                     for _ in 0..TIMES {
                         let mut locked = count.lock();
                         let seen = *locked;
-                        // Now and then for longer than others look before they sleep.
+                        // Sometimes for longer than the other threads spin before they park.
                         (0..seen % 64).for_each(|_| yield_now());
                         *locked = seen + 1;
                     }

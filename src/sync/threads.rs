@@ -1,4 +1,4 @@
-//! What `sync` is where threads run in parallel.
+//! Atomics, padding and thread slots for threads that run in parallel.
 
 use std::cell::Cell;
 use std::sync::OnceLock;
@@ -9,14 +9,14 @@ pub(crate) use std::thread::yield_now;
 
 pub(crate) use crossbeam_epoch as epoch;
 
-/// Keeps what it holds on cache lines of its own: two lines, since they are fetched in pairs.
+/// A value on cache lines of its own: two lines, since processors fetch them in pairs.
 #[repr(align(128))]
 #[derive(Default)]
 pub(crate) struct Padded<T>(pub T);
 
-/// Orders the stores before it and the loads after it, for all threads that do the same.
+/// Orders the stores before it and the loads after it. Partner: the `full_fence` of another thread.
 pub(crate) fn full_fence() {
-    // Of two threads that write the word, the later sees what the earlier stored before.
+    // Of two threads that write the word, the later one sees what the earlier one stored before.
     #[cfg(moka_sanitize_thread)]
     {
         static MET: AtomicUsize = AtomicUsize::new(0);
@@ -26,51 +26,52 @@ pub(crate) fn full_fence() {
     std::sync::atomic::fence(Ordering::SeqCst);
 }
 
-/// Entries of one shard of several, of which each takes some 70 bytes, that outgrow the caches of most cores.
+/// Entries of a shard, about 70 bytes each, that outgrow the caches of most cores.
 pub(crate) const FAR: usize = 1 << 15;
 
-pub(crate) type Readers = &'static AtomicUsize;
+pub(crate) type RegisteredThreads = &'static AtomicUsize;
 
-/// How many threads have pinned an epoch and not ended, in units of [`ONE_READER`](super::ONE_READER).
+/// The number of threads that have used a cache and not ended. `reclaim/thread_registry.rs` counts them.
 #[inline]
-pub(crate) fn readers() -> Readers {
-    static READERS: AtomicUsize = AtomicUsize::new(0);
-    &READERS
+pub(crate) fn registered_threads() -> RegisteredThreads {
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    &THREADS
 }
 
-/// Whether several threads use caches.
+/// Returns whether several threads use caches.
 #[inline]
-pub(crate) fn has_company() -> bool {
-    // Relaxed: where it matters that none comes meanwhile, `reclaim` asks.
-    readers().load(Ordering::Relaxed) >= 2 * super::ONE_READER
+pub(crate) fn has_other_threads() -> bool {
+    // Relaxed: a hint. `thread_registry` has the check that is ordered against new threads.
+    registered_threads().load(Ordering::Relaxed) > 1
 }
 
-/// How many threads can run at a time. To ask the system takes as long as to make a cache.
+/// Returns how many threads can run at a time. Cached, because the system takes as long to answer as a cache takes to be made.
 pub(crate) fn cores() -> usize {
     static CORES: OnceLock<usize> = OnceLock::new();
     *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
-/// Numbers below this one are a thread's alone.
-pub(crate) const ALONE: usize = 64;
+/// A slot below this one has one thread. Those from here on are shared.
+pub(crate) const MAX_OWNED_SLOTS: usize = 64;
 
-/// How many threads at a time have a number of their own.
-pub(crate) fn lone_stripes() -> usize {
-    (4 * cores()).min(ALONE)
+/// Returns how many threads at a time have a slot of their own.
+pub(crate) fn owned_slots() -> usize {
+    (4 * cores()).min(MAX_OWNED_SLOTS)
 }
 
-/// How many more there are for the others.
+/// Returns how many slots the other threads share.
 #[cfg_attr(not(feature = "python"), allow(dead_code))]
-pub(crate) fn shared_stripes() -> usize {
-    cores().min(ALONE)
+pub(crate) fn shared_slots() -> usize {
+    cores().min(MAX_OWNED_SLOTS)
 }
 
-/// A small number of the thread's own; or, once those are taken, one from [`ALONE`] on that others have too. A
-/// thread that ends leaves its number to another, which sees what was stored under it.
+/// Returns the slot of this thread: a small number that no other thread has. If all of those are taken, it is a
+/// number from [`MAX_OWNED_SLOTS`] on that several threads have. A thread that ends gives its slot to another one, which sees all
+/// stores of the first.
 #[inline]
 pub(crate) fn thread_slot() -> usize {
-    let thread_slot = THREAD.with(|thread| thread.thread_slot.get());
-    if thread_slot == UNKNOWN { choose_stripe() } else { thread_slot }
+    let slot = THREAD.with(|thread| thread.slot.get());
+    if slot == UNKNOWN { choose_slot() } else { slot }
 }
 
 /// Whether the last `set` of this thread only replaced a value. Its next one probably does the same.
@@ -84,7 +85,7 @@ pub(crate) fn record_set(has_replaced: bool) {
     THREAD.with(|thread| thread.last_set_replaced.set(has_replaced));
 }
 
-/// A number other than 0 that no other thread has at the time.
+/// Returns a number other than 0 that no other running thread has.
 #[inline]
 pub(crate) fn thread_mark() -> usize {
     THREAD.with(|thread| std::ptr::from_ref(thread).addr())
@@ -92,66 +93,67 @@ pub(crate) fn thread_mark() -> usize {
 
 const UNKNOWN: usize = usize::MAX;
 
-/// A bit for each number that a thread has.
-static TAKEN: AtomicU64 = AtomicU64::new(0);
+/// A bit for each slot that a thread owns.
+static OWNED: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
-    // One for all, since to find it is a call.
+    // One variable, since each access is a call.
     static THREAD: Thread =
-        const { Thread { thread_slot: Cell::new(UNKNOWN), last_set_replaced: Cell::new(false) } };
-    // Apart, so that to ask for the number is not to ask whether the thread is ending.
-    static GIVEN_BACK: GiveBack = const { GiveBack };
+        const { Thread { slot: Cell::new(UNKNOWN), last_set_replaced: Cell::new(false) } };
+    // A variable of its own, because it has a destructor: access to `THREAD` needs no check for the thread's end.
+    static SLOT_OWNER: SlotOwner = const { SlotOwner };
 }
 
 struct Thread {
-    thread_slot: Cell<usize>,
+    slot: Cell<usize>,
     last_set_replaced: Cell<bool>,
 }
 
-/// Frees the thread's number at its end.
-struct GiveBack;
+/// Frees the thread's slot when the thread ends.
+struct SlotOwner;
 
-impl Drop for GiveBack {
+impl Drop for SlotOwner {
     fn drop(&mut self) {
-        let thread_slot = THREAD.with(|thread| thread.thread_slot.replace(ALONE));
-        if thread_slot < ALONE {
-            // Release: pairs with the Acquire in `choose_stripe`.
-            TAKEN.fetch_and(!(1 << thread_slot), Ordering::Release);
+        let slot = THREAD.with(|thread| thread.slot.replace(MAX_OWNED_SLOTS));
+        if slot < MAX_OWNED_SLOTS {
+            // Release: pairs with the Acquire in `choose_slot`.
+            OWNED.fetch_and(!(1 << slot), Ordering::Release);
         }
     }
 }
 
 #[cold]
-fn choose_stripe() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let take_free = |taken: u64| {
-        let free = taken.trailing_ones() as usize;
-        (free < lone_stripes()).then(|| taken | 1 << free)
+fn choose_slot() -> usize {
+    static NEXT_SHARED: AtomicUsize = AtomicUsize::new(0);
+    let take_free = |owned: u64| {
+        let free = owned.trailing_ones() as usize;
+        (free < owned_slots()).then(|| owned | 1 << free)
     };
-    // A thread that is ending already gives nothing back.
-    let is_whole = GIVEN_BACK.try_with(|_| ()).is_ok();
-    // Acquire: pairs with the Release at the end of the thread that had the number before.
-    let taken = TAKEN
-        .fetch_update(Ordering::Acquire, Ordering::Relaxed, |taken| take_free(taken).filter(|_| is_whole));
-    let free = taken.ok().map(|taken| taken.trailing_ones() as usize);
-    // Relaxed: any number will do.
-    let thread_slot = free.unwrap_or_else(|| ALONE + NEXT.fetch_add(1, Ordering::Relaxed) % ALONE);
-    THREAD.with(|thread| thread.thread_slot.set(thread_slot));
-    thread_slot
+    // A thread that is ending could not free a slot any more.
+    let can_free = SLOT_OWNER.try_with(|_| ()).is_ok();
+    // Acquire: pairs with the Release of the ended thread that had the slot before. Relaxed: a failure reads nothing.
+    let owned = OWNED
+        .fetch_update(Ordering::Acquire, Ordering::Relaxed, |owned| take_free(owned).filter(|_| can_free));
+    let free = owned.ok().map(|owned| owned.trailing_ones() as usize);
+    // Relaxed: any shared slot will do.
+    let next_shared = || NEXT_SHARED.fetch_add(1, Ordering::Relaxed) % MAX_OWNED_SLOTS;
+    let slot = free.unwrap_or_else(|| MAX_OWNED_SLOTS + next_shared());
+    THREAD.with(|thread| thread.slot.set(slot));
+    slot
 }
 
-/// How many shards a cache of this capacity has.
+/// Returns how many shards a cache of this capacity has.
 ///
-/// A small cache has one, so that its order is exact; a large one has several for each core, so that
+/// A small cache has one, so that its eviction order is exact. A large one has several for each core, so that
 /// two writers seldom meet.
 pub(crate) fn shard_count(capacity: u64) -> usize {
-    const LARGE: u64 = 2048;
-    const LEAST_IN_A_SHARD: u64 = 256;
-    const MOST: usize = 64;
-    if capacity < LARGE {
+    const LARGE_CAPACITY: u64 = 2048;
+    const MIN_SHARD_CAPACITY: u64 = 256;
+    const MAX_SHARDS: usize = 64;
+    if capacity < LARGE_CAPACITY {
         return 1;
     }
-    let wanted = (4 * cores()).next_power_of_two().min(MOST);
-    let room = usize::try_from(capacity / LEAST_IN_A_SHARD).unwrap_or(usize::MAX);
-    wanted.min(1 << room.ilog2())
+    let wanted = (4 * cores()).next_power_of_two().min(MAX_SHARDS);
+    let possible = usize::try_from(capacity / MIN_SHARD_CAPACITY).unwrap_or(usize::MAX);
+    wanted.min(1 << possible.ilog2())
 }

@@ -1,11 +1,11 @@
-//! Slices of memory that comes zeroed: small ones from the allocator, large ones from the system, in pages of their own.
+//! Slices of zeroed memory: small ones come from the allocator, large ones are pages of the system.
 //!
-//! Neither touches them, so what is not used takes no memory. The system's pages go back whole when they are freed; in
-//! the allocator's heap each table that was outgrown would leave a hole, and after the first such hole glibc puts larger
-//! and larger pieces there.
+//! Neither source touches the memory, so unused parts take none. Pages return to the system when they are freed. In
+//! the allocator's heap each outgrown table would leave a hole, and after the first such hole glibc puts ever
+//! larger pieces there.
 //!
 //! # Invariants
-//! - `items`: the pointer is that of a slice of valid `T`, in a box, or in pages that are large enough and aligned.
+//! - `items`: the pointer points to a slice of valid `T`, either in a box or in pages that are large enough and aligned.
 
 use std::alloc::{Layout, alloc_zeroed};
 use std::mem::needs_drop;
@@ -14,19 +14,19 @@ use std::ptr::{self, NonNull};
 
 use memmap2::{MmapMut, MmapOptions};
 
-/// From here on a slice has pages of its own. Each such is a mapping, of which a process may have some ten thousand, and
-/// takes calls of the system: glibc begins at the same size.
-const LEAST_PAGES: usize = 128 * 1024;
+/// From this size on a slice has pages of its own, as in glibc. Each such slice costs system calls and a mapping, and a process
+/// may have about 65,000 mappings.
+const MIN_MAPPED_BYTES: usize = 128 * 1024;
 
 pub(crate) struct Zeroed<T> {
     items: NonNull<[T]>,
-    /// The pages, where it is not a box. They are unmapped after the items are dropped.
+    /// The pages, if the slice is not in a box. They are unmapped after the items are dropped.
     pages: Option<MmapMut>,
 }
 
-// SAFETY: `items`; it owns them as a box does.
+// SAFETY: by `items` it owns a slice of `T`, as a box does.
 unsafe impl<T: Send> Send for Zeroed<T> {}
-// SAFETY: likewise.
+// SAFETY: by `items` it lends a slice of `T`, as a box does.
 unsafe impl<T: Sync> Sync for Zeroed<T> {}
 
 impl<T> Deref for Zeroed<T> {
@@ -34,7 +34,7 @@ impl<T> Deref for Zeroed<T> {
 
     #[inline(always)]
     fn deref(&self) -> &[T] {
-        // SAFETY: `items`.
+        // SAFETY: by `items` the pointer points to a valid slice.
         unsafe { self.items.as_ref() }
     }
 }
@@ -42,7 +42,7 @@ impl<T> Deref for Zeroed<T> {
 impl<T> DerefMut for Zeroed<T> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut [T] {
-        // SAFETY: `items`, which `&mut self` says that nobody else has.
+        // SAFETY: by `items` the pointer points to a valid slice, and `&mut self` excludes other references.
         unsafe { self.items.as_mut() }
     }
 }
@@ -50,31 +50,31 @@ impl<T> DerefMut for Zeroed<T> {
 impl<T> Drop for Zeroed<T> {
     fn drop(&mut self) {
         if self.pages.is_none() {
-            // SAFETY: `items`; a box, which nobody uses any more.
+            // SAFETY: by `items` it came from a box, and `&mut self` excludes other references.
             drop(unsafe { Box::from_raw(self.items.as_ptr()) });
         } else if needs_drop::<T>() {
-            // SAFETY: `items`; they are dropped this once.
+            // SAFETY: by `items` they are valid, and they are dropped once.
             unsafe { ptr::drop_in_place(self.items.as_ptr()) };
         }
     }
 }
 
-/// A slice of zeroed memory, or `None` if there is none.
+/// Returns a slice of zeroed memory, or `None` if there is no memory.
 ///
 /// # Safety
-/// - All zero is a valid `T`, and the default. A `T` has a size, and `len` is not 0.
+/// - All bits zero are a valid `T`, namely the default. The size of `T` and `len` are not 0.
 pub(crate) unsafe fn zeroed<T: Default>(len: usize) -> Option<Zeroed<T>> {
     let layout = Layout::array::<T>(len).ok()?;
-    debug_assert!(layout.size() > 0, "something is asked for");
+    debug_assert!(layout.size() > 0, "the size is not 0");
     let mut pages = None;
-    let memory = if layout.size() < LEAST_PAGES {
-        // SAFETY: the caller's: the size is not zero.
+    let memory = if layout.size() < MIN_MAPPED_BYTES {
+        // SAFETY: the caller promises a size that is not 0.
         unsafe { alloc_zeroed(layout) }
     } else {
         pages.insert(MmapOptions::new().len(layout.size()).map_anon().ok()?).as_mut_ptr()
     };
     debug_assert!(memory.cast::<T>().is_aligned(), "pages are aligned to more than any item");
-    // The caller's: all zero is valid. The memory was just allocated by the layout of the slice, or is as large.
+    // The memory was allocated by the layout of the slice, or is as large, and the caller promises that all bits zero are valid.
     let items = NonNull::new(ptr::slice_from_raw_parts_mut(memory.cast::<T>(), len))?;
     Some(Zeroed { items, pages })
 }
@@ -86,23 +86,23 @@ mod tests {
     use super::*;
 
     fn zeroed_of<T: Default>(len: usize) -> Zeroed<Option<T>> {
-        // SAFETY: called for boxes and the like, of which all zero is none.
+        // SAFETY: for boxes and the like, all bits zero are `None`.
         unsafe { zeroed::<Option<T>>(len) }.expect("there is memory")
     }
 
     #[test]
-    fn it_is_all_default_in_a_box_and_in_pages() {
-        for len in [1, 1000, LEAST_PAGES / 8 - 1, LEAST_PAGES / 8, 3 * LEAST_PAGES] {
+    fn items_are_default_in_a_box_and_in_pages() {
+        for len in [1, 1000, MIN_MAPPED_BYTES / 8 - 1, MIN_MAPPED_BYTES / 8, 3 * MIN_MAPPED_BYTES] {
             let slice = zeroed_of::<Box<u8>>(len);
-            assert_eq!(slice.pages.is_some(), len * 8 >= LEAST_PAGES);
+            assert_eq!(slice.pages.is_some(), len * 8 >= MIN_MAPPED_BYTES);
             assert!(slice.len() == len && slice.iter().all(Option::is_none));
         }
     }
 
     #[test]
-    fn its_items_are_dropped_once() {
+    fn items_are_dropped_once() {
         let item = Arc::new(());
-        for len in [10, LEAST_PAGES] {
+        for len in [10, MIN_MAPPED_BYTES] {
             let mut slice = zeroed_of::<Arc<()>>(len);
             slice[len - 1] = Some(Arc::clone(&item));
             assert_eq!(Arc::strong_count(&item), 2);
@@ -112,9 +112,9 @@ mod tests {
     }
 
     #[test]
-    fn more_than_there_is_is_none() {
+    fn more_memory_than_the_system_has_is_none() {
         for len in [usize::MAX, usize::MAX / 8, isize::MAX as usize / 8] {
-            // SAFETY: as above.
+            // SAFETY: for boxes, all bits zero are `None`.
             assert!(unsafe { zeroed::<Option<Box<u8>>>(len) }.is_none());
         }
     }

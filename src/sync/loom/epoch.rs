@@ -1,19 +1,19 @@
-//! An epoch for models, which ends each grace as early as any epoch may.
+//! An epoch for models, which ends each grace period as early as any epoch may.
 //!
-//! crossbeam-epoch can be modelled itself, but then its own steps are most of those that there are to try, and its
-//! frees come late: an epoch or two behind, when some thread happens to collect.
+//! loom could run crossbeam-epoch itself. But then most steps of a model would be steps of the epoch, and frees would come an epoch or
+//! two late, when some thread happens to collect.
 //!
 //! # How it works
-//! What is deferred waits for the guards that there are at that moment, and no others. The thread that gives up the
-//! last of them runs it.
+//! A deferred closure waits for the guards that exist at that moment, and for no others. The thread that drops the
+//! last of them runs the closure.
 //!
 //! # Orderings
-//! Guards and what waits for them are kept beside loom, in one step with these:
+//! loom does not see the lists of guards and closures. Each change to them is one step with a change to one of these fields:
 //!
 //! | field | writer | reader | why |
 //! |---|---|---|---|
-//! | `deferred` | Release, to defer | Acquire, to pin | a guard that is not waited for sees what was unlinked |
-//! | `unpinned` | Release, to unpin | Acquire, to run | what the readers did comes before the free |
+//! | `deferred` | Release, to defer | Acquire, to pin | a guard that the closure does not wait for sees the unlink |
+//! | `unpinned` | Release, to unpin | Acquire, to run | the readers' accesses come before the free |
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -50,11 +50,11 @@ impl Epoch {
 }
 
 thread_local! {
-    /// How many threads of the model are at it: they all run in one of the system's.
+    /// How many threads of the model run deferred closures. They all share one thread of the system.
     static FREEING: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Whether what is freed now was deferred.
+/// Returns whether a deferred closure is running, so that what is freed was deferred.
 pub(super) fn is_freeing() -> bool {
     FREEING.get() > 0
 }
@@ -83,7 +83,7 @@ pub(crate) struct Guard(usize);
 
 impl Guard {
     fn enter() -> usize {
-        // A change that adds nothing: it cannot miss what was deferred before.
+        // Acquire: pairs with the Release in `defer`. A read-modify-write, because a load could miss an earlier `defer`.
         EPOCH.deferred.fetch_add(0, Acquire);
         EPOCH.state(|state| {
             state.pins += 1;
@@ -93,6 +93,7 @@ impl Guard {
     }
 
     fn leave(&self) {
+        // Release: pairs with the Acquire below, in the thread that drops the last guard.
         EPOCH.unpinned.fetch_add(0, Release);
         let due: Vec<Run> = EPOCH.state(|state| {
             state.guards.remove(&self.0);
@@ -103,6 +104,7 @@ impl Guard {
             state.waiting.extract_if(.., wait).map(|(_, run)| run).collect()
         });
         if !due.is_empty() {
+            // Acquire: pairs with the Release above, in the other threads.
             EPOCH.unpinned.fetch_add(0, Acquire);
             FREEING.set(FREEING.get() + 1);
             due.into_iter().for_each(|run| run());
@@ -118,19 +120,20 @@ impl Guard {
     }
 
     pub fn defer(&self, run: impl FnOnce() + 'static) {
+        // Release: pairs with the Acquire in `enter`.
         EPOCH.deferred.fetch_add(0, Release);
         EPOCH.state(|state| state.waiting.push((state.guards.clone(), Box::new(run))));
     }
 
     /// # Safety
-    /// - `run` may be called when all guards of now are gone.
+    /// - It is sound to call `run` when all guards of this moment are gone.
     pub unsafe fn defer_unchecked(&self, run: impl FnOnce()) {
         let run: Box<dyn FnOnce() + '_> = Box::new(run);
-        // SAFETY: the caller's.
+        // SAFETY: the caller promises that `run` may be called later.
         self.defer(unsafe { transmute::<Box<dyn FnOnce() + '_>, Run>(run) });
     }
 
-    /// There is nothing to hasten.
+    /// Does nothing: no closure waits longer than it must.
     pub fn flush(&self) {}
 }
 

@@ -1,8 +1,8 @@
-//! What `sync` is in a model: loom's atomics and locks, and stand-ins for what does not know loom.
+//! Atomics and locks for models: loom's, and stand-ins for code that does not use loom.
 //!
 //! # Invariants
-//! - `end-of-life`: to drop an atomic is a write to it. So loom finds whoever is at it without being ordered before
-//!   the drop, or after: a use after free, or a free too soon.
+//! - `end-of-life`: the drop of an atomic counts as a write to it. So loom finds an access that is not ordered against
+//!   the drop: a use after free, or a free that is too early.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::marker::PhantomData;
@@ -27,14 +27,14 @@ pub(crate) fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     mutex.try_lock().ok()
 }
 
-pub(crate) fn wait_a_while<T>(condition: &Condvar, locked: MutexGuard<'_, T>, how_long: Duration) {
-    drop(condition.wait_timeout(locked, how_long));
+pub(crate) fn wait_timeout<T>(condition: &Condvar, locked: MutexGuard<'_, T>, timeout: Duration) {
+    drop(condition.wait_timeout(locked, timeout));
 }
 
-/// Nothing that a model could see.
+/// Does nothing: a model has no caches.
 pub(crate) fn prefetch_write<T>(_place: &T) {}
 
-/// More than a model has.
+/// More entries than a model has.
 pub(crate) const FAR: usize = 1 << 15;
 
 #[derive(Default)]
@@ -42,7 +42,7 @@ pub(crate) struct Padded<T>(pub T);
 
 macro_rules! atomic {
     ($name:ident, $inner:ty, $value:ty $(, $of:ident)?) => {
-        /// loom's, with an `end-of-life`.
+        /// An atomic of loom, with an `end-of-life`.
         pub(crate) struct $name $(<$of>)? ($inner);
 
         impl $(<$of>)? $name $(<$of>)? {
@@ -94,41 +94,41 @@ pub(crate) fn thread_id() -> thread::ThreadId {
     thread::current().id()
 }
 
-/// Few enough, so that two threads meet.
+/// Few enough for two threads to meet.
 pub(crate) fn cores() -> usize {
     1
 }
 
-/// Kept by each thread that is counted: at a thread's end what is lazily made is gone.
-pub(crate) type Readers = ::loom::sync::Arc<AtomicUsize>;
+/// Counted, because a registered thread still uses it when loom has destroyed its lazy statics.
+pub(crate) type RegisteredThreads = ::loom::sync::Arc<AtomicUsize>;
 
-pub(crate) fn readers() -> Readers {
+pub(crate) fn registered_threads() -> RegisteredThreads {
     ::loom::lazy_static! {
-        static ref READERS: Readers = Readers::new(AtomicUsize::new(0));
+        static ref THREADS: RegisteredThreads = RegisteredThreads::new(AtomicUsize::new(0));
     }
-    Readers::clone(&READERS)
+    RegisteredThreads::clone(&THREADS)
 }
 
-pub(crate) fn has_company() -> bool {
-    readers().load(Relaxed) >= 2 * super::ONE_READER
+pub(crate) fn has_other_threads() -> bool {
+    registered_threads().load(Relaxed) > 1
 }
 
-/// The number of the thread.
+/// Returns the number of the thread.
 pub(crate) fn thread_slot() -> usize {
     ::loom::lazy_static! {
         static ref NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
     }
     ::loom::thread_local! {
-        static STRIPE: usize = NEXT.fetch_add(1, Relaxed);
+        static SLOT: usize = NEXT.fetch_add(1, Relaxed);
     }
-    STRIPE.with(|thread_slot| *thread_slot)
+    SLOT.with(|slot| *slot)
 }
 
 pub(crate) fn thread_mark() -> usize {
     thread_slot() + 1
 }
 
-/// Two shards from a capacity of eight on, so that a model chooses.
+/// Two shards from a capacity of eight on, so that a model chooses the number of shards.
 pub(crate) fn shard_count(capacity: u64) -> usize {
     if capacity < 8 { 1 } else { 2 }
 }
@@ -140,7 +140,7 @@ pub(crate) const fn sized<T: Copy>(_size: T, in_model: T) -> T {
 pub(crate) type Zeroed<T> = Box<[T]>;
 
 /// # Safety
-/// - As outside of a model, where all zero is a valid `T`: an atomic of loom's is not.
+/// - As outside of a model: all bits zero are a valid `T`. Here each item is made by `default`, since an atomic of loom is not all zero.
 pub(crate) unsafe fn zeroed<T: Default>(len: usize) -> Option<Zeroed<T>> {
     Some((0..len).map(|_| T::default()).collect())
 }
@@ -155,7 +155,7 @@ macro_rules! process_wide {
 }
 pub(crate) use process_wide;
 
-/// The standard library's, but that two threads may both make the value, of which one is kept.
+/// As the standard library's, except that two threads may both make the value, of which one is kept.
 pub(crate) struct OnceLock<T> {
     value: AtomicPtr<T>,
     owns: PhantomData<T>,
@@ -167,7 +167,7 @@ impl<T> OnceLock<T> {
     }
 
     pub fn get(&self) -> Option<&T> {
-        // SAFETY: null, or from the box in `set`, which is freed with `self`.
+        // SAFETY: the pointer is null, or from the box in `set`, which is freed with `self`.
         unsafe { self.value.load(Acquire).as_ref() }
     }
 
@@ -176,14 +176,14 @@ impl<T> OnceLock<T> {
             return made;
         }
         let _ = self.set(make());
-        self.get().expect("somebody has set it")
+        self.get().expect("this thread or another has set it")
     }
 
     pub fn set(&self, value: T) -> Result<(), T> {
         let made = Box::into_raw(Box::new(value));
         match self.value.compare_exchange(ptr::null_mut(), made, AcqRel, Acquire) {
             Ok(_) => Ok(()),
-            // SAFETY: it came from the box above, and nobody has seen it.
+            // SAFETY: the pointer came from the box above and was not published.
             Err(_) => Err(*unsafe { Box::from_raw(made) }),
         }
     }
@@ -193,30 +193,30 @@ impl<T> Drop for OnceLock<T> {
     fn drop(&mut self) {
         let value = self.value.load(Relaxed);
         if !value.is_null() {
-            // SAFETY: it came from the box in `set`, and `&mut self` says that nobody reads it.
+            // SAFETY: the pointer came from the box in `set`, and `&mut self` excludes readers.
             drop(unsafe { Box::from_raw(value) });
         }
     }
 }
 
-/// The system's memory, but that what an epoch frees stays as it is: whoever reads it too late finds atomics at
-/// their `end-of-life`, and no other's memory.
-struct Kept;
+/// The system's allocator, except that memory which an epoch frees is leaked. So a read that comes too late finds atomics at
+/// their `end-of-life`, and never reused memory.
+struct LeakDeferred;
 
-// SAFETY: the system's allocator does it, or nothing is done.
-unsafe impl GlobalAlloc for Kept {
+// SAFETY: the system's allocator does the work. A leak is safe.
+unsafe impl GlobalAlloc for LeakDeferred {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's.
+        // SAFETY: the contract is the same.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         if !epoch::is_freeing() {
-            // SAFETY: the caller's.
+            // SAFETY: the contract is the same, and `alloc` got the memory from the system.
             unsafe { System.dealloc(pointer, layout) }
         }
     }
 }
 
 #[global_allocator]
-static KEPT: Kept = Kept;
+static ALLOCATOR: LeakDeferred = LeakDeferred;

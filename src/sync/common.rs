@@ -1,4 +1,4 @@
-//! What is real on either build: for threads that wait detached, and for what is written once.
+//! Parts that are the standard library's on both builds. Threads wait on them detached, so the GIL does not protect them.
 
 use std::cell::Cell;
 use std::sync::{PoisonError, TryLockError};
@@ -9,25 +9,20 @@ pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, OnceLock};
 pub(crate) use std::thread;
 pub(crate) use std::thread_local;
 
-/// Asks for the cache line of what is to be written soon and [is far](super::is_far): so it comes while other things
-/// are done. By the instruction itself, since `core::arch` asks for a line to be read, unless a build is for
-/// processors of the feature alone; one without it does nothing here.
+/// Asks the processor to fetch a cache line, while the thread does other things. Does nothing on processors other than x86-64.
 #[inline(always)]
 pub(crate) fn prefetch_write<T>(place: &T) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: it changes no memory and no register.
-    unsafe {
-        std::arch::asm!(
-            "prefetchw [{}]",
-            in(reg) std::ptr::from_ref(place),
-            options(nostack, preserves_flags, readonly)
-        );
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: every x86-64 processor has the instruction, which changes no memory and no register.
+        unsafe { _mm_prefetch::<{ _MM_HINT_T0 }>(std::ptr::from_ref(place).cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = place;
 }
 
-/// The id of this thread. The standard library counts references of the thread each time that it is asked.
+/// Returns the id of this thread. It is cached, because `thread::current` counts a reference of the thread.
 #[inline]
 pub(crate) fn thread_id() -> thread::ThreadId {
     thread_local! {
@@ -40,7 +35,7 @@ pub(crate) fn thread_id() -> thread::ThreadId {
     })
 }
 
-/// Takes a mutex that is never poisoned: nothing panics between lock and unlock.
+/// Locks a mutex. It is never poisoned, since no code between lock and unlock panics.
 #[inline]
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     if cfg!(moka_sanitize_thread) {
@@ -63,22 +58,22 @@ pub(crate) fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     }
 }
 
-/// Waits with the mutex free until the condition is told, or for a while.
-pub(crate) fn wait_a_while<T>(condition: &Condvar, locked: MutexGuard<'_, T>, how_long: Duration) {
+/// Unlocks the mutex and waits until the condition is notified, or until the timeout.
+pub(crate) fn wait_timeout<T>(condition: &Condvar, locked: MutexGuard<'_, T>, timeout: Duration) {
     if cfg!(moka_sanitize_thread) {
         drop(locked);
         std::thread::sleep(Duration::from_micros(100));
     } else {
-        drop(condition.wait_timeout(locked, how_long));
+        drop(condition.wait_timeout(locked, timeout));
     }
 }
 
-/// A size, and a smaller one for models, where two threads are to reach the hard cases in a few steps.
+/// Returns the first size. A model uses the second one, with which two threads reach the hard cases in a few steps.
 pub(crate) const fn sized<T: Copy>(size: T, _in_model: T) -> T {
     size
 }
 
-/// A static that a model makes anew for each of its runs.
+/// Declares a static, which a model makes anew for each of its runs.
 macro_rules! process_wide {
     ($(#[$about:meta])* static $name:ident: $kind:ty = $value:expr;) => {
         $(#[$about])*
