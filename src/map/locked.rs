@@ -212,7 +212,7 @@ impl<K: Handle, V: Handle, S> LockedMap<'_, K, V, S> {
         guard: &Guard,
     ) -> Option<Retired<V>> {
         let entry = self.map.entry(index, guard);
-        self.map.slab.take_value_if_same(entry, expected, &mut self.writer.slab, guard)?.transpose()
+        self.map.slab.take_value_if_same(entry, expected, &mut self.writer.slab)?.transpose()
     }
 
     /// Removes a live entry. The table keeps its size until a [`shrink`](Self::shrink).

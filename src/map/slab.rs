@@ -254,7 +254,6 @@ impl<K: Handle, V: Handle> Slab<K, V> {
         entry: &Entry<K, V>,
         expected: &Borrowed<'_, Option<V>>,
         _writer: &mut SlabWriter,
-        guard: &Guard,
     ) -> Option<Retired<Option<V>>> {
         entry.value.exchange(expected, None).ok()
     }

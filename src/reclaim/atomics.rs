@@ -16,7 +16,8 @@ pub(crate) struct AtomicHandle<T> {
     holds: PhantomData<T>,
 }
 
-// SAFETY: `word` is a `T` that threads move in and out (`Send`) and borrow (`Sync`), and the atomic serializes the accesses.
+// SAFETY: `word` is a `T` that threads move in and out (`Send`) and borrow (`Sync`), and the atomic serializes the
+// accesses.
 unsafe impl<T: Send + Sync> Sync for AtomicHandle<T> {}
 
 /// A value that an [`AtomicHandle`] lends for as long as the guard lives.
@@ -53,7 +54,8 @@ impl<T> AtomicHandle<T> {
         Borrowed { value, guard: PhantomData }
     }
 
-    /// Stores a value and returns the old one, which readers may still borrow. Cheaper than `swap`, for the only writer.
+    /// Stores a value and returns the old one, which readers may still borrow. Cheaper than `swap`, for the only
+    /// writer.
     ///
     /// # Safety
     /// - A lock or the like orders all writers of this place.
@@ -73,13 +75,15 @@ impl<T> AtomicHandle<T> {
         Retired::shared(Self::from_word(self.word.swap(word, Ordering::AcqRel)))
     }
 
-    /// Stores a value if the place still holds the one that was `seen`, and returns the old value; else returns the new one as an
-    /// error. If both are the same object, nothing is written. A place that lost the seen value and got it again counts as unchanged.
+    /// Stores a value if the place still holds the one that was `seen`, and returns the old value. Else it returns
+    /// the new one as an error. If both are the same object, nothing is written. A place that lost the seen value and
+    /// got it again counts as unchanged.
     #[inline]
     pub fn exchange(&self, seen: &Borrowed<'_, T>, value: T) -> Result<Retired<T>, T> {
         let (old, new) = (Self::word(&seen.value), Self::into_word(value));
         if old == new {
-            // Two references to one object: the place keeps the old one, which readers may see. The new one is the caller's.
+            // Two references to one object: the place keeps the old one, which readers may see. The new one is the
+            // caller's.
             return Ok(Retired::of(ManuallyDrop::into_inner(Self::from_word(new))));
         }
         // AcqRel: as in `swap`. Relaxed: on failure the current value is not used.
@@ -146,7 +150,8 @@ impl<T> Default for LockedAtomicHandle<Option<T>> {
     }
 }
 
-/// A place for a boxed structure, which readers borrow without a lock and a writer replaces. The structure must own no key or value.
+/// A place for a boxed structure, which readers borrow without a lock and a writer replaces. The structure must own
+/// no key or value.
 pub(crate) struct AtomicBox<T> {
     pointer: AtomicPtr<T>,
     owns: PhantomData<T>,

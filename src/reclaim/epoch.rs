@@ -1,10 +1,10 @@
 //! Reclamation for threads that run in parallel: an epoch tells when no thread can see a retired value.
 //!
 //! # How it works
-//! A [`GracePeriod`] defers a closure to the epoch that sets a flag. The epoch runs the closure after every guard of that moment is gone.
-//! A grace period costs as much as several writes, so a [`RetireList`] begins one for a batch of values. A thread that fills a
-//! batch tries to end its grace period. If a reader was stopped in the middle, the thread waits for it, so that no more than a batch
-//! a list is retained (law 11).
+//! A [`GracePeriod`] gives the epoch a closure that sets a flag. The epoch runs the closure after every guard of that
+//! moment is gone. A grace period costs as much as several writes, so a [`RetireList`] begins one for a batch of
+//! values. A thread that fills a batch tries to end its grace period. If a reader was stopped in the middle, the
+//! thread waits for it. So each list retains at most one batch (law 11).
 //!
 //! The orderings are those of the module above.
 
@@ -23,19 +23,20 @@ use crate::sync::{
 
 /// Values that share a grace period: fewer than the 64 of law 11. The epoch moves and frees a bag of 2 KiB for each.
 const BATCH: usize = sized(63, 1);
-/// How often a thread that waits for a reader yields before it naps. The reader has a few steps left, unless the system stopped it
-/// in the middle of them.
+/// How often a thread that waits for a reader yields before it naps. The reader has a few steps left, unless the
+/// system stopped it in the middle of them.
 const YIELDS_BEFORE_NAPS: usize = sized(32, usize::MAX);
 const NAP: Duration = Duration::from_micros(200);
-/// How often a thread with a full batch waits for its grace period: about a second in all. A reader that is stopped for longer, as
-/// by a debugger, is not waited for.
+/// How often a thread with a full batch waits for its grace period: about a second in all. A reader that is stopped
+/// for longer, as by a debugger, is not waited for.
 const MAX_WAITS: usize = sized(5_032, 1);
 /// Pins that advance the epoch far enough to end a grace period, if no other thread is pinned.
 const ADVANCES_PER_GRACE: usize = sized(4, 1);
 /// How often `flush` advances the epoch before it gives up, because another thread is reading.
 const MAX_FLUSH_ADVANCES: usize = sized(64, 1);
 
-/// Proof that the values that the thread can see are not dropped, for at most as long as a lock is held or another guard lives.
+/// Proof that the values that the thread can see are not dropped. It lives at most as long as the lock or the guard
+/// that it stands for.
 pub(crate) struct Guard<'l>(GuardKind, PhantomData<&'l ()>);
 
 enum GuardKind {
@@ -96,7 +97,8 @@ impl Guard<'_> {
             // SAFETY: the caller passed an unlinked box once, and the grace period is over.
             drop(unsafe { Box::from_raw(address as *mut T) });
         };
-        // SAFETY: the closure may outlive `T`'s borrows, but it frees a structure of an `AtomicBox`, which owns no key or value.
+        // SAFETY: the closure may outlive `T`'s borrows, but it frees a structure of an `AtomicBox`, which owns no
+        // key or value.
         unsafe { guard.defer_unchecked(free) };
         // Otherwise the memory waits until this thread defers more, and outgrown tables are large.
         guard.flush();
@@ -141,7 +143,8 @@ fn back_off(attempt: usize) {
     if attempt < YIELDS_BEFORE_NAPS { yield_now() } else { thread::sleep(NAP) }
 }
 
-/// Waits until every pin of this moment is gone. The thread must have neither a pin nor a lock, so that the others make progress.
+/// Waits until every pin of this moment is gone. The thread must have neither a pin nor a lock, so that the others
+/// make progress.
 #[cold]
 pub(super) fn wait_for_readers() {
     let grace = GracePeriod::begin();

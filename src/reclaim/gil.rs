@@ -4,8 +4,8 @@ use std::marker::PhantomData;
 
 use super::Retired;
 
-/// Proof that the thread is reading, for at most as long as a lock is held or another guard lives. The thread holds the GIL, so
-/// the guard costs nothing.
+/// Proof that the thread is reading. It lives at most as long as the lock or the guard that it stands for. The thread
+/// holds the GIL, so the guard costs nothing.
 pub(crate) struct Guard<'l>(#[allow(dead_code)] GuardCount, PhantomData<(*mut (), &'l ())>);
 
 /// In a debug build, counts the guards of a thread, for `one-pin`.

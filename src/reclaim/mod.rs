@@ -1,11 +1,11 @@
 //! Safe memory reclamation: readers pin, writers retire, attached threads drop.
 //!
 //! # How it works
-//! A reader holds a [`Guard`] while it looks at shared data. A writer that unlinks a value gets it as [`Retired`], which
-//! cannot be dropped. The writer puts it into a [`RetireList`], where it waits for a grace period: until every guard that existed
-//! at that moment is gone. Then the list returns the owned value to a thread that asks for it. [`StripedRetireLists`] has a list for
-//! each few threads, so that writers seldom meet. While only one thread uses caches, a value needs no grace period;
-//! `thread_registry` counts the threads.
+//! A reader holds a [`Guard`] while it looks at shared data. A writer that unlinks a value gets it as [`Retired`],
+//! which cannot be dropped. The writer puts it into a [`RetireList`], where it waits for a grace period: until every
+//! guard that existed at that moment is gone. Then the list returns the owned value to a thread that asks for it.
+//! [`StripedRetireLists`] has a list for each few threads, so that writers seldom meet. While only one thread uses
+//! caches, a value needs no grace period; `thread_registry` counts the threads.
 //!
 //! crossbeam-epoch runs deferred closures on any thread, and on dying threads that Python has no state for.
 //! So a closure here frees memory or sets the flag of a grace period. It never drops a key or a value (law 3).
@@ -26,13 +26,15 @@
 //!
 //! # Invariants
 //! - `word`: an [`AtomicHandle`] holds the bits of a valid `T`, one machine word wide.
-//! - `grace`: a value that was unlinked from an [`AtomicHandle`] or [`AtomicBox`] is not dropped before every guard that could have
-//!   seen it is gone. [`Retired`] enforces it: only a [`RetireList`] or [`StripedRetireLists`] opens one.
-//! - `one-pin` (GIL build): while something is freed, the caller's guard is the only one, and the
-//!   caller borrows it mutably, so nothing read through it is left. A pin beside a guard borrows that guard ([`Guard::pinned`]).
-//!   A debug build counts the guards.
-//! - `lock-guard`: a guard that stands for a lock ends before the unlock, since it borrows the lock. It protects what only the
-//!   lock's holder unlinks: a [`LockedAtomicHandle`] and an [`AtomicBox`]. An [`AtomicHandle`] needs a [`Pin`].
+//! - `grace`: a value that was unlinked from an [`AtomicHandle`] or [`AtomicBox`] is not dropped before every guard
+//!   that could have seen it is gone. [`Retired`] enforces it: only a [`RetireList`] or [`StripedRetireLists`] opens
+//!   one.
+//! - `one-pin` (GIL build): while something is freed, the caller's guard is the only one, and the caller borrows it
+//!   mutably, so nothing read through it is left. A pin beside a guard borrows that guard ([`Guard::pinned`]). A
+//!   debug build counts the guards.
+//! - `lock-guard`: a guard that stands for a lock ends before the unlock, since it borrows the lock. It protects what
+//!   only the lock's holder unlinks: a [`LockedAtomicHandle`] and an [`AtomicBox`]. An [`AtomicHandle`] needs a
+//!   [`Pin`].
 //!
 //! # Orderings
 //! | field | writer | reader | why |

@@ -35,7 +35,8 @@ impl<'l> Deref for Pin<'l> {
 }
 
 impl Guard<'_> {
-    /// Pins the thread beside this guard. The pin borrows the guard, so nothing is freed through the guard meanwhile.
+    /// Pins the thread beside this guard. The pin borrows the guard, so nothing is freed through the guard while the
+    /// pin lives.
     #[inline]
     pub fn pinned(&self) -> Pin<'_> {
         pin()

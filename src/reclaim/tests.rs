@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::*;
+#[cfg(not(moka_gil))]
 use crate::sync::{AtomicBool, AtomicUsize, Ordering};
 
 fn counted() -> (Arc<u64>, std::sync::Weak<u64>) {

@@ -1,6 +1,7 @@
 //! The registry of threads that read or write: each is counted before its first pin or lock, until it ends.
 //!
-//! If a thread is the only registered one, no other thread can see what it unlinked. So it drops that without a grace period.
+//! If a thread is the only registered one, no other thread can see what it unlinked. So it drops that without a grace
+//! period.
 //!
 //! # Orderings
 //! | field | writer | reader | why |

@@ -1,15 +1,22 @@
-//! What waiters have of a flight: they park until its outcome is there.
+//! Waiters: they park until the result of a flight is there.
 //!
 //! # How it works
-//! A wait that would close a circle of threads would last for ever. Each thread that waits is noted in one
-//! table for all caches, and the circle is looked for before a wait begins.
+//! A wait that closes a circle of waiting threads would last for ever. One table for all caches has the flight that
+//! each waiting thread waits for. A thread follows the leaders in that table before it begins to wait, and refuses if
+//! they lead back to it.
 //!
-//! After a fork the other threads are gone, and their flights would never land. [`after_fork_child`] starts a new
-//! generation; a flight of an older one is as good as none.
+//! The child of a fork has none of the other threads, so their flights would never complete. [`after_fork_child`]
+//! begins a new generation, and a flight of an older generation counts as absent.
 //!
 //! # Invariants
-//! - `real-locks`: waiters are detached, so the mutex and the condition that they park on are real in the GIL build too.
-//!   They are the standard library's, which keep no table of their own that a fork could tear.
+//! - `real-locks`: waiters are detached, so they park on a real mutex and condition in the GIL build, too.
+//!   These are the standard library's, which keep no global table that a fork could leave inconsistent.
+//!
+//! # Orderings
+//! | field | writer | reader | why |
+//! |---|---|---|---|
+//! | `FlightResult::is_complete` | Release, in `complete` | Acquire, in the search for a deadlock | a thread does not wait for a complete flight, so the search ends there |
+//! | `GENERATION` | Relaxed, in the child of a fork | Relaxed | the child has one thread when it writes |
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,151 +27,156 @@ use super::{LoadError, Outcome, WaitStep};
 use crate::reclaim::Handle;
 use crate::sync::thread::ThreadId;
 use crate::sync::{
-    AtomicBool, Condvar, Mutex, Ordering, lock, process_wide, thread_id, try_lock, wait_a_while,
+    AtomicBool, Condvar, Mutex, Ordering, lock, process_wide, thread_id, try_lock, wait_timeout,
 };
 
-/// How long a waiter parks before its caller looks at signals.
-const PARK: Duration = Duration::from_millis(50);
+/// How long a waiter parks before its caller checks for signals.
+const PARK_TIME: Duration = Duration::from_millis(50);
 
-/// Forks of this process so far, as far as flights are concerned.
+/// How often this process was forked. The parent and the child differ in it.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 
 process_wide! {
-    /// Which flight a waiting thread waits for.
-    static WAITS: Mutex<Option<HashMap<ThreadId, Arc<dyn Led>>>> = Mutex::new(None);
+    /// The flight that each waiting thread waits for.
+    static WAITS: Mutex<Option<HashMap<ThreadId, Arc<dyn HasLeader>>>> = Mutex::new(None);
 }
 
-/// Forgets all flights and waits of this process: in a child, as its fork returns. It waits for nothing and allocates nothing.
+/// Makes all flights and waits of the process stale, in the child of a fork. It waits for no lock and allocates
+/// nothing.
 pub fn after_fork_child() {
     // Relaxed: the child has one thread.
     GENERATION.fetch_add(1, Ordering::Relaxed);
     if let Some(mut waits) = try_lock(&WAITS) {
-        // What is in the table belongs to threads that are gone; to drop it might run code of theirs.
+        // Leaked: the flights belong to threads that are gone, and their drop might run a user's code.
         std::mem::forget(waits.take());
     }
 }
 
-/// The generation of a flight that begins now.
+/// Returns the generation of a flight that begins now.
 pub(super) fn generation() -> u64 {
+    // Relaxed: only the only thread of a child changes it.
     GENERATION.load(Ordering::Relaxed)
 }
 
-/// What a thread that waits has of a flight.
-pub(crate) struct Landing<V, E> {
-    leader: ThreadId,
-    generation: u64,
-    landed: Mutex<Landed<V, E>>,
-    has_come: Condvar,
-    has_landed: AtomicBool,
-}
-
-struct Landed<V, E> {
-    outcome: Option<Outcome<V, E>>,
-    /// Whether anybody ever parked: to wake takes a call of the system, also where nobody sleeps.
-    is_awaited: bool,
-}
-
-/// What the table of waits needs to know of a flight.
-pub(super) trait Led: Send + Sync {
-    fn leader(&self) -> ThreadId;
-    fn has_landed(&self) -> bool;
-}
-
-impl<V: Send, E: Send> Led for Landing<V, E> {
-    fn leader(&self) -> ThreadId {
-        self.leader
-    }
-
-    fn has_landed(&self) -> bool {
-        // Acquire: pairs with the Release in `land`.
-        self.has_landed.load(Ordering::Acquire)
-    }
-}
-
-/// Whether it was begun before a fork, in a process that is another now.
+/// Returns whether a flight of this generation began before a fork, in the parent.
 pub(super) fn is_stale(generation: u64) -> bool {
     generation != self::generation()
 }
 
-impl<V, E> Landing<V, E> {
+/// The result of a flight, for its waiters.
+pub(crate) struct FlightResult<V, E> {
+    leader: ThreadId,
+    generation: u64,
+    state: Mutex<ResultState<V, E>>,
+    completed: Condvar,
+    is_complete: AtomicBool,
+}
+
+struct ResultState<V, E> {
+    outcome: Option<Outcome<V, E>>,
+    /// Whether a thread has ever parked. A notification is a system call, also if no thread sleeps.
+    has_waiter: bool,
+}
+
+/// A flight, as the table of waits sees it.
+pub(super) trait HasLeader: Send + Sync {
+    fn leader(&self) -> ThreadId;
+    fn is_complete(&self) -> bool;
+}
+
+impl<V: Send, E: Send> HasLeader for FlightResult<V, E> {
+    fn leader(&self) -> ThreadId {
+        self.leader
+    }
+
+    fn is_complete(&self) -> bool {
+        // Acquire: pairs with the Release in `complete`.
+        self.is_complete.load(Ordering::Acquire)
+    }
+}
+
+impl<V, E> FlightResult<V, E> {
     pub fn new(leader: ThreadId, generation: u64) -> Self {
-        Landing {
+        FlightResult {
             leader,
             generation,
-            landed: Mutex::new(Landed { outcome: None, is_awaited: false }),
-            has_come: Condvar::new(),
-            has_landed: AtomicBool::new(false),
+            state: Mutex::new(ResultState { outcome: None, has_waiter: false }),
+            completed: Condvar::new(),
+            is_complete: AtomicBool::new(false),
         }
     }
 
     fn park(&self) {
-        let mut landed = lock(&self.landed);
-        if landed.outcome.is_none() {
-            landed.is_awaited = true;
-            wait_a_while(&self.has_come, landed, PARK);
+        let mut state = lock(&self.state);
+        if state.outcome.is_none() {
+            state.has_waiter = true;
+            wait_timeout(&self.completed, state, PARK_TIME);
         }
     }
 
-    pub fn land(&self, outcome: Outcome<V, E>) {
-        // Release: pairs with the Acquire in `has_landed`.
-        self.has_landed.store(true, Ordering::Release);
+    /// Stores the outcome and wakes the waiters.
+    pub fn complete(&self, outcome: Outcome<V, E>) {
+        // Release: pairs with the Acquire in `is_complete`.
+        self.is_complete.store(true, Ordering::Release);
         if is_stale(self.generation) {
-            // Nobody waits. The fork may have left a waiter's lock behind.
+            // No thread waits, and a waiter of the parent may have held the lock at the fork.
             return;
         }
-        let mut landed = lock(&self.landed);
-        landed.outcome = Some(outcome);
-        let is_awaited = landed.is_awaited;
-        drop(landed);
-        if is_awaited {
-            self.has_come.notify_all();
+        let mut state = lock(&self.state);
+        state.outcome = Some(outcome);
+        let has_waiter = state.has_waiter;
+        drop(state);
+        if has_waiter {
+            self.completed.notify_all();
         }
     }
 }
 
-impl<V, E> Landing<V, E>
+impl<V, E> FlightResult<V, E>
 where
     V: Handle,
     E: Clone + Send + Sync + 'static,
 {
     /// Waits for the outcome.
-    pub fn wait(self: &Arc<Self>, pause: &mut WaitStep<'_, E>) -> Result<Outcome<V, E>, LoadError<E>> {
-        let _wait = Wait::begin(Arc::clone(self) as Arc<dyn Led>).ok_or(LoadError::Circle)?;
-        // A fork, in a signal's handler, leaves the waiter in the child without a leader.
+    pub fn wait(self: &Arc<Self>, step: &mut WaitStep<'_, E>) -> Result<Outcome<V, E>, LoadError<E>> {
+        let flight = Arc::clone(self) as Arc<dyn HasLeader>;
+        let _wait = RegisteredWait::begin(flight).ok_or(LoadError::Deadlock)?;
+        // If a signal handler forks in `step`, the waiter in the child has no leader.
         while !is_stale(self.generation) {
-            if let Some(outcome) = &lock(&self.landed).outcome {
+            if let Some(outcome) = &lock(&self.state).outcome {
                 return Ok(outcome.clone());
             }
-            pause(&|| self.park())?;
+            step(&|| self.park())?;
         }
         Ok(Outcome::Abandoned)
     }
 }
 
-/// A thread's line in the table of waits, and the one that it had before: a signal's handler may wait while
-/// its thread does.
-pub(super) struct Wait(Option<Arc<dyn Led>>);
+/// A thread's entry in the table of waits, with the entry that it replaced: a signal handler may wait while its
+/// thread waits.
+pub(super) struct RegisteredWait(Option<Arc<dyn HasLeader>>);
 
-impl Wait {
-    /// Notes that this thread waits for a flight, unless that closes a circle.
-    pub fn begin(flight: Arc<dyn Led>) -> Option<Self> {
+impl RegisteredWait {
+    /// Registers that this thread waits for a flight. Returns `None` if that would close a circle.
+    pub fn begin(flight: Arc<dyn HasLeader>) -> Option<Self> {
         let me = thread_id();
         let mut waits = lock(&WAITS);
         let waits = waits.get_or_insert_default();
         let mut leader = flight.leader();
-        while let Some(next) = waits.get(&leader).filter(|next| !next.has_landed()) {
+        while let Some(next) = waits.get(&leader).filter(|next| !next.is_complete()) {
             leader = next.leader();
             if leader == me {
                 return None;
             }
         }
-        Some(Wait(waits.insert(me, flight)))
+        Some(RegisteredWait(waits.insert(me, flight)))
     }
 }
 
-impl Drop for Wait {
+impl Drop for RegisteredWait {
     fn drop(&mut self) {
         let me = thread_id();
+        // Dropped after the unlock, since it may be the last reference to a user's value.
         let flight = lock(&WAITS).as_mut().and_then(|waits| match self.0.take() {
             Some(before) => waits.insert(me, before),
             None => waits.remove(&me),
@@ -173,8 +185,8 @@ impl Drop for Wait {
     }
 }
 
-/// What this thread waits for.
+/// Returns the flight that this thread waits for.
 #[cfg(test)]
-pub(super) fn waited_for() -> Option<Arc<dyn Led>> {
+pub(super) fn waited_for() -> Option<Arc<dyn HasLeader>> {
     lock(&WAITS).as_ref().and_then(|waits| waits.get(&thread_id()).cloned())
 }

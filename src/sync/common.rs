@@ -1,4 +1,5 @@
-//! Parts that are the standard library's on both builds. Threads wait on them detached, so the GIL does not protect them.
+//! Parts that are the standard library's on both builds. Threads wait on them detached, so the GIL does not protect
+//! them.
 
 use std::cell::Cell;
 use std::sync::{PoisonError, TryLockError};
@@ -9,7 +10,8 @@ pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, OnceLock};
 pub(crate) use std::thread;
 pub(crate) use std::thread_local;
 
-/// Asks the processor to fetch a cache line, while the thread does other things. Does nothing on processors other than x86-64.
+/// Asks the processor to fetch a cache line, while the thread does other things. Does nothing on processors other
+/// than x86-64.
 #[inline(always)]
 pub(crate) fn prefetch_write<T>(place: &T) {
     #[cfg(target_arch = "x86_64")]

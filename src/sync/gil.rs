@@ -110,8 +110,8 @@ atomic!(AtomicUsize, AtomicUsize, usize);
 /// Does nothing: the GIL orders all threads.
 pub(crate) fn full_fence() {}
 
-/// Entries of a shard, about 70 bytes each, that outgrow the caches of most cores. A prefetch costs more than it saves with
-/// 100,000 entries, and less with 300,000.
+/// Entries of a shard, about 70 bytes each, that outgrow the caches of most cores. A prefetch costs more than it
+/// saves with 100,000 entries, and less with 300,000.
 pub(crate) const FAR: usize = 1 << 18;
 
 /// The lock costs nothing, so a `set` gains nothing by avoiding it.

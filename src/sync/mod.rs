@@ -13,14 +13,14 @@
 //! for that are smaller in a model (see [`sized`]), and a stand-in replaces crossbeam-epoch.
 //!
 //! # Invariants
-//! - `one-at-a-time` (GIL build): a thread is inside the cache only while it holds the GIL, and no code
-//!   between lock and unlock releases the GIL (laws 1 and 2). So no two threads touch an atomic or a lock
-//!   at the same time, and no thread finds a lock taken.
+//! - `one-at-a-time` (GIL build): a thread is inside the cache only while it holds the GIL. No code between lock and
+//!   unlock releases the GIL (laws 1 and 2). So no two threads touch an atomic or a lock at the same time, and no
+//!   thread finds a lock taken.
 //!
 //! # Under ThreadSanitizer
-//! The sanitizer sees only code that is compiled with it, which the standard library is not, and it sees no fences. With
-//! `cfg(moka_sanitize_thread)` a thread tries a lock until it is free, because `try_lock` and unlock are inlined here and a wait is not.
-//! A fence is a write that all threads make to one word.
+//! The sanitizer sees only code that is compiled with it, which the standard library is not, and it sees no fences.
+//! With `cfg(moka_sanitize_thread)` a thread tries a lock until it is free, because `try_lock` and unlock are inlined
+//! here and a wait is not. A fence is a write that all threads make to one word.
 
 #![allow(unsafe_code)]
 
@@ -60,8 +60,8 @@ pub(crate) use zeroed::{Zeroed, zeroed};
 /// Whether one thread runs at a time, so that nothing changes between two looks unless a user's code runs.
 pub(crate) const HAS_GIL: bool = cfg!(all(moka_gil, not(moka_loom)));
 
-/// Returns whether memory of a shard with so many entries mostly misses this core's caches: another core wrote it last, or
-/// it is too large for them.
+/// Returns whether memory of a shard with so many entries mostly misses this core's caches: another core wrote it
+/// last, or it is too large for them.
 #[inline]
 pub(crate) fn is_far(entries: usize) -> bool {
     has_other_threads() || entries >= FAR

@@ -1,4 +1,5 @@
-//! The lock for threads that run in parallel: a mutex without poisoning, for critical sections of less than a microsecond.
+//! The lock for threads that run in parallel: a mutex without poisoning, for critical sections of less than a
+//! microsecond.
 
 use super::{Mutex, MutexGuard, lock, sized, try_lock};
 

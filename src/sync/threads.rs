@@ -45,7 +45,8 @@ pub(crate) fn has_other_threads() -> bool {
     registered_threads().load(Ordering::Relaxed) > 1
 }
 
-/// Returns how many threads can run at a time. Cached, because the system takes as long to answer as a cache takes to be made.
+/// Returns how many threads can run at a time. Cached, because the system takes as long to answer as a cache takes to
+/// be made.
 pub(crate) fn cores() -> usize {
     static CORES: OnceLock<usize> = OnceLock::new();
     *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
@@ -66,8 +67,8 @@ pub(crate) fn shared_slots() -> usize {
 }
 
 /// Returns the slot of this thread: a small number that no other thread has. If all of those are taken, it is a
-/// number from [`MAX_OWNED_SLOTS`] on that several threads have. A thread that ends gives its slot to another one, which sees all
-/// stores of the first.
+/// number from [`MAX_OWNED_SLOTS`] on that several threads have. A thread that ends gives its slot to another one,
+/// which sees all stores of the first.
 #[inline]
 pub(crate) fn thread_slot() -> usize {
     let slot = THREAD.with(|thread| thread.slot.get());

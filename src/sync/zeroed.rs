@@ -5,7 +5,8 @@
 //! larger pieces there.
 //!
 //! # Invariants
-//! - `items`: the pointer points to a slice of valid `T`, either in a box or in pages that are large enough and aligned.
+//! - `items`: the pointer points to a slice of valid `T`, either in a box or in pages that are large enough and
+//!   aligned.
 
 use std::alloc::{Layout, alloc_zeroed};
 use std::mem::needs_drop;
@@ -14,8 +15,8 @@ use std::ptr::{self, NonNull};
 
 use memmap2::{MmapMut, MmapOptions};
 
-/// From this size on a slice has pages of its own, as in glibc. Each such slice costs system calls and a mapping, and a process
-/// may have about 65,000 mappings.
+/// From this size on a slice has pages of its own, as in glibc. Each such slice costs system calls and a mapping, and
+/// a process may have about 65,000 mappings.
 const MIN_MAPPED_BYTES: usize = 128 * 1024;
 
 pub(crate) struct Zeroed<T> {
@@ -74,7 +75,8 @@ pub(crate) unsafe fn zeroed<T: Default>(len: usize) -> Option<Zeroed<T>> {
         pages.insert(MmapOptions::new().len(layout.size()).map_anon().ok()?).as_mut_ptr()
     };
     debug_assert!(memory.cast::<T>().is_aligned(), "pages are aligned to more than any item");
-    // The memory was allocated by the layout of the slice, or is as large, and the caller promises that all bits zero are valid.
+    // The memory was allocated by the layout of the slice, or is as large, and the caller promises that all bits zero
+    // are valid.
     let items = NonNull::new(ptr::slice_from_raw_parts_mut(memory.cast::<T>(), len))?;
     Some(Zeroed { items, pages })
 }

@@ -40,7 +40,7 @@ fn circle(shared: &Arc<Shared>, keys: &[(usize, u64)]) -> Vec<Loaded> {
                     shared.detached(|| barrier.wait());
                     match shared.load(next.0, next.1, || Ok(500)) {
                         Ok(word) => Ok(word + 1),
-                        Err(LoadError::Circle) => shared_failure("circle"),
+                        Err(LoadError::Deadlock) => shared_failure("circle"),
                         Err(LoadError::User(error)) => shared_failure(error),
                         Err(LoadError::OwnKey) => shared_failure("own key"),
                     }
@@ -98,7 +98,7 @@ fn a_signal_handler_that_computes_does_not_hide_a_circle() {
                 begin.send(()).expect("the test waits");
                 shared.detached(|| first_waits.recv().expect("the first waits"));
                 match shared.load(0, 1, || Ok(0)) {
-                    Err(LoadError::Circle) => shared_failure("circle"),
+                    Err(LoadError::Deadlock) => shared_failure("circle"),
                     other => panic!("{other:?}"),
                 }
             })

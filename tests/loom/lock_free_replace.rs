@@ -55,7 +55,7 @@ fn a_value_that_comes_beside_a_removal_is_there_or_is_what_was_removed() {
     });
 }
 
-/// As long as one thread reads it lets no other in while it replaces.
+/// A new thread registers while the only one replaces a value.
 #[test]
 fn what_the_only_thread_replaces_is_whole_for_a_newcomer() {
     model(3, || {

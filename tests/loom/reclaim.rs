@@ -47,7 +47,7 @@ fn a_key_and_value_that_are_removed_are_whole_for_their_reader() {
     });
 }
 
-/// The only thread waits for no readers, until one comes; and again when that has ended.
+/// The only registered thread needs no grace period, until a reader registers, and again after that reader ended.
 #[test]
 fn what_the_only_thread_replaces_is_whole_for_a_newcomer() {
     model(3, || {

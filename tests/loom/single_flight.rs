@@ -85,9 +85,8 @@ fn who_waits_for_a_leader_that_fails_computes_itself() {
 fn a_shared_failure_is_that_of_its_waiters_and_is_not_cached() {
     model(2, || {
         let world = empty();
-        let failing = spawn(&world, |world| {
-            world.get_with(1, || Err(Failure { error: "boom", for_waiters: Some("boom") }))
-        });
+        let failing =
+            spawn(&world, |world| world.get_with(1, || Err(Failure { error: "boom", for_waiters: Some("boom") })));
         let mine = world.get_with(1, || Ok(10));
         let failed = failing.join().expect("no panic");
         match mine {
@@ -289,7 +288,7 @@ fn a_circle_of_two_threads_is_told_to_one_of_them() {
             move |world: &World| {
                 world.get_with(first, || {
                     inner.get_with(second, || Ok(100 * second)).map_err(|error| match error {
-                        LoadError::Circle => Failure { error: "circle", for_waiters: None },
+                        LoadError::Deadlock => Failure { error: "circle", for_waiters: None },
                         other => panic!("{other:?}"),
                     })
                 })

@@ -266,7 +266,7 @@ fn owner_of(memo: &CachedState, given: &CallArgs<'_>) -> Result<Option<Object>, 
     if let Some(owner) = owners.get().get(py, instance.addr())
         && leads_to(owner.get().reference(), instance)
     {
-        return Ok(Some(Object::new(owner.into_any())));
+        return Ok(Some(Object::new(owner.into_any().unbind())));
     }
     // SAFETY: `attached`; both are live.
     let owner = unsafe { ffi::PyObject_CallOneArg(make_owner.as_ptr(), instance) };

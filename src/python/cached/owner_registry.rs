@@ -1,11 +1,17 @@
 //! The registry of the owners of one method's instances, keyed by the instance's address.
 //!
 //! # How it works
-//! A `DashMap`: calls with different instances mostly lock different shards. Each method here takes the lock of one shard at a time,
-//! for a few steps in which no Python code runs and no reference is dropped (law 1). So no thread is attached and holds such a lock
-//! when the world stops, for the collector or for a fork.
+//! The registry is a `DashMap`, so calls with different instances mostly lock different shards. Each method here
+//! locks one shard at a time, for a few steps in which no Python code runs and no reference is dropped (law 1).
 //!
-//! An allocation that is refused inside the map aborts the process.
+//! # Invariants
+//! - `unlocked-stop`: no thread holds a shard's lock while the world is stopped, for the collector or for a fork.
+//!   Threads stop only where Python code could run. So the collector finds no lock taken, and the child of a fork
+//!   inherits none.
+//!
+//! # Why not a `dict`
+//! Its look-up makes an `int` of the address and can fail at the recursion limit, and it cannot compare and remove in
+//! one step. But a `dict` reports a refused allocation, at which a `DashMap` aborts the process.
 
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -17,7 +23,8 @@ use pyo3::prelude::*;
 use crate::python::cached::weak_self::Owner;
 use crate::sync::shard_count;
 
-/// Spreads an address over the hash: the map takes the shard and the tag from its upper bits, the slot from its lower ones.
+/// Spreads an address over the hash: the map takes the shard and the tag from its upper bits, the slot from its lower
+/// ones.
 #[derive(Default)]
 pub(crate) struct AddressHasher(u64);
 
@@ -44,10 +51,11 @@ pub(crate) struct OwnerRegistry {
 }
 
 impl OwnerRegistry {
-    /// Returns the owner that is registered for an address.
+    /// Returns the owner that is registered for an address. It is bound, because a caller that
+    /// PyO3 does not know to be attached must be able to drop it.
     #[inline]
-    pub fn get(&self, py: Python<'_>, address: usize) -> Option<Py<Owner>> {
-        self.owners.get(&address).map(|owner| owner.clone_ref(py))
+    pub fn get<'py>(&self, py: Python<'py>, address: usize) -> Option<Bound<'py, Owner>> {
+        self.owners.get(&address).map(|owner| owner.bind(py).clone())
     }
 }
 

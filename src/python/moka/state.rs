@@ -424,7 +424,7 @@ impl CacheState {
         loaded.map(Object::into_py).map_err(|error| match error {
             LoadError::User(raised) => raised.into_error(py),
             LoadError::OwnKey => own_key_error(key).map_or_else(|error| error, PyRuntimeError::new_err),
-            LoadError::Circle => circle_error(key).map_or_else(|error| error, PyRuntimeError::new_err),
+            LoadError::Deadlock => circle_error(key).map_or_else(|error| error, PyRuntimeError::new_err),
         })
     }
 

@@ -1,14 +1,15 @@
 //! An epoch for models, which ends each grace period as early as any epoch may.
 //!
-//! loom could run crossbeam-epoch itself. But then most steps of a model would be steps of the epoch, and frees would come an epoch or
-//! two late, when some thread happens to collect.
+//! loom could run crossbeam-epoch itself. But then most steps of a model would be steps of the epoch. Frees would
+//! come an epoch or two late, when some thread collects.
 //!
 //! # How it works
 //! A deferred closure waits for the guards that exist at that moment, and for no others. The thread that drops the
 //! last of them runs the closure.
 //!
 //! # Orderings
-//! loom does not see the lists of guards and closures. Each change to them is one step with a change to one of these fields:
+//! loom does not see the lists of guards and closures. Each change to them is one step with a change to one of these
+//! fields:
 //!
 //! | field | writer | reader | why |
 //! |---|---|---|---|
@@ -83,7 +84,8 @@ pub(crate) struct Guard(usize);
 
 impl Guard {
     fn enter() -> usize {
-        // Acquire: pairs with the Release in `defer`. A read-modify-write, because a load could miss an earlier `defer`.
+        // Acquire: pairs with the Release in `defer`. A read-modify-write, because a load could miss an earlier
+        // `defer`.
         EPOCH.deferred.fetch_add(0, Acquire);
         EPOCH.state(|state| {
             state.pins += 1;

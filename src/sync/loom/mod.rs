@@ -140,7 +140,8 @@ pub(crate) const fn sized<T: Copy>(_size: T, in_model: T) -> T {
 pub(crate) type Zeroed<T> = Box<[T]>;
 
 /// # Safety
-/// - As outside of a model: all bits zero are a valid `T`. Here each item is made by `default`, since an atomic of loom is not all zero.
+/// - As outside of a model: all bits zero are a valid `T`. Here each item is made by `default`, since an atomic of
+///   loom is not all zero.
 pub(crate) unsafe fn zeroed<T: Default>(len: usize) -> Option<Zeroed<T>> {
     Some((0..len).map(|_| T::default()).collect())
 }
@@ -199,8 +200,8 @@ impl<T> Drop for OnceLock<T> {
     }
 }
 
-/// The system's allocator, except that memory which an epoch frees is leaked. So a read that comes too late finds atomics at
-/// their `end-of-life`, and never reused memory.
+/// The system's allocator, except that memory which an epoch frees is leaked. So a read that comes too late finds
+/// atomics at their `end-of-life`, and never reused memory.
 struct LeakDeferred;
 
 // SAFETY: the system's allocator does the work. A leak is safe.
