@@ -19,7 +19,7 @@ from moka_py import Moka, cached
 # What it is put on
 
 
-def test_bare_decorator_caches():
+def test_decorator_without_parentheses_caches():
     runs = []
 
     @cached
@@ -32,14 +32,14 @@ def test_bare_decorator_caches():
     assert double.cache_info().maxsize == 128
 
 
-def test_function_with_options_in_one_call():
+def test_cached_takes_a_function_and_options_in_one_call():
     double = cached(lambda x: 2 * x, typed=True, ttl=60)
     assert double(2) == 4
     assert double.cache_parameters()["typed"] is True
     assert double.cache.ttl == 60.0
 
 
-def test_one_decorator_makes_a_cache_for_each_function():
+def test_each_function_of_one_decorator_has_its_own_cache():
     decorator = cached(maxsize=4)
     f, g = decorator(lambda x: ("f", x)), decorator(lambda x: ("g", x))
     assert (f(1), g(1)) == (("f", 1), ("g", 1))
@@ -47,7 +47,7 @@ def test_one_decorator_makes_a_cache_for_each_function():
 
 
 @WAIT
-def test_metadata_is_the_functions_own(wait):
+def test_cached_function_has_the_metadata_of_the_function(wait):
     def area(width: int, /, height: int = 1, *, unit: str = "m") -> str:
         """The area."""
         return f"{width * height} {unit}"
@@ -63,7 +63,7 @@ def test_metadata_is_the_functions_own(wait):
     assert wrapper(2, 3, unit="km") == "6 km"
 
 
-def test_cached_over_cached_has_its_own_cache():
+def test_cached_function_over_another_has_its_own_cache():
     inner = cached(maxsize=1)(lambda x: object())
     outer = cached(maxsize=2)(inner)
     assert outer.cache is not inner.cache
@@ -72,7 +72,7 @@ def test_cached_over_cached_has_its_own_cache():
 
 
 @WAIT
-def test_methods_static_methods_and_class_methods(wait):
+def test_methods_static_methods_and_class_methods_can_be_cached(wait):
     class Place:
         def __init__(self, number):
             self.number = number
@@ -108,7 +108,7 @@ def test_methods_static_methods_and_class_methods(wait):
     assert one.twice is one.twice and two.twice == [4]
 
 
-def test_builtins_partials_classes_and_callable_objects():
+def test_builtins_partials_classes_and_callable_objects_can_be_cached():
     class Adder:
         def __call__(self, x):
             return [x + 1]
@@ -127,7 +127,7 @@ def by_name(x):
     return x
 
 
-def test_pickle_and_copy_give_the_function_itself():
+def test_pickle_and_copy_return_the_same_function():
     assert pickle.loads(pickle.dumps(by_name)) is by_name
     assert copy.copy(by_name) is by_name
     assert copy.deepcopy(by_name) is by_name
@@ -151,7 +151,7 @@ def test_none_and_other_false_values_are_cached():
     assert runs == [None, 0, "", False, ()]
 
 
-def test_positional_and_keyword_calls_differ_and_order_counts():
+def test_positional_and_keyword_calls_have_different_keys_and_order_matters():
     function, runs = recorded()
     for _ in range(2):
         function(1, 2)
@@ -164,7 +164,7 @@ def test_positional_and_keyword_calls_differ_and_order_counts():
 
 
 @pytest.mark.parametrize("typed", [False, True])
-def test_typed_tells_types_apart(typed):
+def test_typed_distinguishes_types(typed):
     function, runs = recorded(typed=typed)
     for x in (1, 1.0, True):
         function(x, x)
@@ -172,14 +172,14 @@ def test_typed_tells_types_apart(typed):
     assert len(runs) == (6 if typed else 2)
 
 
-def test_typed_does_not_look_into_containers():
+def test_typed_ignores_types_inside_containers():
     function, runs = recorded(typed=True)
     function((1,), "a")
     function((1.0,), "a")
     assert len(runs) == 1
 
 
-def test_lone_int_or_str_is_its_own_key():
+def test_single_int_or_str_argument_is_its_own_key():
     function, _ = recorded()
     function(7)
     function("x")
@@ -189,7 +189,7 @@ def test_lone_int_or_str_is_its_own_key():
     assert function(1) is not function(1.0)
 
 
-def test_arguments_and_their_tuple_are_different_calls():
+def test_arguments_and_their_tuple_have_different_keys():
     function, runs = recorded()
     function(1, 2)
     function((1, 2))
@@ -206,7 +206,7 @@ def test_identity_counts_as_equality():
 
 
 @WAIT
-def test_each_argument_is_hashed_once_a_call(wait):
+def test_each_argument_is_hashed_once_per_call(wait):
     hashed = []
 
     class Argument:
@@ -234,7 +234,7 @@ def test_unhashable_argument_is_a_type_error_before_the_function_runs(wait):
 
 
 @WAIT
-def test_errors_of_hash_and_eq_come_out_unchanged(wait):
+def test_errors_of_hash_and_eq_are_raised_unchanged(wait):
     error = ZeroDivisionError("of the argument")
     fails = {"hash": False, "eq": False}
 
@@ -265,7 +265,7 @@ def test_errors_of_hash_and_eq_come_out_unchanged(wait):
 # Bounds, deadlines, weights
 
 
-def test_lru_keeps_the_last_used():
+def test_lru_keeps_the_most_recently_used_results():
     function, runs = recorded(maxsize=2, policy="lru")
     for x in (1, 2, 1, 3, 1, 2):
         function(x)
@@ -292,7 +292,7 @@ def test_maxsize_none_is_unbounded():
     assert function.cache_info() == (5000, 5000, None, 5000)
 
 
-def test_huge_maxsize_is_taken():
+def test_huge_maxsize_is_accepted():
     function, _ = recorded(maxsize=10**30)
     assert function(1) is function(1)
     assert function.cache_info().maxsize == 10**30
@@ -300,7 +300,7 @@ def test_huge_maxsize_is_taken():
 
 @WAIT
 @pytest.mark.parametrize("maxsize", [0, -1, -(10**30)])
-def test_maxsize_of_zero_or_less_never_caches(maxsize, wait):
+def test_maxsize_of_zero_or_less_keeps_no_result(maxsize, wait):
     function, runs = recorded(maxsize=maxsize, wait_concurrent=wait, weigher=lambda key, value: 0)
     assert function(1) is not function(1)
     assert len(runs) == 2
@@ -308,11 +308,11 @@ def test_maxsize_of_zero_or_less_never_caches(maxsize, wait):
     assert function.cache_parameters()["maxsize"] == 0
 
 
-def test_maxsize_of_zero_takes_unhashable_arguments():
+def test_maxsize_of_zero_accepts_unhashable_arguments():
     assert cached(maxsize=0)(lambda x: x)([1]) == [1]
 
 
-def test_result_is_computed_anew_after_ttl():
+def test_result_is_computed_again_after_ttl():
     function, runs = recorded(ttl=0.1)
     value = function(1)
     time.sleep(0.2)
@@ -330,7 +330,7 @@ def test_result_is_kept_until_ttl():
     assert function.cache.expires_in(1) < left
 
 
-def test_use_prolongs_tti():
+def test_access_restarts_tti():
     function, _ = recorded(tti=datetime.timedelta(seconds=1000))
     value = function(1)
     time.sleep(0.1)
@@ -339,7 +339,7 @@ def test_use_prolongs_tti():
     assert function.cache.expires_in(1) > left
 
 
-def test_result_is_computed_anew_after_tti():
+def test_result_is_computed_again_after_tti():
     function, _ = recorded(tti=datetime.timedelta(seconds=0.1))
     value = function(1)
     time.sleep(0.2)
@@ -365,7 +365,7 @@ def test_weigher_gets_key_and_value_and_bounds_the_total(wait):
 
 
 @WAIT
-def test_weigher_error_comes_out_and_nothing_is_cached(wait):
+def test_error_of_the_weigher_is_raised_and_nothing_is_cached(wait):
     error = LookupError("no scales")
 
     def weigh(key, value):
@@ -384,7 +384,7 @@ def test_weigher_error_comes_out_and_nothing_is_cached(wait):
 
 
 @WAIT
-def test_cache_info_counts_and_cache_clear_resets(wait):
+def test_cache_clear_resets_the_counts_of_cache_info(wait):
     function, runs = recorded(maxsize=8, wait_concurrent=wait)
     assert function.cache_info() == (0, 0, 8, 0)
     for x in (1, 1, 2, 1):
@@ -400,7 +400,7 @@ def test_cache_info_counts_and_cache_clear_resets(wait):
     assert len(runs) == 3
 
 
-def test_cache_parameters_are_a_copy_of_what_was_given():
+def test_cache_parameters_are_a_copy_of_the_options():
     ttl = datetime.timedelta(seconds=5)
     expected = {
         "maxsize": 3,
@@ -429,7 +429,7 @@ def test_cache_parameters_have_each_option():
     assert recorded()[0].cache_parameters()["maxsize"] == 128
 
 
-def test_which_calls_are_the_same_follows_lru_cache():
+def test_calls_are_equal_exactly_as_in_lru_cache():
     def returns_another(*args, **keywords):
         return object()
 
@@ -444,7 +444,7 @@ def test_which_calls_are_the_same_follows_lru_cache():
             assert f(x=1, y=2) is not f(y=2, x=1)
 
 
-def test_instances_share_the_cache_of_a_method():
+def test_all_instances_share_the_cache_of_a_method():
     class Service:
         @cached(maxsize=2, policy="lru")
         def method(self):
@@ -468,7 +468,7 @@ DESCRIPTORS = [
 
 @pytest.mark.parametrize("kind", DESCRIPTORS)
 @pytest.mark.parametrize("decorate", [cached, cached(), cached(maxsize=3), cached(wait_concurrent=True)])
-def test_cached_above_what_makes_a_method_says_where_it_belongs(kind, decorate):
+def test_cached_above_a_method_decorator_raises_an_error_with_the_right_order(kind, decorate):
     name = kind.__name__
     text = f"^@cached must be below @{name}, directly above the function, got {name}$"
     for function in (lambda self: 1, unused_coroutine):
@@ -489,7 +489,7 @@ def test_typed_with_key_is_refused(options):
         cached(lambda x: x, True, key=len, **options)
 
 
-def test_cache_is_the_moka_beneath():
+def test_cache_attribute_is_the_underlying_moka():
     function, runs = recorded(maxsize=7, policy="lru")
     assert isinstance(function.cache, Moka)
     assert (function.cache.capacity, function.cache.policy) == (7, "lru")
@@ -499,7 +499,7 @@ def test_cache_is_the_moka_beneath():
     assert len(runs) == 2
 
 
-def test_values_are_released_by_cache_clear():
+def test_cache_clear_releases_values():
     class Value:
         pass
 
@@ -527,7 +527,7 @@ def test_cycle_through_the_cache_is_collected(wait):
 
 
 @WAIT
-def test_exception_is_not_cached_and_comes_out_as_it_is(wait):
+def test_exception_is_raised_unchanged_and_not_cached(wait):
     errors = [KeyError("a"), StopIteration(), KeyboardInterrupt()]
     left = list(errors)
 
@@ -566,7 +566,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("options", "kind", "text"), WRONG, ids=[str(options) for options, _, _ in WRONG])
-def test_wrong_argument_is_told_at_decoration(options, kind, text):
+def test_wrong_option_raises_at_decoration(options, kind, text):
     with pytest.raises(kind, match=text):
         cached(**options)
     if "maxsize" not in options:
@@ -574,7 +574,7 @@ def test_wrong_argument_is_told_at_decoration(options, kind, text):
             cached(lambda: None, **options)
 
 
-def test_what_cannot_be_cached_is_told_at_decoration():
+def test_function_that_cannot_be_cached_raises_at_decoration():
     def generator():
         yield 1
 

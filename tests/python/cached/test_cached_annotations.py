@@ -95,21 +95,21 @@ def answer(question, it):
 
 @pytest.mark.parametrize("question", QUESTIONS.values(), ids=QUESTIONS)
 @pytest.mark.parametrize("function", WRAPPED.values(), ids=WRAPPED)
-def test_types_are_seen_as_on_a_function_of_functools_wraps(function, question):
+def test_types_look_as_on_a_function_of_functools_wraps(function, question):
     assert answer(question, cached(function)) == answer(question, wrapped(function))
 
 
 @pytest.mark.parametrize("question", QUESTIONS.values(), ids=QUESTIONS)
 @pytest.mark.parametrize("decorator", [cached, cached(weak_self=True)], ids=["strong", "weak_self"])
 @pytest.mark.parametrize("method", [plain, later, bare], ids=lambda it: it.__name__)
-def test_types_of_a_bound_method_are_the_methods(method, decorator, question):
+def test_types_of_a_bound_method_are_those_of_the_method(method, decorator, question):
     ours = type("Ours", (), {"method": decorator(method)})
     theirs = type("Theirs", (), {"method": wrapped(method)})
     assert answer(question, ours().method) == answer(question, theirs().method)
     assert answer(question, ours.method) == answer(question, theirs.method)
 
 
-def test_wraps_over_a_cached_function_copies_its_types():
+def test_functools_wraps_copies_the_types_of_a_cached_function():
     outer = functools.wraps(cached(plain))(lambda *args: None)
     assert outer.__annotations__ == plain.__annotations__
     assert typing.get_type_hints(outer) == typing.get_type_hints(plain)
@@ -126,14 +126,14 @@ def test_annotations_can_be_changed_replaced_and_deleted():
     assert function.__annotations__ == {}
 
 
-def test_other_attributes_that_are_missing_are_missing():
+def test_missing_attributes_raise_attribute_error():
     function = cached(bare)
     for name in ("annotations", "__annotation__", "__defaults__"):
         with pytest.raises(AttributeError, match=f"has no attribute '{name}'"):
             getattr(function, name)
 
 
-def test_annotations_of_the_class_are_no_functions():
+def test_class_of_cached_functions_has_no_annotations_of_a_function():
     kind = type(cached(bare))
     assert inspect.get_annotations(kind) == {}
     assert typing.get_type_hints(kind) == {}
@@ -143,7 +143,7 @@ def test_annotations_of_the_class_are_no_functions():
 
 
 @lazy
-def test_forward_reference_is_resolved_when_it_is_asked_for():
+def test_forward_reference_is_resolved_lazily():
     space = {"cached": cached, "wrapped": wrapped}
     exec("@cached\ndef ours(a: Later) -> Later: ...\n@wrapped\ndef theirs(a: Later) -> Later: ...", space)
     ours, theirs = space["ours"], space["theirs"]
@@ -161,7 +161,7 @@ def test_forward_reference_is_resolved_when_it_is_asked_for():
 
 
 @lazy
-def test_attribute_error_of_an_annotation_comes_out():
+def test_attribute_error_of_an_annotation_is_raised():
     space = {"cached": cached, "math": __import__("math")}
     exec("@cached\ndef function(a: math.missing): ...", space)
     with pytest.raises(AttributeError, match="missing"):
@@ -169,7 +169,7 @@ def test_attribute_error_of_an_annotation_comes_out():
 
 
 @lazy
-def test_replaced_annotate_function_makes_the_annotations():
+def test_replaced_annotate_function_computes_the_annotations():
     function = cached(plain)
     function.__annotate__ = lambda form: {"a": str}
     assert function.__annotations__ == {"a": str}
@@ -192,7 +192,7 @@ def test_single_dispatch_registers_by_the_annotation():
     assert (kind(1), kind("")) == ("int", "other")
 
 
-def test_cached_function_over_one_that_pydantic_validates():
+def test_cached_function_over_a_pydantic_function_validates():
     pydantic = pytest.importorskip("pydantic")
 
     @cached

@@ -20,7 +20,7 @@ from moka_py import cached
 
 
 @WAIT
-def test_result_is_a_coroutine_function(wait):
+def test_cached_coroutine_function_is_a_coroutine_function(wait):
     async def double(x: int) -> int:
         """Doubles."""
         return 2 * x
@@ -46,7 +46,7 @@ def test_result_is_a_coroutine_function(wait):
 
 
 @WAIT
-def test_bare_decorator_and_values(wait):
+def test_coroutine_function_decorated_without_parentheses_caches(wait):
     runs = []
 
     async def function(*args, **kwargs):
@@ -67,7 +67,7 @@ def test_bare_decorator_and_values(wait):
 
 
 @WAIT
-def test_wrappers_of_asyncio_take_the_call(wait):
+def test_asyncio_wrappers_accept_the_call(wait):
     @cached(wait_concurrent=wait)
     async def function(x):
         await asyncio.sleep(0)
@@ -106,7 +106,7 @@ def test_nothing_runs_before_the_call_is_awaited():
 
 @WAIT
 @pytest.mark.parametrize("maxsize", [0, -3])
-def test_maxsize_of_zero_never_caches(maxsize, wait):
+def test_coroutine_function_with_maxsize_of_zero_keeps_no_result(maxsize, wait):
     @cached(maxsize=maxsize, wait_concurrent=wait, weigher=lambda key, value: 0)
     async def function(x):
         return object()
@@ -118,7 +118,7 @@ def test_maxsize_of_zero_never_caches(maxsize, wait):
     assert function.cache_info() == (0, 2, 0, 0)
 
 
-def test_maxsize_of_zero_takes_unhashable_arguments():
+def test_maxsize_of_zero_accepts_unhashable_arguments():
     @cached(maxsize=0)
     async def function(x):
         return x
@@ -130,7 +130,7 @@ def test_maxsize_of_zero_takes_unhashable_arguments():
 
 
 @WAIT
-def test_exception_is_not_cached_and_comes_out_as_it_is(wait):
+def test_exception_is_raised_unchanged_and_not_cached(wait):
     error = KeyError("a")
     left = [error]
 
@@ -166,7 +166,7 @@ def test_unhashable_argument_is_a_type_error(wait):
 
 
 @WAIT
-def test_weigher_error_comes_out(wait):
+def test_error_of_the_weigher_is_raised_from_a_coroutine(wait):
     error = LookupError("no scales")
 
     def weigh(key, value):
@@ -189,7 +189,7 @@ def test_weigher_error_comes_out(wait):
 
 
 @WAIT
-def test_failure_leaves_no_cycle(wait):
+def test_exception_leaves_no_reference_cycle(wait):
     class Failure(Exception):
         pass
 
@@ -237,7 +237,7 @@ def test_cancellation_is_not_cached(wait):
 
 
 @WAIT
-def test_recursion_on_other_keys(wait):
+def test_function_can_call_itself_with_other_arguments(wait):
     @cached(maxsize=None, wait_concurrent=wait)
     async def fibonacci(n):
         if n < 2:
@@ -254,7 +254,7 @@ def test_recursion_on_other_keys(wait):
 
 
 @pytest.mark.parametrize("length", [1, 2, 5])
-def test_circle_of_keys_raises(length):
+def test_coroutines_that_wait_for_each_other_raise(length):
     @cached(wait_concurrent=True)
     async def function(x):
         await asyncio.sleep(0)
@@ -269,7 +269,7 @@ def test_circle_of_keys_raises(length):
     run(main)
 
 
-def test_circle_through_two_functions_raises():
+def test_two_functions_that_wait_for_each_other_raise():
     @cached(wait_concurrent=True)
     async def f(x):
         return await g(x)
@@ -285,7 +285,7 @@ def test_circle_through_two_functions_raises():
     run(main)
 
 
-def test_background_call_of_the_own_key_is_no_circle():
+def test_background_call_with_the_same_key_is_not_a_deadlock():
     calls = []
 
     @cached(wait_concurrent=True)
@@ -301,7 +301,7 @@ def test_background_call_of_the_own_key_is_no_circle():
     run(main)
 
 
-def test_eager_tasks_share_too():
+def test_eager_tasks_share_a_run():
     async def main():
         asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
         gate = Gate()
@@ -324,7 +324,7 @@ def test_eager_tasks_share_too():
 
 
 @WAIT
-def test_result_serves_later_loops(wait):
+def test_result_is_a_hit_in_later_event_loops(wait):
     @cached(wait_concurrent=wait)
     async def function(x):
         await asyncio.sleep(0)
@@ -333,7 +333,7 @@ def test_result_serves_later_loops(wait):
     assert asyncio.run(function(1)) is asyncio.run(function(1))
 
 
-def test_each_loop_computes_for_itself():
+def test_concurrent_event_loops_do_not_share_a_run():
     threads = 4
     barrier = threading.Barrier(threads)
     loops, outcomes = [], []
@@ -361,7 +361,7 @@ def test_each_loop_computes_for_itself():
     assert function.cache_info() == (396, 4, 128, 1)
 
 
-def test_loops_in_threads_under_load():
+def test_event_loops_in_threads_work_under_load():
     runs = itertools.count()
 
     @cached(maxsize=16, wait_concurrent=True)
@@ -397,7 +397,7 @@ def test_loops_in_threads_under_load():
     assert outcomes == ["fine"] * 4
 
 
-def test_loop_closed_midway_leaves_nothing_behind(monkeypatch):
+def test_event_loop_closed_during_a_run_leaves_nothing_behind(monkeypatch):
     told = []
     monkeypatch.setattr(sys, "unraisablehook", told.append)
 
@@ -422,7 +422,7 @@ def test_loop_closed_midway_leaves_nothing_behind(monkeypatch):
     assert told == []
 
 
-def test_loop_after_one_closed_midway_computes():
+def test_new_event_loop_computes_after_one_was_closed_during_a_run():
     waits = [True]
 
     @cached(wait_concurrent=True)
@@ -444,7 +444,7 @@ def test_loop_after_one_closed_midway_computes():
     assert not any(task.done() for task in tasks)
 
 
-def test_loop_that_pauses_goes_on_with_its_flight():
+def test_event_loop_that_pauses_continues_its_run():
     loop = asyncio.new_event_loop()
     try:
         gate = Gate()
@@ -459,7 +459,7 @@ def test_loop_that_pauses_goes_on_with_its_flight():
         loop.close()
 
 
-def test_end_of_the_loop_lets_the_cleanup_end():
+def test_asyncio_run_waits_for_the_cleanup_of_a_cancelled_run():
     cleaned = []
 
     @cached(wait_concurrent=True)
@@ -481,7 +481,7 @@ def test_end_of_the_loop_lets_the_cleanup_end():
         assert sorted(cleaned) == [0, 1, 2, 3, 4]
 
 
-def test_the_cache_holds_results_and_never_tasks():
+def test_cache_holds_results_and_never_tasks():
     async def main():
         gate = Gate()
         tasks = await gate.waiters(5)

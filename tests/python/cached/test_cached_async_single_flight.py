@@ -12,7 +12,7 @@ from helpers import assert_raised_for_each
 from moka_py import cached
 
 
-def test_alone_each_call_runs():
+def test_without_wait_concurrent_each_call_runs():
     async def main():
         gate = Gate(wait_concurrent=False)
         tasks = await gate.waiters(3)
@@ -63,7 +63,7 @@ def test_failure_is_shared_and_not_cached():
 
 
 @pytest.mark.parametrize("kind", [KeyError, ZeroDivisionError])
-def test_error_of_eq_beside_a_computation_comes_out(kind):
+def test_error_of_eq_with_an_in_flight_argument_is_raised(kind):
     fails = []
 
     class Argument:
@@ -91,7 +91,7 @@ def test_error_of_eq_beside_a_computation_comes_out(kind):
     run(main)
 
 
-def test_a_cancellation_inside_the_function_is_its_own_affair():
+def test_cancelled_error_raised_by_the_function_cancels_no_waiter():
     @cached(wait_concurrent=True)
     async def function(x):
         await asyncio.sleep(0)
@@ -109,7 +109,7 @@ def test_a_cancellation_inside_the_function_is_its_own_affair():
 
 
 @pytest.mark.parametrize("spared", [0, 1, 2, 500, 999])
-def test_cancelled_waiters_do_not_touch_the_others(spared):
+def test_cancelled_waiters_leave_other_waiters_alone(spared):
     async def main():
         gate = Gate()
         tasks = await gate.waiters(1000)
@@ -127,7 +127,7 @@ def test_cancelled_waiters_do_not_touch_the_others(spared):
 
 @pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
-def test_the_last_cancelled_waiter_cancels_the_computation(order, together):
+def test_cancelling_the_last_waiter_cancels_the_run(order, together):
     async def main():
         gate = Gate()
         tasks = await gate.waiters(3)
@@ -149,7 +149,7 @@ def test_the_last_cancelled_waiter_cancels_the_computation(order, together):
     run(main)
 
 
-def test_cancelled_before_it_began():
+def test_run_can_be_cancelled_before_it_begins():
     async def main():
         gate = Gate()
         tasks = [asyncio.create_task(gate.cached(1)) for _ in range(2)]
@@ -164,7 +164,7 @@ def test_cancelled_before_it_began():
     run(main)
 
 
-def test_call_during_the_cleanup_of_a_cancelled_computation_runs_anew():
+def test_call_during_the_cleanup_of_a_cancelled_run_starts_a_new_run():
     began, cleanup = [], []
 
     @cached(wait_concurrent=True)
@@ -193,7 +193,7 @@ def test_call_during_the_cleanup_of_a_cancelled_computation_runs_anew():
     run(main)
 
 
-def test_computation_that_survives_its_cancellation_gives_its_value():
+def test_run_that_suppresses_its_cancellation_returns_its_value():
     @cached(wait_concurrent=True)
     async def function(x):
         try:
@@ -210,7 +210,7 @@ def test_computation_that_survives_its_cancellation_gives_its_value():
     run(main)
 
 
-def test_exception_out_of_a_cancelled_computation_reaches_the_last_waiter():
+def test_exception_of_a_cancelled_run_reaches_the_last_waiter():
     @cached(wait_concurrent=True)
     async def function(x):
         try:
@@ -230,7 +230,7 @@ def test_exception_out_of_a_cancelled_computation_reaches_the_last_waiter():
     run(main)
 
 
-def test_timeout_of_one_waiter_leaves_the_other():
+def test_timeout_of_one_waiter_leaves_the_other_alone():
     async def main():
         gate = Gate()
         patient = asyncio.create_task(gate.cached(1))
@@ -248,7 +248,7 @@ def test_timeout_of_one_waiter_leaves_the_other():
     run(main)
 
 
-def test_waiter_cancelled_as_the_computation_ends():
+def test_waiter_can_be_cancelled_as_the_run_ends():
     async def main():
         for fails in (False, True):
             done = asyncio.Event()
@@ -272,7 +272,7 @@ def test_waiter_cancelled_as_the_computation_ends():
     run(main)
 
 
-def test_closed_waiter_leaves_the_others():
+def test_closed_waiter_leaves_other_waiters_alone():
     async def main():
         gate = Gate()
         (task,) = await gate.waiters(1)
@@ -287,7 +287,7 @@ def test_closed_waiter_leaves_the_others():
     run(main)
 
 
-def test_contextvars_are_those_of_the_first_caller():
+def test_run_sees_the_context_variables_of_the_first_caller():
     name = contextvars.ContextVar("name", default="nobody")
 
     @cached(wait_concurrent=True)
@@ -306,7 +306,7 @@ def test_contextvars_are_those_of_the_first_caller():
 
 
 @WAIT
-def test_clear_during_the_computation_is_not_overwritten(wait):
+def test_run_that_began_before_a_clear_stores_nothing(wait):
     async def main():
         gate = Gate(wait_concurrent=wait)
         (old,) = await gate.waiters(1)
@@ -322,7 +322,7 @@ def test_clear_during_the_computation_is_not_overwritten(wait):
 
 
 @WAIT
-def test_clear_inside_the_computation(wait):
+def test_function_can_clear_its_own_cache(wait):
     runs = []
 
     @cached(wait_concurrent=wait)

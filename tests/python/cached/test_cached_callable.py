@@ -55,7 +55,7 @@ VALUES = [
 
 @pytest.mark.parametrize("typed", [False, True])
 @pytest.mark.parametrize("seed", range(6))
-def test_every_call_is_the_hit_or_miss_that_lru_cache_makes_of_it(seed, typed):
+def test_every_call_hits_or_misses_as_in_lru_cache(seed, typed):
     dice = random.Random(seed)
 
     def function(*args, **kwargs):
@@ -90,7 +90,7 @@ def test_every_call_is_the_hit_or_miss_that_lru_cache_makes_of_it(seed, typed):
     ],
     ids=str,
 )
-def test_arguments_reach_the_function_as_they_came_and_their_results_come_back(args, kwargs, wait):
+def test_function_gets_the_arguments_and_its_result_is_returned_unchanged(args, kwargs, wait):
     results = []
 
     @cached(wait_concurrent=wait)
@@ -107,7 +107,7 @@ def test_arguments_reach_the_function_as_they_came_and_their_results_come_back(a
     assert function(*args, **kwargs) is not first
 
 
-def test_a_hit_takes_and_gives_no_reference_besides_its_result():
+def test_hit_leaves_reference_counts_balanced():
     argument, other = Value(), Value()
 
     @cached
@@ -133,7 +133,7 @@ def test_a_hit_takes_and_gives_no_reference_besides_its_result():
     assert sys.getrefcount(argument) < before[0]
 
 
-def test_each_argument_is_hashed_once_a_call():
+def test_each_argument_is_hashed_once_per_call():
     class Counting:
         hashed = 0
 
@@ -154,7 +154,7 @@ def test_each_argument_is_hashed_once_a_call():
 
 
 @pytest.mark.parametrize("wait", [False, True])
-def test_errors_of_arguments_come_out_and_keep_nothing(wait):
+def test_errors_of_arguments_are_raised_and_nothing_is_kept(wait):
     class Bad:
         def __init__(self, fails):
             self.fails = fails
@@ -190,7 +190,7 @@ def test_errors_of_arguments_come_out_and_keep_nothing(wait):
 
 
 @pytest.mark.parametrize("wait", [False, True])
-def test_an_exception_is_not_kept_and_has_no_context(wait):
+def test_exception_is_not_kept_and_has_no_context(wait):
     calls = []
 
     @cached(wait_concurrent=wait)
@@ -206,7 +206,7 @@ def test_an_exception_is_not_kept_and_has_no_context(wait):
     assert function.cache_info().currsize == 0
 
 
-def test_key_is_made_by_the_function_that_is_given():
+def test_key_function_makes_the_key():
     calls = []
 
     @cached(key=lambda text, *rest, **named: text.lower())
@@ -224,7 +224,7 @@ def test_key_is_made_by_the_function_that_is_given():
         cached(key=1)
 
 
-def test_it_is_an_object_as_a_function_is():
+def test_cached_function_behaves_as_a_function_object():
     assert documented.__name__ == "documented" and documented.__doc__ == "What it is for."
     assert documented.__module__ == __name__ and documented.__wrapped__ is not documented
     assert documented.__annotations__ == documented.__wrapped__.__annotations__
@@ -243,7 +243,7 @@ def test_it_is_an_object_as_a_function_is():
         type(documented)()
 
 
-def test_methods_of_all_kinds():
+def test_methods_of_all_kinds_can_be_cached():
     class Thing:
         calls = 0
 
@@ -282,7 +282,7 @@ def test_any_callable_can_be_cached(function):
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="CPython 3.14 counts the references of frames by itself")
-def test_at_the_top_of_a_module_threads_do_not_count_its_references_when_there_is_no_gil():
+def test_module_level_function_is_immortal_on_free_threaded_3_13():
     @cached
     def nested():
         pass
@@ -294,7 +294,7 @@ def test_at_the_top_of_a_module_threads_do_not_count_its_references_when_there_i
         assert (sys.getrefcount(function) == before + len(more)) is expected
 
 
-def test_what_a_function_at_the_top_of_a_module_holds_goes_with_a_clear():
+def test_clear_releases_the_results_of_a_module_level_function():
     value = weakref.ref(kept := Value())
     assert documented(kept)[0] is kept
     del kept
@@ -303,7 +303,7 @@ def test_what_a_function_at_the_top_of_a_module_holds_goes_with_a_clear():
     assert value() is None
 
 
-def test_cycles_through_it_are_collected():
+def test_cycles_through_a_cached_function_are_collected():
     references = []
 
     def make(kind):
@@ -325,7 +325,7 @@ def test_cycles_through_it_are_collected():
     assert [reference() for reference in references] == [None] * 4
 
 
-def test_recursion_goes_as_deep_as_with_lru_cache():
+def test_recursion_reaches_the_depth_of_lru_cache():
     out = run_script(
         """
         import functools, sys
@@ -357,7 +357,7 @@ def test_recursion_goes_as_deep_as_with_lru_cache():
         assert ours >= theirs * 0.95 and shared > theirs * 0.3, out
 
 
-def test_it_works_until_the_very_end_of_the_interpreter():
+def test_cached_function_works_until_the_end_of_the_interpreter():
     out = run_script(
         """
         import builtins
@@ -387,7 +387,7 @@ def test_it_works_until_the_very_end_of_the_interpreter():
     assert out.splitlines() == ["5 (4, 4) True"] * 4
 
 
-def test_threads_call_clear_and_ask_at_once(fast_switches):
+def test_threads_can_call_clear_and_read_counts_concurrently(fast_switches):
     @cached(maxsize=50)
     def function(x, *rest, **named):
         return [x]
@@ -420,7 +420,7 @@ def test_threads_call_clear_and_ask_at_once(fast_switches):
     assert info.currsize <= 50 and info.currsize == len(function.cache)
 
 
-def test_a_clear_during_a_run_keeps_nothing_of_it():
+def test_clear_during_a_run_keeps_its_result_out():
     @cached
     def function(x):
         function.cache_clear()
@@ -430,7 +430,7 @@ def test_a_clear_during_a_run_keeps_nothing_of_it():
     assert not function.cache_contains(1) and function.cache_info() == (0, 0, 128, 0)
 
 
-def test_counts_of_threads_add_up():
+def test_counts_of_cached_calls_by_threads_add_up():
     function = cached(maxsize=None)(lambda x: x)
     run_threads(*(lambda: [function(number % 10) for number in range(5000)] for _ in range(4)))
     info = function.cache_info()

@@ -84,7 +84,7 @@ def test_hits_and_misses_are_run_as_tasks_are(wait):
     assert asyncio.run(function(1)) == 1
 
 
-def test_call_is_awaited_from_an_await_method():
+def test_call_can_be_awaited_from_an_await_method():
     class Later:
         def __await__(self):
             return (yield from by_name("later").__await__())
@@ -95,7 +95,7 @@ def test_call_is_awaited_from_an_await_method():
     assert run(main) == ("later", "later")
 
 
-def test_call_tells_its_name_and_where_it_waits():
+def test_call_shows_its_name_and_the_point_where_it_waits():
     @cached
     async def function(x):
         return await pause(x)
@@ -122,7 +122,7 @@ def told(call):
 
 
 @pytest.mark.parametrize("decorator", [lambda it: it, cached], ids=["bare", "cached"])
-def test_state_is_told_as_of_a_coroutine(decorator):
+def test_inspect_reports_the_state_of_a_call_as_of_a_coroutine(decorator):
     during = []
 
     async def function(x):
@@ -151,7 +151,7 @@ def test_state_is_told_as_of_a_coroutine(decorator):
     assert told(fresh) == ("CORO_CLOSED", (False, False), True, None, code)
 
 
-def test_state_of_a_hit_and_of_a_call_that_looks_its_key_up():
+def test_inspect_reports_the_state_of_a_hit_and_of_a_call_during_its_lookup():
     during = []
 
     def make_key(x):
@@ -184,14 +184,14 @@ CALLABLES = {
 
 
 @pytest.mark.parametrize(("function", "code"), CALLABLES.values(), ids=CALLABLES)
-def test_code_of_a_call_is_that_of_the_function_behind(function, code):
+def test_code_of_a_call_is_that_of_the_wrapped_function(function, code):
     call = cached(function)(*() if isinstance(function, functools.partial) else (1,))
     assert call.cr_frame.f_code is call.cr_code is code
     assert inspect.getcoroutinestate(call) == "CORO_CREATED"
     call.close()
 
 
-def test_call_of_a_callable_without_code_has_a_frame_too():
+def test_call_of_a_callable_without_code_has_a_frame():
     class Odd:
         __call__ = len
 
@@ -260,13 +260,13 @@ def test_stack_of_a_task_shows_the_function():
     run(main)
 
 
-def test_function_is_pickled_and_copied_as_itself():
+def test_pickle_and_copy_return_the_same_coroutine_function():
     assert pickle.loads(pickle.dumps(by_name)) is by_name
     assert copy.copy(by_name) is by_name
     assert copy.deepcopy(by_name) is by_name
 
 
-def test_function_that_returns_another_awaitable():
+def test_function_can_return_another_awaitable():
     class Ready:
         def __await__(self):
             return (yield from asyncio.sleep(0, "ready").__await__())
@@ -286,7 +286,7 @@ def test_function_that_returns_another_awaitable():
 
 
 @WAIT
-def test_call_has_the_arguments_that_it_was_made_with(wait):
+def test_call_keeps_the_arguments_it_was_made_with(wait):
     @cached(wait_concurrent=wait, maxsize=None)
     async def function(*args, **kwargs):
         return args, kwargs
@@ -329,7 +329,7 @@ def test_send_throw_and_close_reach_the_function():
     assert not function.cache_contains(1)
 
 
-def test_value_returned_upon_a_throw_is_kept():
+def test_value_returned_after_a_throw_is_cached():
     @cached
     async def function(x):
         try:
@@ -346,7 +346,7 @@ def test_value_returned_upon_a_throw_is_kept():
 
 
 @pytest.mark.parametrize("value", [(1, 2), (), StopIteration(3), KeyError("x"), None], ids=repr)
-def test_any_value_is_returned_as_it_is(value):
+def test_any_value_is_returned_unchanged(value):
     @cached
     async def function():
         return value
@@ -358,7 +358,7 @@ def test_any_value_is_returned_as_it_is(value):
     assert finish(function()) is value
 
 
-def test_call_serves_once():
+def test_call_can_be_awaited_only_once():
     @cached
     async def function(x):
         return x
@@ -382,7 +382,7 @@ def test_call_serves_once():
     assert function.cache_info()[:2] == (1, 1)
 
 
-def test_call_that_is_awaited_elsewhere_is_refused():
+def test_second_await_of_a_suspended_call_is_refused():
     async def main():
         opened = asyncio.Event()
 
@@ -406,7 +406,7 @@ def test_call_that_is_awaited_elsewhere_is_refused():
     run(main)
 
 
-def test_call_that_runs_is_not_entered_again():
+def test_running_call_cannot_be_resumed():
     calls = []
 
     @cached
@@ -432,7 +432,7 @@ def test_first_value_sent_must_be_none():
     assert finish(call) == "first"
 
 
-def test_throw_before_the_first_step_raises_and_ends_it():
+def test_throw_before_the_first_step_ends_the_call():
     ran = []
 
     @cached
@@ -449,7 +449,7 @@ def test_throw_before_the_first_step_raises_and_ends_it():
 
 
 @pytest.mark.parametrize("arguments", [(), (1,), (int,), (KeyError, 1, 2, 3, 4)], ids=repr)
-def test_throw_of_what_is_no_exception_is_a_type_error(arguments):
+def test_throw_of_an_object_that_is_not_an_exception_is_a_type_error(arguments):
     @cached
     async def function():
         await pause()
@@ -461,7 +461,7 @@ def test_throw_of_what_is_no_exception_is_a_type_error(arguments):
     call.close()
 
 
-def test_function_that_ignores_its_close_may_be_closed_again():
+def test_function_that_ignores_close_can_be_closed_again():
     @cached
     async def function():
         with contextlib.suppress(GeneratorExit):
@@ -475,7 +475,7 @@ def test_function_that_ignores_its_close_may_be_closed_again():
     assert call.close() is None
 
 
-def test_error_upon_a_close_comes_out():
+def test_error_during_close_is_raised():
     @cached
     async def function():
         try:
@@ -490,7 +490,7 @@ def test_error_upon_a_close_comes_out():
     assert call.close() is None
 
 
-def test_threads_that_resume_one_call_take_turns():
+def test_threads_can_take_turns_resuming_a_call():
     @cached
     async def function(x):
         for step in range(50):
@@ -517,7 +517,7 @@ def test_threads_that_resume_one_call_take_turns():
 # What it holds
 
 
-def test_call_that_was_never_awaited_warns():
+def test_call_that_is_never_awaited_warns():
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         by_name(1)
@@ -529,7 +529,7 @@ def test_call_that_was_never_awaited_warns():
     ]
 
 
-def test_warning_made_an_error_goes_to_the_unraisable_hook(monkeypatch):
+def test_never_awaited_warning_as_an_error_goes_to_the_unraisable_hook(monkeypatch):
     told = []
     monkeypatch.setattr(sys, "unraisablehook", lambda told_of: told.append(told_of.exc_value))
     with warnings.catch_warnings():
@@ -539,7 +539,7 @@ def test_warning_made_an_error_goes_to_the_unraisable_hook(monkeypatch):
     assert [type(error) for error in told] == [RuntimeWarning]
 
 
-def test_finished_call_holds_nothing():
+def test_finished_call_holds_no_references():
     @cached(maxsize=0)
     async def function(x, *, y):
         return None
@@ -575,7 +575,7 @@ def test_cycle_through_a_call_is_collected():
     assert alive(watched) == 0
 
 
-def test_calls_are_seen_by_the_collector():
+def test_collector_tracks_calls():
     argument = Value()
     call = by_name(argument)
     assert argument in gc.get_referents(call)
@@ -583,7 +583,7 @@ def test_calls_are_seen_by_the_collector():
     assert argument not in gc.get_referents(call)
 
 
-def test_calls_in_threads_with_loops_of_their_own():
+def test_threads_with_their_own_event_loops_can_share_a_function():
     @cached(maxsize=50)
     async def function(x):
         await asyncio.sleep(0)
@@ -603,7 +603,7 @@ def test_calls_in_threads_with_loops_of_their_own():
     assert size <= 50
 
 
-def test_exit_with_calls_in_every_state():
+def test_interpreter_exits_with_calls_in_every_state():
     run_script(
         """
         import asyncio, sys
@@ -623,7 +623,7 @@ def test_exit_with_calls_in_every_state():
     )
 
 
-def test_threads_that_drop_unawaited_calls_beside_the_collector():
+def test_threads_can_drop_unawaited_calls_beside_the_collector():
     stop = threading.Event()
 
     def drop():
@@ -644,7 +644,7 @@ def stop_with_42(*args):
 
 @WAIT
 @pytest.mark.parametrize("where", ["hash", "eq", "key function", "weigher"])
-def test_stop_iteration_of_a_users_code_is_no_result(where, wait):
+def test_stop_iteration_of_user_code_is_not_taken_for_a_result(where, wait):
     # Who awaits took it for the value that a coroutine returns, and the function had not run.
     class Argument:
         __hash__ = stop_with_42 if where == "hash" else lambda self: 1

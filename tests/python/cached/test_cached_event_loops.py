@@ -11,7 +11,7 @@ trio = pytest.importorskip("trio")
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_anyio_runs_calls_on_both_backends(backend):
+def test_calls_run_on_both_anyio_backends(backend):
     runs = []
 
     @cached
@@ -32,7 +32,7 @@ def test_anyio_runs_calls_on_both_backends(backend):
     assert sorted(runs) == [0, 1, 2]
 
 
-def test_anyio_on_asyncio_shares_runs():
+def test_anyio_tasks_on_asyncio_share_a_run():
     @cached(wait_concurrent=True)
     async def function(x):
         await anyio.sleep(0)
@@ -48,7 +48,7 @@ def test_anyio_on_asyncio_shares_runs():
 
 
 @pytest.mark.parametrize("wait", [False, True], ids=["alone", "shared"])
-def test_anyio_cancels_a_run_whose_cleanup_is_shielded(wait):
+def test_anyio_can_cancel_a_run_whose_cleanup_is_shielded(wait):
     done = []
 
     @cached(wait_concurrent=wait)
@@ -77,7 +77,7 @@ def test_anyio_cancels_a_run_whose_cleanup_is_shielded(wait):
 
 
 @pytest.mark.parametrize("wait", [False, True], ids=["alone", "shared"])
-def test_anyio_cancels_a_run_that_then_returns(wait):
+def test_anyio_can_cancel_a_run_that_then_returns(wait):
     @cached(wait_concurrent=wait)
     async def function(x):
         with anyio.CancelScope():
@@ -97,7 +97,7 @@ def test_anyio_cancels_a_run_that_then_returns(wait):
     anyio.run(main, backend="asyncio")
 
 
-def test_trio_cancels_a_run():
+def test_trio_can_cancel_a_run():
     @cached
     async def function(x):
         await trio.sleep_forever()
@@ -114,7 +114,7 @@ def test_trio_cancels_a_run():
     assert function.cache_info() == (0, 2, 128, 0)
 
 
-def test_sharing_under_trio_is_told():
+def test_wait_concurrent_under_trio_raises_an_error():
     @cached(wait_concurrent=True)
     async def function(x):
         return x
@@ -123,7 +123,7 @@ def test_sharing_under_trio_is_told():
         trio.run(function, 1)
 
 
-def test_uvloop_shares_runs_and_cancels_the_last_waiter():
+def test_uvloop_tasks_share_a_run_and_the_last_waiter_can_cancel_it():
     uvloop = pytest.importorskip("uvloop")
     opened = []
 

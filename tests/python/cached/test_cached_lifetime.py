@@ -61,7 +61,7 @@ MAKERS = {
 
 
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
-def test_functions_that_are_cached_anew_each_time_leave_nothing(make):
+def test_functions_that_are_cached_repeatedly_leave_nothing_behind(make):
     # From here on CPython 3.13t lets functions live that are defined in modules and classes.
     in_thread(lambda: None)
     functions, values = [], []
@@ -77,7 +77,7 @@ def test_functions_that_are_cached_anew_each_time_leave_nothing(make):
     assert alive(functions) == alive(values) == 0
 
 
-def test_coroutine_functions_that_are_cached_anew_leave_nothing():
+def test_coroutine_functions_that_are_cached_repeatedly_leave_nothing_behind():
     in_thread(lambda: None)
     functions, values = [], []
     for _ in range(20):
@@ -91,7 +91,7 @@ def test_coroutine_functions_that_are_cached_anew_leave_nothing():
     assert alive(functions) == alive(values) == 0
 
 
-def test_module_that_caches_its_functions_in_a_loop_leaves_nothing():
+def test_module_that_caches_functions_in_a_loop_leaves_nothing_behind():
     out = run_script(
         """
         import gc, threading, weakref
@@ -150,7 +150,7 @@ DEFINED = """
 """
 
 
-def test_results_of_a_function_that_lives_on_are_released():
+def test_results_of_an_immortal_function_are_released():
     script = (
         DEFINED
         + """
@@ -165,7 +165,7 @@ def test_results_of_a_function_that_lives_on_are_released():
 
 
 @pytest.mark.skipif(not FREE_THREADED or sys.version_info >= (3, 14), reason="threads count no references to it anyway")
-def test_threads_count_no_references_to_a_function_that_is_decorated_where_it_is_defined():
+def test_function_decorated_at_its_definition_is_immortal_on_free_threaded_3_13():
     # That of an immortal object.
     script = DEFINED + "    print(all(sys.getrefcount(function) >= 2**31 for function in functions))\n"
     assert run_script(script) == "True\n"

@@ -53,7 +53,7 @@ WAYS = {
 
 @either
 @pytest.mark.parametrize("options", WAYS.values(), ids=WAYS)
-def test_each_call_counts_once(function, options):
+def test_stats_count_each_call_once(function, options):
     function = cached(**options)(function)
     calls = [(), (1,), ("a",), (1, 2), ((1, 2),), (1.5,)]
     call_all(function, calls + calls + calls)
@@ -67,14 +67,14 @@ def test_each_call_counts_once(function, options):
 
 @WAIT
 @either
-def test_a_function_whose_results_are_not_kept_counts_too(function, wait):
+def test_stats_count_calls_whose_results_are_not_kept(function, wait):
     function = cached(maxsize=0, wait_concurrent=wait)(function)
     call_all(function, [(1,), (1,)])
     stats = check_agreement(function)
     assert (stats.hits, stats.misses, stats.loads, stats.count) == (0, 2, 2, 0)
 
 
-def test_results_that_leave_with_their_instance_are_removals():
+def test_results_dropped_with_their_instance_are_removals():
     class Some:
         @cached(weak_self=True)
         def method(self, x):
@@ -111,7 +111,7 @@ def test_runs_that_raise_are_failed_loads(wait, is_async):
 
 
 @WAIT
-def test_a_call_that_does_not_fit_the_function_is_a_failed_load(wait):
+def test_call_with_wrong_arguments_is_a_failed_load(wait):
     @cached(wait_concurrent=wait)
     def function(x):
         return x
@@ -127,7 +127,7 @@ def test_a_call_that_does_not_fit_the_function_is_a_failed_load(wait):
         assert (stats.misses, stats.loads, stats.load_failures) == (1, 1, 1)
 
 
-def test_cache_clear_and_reset_stats_count_anew():
+def test_cache_clear_and_reset_stats_zero_the_counts():
     function = cached(sync)
     call_all(function, [(1,), (1,), (2,)])
     function.cache.reset_stats()
@@ -137,7 +137,7 @@ def test_cache_clear_and_reset_stats_count_anew():
     assert check_agreement(function) == Moka(1).stats()
 
 
-def test_who_shares_a_run_hits():
+def test_call_that_shares_a_run_is_a_hit():
     gate = Gate()
 
     @cached(wait_concurrent=True)
@@ -159,7 +159,7 @@ def test_who_shares_a_run_hits():
     assert (stats.hits, stats.misses, stats.loads) == (4, 1, 1)
 
 
-def test_who_shares_the_run_of_a_coroutine_function_hits():
+def test_call_that_shares_the_run_of_a_coroutine_function_is_a_hit():
     runs = []
 
     @cached(wait_concurrent=True)
@@ -177,7 +177,7 @@ def test_who_shares_the_run_of_a_coroutine_function_hits():
 
 
 @WAIT
-def test_a_run_that_is_cancelled_is_a_failed_load(wait):
+def test_cancelled_run_is_a_failed_load(wait):
     @cached(wait_concurrent=wait)
     async def function(x):
         await asyncio.sleep(60)
@@ -200,7 +200,7 @@ class Pause:
 
 
 @pytest.mark.parametrize("end", ["close", "throw", "drop"])
-def test_a_coroutine_that_is_ended_early_is_a_failed_load(end):
+def test_coroutine_that_is_closed_early_is_a_failed_load(end):
     @cached
     async def function(x):
         await Pause()
@@ -219,7 +219,7 @@ def test_a_coroutine_that_is_ended_early_is_a_failed_load(end):
     assert (stats.misses, stats.loads, stats.load_failures) == (1, 1, 1)
 
 
-def test_a_coroutine_that_never_ran_is_no_load():
+def test_coroutine_that_never_ran_is_not_a_load():
     function = cached(later)
     function(1).close()
     with pytest.raises(ZeroDivisionError):
@@ -227,7 +227,7 @@ def test_a_coroutine_that_never_ran_is_no_load():
     assert check_agreement(function) == Moka(1).stats()
 
 
-def test_a_run_inside_another_counts_too():
+def test_nested_run_is_counted():
     @cached(maxsize=None)
     def fibonacci(n):
         return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)
@@ -237,7 +237,7 @@ def test_a_run_inside_another_counts_too():
     assert (stats.hits, stats.misses, stats.loads, stats.inserts) == (58, 61, 61, 61)
 
 
-def test_calls_of_many_threads_add_up_exactly(fast_switches):
+def test_stats_of_cached_calls_by_many_threads_add_up(fast_switches):
     function = cached(maxsize=None)(sync)
 
     def work():

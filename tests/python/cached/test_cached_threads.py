@@ -11,7 +11,7 @@ from moka_py import cached
 
 
 @WAIT
-def test_recursion_on_other_keys(wait):
+def test_function_can_call_itself_with_other_arguments(wait):
     @cached(maxsize=None, wait_concurrent=wait)
     def fibonacci(n):
         return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)
@@ -22,7 +22,7 @@ def test_recursion_on_other_keys(wait):
 
 
 @pytest.mark.parametrize("maxsize", [0, 8])
-def test_recursion_on_the_own_key_raises_when_shared(maxsize):
+def test_recursion_with_the_same_arguments_raises_when_shared(maxsize):
     @cached(maxsize=maxsize, wait_concurrent=True)
     def function(x):
         return function(x)
@@ -33,7 +33,7 @@ def test_recursion_on_the_own_key_raises_when_shared(maxsize):
         assert not isinstance(caught.value, RecursionError)
 
 
-def test_circle_of_threads_raises_when_shared():
+def test_threads_that_wait_for_each_other_raise_when_shared():
     inside = threading.Barrier(2)
 
     @cached(wait_concurrent=True)
@@ -112,7 +112,7 @@ def test_counts_are_exact_under_threads(wait):
 
 
 @WAIT
-def test_function_may_wait_for_a_call_of_itself_in_another_thread(wait):
+def test_function_can_wait_for_its_own_call_in_another_thread(wait):
     @cached(wait_concurrent=wait)
     def function(x):
         if x == 0:
@@ -123,7 +123,7 @@ def test_function_may_wait_for_a_call_of_itself_in_another_thread(wait):
 
 
 @WAIT
-def test_argument_may_use_the_function_in_its_eq(wait):
+def test_eq_of_an_argument_can_call_the_function(wait):
     function, _ = recorded(wait_concurrent=wait)
 
     class Argument:
@@ -139,7 +139,7 @@ def test_argument_may_use_the_function_in_its_eq(wait):
 
 
 @WAIT
-def test_clear_during_the_computation_is_not_overwritten(wait):
+def test_run_that_began_before_a_clear_stores_nothing(wait):
     runs = []
 
     @cached(wait_concurrent=wait)
@@ -156,7 +156,7 @@ def test_clear_during_the_computation_is_not_overwritten(wait):
 
 
 @WAIT
-def test_clear_while_the_value_is_weighed_is_not_overwritten(wait):
+def test_value_that_was_weighed_during_a_clear_is_not_stored(wait):
     clears = [True]
 
     def weigh(key, value):
@@ -174,7 +174,7 @@ def test_clear_while_the_value_is_weighed_is_not_overwritten(wait):
 
 
 @WAIT
-def test_clear_beside_calls_leaves_nothing_older_behind(wait):
+def test_clear_beside_calls_leaves_no_older_result(wait):
     version = 0
 
     @cached(wait_concurrent=wait)

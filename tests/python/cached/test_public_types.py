@@ -53,7 +53,7 @@ METHODS = [Thing().method, Thing().later]
 OTHERS = [function.__wrapped__, Thing().plain, Thing().kept, Thing.kept, len, [].append, int, 1, None, Moka(1), Thing]
 
 
-def test_isinstance_knows_cached_functions_and_methods():
+def test_isinstance_recognizes_cached_functions_and_methods():
     assert [isinstance(it, CachedFunction) for it in FUNCTIONS] == [True] * len(FUNCTIONS)
     assert [isinstance(it, CachedMethod) for it in METHODS] == [True] * len(METHODS)
     assert not any(isinstance(it, CachedMethod) for it in FUNCTIONS + OTHERS)
@@ -63,7 +63,7 @@ def test_isinstance_knows_cached_functions_and_methods():
 
 
 @pytest.mark.parametrize("kind", [CachedFunction, CachedMethod])
-def test_types_take_arguments_in_annotations_and_are_not_called(kind):
+def test_types_can_be_subscripted_but_not_called(kind):
     assert typing.get_args(kind[[int], str]) == ((int,), str)
     assert typing.get_origin(kind[..., int]) is kind
     with pytest.raises(TypeError):
@@ -83,7 +83,7 @@ def test_package_exports_its_types_and_help_shows_them():
 # Libraries that look at what a function is
 
 
-def test_help_and_inspect_take_it_for_a_function():
+def test_help_and_inspect_treat_a_cached_function_as_a_function():
     assert inspect.isroutine(function)
     text = pydoc.render_doc(function, renderer=pydoc.plaintext)
     assert "function(x: int) -> str" in text and "What it does." in text
@@ -92,7 +92,7 @@ def test_help_and_inspect_take_it_for_a_function():
     assert (kinds["method"], kinds["static"]) == ("method", "static method")
 
 
-def test_doctest_finds_its_examples():
+def test_doctest_finds_the_examples_of_a_cached_function():
     module = types.ModuleType("module")
     exec("def made(x):\n  '''\n  >>> 1\n  1\n  '''", module.__dict__)
     module.made = cached(module.made)
@@ -100,7 +100,7 @@ def test_doctest_finds_its_examples():
     assert found == {"module.made": 1}
 
 
-def test_mocks_take_its_place():
+def test_mock_can_patch_a_cached_function():
     double = mock.create_autospec(Thing)
     double.return_value.method.return_value = 5
     assert double().method(1) == 5
@@ -114,7 +114,7 @@ def test_mocks_take_its_place():
     assert patched.call_count == 1
 
 
-def test_methods_of_classes_that_are_made_by_others():
+def test_methods_of_generated_classes_can_be_cached():
     @dataclasses.dataclass(frozen=True, slots=True)
     class Data:
         a: int
@@ -153,7 +153,7 @@ def test_methods_of_classes_that_are_made_by_others():
         Base()
 
 
-def test_dispatch_by_type_goes_over_and_under_it():
+def test_singledispatch_works_above_and_below_cached():
     over = cached(functools.singledispatch(lambda x: "other"))
     over.__wrapped__.register(int)(lambda x: "int")
     assert (over(1), over("")) == ("int", "other")
@@ -171,7 +171,7 @@ def test_dispatch_by_type_goes_over_and_under_it():
     assert (Dispatching().kind(1), Dispatching().kind("")) == ("int", "other")
 
 
-def test_method_of_a_pydantic_model_whose_configuration_names_the_type():
+def test_method_of_a_pydantic_model_can_be_cached():
     pydantic = pytest.importorskip("pydantic")
 
     class Model(pydantic.BaseModel):
@@ -210,7 +210,7 @@ def test_method_of_a_pydantic_model_whose_configuration_names_the_type():
     assert one.method.cache_info() == (1, 1, 128, 1)
 
 
-def test_method_of_an_attrs_class():
+def test_method_of_an_attrs_class_can_be_cached():
     attrs = pytest.importorskip("attrs")
 
     @attrs.frozen

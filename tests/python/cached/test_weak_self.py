@@ -31,7 +31,7 @@ def made(**options):
 
 
 @WAIT
-def test_results_of_an_instance_leave_with_it(wait):
+def test_results_are_removed_with_their_instance(wait):
     kind = made(wait_concurrent=wait)
     one, two = kind(), kind()
     results = [one.method(1), one.method(2), two.method(1)]
@@ -45,7 +45,7 @@ def test_results_of_an_instance_leave_with_it(wait):
     assert two.method(1) is results[2]
 
 
-def test_result_leaves_before_the_deletion_returns():
+def test_result_is_removed_before_the_deletion_returns():
     kind = made()
     one = kind()
     one.method(1)
@@ -53,7 +53,7 @@ def test_result_leaves_before_the_deletion_returns():
     assert kind.method.cache_info().currsize == 0
 
 
-def test_without_it_the_cache_keeps_the_instance():
+def test_without_weak_self_the_cache_keeps_the_instance():
     class Kept:
         @cached
         def method(self):
@@ -79,7 +79,7 @@ def test_instance_in_a_cycle_is_collected_with_its_results():
     assert kind.method.cache_info().currsize == 0
 
 
-def test_equal_instances_are_different_calls():
+def test_equal_instances_have_different_keys():
     class Equal:
         def __eq__(self, other):
             return True
@@ -106,7 +106,7 @@ def test_instances_need_not_be_hashable():
     assert one.method(1) is one.method(1)
 
 
-def test_arguments_count_as_without_it():
+def test_arguments_are_compared_as_without_weak_self():
     kind = made(typed=True)
     one = kind()
     calls = [lambda: one.method(1), lambda: one.method(1.0), lambda: one.method(x=1), lambda: one.method(1, x=1)]
@@ -116,7 +116,7 @@ def test_arguments_count_as_without_it():
     assert one.method() is one.method()
 
 
-def test_key_of_an_instance_is_its_own():
+def test_custom_keys_are_separate_for_each_instance():
     class Keyed:
         @cached(weak_self=True, key=lambda self, text: text.lower())
         def method(self, text):
@@ -140,7 +140,7 @@ def test_invalidate_and_contains_take_the_instance():
 
 
 @WAIT
-def test_coroutine_methods_too(wait):
+def test_results_of_coroutine_methods_are_removed_with_their_instance(wait):
     class Later:
         @cached(weak_self=True, wait_concurrent=wait)
         async def method(self, x):
@@ -159,7 +159,7 @@ def test_coroutine_methods_too(wait):
     assert Later.method.cache_info().currsize == 0
 
 
-def test_pending_call_keeps_the_instance_until_its_result_is_kept():
+def test_pending_call_keeps_the_instance_until_its_result_is_stored():
     class Later:
         @cached(weak_self=True)
         async def method(self):
@@ -178,7 +178,7 @@ def test_pending_call_keeps_the_instance_until_its_result_is_kept():
     asyncio.run(main())
 
 
-def test_class_methods_and_functions_have_a_first_argument():
+def test_first_argument_of_class_methods_and_functions_is_the_instance():
     class Kind:
         @classmethod
         @cached(weak_self=True)
@@ -188,7 +188,7 @@ def test_class_methods_and_functions_have_a_first_argument():
     assert Kind.method(1) is Kind.method(1)
 
 
-def test_instance_that_cannot_be_weakly_referenced_is_told():
+def test_instance_without_weak_references_raises_type_error():
     class Slotted:
         __slots__ = ()
 
@@ -204,7 +204,7 @@ def test_instance_that_cannot_be_weakly_referenced_is_told():
     assert Slotted.method.cache_info()[:2] == (0, 0)
 
 
-def test_call_without_an_instance_is_told():
+def test_call_without_an_instance_raises_type_error():
     kind = made()
     for call in (kind.method, functools.partial(kind.method, self=kind())):
         with pytest.raises(TypeError, match="weak_self needs the instance as the first positional argument"):
@@ -217,7 +217,7 @@ def test_weak_self_must_be_a_bool(wrong):
         cached(weak_self=wrong)
 
 
-def test_use_in_del_of_the_instance():
+def test_method_can_be_used_in_del_of_its_instance():
     results = []
 
     class Last:
@@ -248,7 +248,7 @@ def looped(one):
     return one
 
 
-def test_first_use_in_del_of_the_instance():
+def test_method_can_be_used_first_in_del_of_its_instance():
     class Last:
         @cached(weak_self=True)
         def method(self):
@@ -266,7 +266,7 @@ def test_first_use_in_del_of_the_instance():
     assert all(one is other for one, other in results)
 
 
-def test_first_use_in_del_of_another_object_that_is_garbage_too():
+def test_method_can_be_used_first_in_del_of_another_garbage_object():
     kind = made()
 
     class Other:
@@ -287,7 +287,7 @@ def test_first_use_in_del_of_another_object_that_is_garbage_too():
 
 
 @pytest.mark.parametrize("is_used_before", [False, True])
-def test_instance_that_its_del_revives_has_results_until_it_dies(is_used_before):
+def test_instance_revived_by_its_del_keeps_results_until_it_dies(is_used_before):
     class Undead:
         @cached(weak_self=True)
         def method(self):
@@ -311,7 +311,7 @@ def test_instance_that_its_del_revives_has_results_until_it_dies(is_used_before)
         assert Undead.method.cache_info().currsize == 0
 
 
-def test_results_of_instances_that_died_beside_one_that_revived_their_class():
+def test_dead_instances_leave_no_results_although_one_revived_their_class():
     def scope():
         class Undead:
             is_kept = False
@@ -341,7 +341,7 @@ def test_results_of_instances_that_died_beside_one_that_revived_their_class():
     assert kind.method.cache_info().currsize == 0
 
 
-def test_methods_subclasses_and_slots_are_alike_in_del():
+def test_methods_of_subclasses_and_slotted_classes_work_in_del():
     class Slotted:
         __slots__ = ("__weakref__", "itself")
 
@@ -379,7 +379,7 @@ def test_methods_subclasses_and_slots_are_alike_in_del():
         assert method.cache_info().misses >= 9
 
 
-def test_instance_at_the_address_of_a_dead_one_gets_none_of_its_results():
+def test_instance_at_the_address_of_a_dead_one_does_not_get_its_results():
     class Numbered:
         numbers = itertools.count()
 
@@ -411,7 +411,7 @@ def test_instance_at_the_address_of_a_dead_one_gets_none_of_its_results():
     assert Numbered.method.cache_info().currsize == 0
 
 
-def test_run_that_ends_after_its_instance_is_gone_leaves_nothing():
+def test_run_that_ends_after_its_instance_died_stores_nothing():
     @types.coroutine
     def pause():
         yield
@@ -434,7 +434,7 @@ def test_run_that_ends_after_its_instance_is_gone_leaves_nothing():
     assert Later.method.cache_info()[1:] == (1, 128, 0)
 
 
-def test_first_use_during_a_collection_is_no_leak_of_owners():
+def test_first_use_during_a_collection_leaks_no_owners():
     kind = made()
     survivors = [kind()]
 
@@ -452,7 +452,7 @@ def test_first_use_during_a_collection_is_no_leak_of_owners():
     assert watched() is None
 
 
-def test_function_that_is_dropped_drops_its_results_at_once():
+def test_dropped_function_drops_its_results_immediately():
     kind = made()
     one = kind()
     one.method(1)
@@ -466,7 +466,7 @@ def test_function_that_is_dropped_drops_its_results_at_once():
 
 
 @WAIT
-def test_threads_use_instances_that_the_collector_frees_in_another(wait):
+def test_threads_can_use_instances_that_the_collector_frees_in_another(wait):
     class Shared:
         @cached(weak_self=True, wait_concurrent=wait, maxsize=None)
         def method(self, x):
@@ -499,7 +499,7 @@ def test_threads_use_instances_that_the_collector_frees_in_another(wait):
     assert Shared.method.cache_info().currsize == 0
 
 
-def test_result_that_refers_to_the_instance_keeps_it():
+def test_result_that_refers_to_the_instance_keeps_it_alive():
     class Itself:
         @cached(weak_self=True)
         def method(self):
@@ -516,7 +516,7 @@ def test_result_that_refers_to_the_instance_keeps_it():
     assert watched() is None
 
 
-def test_instance_forgets_entries_that_left():
+def test_instance_forgets_its_removed_entries():
     kind = made(maxsize=10)
     one = kind()
     for x in range(5000):
@@ -529,7 +529,7 @@ def test_instance_forgets_entries_that_left():
     assert kind.method.cache_info().currsize == 0
 
 
-def test_signature_and_attributes_are_the_methods_own():
+def test_signature_and_attributes_are_those_of_the_method():
     class Documented:
         @cached(weak_self=True)
         def method(self, x: int) -> str:
@@ -541,7 +541,7 @@ def test_signature_and_attributes_are_the_methods_own():
     assert Documented.method.__doc__ == "What it does."
 
 
-def test_function_and_instances_go_in_any_order():
+def test_function_and_instances_can_be_dropped_in_any_order():
     kind = made()
     one = kind()
     one.method(1)
@@ -553,7 +553,7 @@ def test_function_and_instances_go_in_any_order():
 
 
 @WAIT
-def test_threads_that_make_and_drop_instances(wait):
+def test_threads_can_make_and_drop_instances_concurrently(wait):
     kind = made(maxsize=64, wait_concurrent=wait)
     shared = kind()
 

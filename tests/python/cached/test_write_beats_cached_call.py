@@ -91,7 +91,7 @@ def sync_case(options, write):
 
 @ALL
 @writes(WRITES)
-def test_a_removal_during_a_run_keeps_its_result_out(options, write):
+def test_removal_during_a_run_keeps_its_result_out(options, write):
     source, function = sync_case(options, write)
     assert len(function.cache) == 0
     assert function(1) == "new"
@@ -101,7 +101,7 @@ def test_a_removal_during_a_run_keeps_its_result_out(options, write):
 
 @ALL
 @writes(SETS)
-def test_a_set_during_a_run_wins_over_its_result(options, write):
+def test_set_during_a_run_wins_over_its_result(options, write):
     source, function = sync_case(options, write)
     runs = source.runs
     assert function(1) == "set" and source.runs == runs
@@ -137,7 +137,7 @@ def async_case(options, write, check):
 
 @ALL
 @writes(WRITES)
-def test_a_removal_during_the_run_of_a_coroutine_keeps_its_result_out(options, write):
+def test_removal_during_the_run_of_a_coroutine_keeps_its_result_out(options, write):
     async def check(source, function, late):
         assert late == "new"
         runs = source.runs
@@ -148,7 +148,7 @@ def test_a_removal_during_the_run_of_a_coroutine_keeps_its_result_out(options, w
 
 @ALL
 @writes(SETS)
-def test_a_set_during_the_run_of_a_coroutine_wins_over_its_result(options, write):
+def test_set_during_the_run_of_a_coroutine_wins_over_its_result(options, write):
     async def check(source, function, late):
         assert late == "set"
         runs = source.runs
@@ -188,7 +188,7 @@ INSTANCE_WRITES = {
 
 @BOTH
 @writes(INSTANCE_WRITES)
-def test_a_removal_during_a_run_of_a_method_with_weak_self_keeps_its_result_out(write, wait):
+def test_removal_during_the_first_run_of_a_weak_self_method_keeps_its_result_out(write, wait):
     source, look, thing = method({"wait_concurrent": wait})
 
     def change():
@@ -203,7 +203,7 @@ def test_a_removal_during_a_run_of_a_method_with_weak_self_keeps_its_result_out(
 
 @BOTH
 @writes(INSTANCE_WRITES)
-def test_a_removal_during_a_later_run_of_a_method_with_weak_self_keeps_its_result_out(write, wait):
+def test_removal_during_a_later_run_of_a_weak_self_method_keeps_its_result_out(write, wait):
     source, look, thing = method({"wait_concurrent": wait}, is_async=True)
 
     def change():
@@ -220,7 +220,7 @@ def test_a_removal_during_a_later_run_of_a_method_with_weak_self_keeps_its_resul
 
 
 @BOTH
-def test_an_invalidation_by_another_thread_keeps_the_result_out(wait):
+def test_invalidation_by_another_thread_keeps_the_result_out(wait):
     source, inside, go_on = Source(), threading.Event(), threading.Event()
 
     @cached(wait_concurrent=wait)
@@ -244,7 +244,7 @@ def test_an_invalidation_by_another_thread_keeps_the_result_out(wait):
     assert function(1) == "new" and source.runs == 2
 
 
-def test_a_write_to_another_key_keeps_nothing_out():
+def test_write_to_another_key_keeps_no_result_out():
     source = Source()
     function = cached(maxsize=100)(source.read)
     source.then = lambda: (function.cache_invalidate(2), function.cache.set("other", 1), function(3))
@@ -253,7 +253,7 @@ def test_a_write_to_another_key_keeps_nothing_out():
     assert function.cache_contains(1) and function.cache_contains(3)
 
 
-def test_eviction_and_expiry_keep_nothing_out():
+def test_eviction_and_expiry_keep_no_result_out():
     source = Source()
     function = cached(maxsize=1, ttl=1000)(source.read)
     source.then = lambda: [function(number) for number in range(2, 9)]
@@ -261,7 +261,7 @@ def test_eviction_and_expiry_keep_nothing_out():
     assert function.cache_contains(1)
 
 
-def test_a_failed_run_leaves_no_trace():
+def test_failed_run_leaves_no_registration():
     """A run that would stay registered would make each later `set` look for it."""
     source = Source()
     function = cached()(source.read)
@@ -293,7 +293,7 @@ class Number:
 
 
 @BOTH
-def test_keys_of_one_hash_that_a_user_compares(wait):
+def test_removal_of_one_key_keeps_no_result_of_equal_hash_out(wait):
     source = Source()
     function = cached(wait_concurrent=wait)(source.read)
     source.then = lambda: function(Number(2))
@@ -309,7 +309,7 @@ def test_keys_of_one_hash_that_a_user_compares(wait):
     assert function(Number(3)) == "new" == function(Number(3))
 
 
-def test_recursion_with_the_same_arguments_runs_as_with_lru_cache():
+def test_recursion_with_the_same_arguments_runs_as_in_lru_cache():
     depths = []
 
     @cached()
@@ -321,7 +321,7 @@ def test_recursion_with_the_same_arguments_runs_as_with_lru_cache():
     assert len(depths) == 5
 
 
-def test_runs_of_one_key_go_on_side_by_side():
+def test_runs_of_one_key_proceed_concurrently():
     barrier = threading.Barrier(3)
 
     @cached()
@@ -338,7 +338,7 @@ def test_runs_of_one_key_go_on_side_by_side():
     assert len(set(got)) == 3 and function(1) in got
 
 
-def test_a_coroutine_that_is_never_finished_leaves_no_trace():
+def test_coroutine_that_is_never_finished_leaves_no_registration():
     runs = []
 
     @cached()
@@ -358,7 +358,7 @@ def test_a_coroutine_that_is_never_finished_leaves_no_trace():
 
 
 @BOTH
-def test_a_result_of_before_a_removal_does_not_overwrite_one_of_after_it(wait):
+def test_result_from_before_a_removal_does_not_overwrite_a_later_one(wait):
     """Two runs, one from before the removal, which ends last."""
 
     async def main():
@@ -385,7 +385,7 @@ def test_a_result_of_before_a_removal_does_not_overwrite_one_of_after_it(wait):
     run(main)
 
 
-def test_get_with_beside_a_cached_function_on_one_cache():
+def test_get_with_and_a_cached_function_on_one_cache_do_not_wait_for_each_other():
     """They do not wait for each other."""
     source = Source()
     function = cached()(source.read)

@@ -67,17 +67,17 @@ def name_of(value):
 # The constructor.
 @pytest.mark.parametrize("capacity", [-1, -2, -(2**63), -(2**64), -(10**400)])
 @pytest.mark.parametrize("error", [ValueError, OverflowError])
-def test_negative_capacity(capacity, error):
+def test_negative_capacity_is_refused(capacity, error):
     with pytest.raises(error, match=exactly(f"capacity must be at least 0, got {capacity}")):
         Moka(capacity)
 
 
-def test_negative_capacity_of_any_length_has_a_text():
+def test_huge_negative_capacity_has_an_error_message():
     with pytest.raises(ValueError, match=exactly("capacity must be at least 0, got an int too long to print")):
         Moka(-(1 << 20_000))
 
 
-def test_negative_weight_of_any_length_has_a_text():
+def test_huge_negative_weight_has_an_error_message():
     cache = Moka(10, weigher=lambda key, value: value)
     for insert in (cache.set, cache.setdefault, lambda key, value: cache.get_with(key, lambda: value)):
         with pytest.raises(ValueError, match=exactly("weigher must return at least 0, got an int too long to print")):
@@ -86,39 +86,39 @@ def test_negative_weight_of_any_length_has_a_text():
 
 @pytest.mark.parametrize("capacity", [2**64, 2**64 + 1, 2**100, 10**400, 1 << 20_000], ids=int.bit_length)
 @pytest.mark.parametrize("error", [ValueError, OverflowError])
-def test_capacity_beyond_64_bits(capacity, error):
+def test_capacity_beyond_64_bits_is_refused(capacity, error):
     with pytest.raises(error, match=r"^capacity must be at most"):
         Moka(capacity)
 
 
 @pytest.mark.parametrize("capacity", [1.0, "1", None, [], b"1", 1j, object(), decimal.Decimal(1), float("nan"), int])
-def test_capacity_that_is_no_int(capacity):
+def test_capacity_that_is_not_an_int_is_refused(capacity):
     with pytest.raises(TypeError, match=exactly(f"capacity must be an int, got {name_of(capacity)}")):
         Moka(capacity)
 
 
-def test_capacity_is_needed():
+def test_missing_capacity_is_refused():
     with pytest.raises(TypeError, match="capacity"):
         Moka()
 
 
 @pytest.mark.parametrize("kind", ["ttl", "tti"])
 @pytest.mark.parametrize("duration", NOT_POSITIVE, ids=repr)
-def test_duration_of_the_cache_that_is_not_positive(kind, duration):
+def test_cache_duration_that_is_not_positive_is_refused(kind, duration):
     with pytest.raises(ValueError, match=exactly(f"{kind} must be positive and finite, got {duration!r}")):
         Moka(10, **{kind: duration})
 
 
 @pytest.mark.parametrize("kind", ["ttl", "tti"])
 @pytest.mark.parametrize("duration", OUT_OF_RANGE, ids=lambda duration: repr(duration)[:30])
-def test_duration_of_the_cache_that_is_out_of_range(kind, duration):
+def test_cache_duration_that_is_out_of_range_is_refused(kind, duration):
     text = f"{kind} must be at most 1,000 years (out of range), got {duration!r}"
     with pytest.raises(ValueError, match=exactly(text)):
         Moka(10, **{kind: duration})
 
 
 @pytest.mark.parametrize("duration", [1 << 20_000, -(1 << 20_000)], ids=["long", "negative"])
-def test_duration_of_any_length_has_a_text(duration):
+def test_huge_duration_has_an_error_message(duration):
     rule = "at most 1,000 years (out of range)" if duration > 0 else "positive and finite"
     with pytest.raises(ValueError, match=exactly(f"ttl must be {rule}, got an int too long to print")):
         Moka(10, ttl=duration)
@@ -126,7 +126,7 @@ def test_duration_of_any_length_has_a_text(duration):
 
 @pytest.mark.parametrize("kind", ["ttl", "tti"])
 @pytest.mark.parametrize("duration", NO_DURATION, ids=name_of)
-def test_duration_of_the_cache_of_a_wrong_kind(kind, duration):
+def test_cache_duration_of_a_wrong_type_is_refused(kind, duration):
     text = f"{kind} must be a number of seconds or a timedelta, got {name_of(duration)}"
     with pytest.raises(TypeError, match=exactly(text)):
         Moka(10, **{kind: duration})
@@ -134,24 +134,24 @@ def test_duration_of_the_cache_of_a_wrong_kind(kind, duration):
 
 @pytest.mark.parametrize("name", ["eviction_listener", "weigher"])
 @pytest.mark.parametrize("thing", [1, "text", [], object(), 0, False, ""], ids=name_of)
-def test_callable_that_is_none(name, thing):
+def test_callback_that_is_not_callable_is_refused(name, thing):
     with pytest.raises(TypeError, match=exactly(f"{name} must be callable, got {name_of(thing)}")):
         Moka(10, **{name: thing})
 
 
 @pytest.mark.parametrize("policy", ["x", "", "LRU", "lru ", "tiny-lfu", "tinylfu", "lfu", "lru\0", "é", "it's"])
-def test_unknown_policy(policy):
+def test_unknown_policy_is_refused(policy):
     with pytest.raises(ValueError, match=exactly(f'policy must be "tiny_lfu" or "lru", got {policy!r}')):
         Moka(10, policy=policy)
 
 
-def test_unknown_policy_that_is_no_unicode():
+def test_unknown_policy_that_is_not_valid_unicode_is_refused():
     with pytest.raises(ValueError, match="policy must be"):
         Moka(10, policy="\ud800")
 
 
 @pytest.mark.parametrize("policy", [None, 1, b"lru", ["lru"], object()], ids=name_of)
-def test_policy_of_a_wrong_kind(policy):
+def test_policy_of_a_wrong_type_is_refused(policy):
     with pytest.raises(TypeError, match=exactly(f'policy must be "tiny_lfu" or "lru", got {name_of(policy)}')):
         Moka(10, policy=policy)
 
@@ -166,12 +166,12 @@ def test_policy_of_a_wrong_kind(policy):
         ((1, 2), {"ttl": 2}),
     ],
 )
-def test_arguments_the_constructor_does_not_know(args, options):
+def test_constructor_refuses_unknown_arguments(args, options):
     with pytest.raises(TypeError):
         Moka(*args, **options)
 
 
-def test_failing_repr_of_an_argument_does_no_harm():
+def test_error_message_survives_an_argument_whose_repr_fails():
     class Odd:
         def __repr__(self):
             raise ZeroDivisionError
@@ -208,7 +208,7 @@ ENTRY_DURATIONS = (
 
 @pytest.mark.parametrize("kind", ["ttl", "tti"])
 @pytest.mark.parametrize("key", ["present", "absent", Untouchable(), []], ids=["present", "absent", "odd", "list"])
-def test_durations_of_an_entry(kind, key, events):
+def test_wrong_duration_of_an_entry_is_refused_before_anything_else_happens(kind, key, events):
     guard = []
     cache = Moka(10, eviction_listener=events, weigher=lambda *_: _never() if guard else 1)
     cache.set("present", 1)
@@ -223,7 +223,7 @@ def test_durations_of_an_entry(kind, key, events):
         assert (state(cache), events) == (before, [])
 
 
-def test_first_wrong_duration_is_named(cache):
+def test_error_message_names_the_first_wrong_duration(cache):
     with pytest.raises(ValueError, match="ttl"):
         cache.set("present", 2, ttl=0, tti=1)
     with pytest.raises(ValueError, match="tti"):
@@ -256,20 +256,20 @@ UNHASHABLE = {
 @pytest.mark.parametrize(
     "key", [[], {}, set(), bytearray(), ([],), slice(0) if slice.__hash__ is None else {}], ids=repr
 )
-def test_unhashable_key(call, key, cache, events):
+def test_unhashable_key_is_refused(call, key, cache, events):
     before = state(cache)
     with pytest.raises(TypeError, match="unhashable type"):
         call(cache, key)
     assert (state(cache), events) == (before, [])
 
 
-def test_unhashable_key_is_refused_before_the_weigher_is_asked():
+def test_unhashable_key_is_refused_before_the_weigher_is_called():
     cache = Moka(10, weigher=_never)
     with pytest.raises(TypeError, match="unhashable"):
         cache.set([], 1)
 
 
-def test_unhashable_key_is_refused_by_an_empty_cache_too():
+def test_empty_cache_refuses_an_unhashable_key():
     for call in UNHASHABLE.values():
         with pytest.raises(TypeError, match="unhashable"):
             call(Moka(0), [])
@@ -278,7 +278,7 @@ def test_unhashable_key_is_refused_by_an_empty_cache_too():
 # The initializer.
 @pytest.mark.parametrize("key", ["present", "absent", [], Untouchable()], ids=["present", "absent", "list", "odd"])
 @pytest.mark.parametrize("initializer", [1, "text", None, [], object()], ids=name_of)
-def test_initializer_that_is_not_callable(key, initializer, cache, events):
+def test_initializer_that_is_not_callable_is_refused(key, initializer, cache, events):
     before = state(cache)
     with pytest.raises(TypeError, match=exactly(f"initializer must be callable, got {name_of(initializer)}")):
         cache.get_with(key, initializer)
@@ -287,7 +287,7 @@ def test_initializer_that_is_not_callable(key, initializer, cache, events):
     assert (state(cache), events) == (before, [])
 
 
-def test_initializer_with_the_wrong_arguments(cache, events):
+def test_initializer_that_needs_arguments_raises_its_type_error(cache, events):
     before = state(cache)
     with pytest.raises(TypeError, match="argument"):
         cache.get_with("absent", lambda one: 1)
@@ -318,7 +318,7 @@ WRONG_ARGUMENTS = {
 
 
 @pytest.mark.parametrize("name", WRONG_ARGUMENTS)
-def test_arguments_a_method_does_not_know(name, cache, events):
+def test_methods_refuse_unknown_arguments(name, cache, events):
     before = state(cache)
     for args, options in WRONG_ARGUMENTS[name]:
         with pytest.raises(TypeError):
@@ -327,33 +327,33 @@ def test_arguments_a_method_does_not_know(name, cache, events):
 
 
 @pytest.mark.parametrize("name", WRONG_ARGUMENTS)
-def test_method_of_something_that_is_no_cache(name):
+def test_method_refuses_an_object_that_is_not_a_cache(name):
     for thing in ({}, None, 1, Moka):
         with pytest.raises(TypeError):
             getattr(Moka, name)(thing, "a", 1)
 
 
 @pytest.mark.parametrize("other", [1, None, object(), [1], [(1,)], [(1, 2, 3)], ["abc"], [None]])
-def test_update_from_nonsense(other, cache, events):
+def test_update_refuses_an_object_without_pairs(other, cache, events):
     before = state(cache)
     with pytest.raises((TypeError, ValueError)):
         cache.update(other)
     assert (state(cache), events) == (before, [])
 
 
-def test_unknown_attributes(cache):
+def test_unknown_attributes_raise_attribute_error(cache):
     with pytest.raises(AttributeError):
         cache.nothing
     with pytest.raises(AttributeError):
         cache.nothing = 1
 
 
-def test_order_is_not_defined(cache):
+def test_caches_cannot_be_ordered(cache):
     with pytest.raises(TypeError):
         cache < cache
 
 
-def test_cache_is_no_sequence(cache):
+def test_cache_is_not_a_sequence(cache):
     with pytest.raises(TypeError):
         reversed(cache)
     with pytest.raises(KeyError):

@@ -11,7 +11,7 @@ import moka_py
 from moka_py import Moka
 
 
-def test_version_comes_from_the_manifest_of_the_crate():
+def test_version_is_the_one_in_cargo_toml():
     manifest = tomllib.loads((ROOT / "Cargo.toml").read_text(encoding="utf-8"))
     assert moka_py.VERSION == manifest["package"]["version"] == importlib.metadata.version("moka_py")
 
@@ -20,48 +20,48 @@ def test_package_exports_its_three_names():
     assert {"Moka", "cached", "VERSION"} <= set(dir(moka_py))
 
 
-def test_import_warns_of_nothing_and_leaves_the_gil_off():
+def test_import_emits_no_warning_and_leaves_the_gil_off():
     script = "import sys, warnings\nwarnings.simplefilter('error')\nimport moka_py\n"
     script += "print(getattr(sys, '_is_gil_enabled', lambda: True)())"
     assert run_script(script).strip() == str(not FREE_THREADED)
 
 
-def test_get_of_what_was_set():
+def test_get_returns_the_value_that_was_set():
     cache = Moka(10)
     assert cache.set("a", 1) is None
     assert cache.get("a") == 1
 
 
-def test_get_returns_the_very_object():
+def test_get_returns_the_same_object():
     cache, value = Moka(10), [1, 2, 3]
     cache.set("a", value)
     assert cache.get("a") is value
 
 
-def test_get_of_absent_is_none():
+def test_get_of_an_absent_key_returns_none():
     assert Moka(10).get("a") is None
 
 
-def test_get_of_absent_is_the_default():
+def test_get_of_an_absent_key_returns_the_default():
     cache = Moka(10)
     assert cache.get("a", MISSING) is MISSING
     assert cache.get("a", default=MISSING) is MISSING
 
 
-def test_none_is_a_value():
+def test_none_can_be_a_value():
     cache = Moka(10)
     cache.set("a", None)
     assert cache.get("a", MISSING) is None
     assert "a" in cache
 
 
-def test_none_is_a_key():
+def test_none_can_be_a_key():
     cache = Moka(10)
     cache.set(None, 1)
     assert cache.get(None) == 1
 
 
-def test_set_again_replaces():
+def test_set_replaces_an_old_value():
     cache = Moka(10)
     cache.set("a", 1)
     cache.set("a", 2)
@@ -76,24 +76,24 @@ def test_remove_returns_the_value():
     assert "a" not in cache
 
 
-def test_remove_of_absent_is_none():
+def test_remove_of_an_absent_key_returns_none():
     assert Moka(10).remove("a") is None
 
 
-def test_remove_of_absent_is_the_default():
+def test_remove_of_an_absent_key_returns_the_default():
     cache = Moka(10)
     assert cache.remove("a", MISSING) is MISSING
     assert cache.remove("a", default=MISSING) is MISSING
 
 
-def test_remove_tells_none_from_absent():
+def test_remove_distinguishes_none_from_an_absent_key():
     cache = Moka(10)
     cache.set("a", None)
     assert cache.remove("a", default=MISSING) is None
     assert cache.remove("a", default=MISSING) is MISSING
 
 
-def test_clear_leaves_nothing():
+def test_clear_removes_every_entry():
     cache = Moka(100)
     for number in range(50):
         cache.set(number, number)
@@ -120,7 +120,7 @@ def test_count_len_and_weighted_size_follow_each_call():
         assert cache.count() == len(cache) == cache.weighted_size() == 499 - number
 
 
-def test_keys_and_values_by_name():
+def test_keys_and_values_can_be_keyword_arguments():
     cache = Moka(10)
     cache.set(key="a", value=1)
     assert cache.get(key="a") == 1
@@ -129,7 +129,7 @@ def test_keys_and_values_by_name():
     assert cache.remove(key="a") == 1
 
 
-def test_run_pending_tasks_returns_nothing_and_keeps_what_is_live():
+def test_run_pending_tasks_returns_none_and_keeps_live_entries():
     cache = Moka(10)
     cache.set("a", 1)
     assert cache.run_pending_tasks() is None
@@ -138,7 +138,7 @@ def test_run_pending_tasks_returns_nothing_and_keeps_what_is_live():
 
 @pytest.mark.parametrize("capacity", [1, 2, 3, 10, 1000])
 @pytest.mark.parametrize("policy", ["tiny_lfu", "lru"])
-def test_capacity_holds_that_many_entries(capacity, policy):
+def test_cache_holds_as_many_entries_as_its_capacity(capacity, policy):
     cache = Moka(capacity, policy=policy)
     for number in range(capacity):
         cache.set(number, number)
@@ -148,7 +148,7 @@ def test_capacity_holds_that_many_entries(capacity, policy):
 
 
 @pytest.mark.parametrize("policy", ["tiny_lfu", "lru"])
-def test_capacity_zero_keeps_nothing(policy):
+def test_cache_of_capacity_zero_keeps_nothing(policy):
     events = Events()
     cache = Moka(0, eviction_listener=events, policy=policy)
     cache.set("a", 1)
@@ -159,17 +159,17 @@ def test_capacity_zero_keeps_nothing(policy):
 
 
 @pytest.mark.parametrize("capacity", [2**31, 2**32, 2**63 - 1, 2**63, 2**64 - 1])
-def test_huge_capacity_works(capacity):
+def test_cache_of_a_huge_capacity_works(capacity):
     cache = Moka(capacity)
     cache.set("a", 1)
     assert (cache.capacity, cache.get("a"), cache.weighted_size()) == (capacity, 1, 1)
 
 
-def test_capacity_true_counts_as_one():
+def test_capacity_true_is_one():
     assert Moka(True).capacity == 1
 
 
-def test_many_entries():
+def test_cache_finds_each_of_many_entries():
     cache = Moka(100_000)
     for number in range(100_000):
         cache.set(number, -number)
@@ -177,7 +177,7 @@ def test_many_entries():
     assert all(cache.get(number) == -number for number in range(100_000))
 
 
-def test_values_keep_their_reference_counts():
+def test_cache_leaves_reference_counts_of_values_balanced():
     cache, value, key = Moka(10), Value(), f"a key of its own {id(object())}"
     before = sys.getrefcount(value), sys.getrefcount(key)
     for _ in range(100):

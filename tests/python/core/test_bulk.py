@@ -36,7 +36,7 @@ class Unlisted:
 
 
 # get_many.
-def test_get_many_returns_those_found(cache):
+def test_get_many_returns_only_present_keys(cache):
     found = cache.get_many(["c", "x", "a"])
     assert type(found) is dict
     assert list(found.items()) == [("c", 3), ("a", 1)]
@@ -44,12 +44,12 @@ def test_get_many_returns_those_found(cache):
 
 
 @pytest.mark.parametrize("make", [list, tuple, set, iter, dict.fromkeys, lambda keys: (key for key in keys)])
-def test_keys_are_any_iterable(cache, make):
+def test_keys_can_be_any_iterable(cache, make):
     assert cache.get_many(make(["a", "b"])) == {"a": 1, "b": 2}
     assert cache.remove_many(make(["a", "b"])) == 2
 
 
-def test_get_many_takes_keys_of_any_kind():
+def test_get_many_takes_keys_of_any_type():
     cache, keys = Moka(10), [1, "1", (1,), b"1", 1.5, Key("a", 1), Key("b", 1), None]
     cache.set_many((key, number) for number, key in enumerate(keys))
     assert cache.get_many([*keys, Key("c", 1)]) == {key: number for number, key in enumerate(keys)}
@@ -60,12 +60,12 @@ def test_get_many_finds_none_as_a_value(cache):
     assert cache.get_many("ax") == {"a": None}
 
 
-def test_keys_can_be_given_by_name(cache):
+def test_keys_can_be_a_keyword_argument(cache):
     assert cache.get_many(keys="ab") == {"a": 1, "b": 2}
     assert cache.remove_many(keys="ab") == 2
 
 
-def test_each_of_get_many_counts_as_a_use():
+def test_get_many_counts_as_an_access_of_each_key():
     cache = Moka(3, policy="lru")
     cache.set_many({"a": 1, "b": 2, "c": 3})
     cache.get_many(["b", "a"])
@@ -82,7 +82,7 @@ def test_get_many_restarts_the_time_to_idle():
     assert cache.expires_in("a") > before
 
 
-def test_get_many_with_a_key_in_the_middle_that_raises():
+def test_get_many_raises_the_error_of_a_key_in_the_middle():
     odd = ActingKey("odd", 1)
     odd.act = lambda: 1 / 0
     for wrong, error in ((odd, ZeroDivisionError), ([], TypeError)):
@@ -116,7 +116,7 @@ class WithKeys:
     ],
     ids=["dict", "list", "iterator", "items", "generator", "keys"],
 )
-def test_set_many_takes_what_update_takes(make):
+def test_set_many_takes_the_same_arguments_as_update(make):
     cache = Moka(10)
     cache.set("x", 0)
     assert cache.set_many(make()) is None
@@ -126,7 +126,7 @@ def test_set_many_takes_what_update_takes(make):
     assert contents(cache) == {"x": "xx", "y": "yy"}
 
 
-def test_set_many_from_a_cache_and_from_itself(cache, events):
+def test_set_many_copies_another_cache_and_itself(cache, events):
     other = Moka(10)
     other.set_many(cache)
     assert contents(other) == contents(cache) == {"a": 1, "b": 2, "c": 3}
@@ -137,7 +137,7 @@ def test_set_many_from_a_cache_and_from_itself(cache, events):
 
 
 @pytest.mark.parametrize("kind", ["ttl", "tti"])
-def test_durations_of_set_many_are_those_of_each(cache, kind):
+def test_durations_of_set_many_apply_to_each_entry(cache, kind):
     cache.set_many({"a": 5, "d": 6}, **{kind: 1000})
     lives = [cache.expires_in(key) for key in "abd"]
     assert lives[1] is None
@@ -149,7 +149,7 @@ def test_durations_of_set_many_are_those_of_each(cache, kind):
 
 @pytest.mark.parametrize("kind", ["ttl", "tti"])
 @pytest.mark.parametrize("wrong", [0, -1, float("nan"), "1", 1e300])
-def test_durations_of_set_many_are_checked_first(cache, events, kind, wrong):
+def test_set_many_checks_durations_first(cache, events, kind, wrong):
     before = state(cache)
     with pytest.raises((ValueError, TypeError), match=f"^{kind} "):
         cache.set_many((pytest.fail("asked before the durations were checked") for _ in "x"), **{kind: wrong})
@@ -158,14 +158,14 @@ def test_durations_of_set_many_are_checked_first(cache, events, kind, wrong):
     assert (state(cache), events) == (before, [])
 
 
-def test_set_many_asks_the_weigher_and_evicts(events):
+def test_set_many_calls_the_weigher_and_evicts(events):
     cache = Moka(10, policy="lru", eviction_listener=events, weigher=lambda key, value: value)
     cache.set_many([("a", 4), ("b", 4), ("c", 4), ("a", 1), ("d", 11)])
     assert contents(cache) == {"a": 1, "b": 4, "c": 4}
     assert events == [("a", 4, "size"), ("d", 11, "size")]
 
 
-def test_set_many_that_fails_in_the_middle_keeps_what_was_set(events):
+def test_set_many_that_fails_in_the_middle_keeps_the_entries_already_set(events):
     def weigh(key, value):
         if value == 0:
             raise ZeroDivisionError("mine")
@@ -196,20 +196,20 @@ def test_set_many_that_fails_in_the_middle_keeps_what_was_set(events):
 
 
 @pytest.mark.parametrize(("pair", "len"), [((), 0), ("x", 1), ((1, 2, 3), 3)])
-def test_what_is_no_pair_is_named(cache, pair, len):
+def test_error_message_names_an_item_that_is_not_a_pair(cache, pair, len):
     text = f"^entries must have pairs of a key and a value, got {len} things in its element 1$"
     with pytest.raises(ValueError, match=text):
         cache.set_many([("a", 1), pair])
 
 
-def test_what_is_no_pair_because_it_is_not_iterable_is_named(cache):
+def test_error_message_names_an_item_that_is_not_iterable(cache):
     for call, name in ((cache.set_many, "entries"), (cache.update, "other")):
         text = f"^{name} must have pairs of a key and a value, got int in its element 1$"
         with pytest.raises(TypeError, match=text):
             call([("a", 1), 7])
 
 
-def test_what_fails_as_a_pair_raises_its_own_error(cache):
+def test_error_of_iterating_over_a_pair_is_raised_unchanged(cache):
     class Pair:
         def __iter__(self):
             raise TypeError("of its own")
@@ -219,20 +219,20 @@ def test_what_fails_as_a_pair_raises_its_own_error(cache):
 
 
 # remove_many.
-def test_remove_many_says_how_many_were_there(cache, events):
+def test_remove_many_returns_the_number_of_removed_entries(cache, events):
     assert cache.remove_many(["a", "x", "c", "a"]) == 2
     assert contents(cache) == {"b": 2}
     assert events == [("a", 1, "explicit"), ("c", 3, "explicit")]
     assert cache.remove_many([]) == 0
 
 
-def test_remove_many_does_not_count_what_is_past_its_deadline(cache, events):
+def test_remove_many_does_not_count_expired_entries(cache, events):
     cache.set("d", 4, ttl=AT_ONCE)
     assert cache.remove_many("ad") == 1
     assert sorted(events) == [("a", 1, "explicit"), ("d", 4, "expired")]
 
 
-def test_remove_many_that_fails_in_the_middle_keeps_removed_what_was(cache, events):
+def test_remove_many_that_fails_in_the_middle_has_removed_the_keys_before(cache, events):
     odd = ActingKey("odd", 1)
     cache.set(Key("odd", 1), 4)
     odd.act = lambda: 1 / 0
@@ -247,19 +247,19 @@ def test_remove_many_that_fails_in_the_middle_keeps_removed_what_was(cache, even
 # Bad input.
 @pytest.mark.parametrize("method", ["get_many", "remove_many"])
 @pytest.mark.parametrize("wrong", [1, None, object(), len], ids=["int", "None", "object", "function"])
-def test_keys_that_are_not_iterable(cache, method, wrong):
+def test_keys_that_are_not_iterable_are_refused(cache, method, wrong):
     with pytest.raises(TypeError, match=f"^keys must be an iterable, got {type(wrong).__name__}$"):
         getattr(cache, method)(wrong)
 
 
 @pytest.mark.parametrize("method", ["get_many", "remove_many", "set_many"])
-def test_error_of_the_iterable_comes_out(cache, method):
+def test_error_of_the_iterable_is_raised_unchanged(cache, method):
     with pytest.raises(ZeroDivisionError, match="mine"):
         getattr(cache, method)(Unlisted())
 
 
 @pytest.mark.parametrize("wrong", [1, None, object()], ids=["int", "None", "object"])
-def test_entries_that_are_not_iterable(cache, wrong):
+def test_entries_that_are_not_iterable_are_refused(cache, wrong):
     rule = f"must be a mapping or an iterable of pairs, got {type(wrong).__name__}$"
     with pytest.raises(TypeError, match=f"^entries {rule}"):
         cache.set_many(wrong)
@@ -292,7 +292,7 @@ def test_bulk_calls_over_the_cache_itself_end(method):
 
 
 # Threads.
-def test_bulk_calls_of_many_threads_add_up(fast_switches):
+def test_counts_of_bulk_calls_by_many_threads_add_up(fast_switches):
     cache = Moka(100_000)
 
     def work(thread):

@@ -18,7 +18,7 @@ from helpers import Events, collect
 from moka_py import Moka
 
 
-def test_constructor_takes_all_by_position():
+def test_constructor_takes_every_argument_by_position():
     events = Events()
     cache = Moka(10, 100.0, 50, events, "lru", lambda key, value: 3)
     cache.set("a", 1)
@@ -27,7 +27,7 @@ def test_constructor_takes_all_by_position():
     assert events == [("a", 1, "explicit")]
 
 
-def test_constructor_takes_all_by_name():
+def test_constructor_takes_every_argument_by_name():
     cache = Moka(capacity=10, ttl=1, tti=None, eviction_listener=None, policy="tiny_lfu", weigher=lambda key, value: 3)
     cache.set("a", 1)
     assert cache.weighted_size() == 3
@@ -50,22 +50,22 @@ def test_constructor_takes_all_by_name():
         (Moka.reset_stats, "self"),
     ],
 )
-def test_signatures_can_be_asked_for(member, parameters):
+def test_inspect_finds_the_signature_of_each_member(member, parameters):
     assert list(inspect.signature(member).parameters) == parameters.split()
 
 
-def test_members_have_a_docstring():
+def test_every_member_has_a_docstring():
     names = [name for name in vars(Moka) if not name.startswith("_")]
     assert [name for name in names if not getattr(Moka, name).__doc__] == []
 
 
-def test_attributes_of_a_plain_cache():
+def test_plain_cache_has_default_attributes():
     cache = Moka(7)
     assert (cache.capacity, cache.policy, cache.ttl, cache.tti) == (7, "tiny_lfu", None, None)
 
 
 @pytest.mark.parametrize("two", [2, 2.0, timedelta(seconds=2), timedelta(milliseconds=2000)])
-def test_durations_read_as_float_seconds(two):
+def test_durations_are_float_seconds(two):
     cache = Moka(7, ttl=two, tti=two)
     assert (cache.ttl, cache.tti) == (2.0, 2.0)
     assert type(cache.ttl) is type(cache.tti) is float
@@ -80,7 +80,7 @@ def test_attributes_are_read_only(name):
         delattr(cache, name)
 
 
-def test_empty_cache_is_false():
+def test_empty_cache_is_falsy():
     cache = Moka(10)
     assert not cache
     cache.set("a", 1)
@@ -96,7 +96,7 @@ def test_equality_is_identity():
     assert len({one, other, one}) == 2
 
 
-def test_a_cache_can_be_a_key_of_itself():
+def test_cache_can_be_a_key_of_itself():
     cache = Moka(10)
     cache.set(cache, cache)
     assert cache.get(cache) is cache
@@ -106,13 +106,13 @@ def test_repr_names_the_class():
     assert "Moka" in repr(Moka(10))
 
 
-def test_repr_of_a_cache_in_itself_ends():
+def test_repr_of_a_cache_that_holds_itself_terminates():
     cache = Moka(10)
     cache.set("self", cache)
     assert isinstance(repr(cache), str)
 
 
-def test_parameters_of_the_class_can_be_asked_for():
+def test_class_shows_its_type_parameters():
     alias = Moka[int, str]
     assert type(alias) is types.GenericAlias
     assert (typing.get_origin(alias), typing.get_args(alias)) == (Moka, (int, str))
@@ -122,7 +122,7 @@ def test_parameters_of_the_class_can_be_asked_for():
     assert pickle.loads(pickle.dumps(alias)) == alias
 
 
-def test_alias_makes_a_cache():
+def test_generic_alias_makes_a_cache():
     cache = Moka[int, str](10, ttl=5)
     assert type(cache) is Moka
     assert (cache.capacity, cache.ttl) == (10, 5.0)
@@ -154,18 +154,18 @@ def test_weak_reference_dies_with_the_cache():
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_pickle_is_refused(protocol):
+def test_pickling_a_cache_is_refused(protocol):
     with pytest.raises(TypeError, match="pickle"):
         pickle.dumps(Moka(10), protocol)
 
 
 @pytest.mark.parametrize("how", [copy.copy, copy.deepcopy])
-def test_copy_is_refused(how):
+def test_copying_a_cache_is_refused(how):
     with pytest.raises(TypeError, match="Moka"):
         how(Moka(10))
 
 
-def test_subclass_adds_methods_and_attributes():
+def test_subclass_can_add_methods_and_attributes():
     class Named(Moka):
         kind = "named"
 
@@ -178,7 +178,7 @@ def test_subclass_adds_methods_and_attributes():
     assert (cache.double("a"), cache.kind, cache.title) == (4, "named", "mine")
 
 
-def test_subclass_with_its_own_constructor():
+def test_subclass_can_define_new_and_init():
     class Counting(Moka):
         def __new__(cls, *args, **kwargs):
             return super().__new__(cls, 10)
@@ -190,7 +190,7 @@ def test_subclass_with_its_own_constructor():
     assert (cache.capacity, cache.misses) == (10, 5)
 
 
-def test_subclass_passes_arguments_on_in_init():
+def test_subclass_can_pass_arguments_on_in_init():
     class Counting(Moka):
         def __init__(self, capacity, *, ttl=None):
             super().__init__(capacity, ttl=ttl)
@@ -200,7 +200,7 @@ def test_subclass_passes_arguments_on_in_init():
     assert (cache.capacity, cache.ttl, cache.misses) == (10, 5.0, 0)
 
 
-def test_subclass_with_other_arguments():
+def test_subclass_can_take_other_arguments():
     class Named(Moka):
         def __init__(self, capacity, name):
             super().__init__(capacity, ttl=5)
@@ -212,7 +212,7 @@ def test_subclass_with_other_arguments():
         assert cache["key"] == "value" and len(cache) == 1
 
 
-def test_subclass_that_computes_its_capacity():
+def test_subclass_can_compute_its_capacity():
     class Doubled(Moka[str, int]):
         def __init__(self, capacity, policy="lru"):
             super().__init__(2 * capacity, policy=policy)
@@ -222,7 +222,7 @@ def test_subclass_that_computes_its_capacity():
     assert Doubled(10, "tiny_lfu").policy == "tiny_lfu"
 
 
-def test_subclass_of_a_subclass_with_other_arguments():
+def test_subclass_of_a_subclass_can_take_other_arguments():
     class Hundred(Moka):
         def __init__(self, name):
             super().__init__(100)
@@ -239,7 +239,7 @@ def test_subclass_of_a_subclass_with_other_arguments():
     assert (Plain("plain").capacity, Plain("plain").name) == (100, "plain")
 
 
-def test_subclass_that_stops_short_of_the_constructor():
+def test_subclass_that_never_calls_the_constructor_raises_on_use():
     class Short(Moka):
         def __init__(self, name):
             self.name = name
@@ -269,7 +269,7 @@ def test_subclass_that_stops_short_of_the_constructor():
     assert (cache["key"], cache.capacity) == (1, 10)
 
 
-def test_constructor_of_a_cache_that_is_made_changes_nothing():
+def test_second_constructor_call_changes_nothing():
     class Named(Moka):
         def __init__(self, name, capacity=10):
             super().__init__(capacity)
@@ -280,7 +280,7 @@ def test_constructor_of_a_cache_that_is_made_changes_nothing():
         assert (cache.capacity, cache["key"]) == (10, 1)
 
 
-def test_arguments_that_new_can_read_count_until_the_constructor_has_others():
+def test_arguments_of_init_win_over_arguments_of_new():
     class Careless(Moka):
         def __init__(self, capacity, ttl=None):
             pass
@@ -295,7 +295,7 @@ def test_arguments_that_new_can_read_count_until_the_constructor_has_others():
     assert (cache.capacity, list(cache)) == (20, [])
 
 
-def test_wrong_arguments_that_a_subclass_passes_on():
+def test_wrong_arguments_from_a_subclass_are_refused():
     class Named(Moka):
         def __init__(self, capacity, name, **options):
             super().__init__(capacity, **options)
@@ -310,7 +310,7 @@ def test_wrong_arguments_that_a_subclass_passes_on():
         Named(1)
 
 
-def test_subclass_with_its_own_new_alone():
+def test_subclass_can_define_new_alone():
     class Ten(Moka):
         def __new__(cls, name):
             cache = super().__new__(cls, 10)
@@ -320,7 +320,7 @@ def test_subclass_with_its_own_new_alone():
     assert (Ten("a").capacity, Ten("a").name) == (10, "a")
 
 
-def test_instance_made_by_new_alone():
+def test_instance_made_by_new_alone_works_when_its_arguments_suffice():
     with pytest.raises(TypeError, match="capacity"):
         Moka.__new__(Moka)
     assert Moka.__new__(Moka, 10).capacity == 10
@@ -353,7 +353,7 @@ def test_cycle_through_a_subclass_with_its_own_constructor_is_collected(is_made)
 
 
 @pytest.mark.parametrize("argument", [50, "no capacity"])
-def test_threads_use_a_cache_while_it_is_made(argument):
+def test_threads_can_use_a_cache_during_its_construction(argument):
     class Shared(Moka):
         def __init__(self, _argument):
             barrier = threading.Barrier(4)
@@ -381,7 +381,7 @@ def test_threads_use_a_cache_while_it_is_made(argument):
         assert cache.capacity == 30 and len(cache) <= 30
 
 
-def test_subclass_of_the_generic_alias():
+def test_generic_alias_can_be_subclassed():
     class Typed(Moka[str, int]):
         pass
 
@@ -389,7 +389,7 @@ def test_subclass_of_the_generic_alias():
     assert Typed(10).capacity == 10
 
 
-def test_subclass_that_is_an_abstract_mapping_too():
+def test_subclass_can_inherit_from_mutable_mapping_too():
     class Both(Moka, MutableMapping):
         pass
 
@@ -398,7 +398,7 @@ def test_subclass_that_is_an_abstract_mapping_too():
     assert dict(cache.items()) == {"a": 1}
 
 
-def test_subclass_is_refused_by_pickle_and_copy_too():
+def test_subclass_cannot_be_pickled_or_copied():
     class Sub(Moka):
         pass
 

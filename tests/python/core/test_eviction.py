@@ -18,7 +18,7 @@ def victims(events):
 
 
 @both_policies
-def test_example_of_the_reference(policy):
+def test_capacity_of_two_evicts_the_third_entry(policy):
     events = Events()
     cache = Moka(2, eviction_listener=events, policy=policy)
     cache.set("hello", [1, 2, 3])
@@ -30,7 +30,7 @@ def test_example_of_the_reference(policy):
 
 
 @pytest.mark.parametrize(("policy", "capacity"), [("lru", 1), ("lru", 3), ("lru", 100), ("tiny_lfu", 7)])
-def test_first_in_is_first_out_without_use(policy, capacity):
+def test_without_accesses_the_oldest_entry_is_evicted(policy, capacity):
     events = Events()
     cache = Moka(capacity, eviction_listener=events, policy=policy)
     for number in range(5 * capacity):
@@ -39,7 +39,7 @@ def test_first_in_is_first_out_without_use(policy, capacity):
 
 
 @pytest.mark.parametrize(("policy", "capacity"), [("lru", 3), ("lru", 100), ("tiny_lfu", 7)])
-def test_order_of_use_is_the_order_of_leaving(policy, capacity):
+def test_entries_are_evicted_in_order_of_access(policy, capacity):
     events = Events()
     cache = Moka(capacity, eviction_listener=events, policy=policy)
     order = list(range(capacity))
@@ -54,7 +54,7 @@ def test_order_of_use_is_the_order_of_leaving(policy, capacity):
 
 
 @pytest.mark.parametrize("capacity", [100, 2_000])
-def test_order_of_an_lru_is_exact_for_one_thread_beside_one_with_another_cache(capacity):
+def test_lru_order_is_exact_while_another_thread_uses_another_cache(capacity):
     dice = random.Random(capacity)
     met, over = threading.Barrier(2), threading.Event()
 
@@ -87,7 +87,7 @@ def test_order_of_an_lru_is_exact_for_one_thread_beside_one_with_another_cache(c
 
 
 @pytest.mark.parametrize("capacity", [20, 2_000])
-def test_what_two_threads_used_outlives_what_they_did_not(capacity):
+def test_entries_that_two_threads_accessed_outlive_the_others(capacity):
     cache, met = Moka(capacity, policy="lru"), threading.Barrier(2)
     cache.set(0, None)
 
@@ -110,7 +110,7 @@ def test_what_two_threads_used_outlives_what_they_did_not(capacity):
     assert len(cache) == capacity
 
 
-def test_hot_entry_of_an_lru_stays_whatever_comes():
+def test_hot_entry_of_an_lru_survives_any_insert():
     cache = Moka(10, policy="lru")
     cache.set("hot", 1)
     for number in range(1000):
@@ -118,7 +118,7 @@ def test_hot_entry_of_an_lru_stays_whatever_comes():
         assert cache.get("hot") == 1
 
 
-def test_popular_entries_survive_a_scan_under_tiny_lfu():
+def test_tiny_lfu_keeps_popular_entries_through_a_scan():
     cache = Moka(100)
     popular = [f"popular {number}" for number in range(50)]
     for _ in range(10):
@@ -129,7 +129,7 @@ def test_popular_entries_survive_a_scan_under_tiny_lfu():
     assert sum(key in cache for key in popular) > 40
 
 
-def test_newcomer_gets_in_once_it_is_asked_for_more_under_tiny_lfu():
+def test_tiny_lfu_admits_a_candidate_that_is_accessed_more_often():
     cache = Moka(100)
     for number in range(100):
         cache.set(number, None)
@@ -141,7 +141,7 @@ def test_newcomer_gets_in_once_it_is_asked_for_more_under_tiny_lfu():
     assert {"x", "y", "z"} <= set(cache)
 
 
-def test_removed_entries_are_no_victims():
+def test_removed_entries_are_never_victims():
     events = Events()
     cache = Moka(3, eviction_listener=events, policy="lru")
     for name in "abc":
@@ -152,7 +152,7 @@ def test_removed_entries_are_no_victims():
     assert victims(events) == ["b"]
 
 
-def test_entry_set_anew_after_its_removal_is_the_youngest():
+def test_entry_set_after_its_removal_is_the_youngest():
     cache = Moka(3, policy="lru")
     for name in "abc":
         cache.set(name, None)
@@ -190,7 +190,7 @@ KEYS = {
 @both_policies
 @pytest.mark.parametrize("make", KEYS.values(), ids=KEYS)
 @pytest.mark.parametrize("capacity", [500, 5000])
-def test_capacity_holds_as_many_however_the_keys_hash(policy, make, capacity):
+def test_capacity_is_reached_whatever_the_keys_hash_to(policy, make, capacity):
     cache = Moka(capacity, policy=policy)
     keys = [make(number) for number in range(capacity)]
     for key in keys:
@@ -243,7 +243,7 @@ def test_weights_of_threads_exceed_the_bound_by_one_entry_a_thread(policy, fast_
 # Law 7: what was just set can be got.
 @both_policies
 @pytest.mark.parametrize("capacity", [1, 2, 3, 16, 100, 3000])
-def test_what_was_just_set_can_be_got(policy, capacity):
+def test_get_finds_an_entry_that_was_just_set(policy, capacity):
     cache, dice = Moka(capacity, policy=policy), random.Random(7)
     for number in range(3 * capacity + 1000):
         cache.set(number, number)
@@ -254,7 +254,7 @@ def test_what_was_just_set_can_be_got(policy, capacity):
 # Law 7: what was just set can be got, unless it alone outweighs the capacity.
 @both_policies
 @pytest.mark.parametrize("seed", range(5))
-def test_what_was_just_set_can_be_got_with_weights(policy, seed):
+def test_get_finds_an_entry_that_was_just_set_with_a_weigher(policy, seed):
     cache, dice = Moka(50, policy=policy, weigher=lambda key, value: value), random.Random(seed)
     for number in range(2000):
         weight = dice.randrange(60)
@@ -265,7 +265,7 @@ def test_what_was_just_set_can_be_got_with_weights(policy, seed):
 
 
 @both_policies
-def test_what_get_with_computed_can_be_got(policy):
+def test_get_finds_an_entry_that_get_with_just_computed(policy):
     cache = Moka(20, policy=policy)
     for number in range(1000):
         cache.get_with(number, lambda: number)
@@ -273,7 +273,7 @@ def test_what_get_with_computed_can_be_got(policy):
 
 
 @both_policies
-def test_one_entry_leaves_for_one_that_comes(policy):
+def test_each_insert_into_a_full_cache_evicts_one_entry(policy):
     events = Events()
     cache = Moka(64, eviction_listener=events, policy=policy)
     for number in range(64):
@@ -285,7 +285,7 @@ def test_one_entry_leaves_for_one_that_comes(policy):
 
 
 @both_policies
-def test_replacing_in_a_full_cache_evicts_nobody(policy):
+def test_replacing_in_a_full_cache_evicts_no_entry(policy):
     events = Events()
     cache = Moka(64, eviction_listener=events, policy=policy)
     for number in range(64):
@@ -297,7 +297,7 @@ def test_replacing_in_a_full_cache_evicts_nobody(policy):
 
 
 @both_policies
-def test_room_made_by_removal_is_room(policy):
+def test_removal_makes_room_for_an_insert(policy):
     events = Events()
     cache = Moka(64, eviction_listener=events, policy=policy)
     for number in range(64):
@@ -311,7 +311,7 @@ def test_room_made_by_removal_is_room(policy):
 
 
 @both_policies
-def test_room_made_in_other_shards_is_room(policy):
+def test_removal_in_other_shards_makes_room_for_an_insert(policy):
     events = Events()
     cache = Moka(4000, eviction_listener=events, policy=policy)
     for _ in range(5):

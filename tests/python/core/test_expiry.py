@@ -48,7 +48,7 @@ LOOKS = {
     ("kind", "name"),
     [(kind, name) for kind in ("ttl", "tti") for name in LOOKS if (kind, name) != ("tti", "get")],
 )
-def test_entry_is_there_until_its_deadline_and_not_longer(kind, name):
+def test_entry_exists_until_its_deadline_and_no_longer(kind, name):
     cache = Moka(10)
     watch = Stopwatch(lambda: cache.set("a", 1, **{kind: SHORT}))
     present = True
@@ -98,11 +98,11 @@ class TestPastItsDeadline:
     def test_expires_in_is_none(self, cache):
         assert cache.expires_in("a") is None
 
-    def test_remove_is_the_default_and_the_cause_expired(self, cache, events):
+    def test_remove_returns_the_default_and_the_cause_is_expired(self, cache, events):
         assert cache.remove("a", MISSING) is MISSING
         assert events == [("a", 1, "expired")]
 
-    def test_pop_is_the_default_and_the_cause_expired(self, cache, events):
+    def test_pop_returns_the_default_and_the_cause_is_expired(self, cache, events):
         assert cache.pop("a", MISSING) is MISSING
         assert events == [("a", 1, "expired")]
 
@@ -120,11 +120,11 @@ class TestPastItsDeadline:
             cache.popitem()
         assert events == [("a", 1, "expired")]
 
-    def test_clear_tells_expired(self, cache, events):
+    def test_clear_reports_the_cause_expired(self, cache, events):
         cache.clear()
         assert events == [("a", 1, "expired")]
 
-    def test_set_is_an_insert_and_the_cause_expired(self, cache, events):
+    def test_set_is_an_insert_and_the_old_cause_is_expired(self, cache, events):
         cache.set("a", 2)
         assert events[0] == ("a", 1, "expired")
         assert "replaced" not in events.causes()
@@ -135,39 +135,39 @@ class TestPastItsDeadline:
     def test_get_with_computes(self, cache):
         assert cache.get_with("a", lambda: 2) == 2
 
-    def test_counts_do_not_count_it(self, cache):
+    def test_counts_leave_it_out(self, cache):
         assert (cache.count(), len(cache), cache.weighted_size(), bool(cache)) == (0, 0, 0, False)
 
-    def test_iteration_does_not_yield_it(self, cache):
+    def test_iteration_leaves_it_out(self, cache):
         assert (list(cache), list(cache.keys()), list(cache.values()), list(cache.items())) == ([],) * 4
 
-    def test_views_do_not_have_it(self, cache):
+    def test_views_leave_it_out(self, cache):
         assert "a" not in cache.keys() and 1 not in cache.values() and ("a", 1) not in cache.items()
 
-    def test_run_pending_tasks_tells_it(self, cache, events):
+    def test_run_pending_tasks_reports_it(self, cache, events):
         cache.run_pending_tasks()
         assert events == [("a", 1, "expired")]
 
 
-def test_replacing_an_expired_entry_takes_the_new_key():
+def test_replacing_an_expired_entry_stores_the_new_key():
     cache = Moka(10)
     cache.set(1, "old", ttl=AT_ONCE)
     cache.set(1.0, "new")
     assert [type(key) for key in cache] == [float]
 
 
-def test_without_durations_nothing_expires():
+def test_entries_without_durations_do_not_expire():
     cache = _with("a")
     assert cache.expires_in("a") is None
 
 
-def test_expires_in_of_absent_is_none():
+def test_expires_in_of_an_absent_key_is_none():
     assert Moka(10, ttl=5).expires_in("a") is None
 
 
 @pytest.mark.parametrize("kind", ["ttl", "tti"])
 @pytest.mark.parametrize("duration", [100, 100.5, timedelta(minutes=2), 0.75e9])
-def test_expires_in_is_what_is_left(kind, duration):
+def test_expires_in_is_the_remaining_time(kind, duration):
     seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
     of_cache = Moka(10, **{kind: duration})
     assert_left_of_cache = Stopwatch(lambda: of_cache.set("a", 1))
@@ -199,7 +199,7 @@ def test_earliest_deadline_wins(of_cache, of_entry, seconds):
     assert_left(cache, "a", seconds, watch)
 
 
-def test_setting_again_restarts_the_deadline():
+def test_set_restarts_the_deadline():
     cache = Moka(10, ttl=100)
     cache.set("a", 1)
     time.sleep(SHORT)
@@ -218,13 +218,13 @@ def test_setting_again_restarts_the_deadline():
     ids=["set", "setitem", "update", "remove"],
 )
 @pytest.mark.parametrize("kind", ["ttl", "tti"])
-def test_setting_again_forgets_the_deadlines_of_the_entry(replace, kind):
+def test_replacing_forgets_the_durations_of_the_old_entry(replace, kind):
     cache = _with("a", **{kind: 100})
     replace(cache)
     assert cache.expires_in("a") is None
 
 
-def test_setting_again_can_shorten_and_lengthen():
+def test_set_can_shorten_and_lengthen_the_deadline():
     cache = Moka(10)
     for seconds in (100, 50, 200):
         watch = Stopwatch(lambda: cache.set("a", 1, ttl=seconds))
@@ -257,7 +257,7 @@ def test_lengthened_entry_outlives_its_old_deadline():
     ],
     ids=["get", "subscript", "get_with", "setdefault", "set"],
 )
-def test_use_restarts_the_time_to_idle(use):
+def test_access_restarts_the_time_to_idle(use):
     cache = Moka(10, tti=100)
     cache.set("a", 1)
     time.sleep(SHORT)
@@ -281,7 +281,7 @@ def test_use_restarts_the_time_to_idle(use):
     ],
     ids=["in", "expires_in", "iter", "items", "values", "in values", "in items", "repr", "len", "run"],
 )
-def test_looking_leaves_the_time_to_idle(look):
+def test_calls_that_are_not_accesses_leave_the_time_to_idle(look):
     cache = Moka(10, tti=100)
     watch = Stopwatch(lambda: cache.set("a", 1))
     time.sleep(SHORT)
@@ -289,14 +289,14 @@ def test_looking_leaves_the_time_to_idle(look):
     assert_left(cache, "a", 100, watch)
 
 
-def test_use_restarts_the_time_to_idle_of_an_entry():
+def test_access_restarts_the_time_to_idle_of_an_entry():
     cache = _with("a", tti=100)
     time.sleep(SHORT)
     watch = Stopwatch(lambda: cache.get("a"))
     assert_left(cache, "a", 100, watch)
 
 
-def test_use_leaves_the_time_to_live():
+def test_access_leaves_the_time_to_live():
     cache = Moka(10, tti=200, ttl=100)
     watch = Stopwatch(lambda: cache.set("a", 1))
     time.sleep(SHORT)
@@ -304,7 +304,7 @@ def test_use_leaves_the_time_to_live():
     assert_left(cache, "a", 100, watch)
 
 
-def test_used_entry_outlives_the_time_to_idle():
+def test_accessed_entry_outlives_its_first_idle_deadline():
     cache = _with("a", tti=SHORT * 4)
     start = time.monotonic()
     last = start
@@ -318,7 +318,7 @@ def test_used_entry_outlives_the_time_to_idle():
     assert cache.get("a") is None
 
 
-def test_idle_entry_leaves_while_another_is_used():
+def test_idle_entry_expires_while_another_is_accessed():
     cache = Moka(10, tti=SHORT)
     cache.set("idle", 1)
     deadline = time.monotonic() + 30
@@ -329,14 +329,14 @@ def test_idle_entry_leaves_while_another_is_used():
 
 
 @pytest.mark.parametrize("tiny", [1e-9, 1e-10, 1e-300, 5e-324, timedelta(microseconds=1)])
-def test_tiny_duration_is_a_duration(tiny):
+def test_tiny_duration_is_accepted(tiny):
     cache = _with("a", ttl=tiny)
     time.sleep(0.001)
     assert cache.get("a") is None
 
 
 @pytest.mark.parametrize("long", [86400 * 365 * 999, timedelta(days=365 * 999), 86400.0 * 365 * 999])
-def test_long_duration_is_a_duration(long):
+def test_long_duration_is_accepted(long):
     cache = _with("a", ttl=long, tti=long)
     assert cache.get("a") == 1
     assert cache.expires_in("a") == pytest.approx(86400 * 365 * 999, abs=120)
@@ -348,7 +348,7 @@ YEAR_NANOS = 31_557_600 * 10**9
 
 @pytest.mark.parametrize("years", [72, 74, 143, 145, 292, 585, 900, 1000])
 @pytest.mark.parametrize("kind", ["ttl", "tti"])
-def test_expires_in_of_a_long_duration_is_the_seconds_left(kind, years):
+def test_expires_in_of_a_long_duration_is_exact(kind, years):
     with _ManualClock() as clock:
         cache = Moka(10, **{kind: years * YEAR})
         entries = Moka(10)
@@ -364,7 +364,7 @@ def test_expires_in_of_a_long_duration_is_the_seconds_left(kind, years):
         assert one.expires_in("a") == pytest.approx(left, abs=1e-3)
 
 
-def test_the_sooner_of_two_long_deadlines_is_told():
+def test_expires_in_is_the_sooner_of_two_long_deadlines():
     with _ManualClock() as clock:
         cache = Moka(10, ttl=900 * YEAR, tti=800 * YEAR)
     cache["a"] = 1
@@ -383,7 +383,7 @@ def test_the_sooner_of_two_long_deadlines_is_told():
     ]
 
 
-def test_the_clock_of_tests_does_not_go_beyond_its_end():
+def test_manual_clock_refuses_to_advance_beyond_its_end():
     with _ManualClock() as clock:
         cache = Moka(10, ttl=100 * YEAR)
     cache["a"] = 1
@@ -394,7 +394,7 @@ def test_the_clock_of_tests_does_not_go_beyond_its_end():
     assert "a" not in cache
 
 
-def test_get_with_of_a_miss_takes_durations():
+def test_get_with_sets_durations_on_a_miss():
     cache = Moka(10)
     watch = Stopwatch(lambda: cache.get_with("a", lambda: 1, ttl=100))
     assert_left(cache, "a", 100, watch)
@@ -402,7 +402,7 @@ def test_get_with_of_a_miss_takes_durations():
     assert_left(cache, "b", 100, watch)
 
 
-def test_get_with_of_a_hit_leaves_the_deadline():
+def test_get_with_leaves_the_deadline_on_a_hit():
     cache = Moka(10)
     watch = Stopwatch(lambda: cache.set("a", 1, ttl=100))
     cache.get_with("a", list, ttl=5)
@@ -420,7 +420,7 @@ def test_time_to_live_starts_after_the_computation():
     assert cache.expires_in("a") >= 100 - (time.monotonic() - done[0]) - CLOCKS_DIFFER
 
 
-def test_setdefault_of_absent_gets_the_time_of_the_cache():
+def test_setdefault_of_an_absent_key_uses_the_durations_of_the_cache():
     cache = Moka(10, ttl=100)
     watch = Stopwatch(lambda: cache.setdefault("a", 1))
     assert_left(cache, "a", 100, watch)

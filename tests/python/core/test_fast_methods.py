@@ -13,7 +13,7 @@ POLICIES = ["lru", "tiny_lfu"]
 
 
 @pytest.mark.parametrize("ttl", [30, 30.0, timedelta(seconds=30), True])
-def test_ttl_by_name_is_that_of_every_kind_of_number(ttl):
+def test_ttl_by_name_takes_every_kind_of_number(ttl):
     cache = Moka(10)
     cache.set(1, "a", ttl=ttl)
     assert 0 < cache.expires_in(1) <= 30
@@ -37,7 +37,7 @@ def test_ttl_by_name_is_that_of_every_kind_of_number(ttl):
         ((), {"ttl": None}, None),
     ],
 )
-def test_deadlines_come_by_place_and_by_name(deadlines, names, expected):
+def test_durations_can_be_positional_and_keyword_arguments(deadlines, names, expected):
     cache = Moka(10)
     cache.set(1, "a", *deadlines, **names)
     assert cache.get_with(2, lambda: "b", *deadlines, **names) == "b"
@@ -48,7 +48,7 @@ def test_deadlines_come_by_place_and_by_name(deadlines, names, expected):
         assert left is None if expected is None else expected - 10 < left <= expected
 
 
-def test_arguments_that_are_too_many_too_few_or_twice_are_refused_and_nothing_is_set():
+def test_too_many_too_few_or_repeated_arguments_are_refused_and_nothing_is_set():
     cache = Moka(10)
     for call in (cache.set, cache.get_with):
         for arguments, names in [
@@ -66,14 +66,14 @@ def test_arguments_that_are_too_many_too_few_or_twice_are_refused_and_nothing_is
 
 @pytest.mark.parametrize("name", ["ttl", "tti"])
 @pytest.mark.parametrize("value", [0, -1, 0.0, -0.5, math.inf, math.nan, 1e300, 2**70, "1"])
-def test_durations_that_are_none_are_refused_and_nothing_is_set(name, value):
+def test_values_that_are_not_durations_are_refused_and_nothing_is_set(name, value):
     cache = Moka(10)
     with pytest.raises((TypeError, ValueError), match=name):
         cache.set(1, "a", **{name: value})
     assert 1 not in cache
 
 
-def test_names_that_are_not_the_interned_strings_are_names_nevertheless():
+def test_keyword_names_need_not_be_interned_strings():
     cache = Moka(10)
     cache.set(1, "a", **{"".join(["t", "tl"]): 30})
     assert 0 < cache.expires_in(1) <= 30
@@ -86,7 +86,7 @@ def test_names_that_are_not_the_interned_strings_are_names_nevertheless():
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_weigher_is_asked_once_whatever_it_returns(policy):
+def test_weigher_is_called_once_whatever_it_returns(policy):
     asked = []
 
     def weigher(key, value):
@@ -105,7 +105,7 @@ def test_weigher_is_asked_once_whatever_it_returns(policy):
     assert cache.get(0) == 0
 
 
-def test_weigher_is_asked_once_where_a_user_compares_the_key():
+def test_weigher_is_called_once_when_a_user_defined_eq_runs():
     asked = []
     cache = Moka(100, weigher=lambda key, value: asked.append(key) or 2)
     stored = Key(1)
@@ -117,7 +117,7 @@ def test_weigher_is_asked_once_where_a_user_compares_the_key():
     assert cache.get(1) == "b"
 
 
-def test_error_of_the_weigher_comes_out_and_nothing_is_set():
+def test_error_of_the_weigher_is_raised_and_nothing_is_set():
     error = LookupError("mine")
 
     def weigher(key, value):
@@ -130,7 +130,7 @@ def test_error_of_the_weigher_comes_out_and_nothing_is_set():
     assert len(cache) == 0
 
 
-def test_listener_hears_of_set_and_remove_before_they_return():
+def test_listener_is_called_before_set_and_remove_return():
     left = []
     cache = Moka(2, policy="lru", eviction_listener=lambda *event: left.append(event))
     cache.set(1, "a", ttl=60)
@@ -159,7 +159,7 @@ def test_error_of_the_listener_is_unraisable_and_the_call_goes_on(monkeypatch):
     assert seen == [(error, listener)] * 2
 
 
-def test_get_with_of_what_is_there_is_a_hit_and_checks_its_initializer():
+def test_get_with_checks_its_initializer_on_a_hit_too():
     cache = Moka(10)
     cache.set(1, "a")
     assert cache.get_with(1, int) == "a"

@@ -48,7 +48,7 @@ def test_lru_is_the_exact_lru_to_the_last_hit(name, capacity):
 
 
 @pytest.mark.skipif(not FREE_THREADED, reason="there is one shard on the GIL build")
-def test_shards_cost_lru_little():
+def test_shards_cost_lru_few_hits():
     for name, capacity in ROWS:
         if capacity >= SHARDED:
             keys = accesses(name)
@@ -75,7 +75,7 @@ def test_tiny_lfu_is_ahead_in_the_mean_and_never_far_behind():
 
 
 @pytest.mark.parametrize("capacity", [8, 16, 50, 200, 1000, 5000])
-def test_tiny_lfu_keeps_what_is_used_often_through_scans(capacity):
+def test_tiny_lfu_keeps_frequent_keys_through_scans(capacity):
     cache, dice = Moka(capacity), random.Random(11)
     often = range(capacity // 2)
     for _ in range(20):
@@ -90,7 +90,7 @@ def test_tiny_lfu_keeps_what_is_used_often_through_scans(capacity):
 
 
 @pytest.mark.parametrize("capacity", [100, 1000])
-def test_tiny_lfu_follows_a_workload_that_turns_to_the_recent(capacity):
+def test_tiny_lfu_adapts_to_a_workload_of_recent_keys(capacity):
     """Each key comes again soon, and then never: a window of one percent would find nothing."""
     cache, hits = Moka(capacity), 0
     gap = capacity // 4
@@ -103,7 +103,7 @@ def test_tiny_lfu_follows_a_workload_that_turns_to_the_recent(capacity):
     assert hits >= 0.8 * 50 * capacity
 
 
-def test_misses_count_as_accesses():
+def test_misses_raise_the_frequency_of_a_key():
     """A key that was asked for often, and set only then, is worth more than those that were set once."""
     cache = Moka(100)
     for number in range(100):
@@ -117,7 +117,7 @@ def test_misses_count_as_accesses():
 
 
 @pytest.mark.parametrize("policy", ["tiny_lfu", "lru"])
-def test_entries_of_weight_zero_are_nobodys_victims(policy):
+def test_entries_of_weight_zero_are_never_victims(policy):
     cache = Moka(50, policy=policy, weigher=lambda key, value: value)
     for number in range(20):
         cache.set(("free", number), 0)
@@ -130,7 +130,7 @@ def test_entries_of_weight_zero_are_nobodys_victims(policy):
     assert ("free", 0) not in cache and ("free", 1) in cache
 
 
-def test_a_heavy_entry_does_not_push_out_many_that_are_used_as_often():
+def test_heavy_entry_does_not_evict_many_entries_of_the_same_frequency():
     cache = Moka(1000, weigher=lambda key, value: value)
     for _ in range(5):
         for number in range(90):

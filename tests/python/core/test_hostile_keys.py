@@ -33,7 +33,7 @@ def raiser(error):
 
 @every_call
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_error_of_eq_comes_out_and_changes_nothing(call, error):
+def test_error_of_eq_is_raised_and_changes_nothing(call, error):
     events = Events()
     cache = Moka(10, eviction_listener=events)
     cache.set(Key("a", 1), "old")
@@ -50,7 +50,7 @@ def test_error_of_eq_comes_out_and_changes_nothing(call, error):
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_error_of_eq_with_a_key_in_flight_comes_out(error):
+def test_error_of_eq_with_an_in_flight_key_is_raised(error):
     cache, asking = Moka(10), ActingKey("b", 1)
     asking.act = raiser(error)
 
@@ -64,7 +64,7 @@ def test_error_of_eq_with_a_key_in_flight_comes_out(error):
     assert contents(cache) == {Key("a", 1): "computed"}
 
 
-def test_error_of_eq_after_the_computation_comes_out_and_leaves_nobody_waiting():
+def test_error_of_eq_after_the_computation_is_raised_and_no_waiter_hangs():
     cache, key = Moka(10), ActingKey("b", 1)
     error = ZeroDivisionError("mine")
 
@@ -90,7 +90,7 @@ class BadHash:
 
 @every_call
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_error_of_hash_comes_out_and_changes_nothing(call, error):
+def test_error_of_hash_is_raised_and_changes_nothing(call, error):
     events = Events()
     cache = Moka(10, eviction_listener=events)
     cache.set("a", "old")
@@ -102,7 +102,7 @@ def test_error_of_hash_comes_out_and_changes_nothing(call, error):
 
 
 @every_call
-def test_hash_that_is_no_int_is_a_type_error(call):
+def test_hash_that_is_not_an_int_is_a_type_error(call):
     class Odd:
         def __hash__(self):
             return "hash"
@@ -126,7 +126,7 @@ class Answer(Key):
 
 
 @pytest.mark.parametrize("truth", ["yes", 2, [0], object(), True])
-def test_eq_that_answers_something_true_means_equal(truth):
+def test_truthy_result_of_eq_means_equal(truth):
     cache = Moka(10)
     cache.set(Answer(truth), 1)
     assert cache.get(Answer(truth)) == 1
@@ -135,7 +135,7 @@ def test_eq_that_answers_something_true_means_equal(truth):
 
 
 @pytest.mark.parametrize("falsehood", ["", 0, [], None, False, NotImplemented])
-def test_eq_that_answers_something_false_means_unequal(falsehood):
+def test_falsy_result_of_eq_means_unequal(falsehood):
     cache = Moka(10)
     cache.set(Answer(falsehood), 1)
     assert cache.get(Answer(falsehood), MISSING) is MISSING
@@ -144,7 +144,7 @@ def test_eq_that_answers_something_false_means_unequal(falsehood):
 
 
 @every_call
-def test_error_of_the_truth_of_an_answer_comes_out(call):
+def test_error_of_the_truth_value_of_eq_is_raised(call):
     class NoTruth:
         def __bool__(self):
             raise ZeroDivisionError("no truth")
@@ -158,7 +158,7 @@ def test_error_of_the_truth_of_an_answer_comes_out(call):
 
 
 @pytest.mark.parametrize("name", ["get", "set", "remove"])
-def test_error_of_the_call_survives_the_end_of_values(name, unraisable):
+def test_error_of_the_call_survives_finalizers_of_values(name, unraisable):
     """What a failing call lets go may run Python code of its own, even such that fails."""
 
     class Failing:

@@ -32,7 +32,7 @@ def test_iterator_is_its_own_iterator(kind):
 
 
 @every_kind
-def test_iterator_that_ended_stays_ended(kind):
+def test_exhausted_iterator_stays_exhausted(kind):
     cache = filled()
     iterator = kind(cache)
     assert len(list(iterator)) == 100
@@ -49,25 +49,25 @@ def test_iterator_of_an_empty_cache_ends(kind):
 
 
 @every_kind
-def test_each_entry_comes_once(kind):
+def test_iteration_yields_each_entry_once(kind):
     for count in (1, 2, 7, 8, 100, 5000):
         things = [thing[0] if isinstance(thing, tuple) else thing for thing in kind(filled(count))]
         assert sorted(things) == list(range(count))
 
 
-def test_keys_of_equal_hash_come_once_each():
+def test_iteration_yields_keys_of_equal_hash_once_each():
     cache = Moka(1000)
     for number in range(300):
         cache.set(Key(number, number % 3), number)
     assert sorted(cache.values()) == list(range(300))
 
 
-def test_iterators_do_not_mind_each_other():
+def test_iterators_are_independent():
     cache = filled(10)
     assert sorted((one, other) for one in cache for other in cache) == [(i, j) for i in range(10) for j in range(10)]
 
 
-def test_removing_what_came_while_iterating():
+def test_yielded_keys_can_be_removed_during_iteration():
     cache = filled()
     seen = []
     for key in cache:
@@ -77,7 +77,7 @@ def test_removing_what_came_while_iterating():
     assert len(cache) == 0
 
 
-def test_popping_while_iterating():
+def test_popitem_during_iteration_leaves_no_entry():
     cache = filled()
     seen = [(key, cache.popitem()) for key in cache]
     assert 50 <= len(seen) <= 100
@@ -85,7 +85,7 @@ def test_popping_while_iterating():
 
 
 @every_kind
-def test_clearing_while_iterating(kind):
+def test_clear_ends_an_iteration(kind):
     cache = filled()
     iterator = kind(cache)
     next(iterator)
@@ -93,7 +93,7 @@ def test_clearing_while_iterating(kind):
     assert list(iterator) == []
 
 
-def test_replacing_values_while_iterating_yields_each_key_once():
+def test_replacing_values_during_iteration_yields_each_key_once():
     cache = filled(1000)
     seen = []
     for key in cache:
@@ -103,7 +103,7 @@ def test_replacing_values_while_iterating_yields_each_key_once():
     assert sorted(cache.values()) == list(range(-999, 1))
 
 
-def test_items_read_their_values_when_they_come():
+def test_items_yields_the_value_at_that_moment():
     cache = filled()
     iterator = iter(cache.items())
     first, _ = next(iterator)
@@ -112,7 +112,7 @@ def test_items_read_their_values_when_they_come():
     assert {value for _, value in iterator} == {"new"}
 
 
-def test_entries_that_stay_come_once_while_the_map_grows():
+def test_iteration_yields_lasting_entries_once_while_the_map_grows():
     cache = filled(100, 1_000_000)
     iterator, seen = iter(cache), []
     for step in range(50):
@@ -124,7 +124,7 @@ def test_entries_that_stay_come_once_while_the_map_grows():
     assert counts == Counter(range(100))
 
 
-def test_entries_that_stay_come_once_while_the_map_shrinks():
+def test_iteration_yields_lasting_entries_once_while_the_map_shrinks():
     cache = filled(100, 1_000_000)
     for number in range(10_000):
         cache.set(("extra", number), 0)
@@ -139,7 +139,7 @@ def test_entries_that_stay_come_once_while_the_map_shrinks():
 
 
 @pytest.mark.time_limit(60)
-def test_adding_while_iterating_ends():
+def test_iteration_that_adds_entries_terminates():
     cache, steps = filled(10, 1000), 0
     for _ in cache:
         cache.set(object(), 1)
@@ -149,7 +149,7 @@ def test_adding_while_iterating_ends():
 
 
 @pytest.mark.time_limit(60)
-def test_adding_without_bound_while_iterating_ends():
+def test_iteration_that_always_adds_entries_terminates():
     cache, steps = filled(10, 10**9), 0
     for _ in cache:
         cache.set(object(), 1)
@@ -158,7 +158,7 @@ def test_adding_without_bound_while_iterating_ends():
 
 
 @every_kind
-def test_entries_that_expire_meanwhile_do_not_come(kind):
+def test_entries_that_expire_during_iteration_are_not_yielded(kind):
     cache = Moka(100)
     for number in range(10):
         cache.set(number, number, ttl=0.1)
@@ -168,7 +168,7 @@ def test_entries_that_expire_meanwhile_do_not_come(kind):
     assert list(iterator) == []
 
 
-def test_entries_that_are_due_are_left_out():
+def test_expired_entries_are_not_yielded():
     cache = filled(100)
     for number in range(100):
         cache.set(("due", number), 0, ttl=AT_ONCE)
@@ -177,7 +177,7 @@ def test_entries_that_are_due_are_left_out():
 
 @every_kind
 @pytest.mark.parametrize("policy", ["tiny_lfu", "lru"])
-def test_entries_that_stay_come_once_whatever_threads_do(kind, policy, fast_switches):
+def test_iteration_yields_lasting_entries_once_whatever_threads_do(kind, policy, fast_switches):
     cache, done = Moka(100_000, policy=policy), []
     for number in range(300):
         cache.set(("stays", number), ("stays", number))
@@ -203,7 +203,7 @@ def test_entries_that_stay_come_once_whatever_threads_do(kind, policy, fast_swit
             done.append(True)
 
 
-def test_values_that_are_replaced_meanwhile_do_not_hide_their_keys(fast_switches):
+def test_values_replaced_during_iteration_do_not_hide_their_keys(fast_switches):
     cache, done = filled(200), []
 
     def replace():
@@ -219,7 +219,7 @@ def test_values_that_are_replaced_meanwhile_do_not_hide_their_keys(fast_switches
             done.append(True)
 
 
-def test_len_and_iteration_beside_clear(fast_switches):
+def test_len_and_iteration_work_beside_clear(fast_switches):
     cache, done = Moka(1000), []
 
     def change():
@@ -238,7 +238,7 @@ def test_len_and_iteration_beside_clear(fast_switches):
             done.append(True)
 
 
-def test_one_iterator_among_threads(fast_switches):
+def test_threads_can_share_an_iterator(fast_switches):
     for _ in range(20):
         iterator = iter(filled(500))
         seen = [key for keys in run_threads(*[lambda: list(iterator)] * 4) for key in keys]

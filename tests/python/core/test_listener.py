@@ -20,7 +20,7 @@ def cache(events):
     return Moka(10, eviction_listener=events)
 
 
-def test_replacing_tells_the_old_value(cache, events):
+def test_replacing_reports_the_old_value(cache, events):
     cache.set("a", 1)
     cache.set("a", 2)
     cache["a"] = 3
@@ -28,13 +28,13 @@ def test_replacing_tells_the_old_value(cache, events):
     assert events == [("a", 1, "replaced"), ("a", 2, "replaced"), ("a", 3, "replaced")]
 
 
-def test_replacing_by_the_same_object_is_told_too(cache, events):
+def test_replacing_by_the_same_object_is_reported(cache, events):
     cache.set("a", 1)
     cache.set("a", 1)
     assert events == [("a", 1, "replaced")]
 
 
-def test_what_left_before_a_load_is_told_before_it(cache, events):
+def test_entry_that_expires_before_a_load_is_reported_before_the_load(cache, events):
     """The deadline passes between the look-up and the load, while the key is compared with one that is computed."""
     asking = ActingKey("b", 1)
 
@@ -51,13 +51,13 @@ def test_what_left_before_a_load_is_told_before_it(cache, events):
     assert cache.get_with(Key("a", 1), outer) == [("due", 1, "expired")]
 
 
-def test_clear_tells_each(cache, events):
+def test_clear_reports_each_entry(cache, events):
     cache.update({number: -number for number in range(10)})
     cache.clear()
     assert sorted(events) == [(number, -number, "explicit") for number in range(10)]
 
 
-def test_clear_of_a_large_cache_tells_each_once():
+def test_clear_of_a_large_cache_reports_each_entry_once():
     events = Events()
     cache = Moka(20_000, eviction_listener=events)
     cache.update({number: -number for number in range(20_000)})
@@ -80,20 +80,20 @@ def test_clear_of_a_large_cache_tells_each_once():
         lambda cache: list(cache.items()),
     ],
 )
-def test_nothing_is_told_where_nothing_left(cache, events, call):
+def test_calls_that_remove_nothing_report_nothing(cache, events, call):
     cache.set("a", 1)
     call(cache)
     assert events == []
 
 
-def test_end_of_the_cache_tells_nothing(events):
+def test_destruction_of_the_cache_reports_nothing(events):
     cache = Moka(10, eviction_listener=events)
     cache.set("a", 1)
     del cache
     assert events == []
 
 
-def test_key_and_value_are_the_very_objects(cache, events):
+def test_listener_gets_the_same_key_and_value_objects(cache, events):
     key, value = Key("a"), object()
     cache.set(key, value)
     cache.remove(Key("a"))
@@ -101,7 +101,7 @@ def test_key_and_value_are_the_very_objects(cache, events):
     assert events[0][1] is value
 
 
-def test_replaced_key_is_the_one_that_was_stored_first(cache, events):
+def test_replacing_reports_the_key_that_was_stored_first(cache, events):
     first, second = Key("a"), Key("a")
     cache.set(first, 1)
     cache.set(second, 2)
@@ -115,7 +115,7 @@ def test_cause_is_a_plain_str(cache, events):
     assert type(events[0][2]) is str
 
 
-def test_listener_gets_positions_only(events):
+def test_listener_gets_positional_arguments_only(events):
     def listener(key, value, cause, /):
         events(key, value, cause)
 
@@ -134,14 +134,14 @@ def test_listener_runs_on_the_calling_thread():
     assert threads == [threading.get_ident()] * 2
 
 
-def test_listener_is_told_before_the_call_returns(cache, events):
+def test_listener_is_called_before_the_call_returns(cache, events):
     cache.set("a", 1)
     assert cache.remove("a") == 1
     assert len(events) == 1
 
 
 @pytest.mark.parametrize("cause", ["replaced", "explicit", "size", "expired", "cleared"])
-def test_listener_sees_the_cache_as_it_is_afterwards(cause):
+def test_listener_sees_the_cache_after_the_removal(cause):
     seen = []
     cache = Moka(2, eviction_listener=lambda *_: seen.append((cache.get("a", MISSING), len(cache))), policy="lru")
     cache.set("a", 1, ttl=AT_ONCE if cause == "expired" else None)
@@ -160,7 +160,7 @@ def test_listener_sees_the_cache_as_it_is_afterwards(cause):
 
 # Law 1: no Python under a lock, so the listener may use the cache freely.
 @pytest.mark.parametrize("cause", ["replaced", "explicit", "size", "expired", "cleared"])
-def test_listener_may_use_the_cache(cause):
+def test_listener_can_use_the_cache(cause):
     used = []
 
     def use(key, value, cause):
@@ -183,7 +183,7 @@ def test_listener_may_use_the_cache(cause):
     assert "by listener" in cache
 
 
-def test_listener_may_clear_the_cache():
+def test_listener_can_clear_the_cache():
     events = Events()
 
     def listener(key, value, cause):
@@ -197,14 +197,14 @@ def test_listener_may_clear_the_cache():
     assert sorted(events.keys()) == list(range(10))
 
 
-def test_listener_may_put_back_what_was_removed():
+def test_listener_can_put_back_the_removed_entry():
     cache = Moka(10, eviction_listener=lambda key, value, cause: cause == "explicit" and cache.set(key, value))
     cache.set("a", 1)
     assert cache.remove("a") == 1
     assert cache.get("a") == 1
 
 
-def test_listener_that_always_puts_back_what_was_evicted_ends(unraisable):
+def test_listener_that_always_puts_back_the_evicted_entry_terminates(unraisable):
     calls = []
 
     def listener(key, value, cause):
@@ -219,7 +219,7 @@ def test_listener_that_always_puts_back_what_was_evicted_ends(unraisable):
     assert all(isinstance(error, RecursionError) for error in unraisable)
 
 
-def test_listener_may_use_another_cache():
+def test_listener_can_use_another_cache():
     second = Moka(100)
     first = Moka(2, eviction_listener=lambda key, value, cause: second.set(key, value))
     for number in range(10):
@@ -227,7 +227,7 @@ def test_listener_may_use_another_cache():
     assert contents(first) | contents(second) == {number: number for number in range(10)}
 
 
-def test_two_caches_may_listen_to_each_other():
+def test_listeners_of_two_caches_can_use_each_other():
     first = Moka(2, eviction_listener=lambda key, value, cause: second.remove(key))
     second = Moka(2, eviction_listener=lambda key, value, cause: first.remove(key))
     for number in range(100):
@@ -260,7 +260,7 @@ def test_exception_of_the_listener_goes_to_the_hook(error, unraisable):
     assert all(caught is error for caught in unraisable)
 
 
-def test_after_an_exception_of_the_listener_the_others_are_told(unraisable):
+def test_exception_of_the_listener_does_not_stop_later_reports(unraisable):
     told = []
 
     def listener(key, value, cause):
@@ -281,7 +281,7 @@ def test_listener_with_too_few_arguments_goes_to_the_hook(unraisable):
     assert [type(error) for error in unraisable] == [TypeError]
 
 
-def test_hook_that_raises_does_no_harm(monkeypatch):
+def test_unraisable_hook_that_raises_does_no_harm(monkeypatch):
     def hook(report):
         raise ValueError
 
@@ -291,7 +291,7 @@ def test_hook_that_raises_does_no_harm(monkeypatch):
     assert cache.remove("a") == 1
 
 
-def test_error_of_the_call_survives_the_listener(unraisable):
+def test_error_of_the_call_survives_an_error_of_the_listener(unraisable):
     class Raising(Key):
         __hash__ = Key.__hash__
 
@@ -310,7 +310,7 @@ def test_error_of_the_call_survives_the_listener(unraisable):
 # Law 9: each leaving is told once, whatever the threads do.
 @pytest.mark.parametrize("policy", ["tiny_lfu", "lru"])
 @pytest.mark.parametrize("capacity", [50, 3000])
-def test_each_leaving_is_told_once_among_threads(policy, capacity, fast_switches):
+def test_each_removal_is_reported_once_among_threads(policy, capacity, fast_switches):
     events = Events()
     cache = Moka(capacity, eviction_listener=events, policy=policy)
 
@@ -332,7 +332,7 @@ def test_each_leaving_is_told_once_among_threads(policy, capacity, fast_switches
 
 
 @pytest.mark.parametrize("policy", ["tiny_lfu", "lru"])
-def test_four_threads_with_a_listener_end(policy):
+def test_four_threads_with_a_listener_terminate(policy):
     events = Events()
     cache = Moka(1000, eviction_listener=events, policy=policy)
 
@@ -346,7 +346,7 @@ def test_four_threads_with_a_listener_end(policy):
     assert len(set(events.keys())) == len(events)
 
 
-def test_slow_listener_of_one_thread_holds_up_no_other():
+def test_slow_listener_of_one_thread_blocks_no_other_thread():
     inside, go_on = threading.Event(), threading.Event()
 
     def listener(key, value, cause):

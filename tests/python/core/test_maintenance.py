@@ -46,7 +46,7 @@ def due_entries(count, capacity=LARGE, **options):
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 @pytest.mark.parametrize("capacity", [10, LARGE])
-def test_one_call_of_any_kind_removes_the_one_that_is_due(call, capacity):
+def test_each_call_removes_a_single_expired_entry(call, capacity):
     events = Events()
     cache = Moka(capacity, eviction_listener=events)
     cache.set("live", 1)
@@ -57,7 +57,7 @@ def test_one_call_of_any_kind_removes_the_one_that_is_due(call, capacity):
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_calls_of_any_kind_remove_all_that_is_due(call):
+def test_repeated_calls_of_any_kind_remove_all_expired_entries(call):
     cache, events = due_entries(300)
     for _ in range(300):
         call(cache)
@@ -66,7 +66,7 @@ def test_calls_of_any_kind_remove_all_that_is_due(call):
 
 
 @pytest.mark.parametrize("call", ONE_CALL_SETTLES.values(), ids=ONE_CALL_SETTLES)
-def test_calls_about_the_whole_remove_all_that_is_due(call):
+def test_calls_on_the_whole_cache_remove_all_expired_entries(call):
     cache, events = due_entries(3000)
     call(cache)
     expired = [event for event in events if event[2] == "expired"]
@@ -74,14 +74,14 @@ def test_calls_about_the_whole_remove_all_that_is_due(call):
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_one_call_does_a_bounded_step(call):
+def test_each_call_removes_a_bounded_number_of_entries(call):
     cache, events = due_entries(20_000)
     before = len(events)
     call(cache)
     assert len(events) - before < 5000
 
 
-def test_due_entries_leave_before_live_ones_when_room_is_needed():
+def test_expired_entries_are_removed_before_live_ones_are_evicted():
     events = Events()
     cache = Moka(4, eviction_listener=events, policy="lru")
     cache.set("oldest", 1)
@@ -94,7 +94,7 @@ def test_due_entries_leave_before_live_ones_when_room_is_needed():
 
 
 @pytest.mark.parametrize("order", ["forwards", "backwards", "shuffled"])
-def test_entries_leave_whatever_the_order_of_their_deadlines(order):
+def test_entries_expire_whatever_the_order_of_their_deadlines(order):
     events = Events()
     cache = Moka(1000, eviction_listener=events)
     numbers = list(range(100))
@@ -109,7 +109,7 @@ def test_entries_leave_whatever_the_order_of_their_deadlines(order):
     assert sorted(events.keys()) == list(range(0, 100, 2))
 
 
-def test_entry_that_was_read_is_told_when_its_new_deadline_is_due():
+def test_entry_that_was_read_is_reported_at_its_new_deadline():
     events = Events()
     cache = Moka(10, tti=0.05, eviction_listener=events)
     cache.set("a", 1)
@@ -137,7 +137,7 @@ def test_replaced_and_removed_entries_do_not_expire_later():
     assert events == []
 
 
-def test_reads_cost_nothing_where_nothing_was_ever_due():
+def test_reads_remove_nothing_before_the_first_deadline():
     cache, events = Moka(LARGE, ttl=1000), Events()
     for number in range(1000):
         cache.set(number, number)
@@ -148,7 +148,7 @@ def test_reads_cost_nothing_where_nothing_was_ever_due():
 
 # Law 9: told once, also for what a failing call removed.
 @pytest.mark.parametrize("name", ["get", "set", "remove", "get_with", "in"])
-def test_what_a_failing_call_removed_is_told_once(name):
+def test_entries_that_a_failing_call_removed_are_reported_once(name):
     class Raising(Key):
         __hash__ = Key.__hash__
 

@@ -8,7 +8,7 @@ from moka_py._moka_py import _ManualClock
 SECOND = 10**9
 
 
-def test_a_cache_made_inside_goes_by_it_for_good():
+def test_cache_made_under_a_manual_clock_keeps_that_clock():
     with _ManualClock() as clock:
         cache = Moka(10, ttl=1)
     cache["key"] = "value"
@@ -18,7 +18,7 @@ def test_a_cache_made_inside_goes_by_it_for_good():
     assert "key" not in cache and cache.count() == 0
 
 
-def test_a_cached_function_made_inside_goes_by_it():
+def test_cached_function_made_under_a_manual_clock_uses_it():
     calls = []
     with _ManualClock() as clock:
         function = cached(ttl=1)(calls.append)
@@ -28,7 +28,7 @@ def test_a_cached_function_made_inside_goes_by_it():
     assert calls == [1, 1]
 
 
-def test_other_caches_do_not_go_by_it():
+def test_other_caches_ignore_a_manual_clock():
     before = Moka(10, ttl=AT_ONCE)
     with _ManualClock():
         elsewhere = in_thread(lambda: Moka(10, ttl=AT_ONCE))
@@ -38,7 +38,7 @@ def test_other_caches_do_not_go_by_it():
         assert "key" not in cache
 
 
-def test_the_last_one_entered_counts():
+def test_innermost_manual_clock_is_used():
     with _ManualClock() as outer:
         with _ManualClock() as inner:
             cache = Moka(10, ttl=1)

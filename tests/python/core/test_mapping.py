@@ -17,22 +17,22 @@ def cache():
     return cache
 
 
-def test_is_a_mutable_mapping(cache):
+def test_cache_is_a_mutable_mapping(cache):
     assert isinstance(cache, MutableMapping)
     assert issubclass(Moka, MutableMapping)
     assert isinstance(cache, Mapping)
 
 
-def test_has_every_method_of_a_mutable_mapping():
+def test_cache_has_every_method_of_a_mutable_mapping():
     names = [name for name in vars(MutableMapping) | vars(Mapping) if not name.startswith("_")]
     assert [name for name in names if not hasattr(Moka, name)] == []
 
 
-def test_subscript_gets(cache):
+def test_subscript_returns_the_value(cache):
     assert cache["a"] == 1
 
 
-def test_subscript_of_absent_raises_with_the_key(cache):
+def test_subscript_of_an_absent_key_raises_key_error_with_the_key(cache):
     with pytest.raises(KeyError) as caught:
         cache["c"]
     assert caught.value.args == ("c",)
@@ -47,25 +47,25 @@ def test_key_error_of_a_tuple_holds_the_tuple(cache, call):
     assert caught.value.args[0] is key
 
 
-def test_subscript_sets(cache):
+def test_subscript_assignment_sets_the_value(cache):
     cache["c"] = 3
     cache["a"] = 4
     assert dict(cache.items()) == {"a": 4, "b": 2, "c": 3}
 
 
-def test_del_removes(cache):
+def test_del_removes_the_entry(cache):
     del cache["a"]
     assert list(cache) == ["b"]
 
 
-def test_del_of_absent_raises_with_the_key(cache):
+def test_del_of_an_absent_key_raises_key_error_with_the_key(cache):
     with pytest.raises(KeyError) as caught:
         del cache["c"]
     assert caught.value.args == ("c",)
     assert len(cache) == 2
 
 
-def test_in(cache):
+def test_in_finds_present_keys_only(cache):
     assert "a" in cache
     assert "c" not in cache
 
@@ -74,18 +74,18 @@ def test_iteration_yields_keys(cache):
     assert sorted(cache) == ["a", "b"]
 
 
-def test_pop_takes_out(cache):
+def test_pop_removes_and_returns_the_value(cache):
     assert cache.pop("a") == 1
     assert "a" not in cache
 
 
-def test_pop_of_absent_raises_with_the_key(cache):
+def test_pop_of_an_absent_key_raises_key_error_with_the_key(cache):
     with pytest.raises(KeyError) as caught:
         cache.pop("c")
     assert caught.value.args == ("c",)
 
 
-def test_pop_of_absent_is_the_default(cache):
+def test_pop_of_an_absent_key_returns_the_default(cache):
     assert cache.pop("c", None) is None
     assert cache.pop("c", MISSING) is MISSING
 
@@ -94,22 +94,22 @@ def test_pop_takes_the_default_by_name(cache):
     assert cache.pop("c", default=MISSING) is MISSING
 
 
-def test_popitem_takes_out_each_once(cache):
+def test_popitem_returns_each_entry_once(cache):
     assert sorted([cache.popitem(), cache.popitem()]) == [("a", 1), ("b", 2)]
     assert len(cache) == 0
 
 
-def test_popitem_of_empty_raises():
+def test_popitem_of_an_empty_cache_raises_key_error():
     with pytest.raises(KeyError):
         Moka(10).popitem()
 
 
-def test_setdefault_of_present_leaves_it(cache):
+def test_setdefault_keeps_a_present_value(cache):
     assert cache.setdefault("a", 9) == 1
     assert cache["a"] == 1
 
 
-def test_setdefault_of_absent_sets(cache):
+def test_setdefault_sets_an_absent_key(cache):
     assert cache.setdefault("c", 3) == 3
     assert cache["c"] == 3
 
@@ -119,29 +119,29 @@ def test_setdefault_without_a_default_sets_none(cache):
     assert cache.get("c", MISSING) is None
 
 
-def test_setdefault_takes_none_as_present(cache):
+def test_setdefault_treats_a_stored_none_as_present(cache):
     cache["c"] = None
     assert cache.setdefault("c", 3) is None
 
 
 @pytest.mark.parametrize("other", [{"b": 3, "c": 4}, [("b", 3), ("c", 4)], iter([("b", 3), ("c", 4)])])
-def test_update_from_mappings_and_pairs(cache, other):
+def test_update_takes_mappings_and_pairs(cache, other):
     assert cache.update(other) is None
     assert dict(cache.items()) == {"a": 1, "b": 3, "c": 4}
 
 
-def test_update_from_a_cache(cache):
+def test_update_takes_a_cache(cache):
     other = Moka(10)
     other.update(cache)
     assert dict(other.items()) == {"a": 1, "b": 2}
 
 
-def test_update_from_itself(cache):
+def test_update_takes_the_cache_itself(cache):
     cache.update(cache)
     assert dict(cache.items()) == {"a": 1, "b": 2}
 
 
-def test_update_from_something_with_keys(cache):
+def test_update_takes_any_object_with_keys(cache):
     class Pairs:
         def keys(self):
             return ["b", "c"]
@@ -153,17 +153,17 @@ def test_update_from_something_with_keys(cache):
     assert dict(cache.items()) == {"a": 1, "b": "bb", "c": "cc"}
 
 
-def test_update_from_names(cache):
+def test_update_takes_keyword_arguments(cache):
     cache.update({"b": 3}, c=4, self=5, other=6)
     assert dict(cache.items()) == {"a": 1, "b": 3, "c": 4, "self": 5, "other": 6}
 
 
-def test_update_from_nothing(cache):
+def test_update_without_arguments_changes_nothing(cache):
     cache.update()
     assert dict(cache.items()) == {"a": 1, "b": 2}
 
 
-def test_update_that_fails_keeps_what_came_before(cache):
+def test_update_that_fails_keeps_the_entries_already_set(cache):
     def pairs():
         yield "a", 10
         raise ZeroDivisionError
@@ -173,7 +173,7 @@ def test_update_that_fails_keeps_what_came_before(cache):
     assert cache["a"] == 10
 
 
-def test_views_have_their_types(cache):
+def test_views_are_instances_of_the_abstract_views(cache):
     assert isinstance(cache.keys(), KeysView)
     assert isinstance(cache.values(), ValuesView)
     assert isinstance(cache.items(), ItemsView)
@@ -198,14 +198,14 @@ def test_views_can_be_iterated_again(cache):
     assert list(items) == list(items)
 
 
-def test_views_know_what_is_in_them(cache):
+def test_views_support_in(cache):
     assert "a" in cache.keys() and "c" not in cache.keys()
     assert 1 in cache.values() and 3 not in cache.values()
     assert ("a", 1) in cache.items() and ("a", 2) not in cache.items() and ("c", 1) not in cache.items()
 
 
 @pytest.mark.parametrize("thing", ["a", 1, None, ("a",), ("a", 1, 2), []])
-def test_what_is_no_pair_is_not_in_items(cache, thing):
+def test_object_that_is_not_a_pair_is_not_in_items(cache, thing):
     cache.clear()
     try:
         assert thing not in cache.items()
@@ -222,12 +222,12 @@ def test_keys_and_items_are_sets(cache):
     assert cache.keys().isdisjoint({"x"})
 
 
-def test_views_have_a_repr(cache):
+def test_views_have_a_useful_repr(cache):
     for view in (cache.keys(), cache.values(), cache.items()):
         assert isinstance(repr(view), str)
 
 
-def test_views_keep_the_cache():
+def test_views_keep_the_cache_alive():
     assert list((lambda: _filled())().items()) == [("a", 1)]
     assert list(iter(_filled())) == ["a"]
 
@@ -238,16 +238,16 @@ def _filled():
     return cache
 
 
-def test_dict_takes_a_cache(cache):
+def test_dict_accepts_a_cache(cache):
     assert dict(cache) == {"a": 1, "b": 2}
     assert {**cache} == {"a": 1, "b": 2}
 
 
-def test_call_takes_a_cache_as_keywords(cache):
+def test_call_accepts_a_cache_as_keyword_arguments(cache):
     assert (lambda a, b: (a, b))(**cache) == (1, 2)
 
 
-def test_match_takes_a_cache(cache):
+def test_match_statement_accepts_a_cache(cache):
     match cache:
         case {"a": one, "b": two}:
             assert (one, two) == (1, 2)
@@ -255,7 +255,7 @@ def test_match_takes_a_cache(cache):
             pytest.fail("not matched as a mapping")
 
 
-def test_decorators_that_take_a_mapping_take_a_cache():
+def test_decorators_that_take_a_mapping_accept_a_cache():
     def memoize(cache):
         def decorate(function):
             def wrapper(*args):
@@ -290,7 +290,7 @@ def test_decorators_that_take_a_mapping_take_a_cache():
     ],
     ids=["remove", "pop", "popitem", "del", "clear"],
 )
-def test_leaving_on_demand_is_explicit(leave):
+def test_cause_of_a_requested_removal_is_explicit(leave):
     events = Events()
     cache = Moka(10, eviction_listener=events)
     cache["a"] = 1
@@ -334,17 +334,17 @@ def _who_stays(touch):
 
 
 @pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
-def test_looking_is_no_access(look):
+def test_calls_that_only_look_do_not_count_as_an_access(look):
     assert _who_stays(look) == ["b", "c"]
 
 
 @pytest.mark.parametrize("access", ACCESSES.values(), ids=ACCESSES)
-def test_using_is_an_access(access):
+def test_calls_that_use_an_entry_count_as_an_access(access):
     assert _who_stays(access) == ["a", "c"]
 
 
 @pytest.mark.parametrize("copy", [dict, lambda cache: {**cache}], ids=["dict", "display"])
-def test_copy_by_keys_may_miss_an_entry_that_expires_and_one_by_items_does_not(copy):
+def test_copy_by_keys_can_raise_at_an_expired_entry_but_a_copy_by_items_cannot(copy):
     class Slow(Moka):
         def __getitem__(self, key):
             clock.advance(10**9)

@@ -204,7 +204,7 @@ def test_lru_is_exact_with_weights_and_deadlines(seed):
 
 
 @pytest.mark.parametrize("seed", range(7))
-def test_small_tiny_lfu_decides_by_recency(seed):
+def test_small_tiny_lfu_evicts_by_recency(seed):
     run(seed, seed + 1, policy="tiny_lfu", durations=seed % 2 == 0)
 
 
@@ -212,17 +212,17 @@ def test_small_tiny_lfu_decides_by_recency(seed):
 @pytest.mark.parametrize("weights", [None, range(9), [0, 1, 1, 30]], ids=["", "weights", "uneven weights"])
 @pytest.mark.parametrize("policy", ["tiny_lfu", "lru"])
 @pytest.mark.parametrize("capacity", [0, 1, 5, 16, 40, 64, 200])
-def test_contents_sizes_and_events_agree(capacity, policy, weights, durations):
+def test_contents_sizes_and_events_agree_with_the_model(capacity, policy, weights, durations):
     run(capacity, capacity, policy=policy, weights=weights, durations=durations, exact=False)
 
 
 @pytest.mark.parametrize("policy", ["tiny_lfu", "lru"])
-def test_a_larger_cache_agrees(policy):
+def test_larger_cache_agrees_with_the_model(policy):
     run(99, 2500, steps=6000 if policy == "lru" else 3000, policy=policy, exact=False)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_cache_without_a_listener_agrees(seed):
+def test_cache_without_a_listener_agrees_with_the_model(seed):
     """The paths without a listener are paths of their own."""
     dice, cache, model = random.Random(seed), Moka(20, policy="lru"), Model(20, lambda key, value: 1)
     keys = names(40)

@@ -36,7 +36,7 @@ CALLS = {
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_eq_that_calls_the_cache_again(call):
+def test_endless_recursion_through_eq_raises_recursion_error(call):
     run_script(
         BEGIN
         + f"""
@@ -52,7 +52,7 @@ check()
     )
 
 
-def test_hash_that_calls_the_cache_again():
+def test_endless_recursion_through_hash_raises_recursion_error():
     run_script(
         BEGIN
         + """
@@ -76,7 +76,7 @@ CALLBACKS = {
 
 @pytest.mark.parametrize("callback", CALLBACKS.values(), ids=CALLBACKS)
 @pytest.mark.parametrize("limit", [1_000, 1_000_000])
-def test_callback_that_calls_its_cache_without_end(callback, limit):
+def test_endless_recursion_through_a_callback_raises_recursion_error(callback, limit):
     """Where the interpreter's own limit is out of the way, the one of its C stack holds."""
     run_script(
         BEGIN
@@ -109,7 +109,7 @@ f = lambda n: later(n).send(None)
 
 @pytest.mark.parametrize("kind", SMALL_STACKS.values(), ids=SMALL_STACKS)
 @pytest.mark.parametrize("kilobytes", [512, 2048])
-def test_recursion_without_end_in_a_thread_with_a_small_stack_raises(kind, kilobytes):
+def test_endless_recursion_in_a_thread_with_a_small_stack_raises(kind, kilobytes):
     run_script(
         f"""
 import sys, threading
@@ -133,7 +133,7 @@ assert len(raised) == 2
 
 
 @pytest.mark.parametrize("what", ["listener", "end of a value"])
-def test_callback_without_a_caller_to_raise_to_ends_in_the_hook(what):
+def test_recursion_error_of_a_callback_without_a_caller_goes_to_the_hook(what):
     run_script(
         BEGIN
         + f"""
@@ -155,7 +155,7 @@ check()
 
 
 @pytest.mark.skipif(DEBUG_BUILD, reason="a debug build lets C calls be less deep than the shallow ones here")
-def test_computations_inside_each_other_ten_thousand_deep():
+def test_nested_computations_ten_thousand_deep_raise_or_succeed():
     """As deep as the C stack allows; what then fails leaves nothing behind, and shallower ones work."""
     run_script(
         BEGIN
@@ -174,7 +174,7 @@ check()
 
 
 @pytest.mark.parametrize("kind", ["(inner,)", "frozenset([inner])"])
-def test_keys_nested_a_hundred_thousand_deep(kind):
+def test_keys_nested_a_hundred_thousand_deep_raise_or_succeed(kind):
     run_script(
         BEGIN
         + f"""

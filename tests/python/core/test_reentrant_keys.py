@@ -49,7 +49,7 @@ ACTS = {
 @pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
 @pytest.mark.parametrize("equal", [True, False], ids=["equal", "unequal"])
 @pytest.mark.parametrize("times", [1, 3])
-def test_eq_may_change_the_cache(call, act, equal, times):
+def test_eq_can_change_the_cache(call, act, equal, times):
     cache = Moka(1000)
     stored, asking, left = Key("a", 1), ActingKey("a" if equal else "b", 1), [True] * times
 
@@ -79,7 +79,7 @@ def test_eq_may_change_the_cache(call, act, equal, times):
 @every_call
 @pytest.mark.time_limit(30)
 @pytest.mark.parametrize("act", ["replaces the entry", "moves the entry"])
-def test_eq_that_always_changes_the_entry_does_not_hang(call, act):
+def test_eq_that_always_changes_the_entry_terminates(call, act):
     cache, stored, asking = Moka(1000), Key("a", 1), ActingKey("a", 1)
     cache.set(stored, "old")
     asking.act = lambda: ACTS[act](cache, stored)
@@ -92,7 +92,7 @@ def test_eq_that_always_changes_the_entry_does_not_hang(call, act):
 
 
 @every_call
-def test_eq_that_asks_the_cache_the_same_is_a_recursion_error(call):
+def test_eq_that_repeats_the_call_raises_recursion_error(call):
     cache, asking = Moka(10), ActingKey("a", 1)
     cache.set(Key("b", 1), "old")
     asking.act = lambda: call(cache, asking)
@@ -103,7 +103,7 @@ def test_eq_that_asks_the_cache_the_same_is_a_recursion_error(call):
 
 
 @every_call
-def test_hash_may_use_the_cache(call):
+def test_hash_can_use_the_cache(call):
     cache = Moka(10)
 
     class Busy(Key):
@@ -120,7 +120,7 @@ def test_hash_may_use_the_cache(call):
     assert len(cache) <= 1
 
 
-def test_hash_is_asked_once_a_call():
+def test_hash_is_called_once_per_call():
     asked = []
 
     class Counted(Key):
@@ -137,7 +137,7 @@ def test_hash_is_asked_once_a_call():
         assert len(asked) == 1
 
 
-def test_hash_that_changes_loses_the_entry_but_nothing_else():
+def test_changed_hash_hides_that_entry_only():
     cache, key = Moka(10), Key("a", 1)
     cache.set(key, 1)
     key.hash = 2
@@ -148,7 +148,7 @@ def test_hash_that_changes_loses_the_entry_but_nothing_else():
     assert len(cache) == 0
 
 
-def test_key_may_die_during_the_comparison():
+def test_key_can_be_removed_during_its_comparison():
     cache = Moka(10)
 
     class Forgetful(Key):
@@ -164,7 +164,7 @@ def test_key_may_die_during_the_comparison():
 
 
 # Law 4: no pin across Python code.
-def test_eq_that_stands_still_does_not_stop_the_release_of_values():
+def test_blocked_eq_does_not_delay_the_release_of_values():
     gate, cache, key = Gate(), Moka(1000), ActingKey("a", 1)
     cache.set(Key("a", 1), 1)
     key.act = gate.stop_here
@@ -181,7 +181,7 @@ def test_eq_that_stands_still_does_not_stop_the_release_of_values():
         gate.open()
 
 
-def test_threads_with_hostile_keys(fast_switches):
+def test_threads_survive_hostile_keys(fast_switches):
     cache = Moka(60, eviction_listener=lambda *event: None)
 
     class Hostile(Key):
@@ -219,7 +219,7 @@ def test_threads_with_hostile_keys(fast_switches):
     assert len(cache) == 0
 
 
-def test_recursion_limit_is_left_as_it_was():
+def test_recursion_limit_stays_unchanged():
     limit = sys.getrecursionlimit()
     cache, asking = Moka(10), ActingKey("a", 1)
     cache.set(Key("b", 1), "old")

@@ -36,7 +36,7 @@ def cache(events):
     return cache
 
 
-def test_remove_if_takes_out_what_the_predicate_says(cache, events):
+def test_remove_if_removes_the_entries_that_the_predicate_picks(cache, events):
     asked = []
 
     def is_odd(key, value):
@@ -50,12 +50,12 @@ def test_remove_if_takes_out_what_the_predicate_says(cache, events):
     assert cache.remove_if(predicate=lambda key, value: False) == 0
 
 
-def test_remove_if_of_an_empty_cache_asks_nothing():
+def test_remove_if_of_an_empty_cache_never_calls_the_predicate():
     assert Moka(10).remove_if(pytest.fail) == 0
 
 
 @pytest.mark.parametrize("size", [1, 300, 20_000])
-def test_remove_if_asks_about_each_once(size):
+def test_remove_if_calls_the_predicate_once_per_entry(size):
     cache, asked = Moka(size), []
     cache.set_many((number, -number) for number in range(size))
     assert cache.remove_if(lambda key, value: asked.append(key) or key % 3 == 0) == (size + 2) // 3
@@ -65,7 +65,7 @@ def test_remove_if_asks_about_each_once(size):
 
 
 @pytest.mark.parametrize(("answer", "is_true"), [([], False), ([0], True), ("", False), (None, False), (0.5, True)])
-def test_the_answer_is_as_true_as_python_has_it(cache, answer, is_true):
+def test_result_of_the_predicate_is_converted_by_its_truth_value(cache, answer, is_true):
     assert cache.remove_if(lambda key, value: answer) == (3 if is_true else 0)
 
 
@@ -75,7 +75,7 @@ class NeitherTrueNorFalse:
 
 
 @pytest.mark.parametrize("way", ["raises", "answer raises"])
-def test_error_of_the_predicate_comes_out_and_what_was_removed_stays_removed(cache, events, way):
+def test_error_of_the_predicate_is_raised_and_removed_entries_stay_removed(cache, events, way):
     error, seen = ZeroDivisionError("mine"), []
 
     def predicate(key, value):
@@ -93,7 +93,7 @@ def test_error_of_the_predicate_comes_out_and_what_was_removed_stays_removed(cac
     assert events == seen[:1]
 
 
-def test_remove_if_is_no_access():
+def test_remove_if_does_not_count_as_an_access():
     cache = Moka(3, policy="lru", tti=1000)
     cache.set_many({"a": 1, "b": 2, "c": 3})
     time.sleep(0.01)
@@ -104,14 +104,14 @@ def test_remove_if_is_no_access():
     assert sorted(cache) == ["b", "c", "d"]
 
 
-def test_remove_if_is_not_asked_about_what_is_past_its_deadline(cache):
+def test_remove_if_skips_expired_entries(cache):
     cache.set("due", 4, ttl=AT_ONCE)
     asked = []
     cache.remove_if(lambda key, value: asked.append(key))
     assert sorted(asked) == ["a", "b", "c"]
 
 
-def test_what_comes_due_under_the_predicate_is_expired_and_not_counted(events):
+def test_entry_that_expires_during_the_predicate_has_the_cause_expired(events):
     cache = Moka(10, eviction_listener=events)
     cache.set("due", 1, ttl=1)
 
@@ -136,7 +136,7 @@ MEANWHILE = {
 
 @pytest.mark.parametrize(("act", "remains"), MEANWHILE.values(), ids=MEANWHILE)
 @pytest.mark.parametrize("make", [str, lambda name: Key(name, 1)], ids=["str", "own"])
-def test_what_changed_after_the_predicate_saw_it_stays(act, remains, make):
+def test_entry_that_changed_after_the_predicate_saw_it_stays(act, remains, make):
     events = Events()
     cache, stored = Moka(10, eviction_listener=events), make("a")
     cache.set(stored, "old")
@@ -155,7 +155,7 @@ def test_what_changed_after_the_predicate_saw_it_stays(act, remains, make):
     assert [value for _, value, _ in events] == ["old"]
 
 
-def test_equal_values_are_not_the_same():
+def test_replacement_by_an_equal_value_counts_as_a_change():
     cache = Moka(10)
     first, second = [1], [1]
     cache.set("a", first)
@@ -163,14 +163,14 @@ def test_equal_values_are_not_the_same():
     assert cache.get("a") is second
 
 
-def test_the_same_value_set_again_is_the_same():
+def test_replacement_by_the_same_value_does_not_count_as_a_change():
     cache, value = Moka(10), object()
     cache.set("a", value)
     assert cache.remove_if(lambda key, held: cache.set(key, held) or True) == 1
     assert len(cache) == 0
 
 
-def test_the_predicate_may_use_the_cache_in_every_way(cache):
+def test_predicate_can_make_any_call_on_the_cache(cache):
     def busy(key, value):
         cache.set(("seen", key), value)
         cache.get_with(("computed", key), lambda: value)
@@ -188,7 +188,7 @@ def test_the_predicate_may_use_the_cache_in_every_way(cache):
 
 @pytest.mark.time_limit(30)
 @pytest.mark.parametrize("capacity", [10, 100_000])
-def test_a_predicate_that_always_adds_comes_to_an_end(capacity):
+def test_remove_if_terminates_when_the_predicate_always_adds(capacity):
     cache, fresh = Moka(capacity), itertools.count()
     cache.set_many((next(fresh), 0) for _ in range(10))
 
@@ -201,7 +201,7 @@ def test_a_predicate_that_always_adds_comes_to_an_end(capacity):
     assert len(cache) == len(list(cache)) <= capacity
 
 
-def test_listener_of_remove_if_may_use_the_cache():
+def test_listener_can_use_the_cache_during_remove_if():
     def listener(key, value, cause):
         if cause == "explicit" and value:
             cache.set(key, value - 1)
@@ -215,7 +215,7 @@ def test_listener_of_remove_if_may_use_the_cache():
     assert len(cache) == 0
 
 
-def test_keys_are_neither_hashed_nor_compared_by_remove_if():
+def test_remove_if_neither_hashes_nor_compares_keys():
     asked = []
 
     class Watched(Key):
@@ -254,7 +254,7 @@ def test_no_lock_is_held_while_the_predicate_runs(cache):
     assert contents(cache) == {"d": 4, "e": 5}
 
 
-def test_values_are_released_as_by_remove():
+def test_remove_if_releases_values_as_promptly_as_remove():
     cache = Moka(1000)
     values, references = watched(500)
     cache.set_many(enumerate(values))
@@ -268,7 +268,7 @@ def test_values_are_released_as_by_remove():
     assert alive(references) == 0
 
 
-def test_a_predicate_is_not_kept():
+def test_cache_does_not_keep_the_predicate():
     cache = Moka(10)
     cache.set("a", 1)
 
@@ -284,14 +284,14 @@ def test_a_predicate_is_not_kept():
 
 
 @pytest.mark.parametrize("wrong", [1, None, "text", object()], ids=["int", "None", "str", "object"])
-def test_predicate_that_cannot_be_called(cache, wrong):
+def test_predicate_that_is_not_callable_is_refused(cache, wrong):
     with pytest.raises(TypeError, match=f"^predicate must be callable, got {type(wrong).__name__}$"):
         cache.remove_if(wrong)
     assert len(cache) == 3
 
 
 # Threads.
-def test_each_entry_is_removed_by_one_of_many_threads(fast_switches):
+def test_only_one_of_many_threads_removes_each_entry(fast_switches):
     events = Events()
     cache = Moka(20_000, eviction_listener=events)
     rounds, fill = 10, 1000
@@ -303,7 +303,7 @@ def test_each_entry_is_removed_by_one_of_many_threads(fast_switches):
     assert len(events) == len(set(events.keys())) == rounds * fill
 
 
-def test_remove_if_beside_writers_removes_no_value_that_it_did_not_see(fast_switches):
+def test_remove_if_beside_writers_removes_only_values_that_the_predicate_saw(fast_switches):
     """Only odd values are to be removed, so each even one leaves because it is replaced."""
     events = Events()
     cache = Moka(1000, eviction_listener=events)

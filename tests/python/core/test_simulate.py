@@ -60,7 +60,7 @@ def file(tmp_path, keys):
     return path
 
 
-def test_hit_ratios_are_those_of_the_cache(file, keys):
+def test_hit_ratios_equal_those_of_the_cache(file, keys):
     found = json.loads(simulate(file, "--capacities", "2000,200,500", "--json"))
     assert (found["accesses"], found["distinct_keys"], found["sample"]) == (len(keys), len(set(keys)), None)
     assert [row["capacity"] for row in found["hit_ratios"]] == [200, 500, 2000]
@@ -83,7 +83,7 @@ def test_table_has_a_row_for_each_capacity(file, keys):
     assert len({len(line) for line in lines[head:]}) == 1, "the columns are aligned"
 
 
-def test_packed_files_and_standard_input_are_read_alike(tmp_path, file):
+def test_compressed_files_and_standard_input_give_the_same_result(tmp_path, file):
     text = file.read_bytes()
     expected = json.loads(simulate(file, "--json"))
     for name, packed in (("a.gz", gzip.compress(text)), ("b", lzma.compress(text)), ("c.txt", gzip.compress(text))):
@@ -94,7 +94,7 @@ def test_packed_files_and_standard_input_are_read_alike(tmp_path, file):
     assert json.loads(simulate("-", "--json", stdin=text))["hit_ratios"] == expected["hit_ratios"]
 
 
-def test_column_of_a_csv_file_is_read_by_its_name(tmp_path, keys):
+def test_csv_column_can_be_chosen_by_name(tmp_path, keys):
     path = tmp_path / "log.csv"
     path.write_text("time,cache key,size\r\n" + "".join(f'{number},"{key}",7\r\n' for number, key in enumerate(keys)))
     plain = tmp_path / "plain"
@@ -103,7 +103,7 @@ def test_column_of_a_csv_file_is_read_by_its_name(tmp_path, keys):
     assert found["hit_ratios"] == json.loads(simulate(plain, "--json"))["hit_ratios"]
 
 
-def test_a_sample_is_told_and_near_the_whole(file):
+def test_sampling_is_reported_and_close_to_the_full_result(file):
     options = (file, "--capacities", "1000,3000", "--json")
     exact = json.loads(simulate(*options, "--exact"))
     sampled = json.loads(simulate(*options, "--sample", "4000"))
@@ -114,7 +114,7 @@ def test_a_sample_is_told_and_near_the_whole(file):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("matplotlib") is not None, reason="matplotlib is installed")
-def test_chart_without_matplotlib_says_what_to_install(tmp_path, file):
+def test_chart_option_without_matplotlib_names_the_package_to_install(tmp_path, file):
     error = simulate(file, "--plot", tmp_path / "chart.svg", expected=2)
     assert "argument --plot: needs matplotlib: pip install" in error
     assert not (tmp_path / "chart.svg").exists()
@@ -150,12 +150,12 @@ def test_chart_without_matplotlib_says_what_to_install(tmp_path, file):
     ],
     ids=str,
 )
-def test_what_cannot_be_done_is_told_in_a_line(args, text, error):
+def test_user_error_is_one_line(args, text, error):
     assert error in simulate(*args, stdin=text or b"", expected=2)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="there are no pipes of that kind")
-def test_a_reader_that_has_gone_ends_it_quietly(file):
+def test_closed_pipe_ends_the_command_quietly(file):
     command = [sys.executable, "-P", "-m", "moka_py", "simulate", str(file)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
@@ -164,7 +164,7 @@ def test_a_reader_that_has_gone_ends_it_quietly(file):
     process.stderr.close()
 
 
-def test_help_and_version_are_told():
+def test_help_and_version_are_printed():
     command = [sys.executable, "-P", "-m", "moka_py"]
     for args, text in ((["simulate", "--help"], b"KEYS_FILE"), (["--version"], b"moka_py ")):
         assert text in subprocess.run([*command, *args], capture_output=True, check=True).stdout

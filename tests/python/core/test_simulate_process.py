@@ -66,7 +66,7 @@ def mean_of_the_cache(keys, capacity, policy):
 
 
 @pytest.mark.parametrize("name", ["web12", "sprite", "2_pools"])
-def test_hit_ratios_of_real_traces_are_those_of_the_cache(tmp_path, name):
+def test_hit_ratios_of_real_traces_equal_those_of_the_cache(tmp_path, name):
     keys, capacities = accesses(name), [capacity for trace, capacity in ROWS if trace == name]
     path = tmp_path / name
     path.write_bytes(text_of(keys))
@@ -77,7 +77,7 @@ def test_hit_ratios_of_real_traces_are_those_of_the_cache(tmp_path, name):
             assert abs(row[policy] - own) <= 0.5, (row, policy, own)
 
 
-def test_the_optimum_is_that_of_another_program(web12):
+def test_optimum_equals_that_of_an_independent_program(web12):
     spec = importlib.util.spec_from_file_location("replay", ROOT / "stress" / "hit_ratio" / "replay.py")
     replay = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(replay)
@@ -89,11 +89,11 @@ def test_the_optimum_is_that_of_another_program(web12):
         assert row["optimum"] >= max(row["tiny_lfu"], row["lru"])
 
 
-def test_a_run_tells_what_the_last_one_did(web12):
+def test_two_runs_print_the_same(web12):
     assert run(web12).stdout == run(web12).stdout != b""
 
 
-def test_a_pipe_that_gives_a_byte_at_a_time_is_read_to_its_end():
+def test_slow_pipe_is_read_to_its_end():
     with subprocess.Popen([*RUN, "-", "--json"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         for byte in gzip.compress(b"one\ntwo\none\n"):
             process.stdin.write(bytes([byte]))
@@ -103,7 +103,7 @@ def test_a_pipe_that_gives_a_byte_at_a_time_is_read_to_its_end():
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, lzma.compress], ids=["gzip", "xz"])
-def test_a_packed_file_that_is_broken_anywhere_is_an_error(tmp_path, pack):
+def test_corrupt_compressed_file_is_an_error(tmp_path, pack):
     noise = random.Random(1).randbytes
     whole = pack(text_of(noise(8).hex() for _ in range(5000)))
     middle = len(whole) // 2
@@ -117,21 +117,21 @@ def test_a_packed_file_that_is_broken_anywhere_is_an_error(tmp_path, pack):
         assert result.stderr.count(b"\n") == 1
 
 
-def test_an_empty_file_is_told_apart_from_one_without_keys(tmp_path):
+def test_empty_file_and_file_without_keys_have_different_errors(tmp_path):
     path = tmp_path / "keys"
     for content, text in ((b"", "is empty"), (b"a,b\n", "has no keys"), (b"\n", 'has no column "a"; its header is ')):
         path.write_bytes(content)
         assert run(path, "--column", "a").stderr.decode().endswith(f"{path}: {text}\n")
 
 
-def test_a_full_disk_is_an_error(web12):
+def test_full_disk_is_an_error(web12):
     with open("/dev/full", "wb") as full:
         result = run(web12, "--capacities", "10", stdout=full)
     assert result.returncode == 2
     assert result.stderr == b"python -m moka_py: error: standard output: No space left on device\n"
 
 
-def test_a_name_that_is_no_text_is_shown_as_far_as_it_goes(tmp_path):
+def test_file_name_that_is_not_valid_unicode_is_accepted(tmp_path):
     path = os.fsencode(tmp_path / "keys") + b"\xff\xc3"
     Path(os.fsdecode(path)).write_bytes(b"a\nb\n")
     for environment in ({"PYTHONIOENCODING": "ascii"}, {"PYTHONUTF8": "1"}):
@@ -173,7 +173,7 @@ class Terminal:
         os.close(self.end)
 
 
-def test_a_long_file_shows_its_progress_on_a_terminal(long_file):
+def test_progress_is_shown_on_a_terminal(long_file):
     with Terminal(long_file, "--capacities", "10") as terminal:
         shown = terminal.read()
         assert b"reading [####" in shown and b"replaying [" in shown and b"capacity 10" in shown
@@ -183,13 +183,13 @@ def test_a_long_file_shows_its_progress_on_a_terminal(long_file):
         assert terminal.process.wait(60) == 0
 
 
-def test_there_is_no_progress_elsewhere(long_file, web12):
+def test_progress_is_shown_only_on_a_terminal(long_file, web12):
     assert run(long_file, "--capacities", "10").stderr == b""
     with Terminal(web12, "--capacities", "10") as terminal:
         assert terminal.read() == b""
 
 
-def test_ctrl_c_in_the_middle_of_replays_ends_it_quietly(long_file):
+def test_ctrl_c_during_replays_ends_the_command_quietly(long_file):
     many = ",".join(str(capacity) for capacity in range(1000, 3000))
     with Terminal(long_file, "--capacities", many) as terminal:
         terminal.read(until=b"replaying")
@@ -199,7 +199,7 @@ def test_ctrl_c_in_the_middle_of_replays_ends_it_quietly(long_file):
         assert terminal.process.stdout.read() == b""
 
 
-def test_a_signal_handler_runs_within_one_replay():
+def test_signal_handler_runs_during_a_replay():
     program = """
 import signal
 from moka_py._moka_py import _Trace
@@ -229,7 +229,7 @@ for method in ("tiny_lfu", "lru", "optimum"):
     assert result.returncode == 0, result.stderr
 
 
-def test_without_matplotlib_the_error_says_what_to_install(web12, tmp_path):
+def test_error_without_matplotlib_names_the_package_to_install(web12, tmp_path):
     program = f"{BEFORE}sys.modules['matplotlib'] = None{AFTER}"
     command = [sys.executable, "-P", "-c", program, "simulate", web12, "--plot", tmp_path / "chart.svg"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -240,7 +240,7 @@ def test_without_matplotlib_the_error_says_what_to_install(web12, tmp_path):
 @pytest.mark.skipif(not HAS_MATPLOTLIB, reason="matplotlib is not installed")
 @pytest.mark.parametrize("suffix", [".svg", ".png"])
 @pytest.mark.parametrize("capacities", [[], ["--capacities", "2000,3000,4000"]], ids=["series", "narrow"])
-def test_a_chart_is_drawn_beside_the_table(web12, tmp_path, suffix, capacities):
+def test_chart_is_drawn_in_addition_to_the_table(web12, tmp_path, suffix, capacities):
     chart = tmp_path / f"chart{suffix}"
     result = run(web12, *capacities, "--plot", chart)
     assert result.returncode == 0 and not result.stderr, result.stderr
@@ -255,7 +255,7 @@ def test_a_chart_is_drawn_beside_the_table(web12, tmp_path, suffix, capacities):
 
 
 @pytest.mark.skipif(not HAS_MATPLOTLIB, reason="matplotlib is not installed")
-def test_a_chart_that_would_be_empty_is_an_error_after_the_table(web12, tmp_path):
+def test_empty_chart_is_an_error_after_the_table(web12, tmp_path):
     result = run(web12, "--sample", "1000", "--capacities", "2", "--plot", tmp_path / "chart.svg")
     assert result.returncode == 2 and b"too small to tell" in result.stdout
     assert result.stderr.endswith(b"argument --plot: the sample is too small for every capacity\n")
@@ -263,7 +263,7 @@ def test_a_chart_that_would_be_empty_is_an_error_after_the_table(web12, tmp_path
 
 
 @pytest.mark.skipif(not HAS_MATPLOTLIB, reason="matplotlib is not installed")
-def test_a_chart_that_cannot_be_written_is_an_error_after_the_table(web12, tmp_path):
+def test_chart_that_cannot_be_written_is_an_error_after_the_table(web12, tmp_path):
     (tmp_path / "full.svg").symlink_to("/dev/full")
     result = run(web12, "--capacities", "10", "--plot", tmp_path / "full.svg")
     assert result.returncode == 2 and b"optimum" in result.stdout

@@ -83,11 +83,11 @@ NO_ACCESSES = {
 }
 
 
-def test_new_cache_has_counted_nothing():
+def test_counts_of_a_new_cache_are_zero():
     assert Moka(10).stats() == (0, 0, 0.0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0)
 
 
-def test_fields_have_their_order_and_types():
+def test_fields_have_a_fixed_order_and_types():
     cache = Moka(10)
     cache.get_with("a", time.time)
     stats = cache.stats()
@@ -99,7 +99,7 @@ def test_fields_have_their_order_and_types():
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_each_field_says_what_it_is(name):
+def test_each_field_has_a_docstring(name):
     text = getattr(Stats, name).__doc__
     assert text and "Alias for field" not in text
 
@@ -114,7 +114,7 @@ def test_stats_can_be_pickled(protocol):
     assert type(copy) is Stats
 
 
-def test_stats_stay_as_they_were():
+def test_stats_are_a_snapshot():
     cache = Moka(10)
     before = cache.stats()
     cache.get("a")
@@ -125,7 +125,7 @@ def test_stats_stay_as_they_were():
 @every_cache
 @every_key
 @pytest.mark.parametrize("access", ACCESSES.values(), ids=ACCESSES)
-def test_an_access_is_a_hit_or_a_miss(options, make, access):
+def test_access_is_a_hit_or_a_miss(options, make, access):
     cache = Moka(10, **options)
     cache.set(make(1), "value")
     for _ in range(3):
@@ -138,7 +138,7 @@ def test_an_access_is_a_hit_or_a_miss(options, make, access):
 @every_cache
 @every_key
 @pytest.mark.parametrize("call", NO_ACCESSES.values(), ids=NO_ACCESSES)
-def test_what_is_no_access_is_neither(options, make, call):
+def test_call_that_is_not_an_access_is_neither_hit_nor_miss(options, make, call):
     cache = Moka(10, **options)
     for key in (make(1), make(2)):
         cache.set(make(1), "value")
@@ -147,7 +147,7 @@ def test_what_is_no_access_is_neither(options, make, call):
 
 
 @pytest.mark.parametrize("access", ACCESSES.values(), ids=ACCESSES)
-def test_an_access_whose_key_raises_is_neither(access):
+def test_access_whose_key_raises_is_neither_hit_nor_miss(access):
     cache, key = Moka(10), ActingKey("a", 1)
     cache.set(Key("a", 1), "value")
     key.act = lambda: 1 / 0
@@ -159,14 +159,14 @@ def test_an_access_whose_key_raises_is_neither(access):
 
 
 @pytest.mark.parametrize("access", ACCESSES.values(), ids=ACCESSES)
-def test_what_is_past_its_deadline_is_a_miss(access):
+def test_access_of_an_expired_entry_is_a_miss(access):
     cache = Moka(10)
     cache.set("a", 1, ttl=AT_ONCE)
     access(cache, "a")
     assert counted(cache, "hits", "misses", "expirations") == (0, 1, 1)
 
 
-def test_none_is_found_like_any_value():
+def test_access_of_a_stored_none_is_a_hit():
     cache = Moka(10)
     cache.set("a", None)
     cache.get("a")
@@ -196,7 +196,7 @@ def test_new_keys_are_inserts_and_new_values_replacements(options):
 
 
 @every_cache
-def test_the_same_value_again_is_a_replacement(options):
+def test_setting_the_same_value_is_a_replacement(options):
     cache, value = Moka(10, **options), object()
     for _ in range(5):
         cache.set("a", value)
@@ -205,14 +205,14 @@ def test_the_same_value_again_is_a_replacement(options):
 
 
 @every_cache
-def test_evictions_are_what_the_capacity_had_no_room_for(options):
+def test_evictions_are_removals_for_want_of_room(options):
     cache = Moka(10, **options)
     cache.set_many((number, 1) for number in range(25))
     assert counted(cache, "inserts", "evictions", "removals", "count") == (25, 15, 0, 10)
 
 
 @every_cache
-def test_removals_are_what_calls_took_out(options):
+def test_removals_are_entries_that_calls_removed(options):
     cache = Moka(100, **options)
     cache.set_many((number, number) for number in range(20))
     cache.remove(0)
@@ -229,14 +229,14 @@ def test_removals_are_what_calls_took_out(options):
 
 
 @every_cache
-def test_expirations_are_counted_by_stats_itself(options):
+def test_stats_removes_and_counts_expired_entries(options):
     cache = Moka(100, **options)
     for number in range(40):
         cache.set(number, 1, ttl=AT_ONCE if number % 2 else 1000)
     assert counted(cache, "inserts", "expirations", "count") == (40, 20, 20)
 
 
-def test_what_stats_removes_is_told_after_it_was_counted():
+def test_entries_that_stats_removes_are_counted_before_they_are_reported():
     seen = []
     cache = Moka(10, eviction_listener=lambda *_: seen.append(cache.stats()))
     cache.set("a", 1, ttl=AT_ONCE)
@@ -245,7 +245,7 @@ def test_what_stats_removes_is_told_after_it_was_counted():
     assert seen == [stats]
 
 
-def test_stats_are_of_before_the_listener_acts():
+def test_stats_are_taken_before_the_listener_runs():
     def listener(key, value, cause):
         if key == "a":
             cache.set("by listener", 1)
@@ -257,7 +257,7 @@ def test_stats_are_of_before_the_listener_acts():
     assert counted(cache, "expirations", "inserts", "removals", "count") == (1, 2, 1, 0)
 
 
-def test_an_entry_that_outweighs_the_capacity_is_an_insert_and_an_eviction():
+def test_entry_heavier_than_the_capacity_is_an_insert_and_an_eviction():
     cache = Moka(10, weigher=lambda key, value: value)
     cache.set("a", 11)
     assert counted(cache, "inserts", "replacements", "evictions", "count") == (1, 0, 1, 0)
@@ -266,14 +266,14 @@ def test_an_entry_that_outweighs_the_capacity_is_an_insert_and_an_eviction():
     assert counted(cache, "inserts", "replacements", "evictions", "count") == (2, 1, 2, 0)
 
 
-def test_a_write_that_the_weigher_refuses_counts_nothing():
+def test_write_whose_weigher_raises_counts_nothing():
     cache = Moka(10, weigher=lambda key, value: value)
     with pytest.raises(TypeError):
         cache.set("a", "heavy")
     assert cache.stats() == Moka(10).stats()
 
 
-def test_weight_and_count_are_those_of_now():
+def test_weight_and_count_are_current():
     cache = Moka(100, weigher=lambda key, value: value)
     cache.set_many({"a": 10, "b": 20})
     cache.remove("a")
@@ -283,7 +283,7 @@ def test_weight_and_count_are_those_of_now():
 @pytest.mark.parametrize("listened", [False, True], ids=["unheard", "listened"])
 @pytest.mark.parametrize("policy", ["tiny_lfu", "lru"])
 @pytest.mark.parametrize("seed", range(4))
-def test_counts_agree_with_what_the_listener_hears(seed, policy, listened):
+def test_counts_agree_with_the_listener(seed, policy, listened):
     """The same steps on a cache with a listener and on one without."""
     dice, events = random.Random(seed), Events()
     caches = [Moka(50, policy=policy, eviction_listener=events), Moka(50, policy=policy)]
@@ -317,7 +317,7 @@ def test_counts_agree_with_what_the_listener_hears(seed, policy, listened):
 
 # Counting anew.
 @every_cache
-def test_reset_counts_anew_and_keeps_the_entries(options):
+def test_reset_zeroes_the_counts_and_keeps_the_entries(options):
     cache = Moka(10, **options)
     cache.set_many((number, 1) for number in range(15))
     cache.get_many(range(100))
@@ -333,7 +333,7 @@ def test_reset_counts_anew_and_keeps_the_entries(options):
     assert cache.stats() == (1, 1, 0.5, 1, 0, 0, 0, count, 0, 0, 0.0, 1, 1)
 
 
-def test_listener_may_ask_and_reset():
+def test_listener_can_read_and_reset_stats():
     seen = []
 
     def listener(key, value, cause):
@@ -347,7 +347,7 @@ def test_listener_may_ask_and_reset():
     assert cache.stats() == Moka(10).stats()
 
 
-def test_keys_weigher_and_predicate_may_ask_and_reset():
+def test_keys_weigher_and_predicate_can_read_and_reset_stats():
     def ask(*_):
         cache.stats()
         cache.reset_stats()
@@ -364,7 +364,7 @@ def test_keys_weigher_and_predicate_may_ask_and_reset():
 
 
 # Loads.
-def test_loads_are_the_initializers_that_ran():
+def test_loads_are_completed_initializers():
     cache = Moka(10)
     for _ in range(3):
         cache.get_with("a", lambda: time.sleep(0.02))
@@ -374,7 +374,7 @@ def test_loads_are_the_initializers_that_ran():
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
-def test_a_load_that_raises_is_a_failure_and_takes_its_time(error):
+def test_load_that_raises_is_a_failure_and_its_time_is_counted(error):
     cache = Moka(10)
 
     def fail():
@@ -388,13 +388,13 @@ def test_a_load_that_raises_is_a_failure_and_takes_its_time(error):
     assert stats.load_seconds >= 0.02 - CLOCKS_DIFFER
 
 
-def test_a_load_inside_another_counts_too():
+def test_nested_load_is_counted():
     cache = Moka(10)
     assert cache.get_with("a", lambda: cache.get_with("b", lambda: 1)) == 1
     assert counted(cache, "hits", "misses", "loads", "inserts") == (0, 2, 2, 2)
 
 
-def test_an_initializer_may_ask_and_reset():
+def test_initializer_can_read_and_reset_stats():
     cache = Moka(10)
     cache.set("due", 1, ttl=AT_ONCE)
 
@@ -408,14 +408,14 @@ def test_an_initializer_may_ask_and_reset():
     assert counted(cache, "misses", "loads", "inserts", "expirations") == (0, 1, 1, 0)
 
 
-def test_a_load_that_asks_for_its_own_key_fails_once():
+def test_load_that_needs_its_own_key_fails_once():
     cache = Moka(10)
     with pytest.raises(RuntimeError):
         cache.get_with("a", lambda: cache.get_with("a", list))
     assert counted(cache, "hits", "misses", "loads", "load_failures") == (0, 2, 1, 1)
 
 
-def test_who_waits_for_a_load_missed_and_loads_nothing():
+def test_waiter_of_a_load_counts_a_miss_and_no_load():
     cache, gate, late = Moka(10), Gate(), []
 
     def lead():
@@ -474,7 +474,7 @@ def test_counts_of_threads_that_evict_add_up_exactly(fast_switches):
     assert stats.evictions == threads * rounds - stats.count
 
 
-def test_resets_beside_threads_do_no_harm(fast_switches):
+def test_concurrent_resets_do_no_harm(fast_switches):
     cache = Moka(100)
 
     def work():
@@ -494,7 +494,7 @@ def test_resets_beside_threads_do_no_harm(fast_switches):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_counts_of_before_a_fork_go_on_in_the_child():
+def test_child_of_a_fork_keeps_the_counts():
     """What other threads of the parent counted is not lost, though they are gone."""
     run_script(
         """

@@ -39,7 +39,7 @@ def test_weighted_size_is_the_sum_of_the_weights(cache):
     assert (cache.weighted_size(), cache.count()) == (7, 2)
 
 
-def test_weight_of_a_removed_entry_is_given_back(cache):
+def test_removal_frees_the_weight_of_the_entry(cache):
     cache.update(a=3, b=4)
     cache.remove("a")
     assert cache.weighted_size() == 4
@@ -47,13 +47,13 @@ def test_weight_of_a_removed_entry_is_given_back(cache):
     assert cache.weighted_size() == 0
 
 
-def test_weight_of_a_replaced_entry_is_given_back(cache):
+def test_replacement_frees_the_weight_of_the_old_value(cache):
     cache.set("a", 9)
     cache.set("a", 2)
     assert cache.weighted_size() == 2
 
 
-def test_as_many_leave_as_the_new_one_needs(cache, events):
+def test_insert_evicts_as_many_entries_as_it_needs(cache, events):
     cache.update(a=3, b=3, c=3)
     cache.set("d", 7)
     assert contents(cache) == {"c": 3, "d": 7}
@@ -67,7 +67,7 @@ def test_replacing_by_a_heavier_value_evicts_others(cache, events):
     assert events == [("a", 3, "replaced"), ("b", 3, "size")]
 
 
-def test_entry_as_heavy_as_the_capacity_is_kept_alone(cache):
+def test_entry_as_heavy_as_the_capacity_evicts_all_others(cache):
     cache.update(a=3, b=3)
     cache.set("c", 10)
     assert contents(cache) == {"c": 10}
@@ -80,7 +80,7 @@ def test_entry_heavier_than_the_capacity_is_not_kept(cache, events):
     assert events == [("c", 11, "size")]
 
 
-def test_entry_heavier_than_the_capacity_leaves_no_older_value_behind(cache, events):
+def test_entry_heavier_than_the_capacity_removes_the_old_value(cache, events):
     cache.update(a=3, b=3)
     cache.set("a", 11)
     assert contents(cache) == {"b": 3}
@@ -93,7 +93,7 @@ def test_computed_value_heavier_than_the_capacity_is_returned_and_not_kept(cache
     assert (contents(cache), events) == ({}, [("a", 11, "size")])
 
 
-def test_weight_zero_spends_nothing(cache, events):
+def test_entry_of_weight_zero_uses_no_capacity(cache, events):
     cache.set("heavy", 10)
     for number in range(1000):
         cache.set(number, 0)
@@ -101,7 +101,7 @@ def test_weight_zero_spends_nothing(cache, events):
 
 
 @pytest.mark.parametrize("policy", ["tiny_lfu", "lru"])
-def test_weight_zero_fits_into_capacity_zero(policy):
+def test_entry_of_weight_zero_fits_into_capacity_zero(policy):
     cache = Moka(0, weigher=lambda key, value: 0, policy=policy)
     for number in range(100):
         cache.set(number, number)
@@ -109,7 +109,7 @@ def test_weight_zero_fits_into_capacity_zero(policy):
     assert cache.get(50) == 50
 
 
-def test_weigher_is_asked_for_key_and_value(cache, weigher):
+def test_weigher_gets_key_and_value(cache, weigher):
     cache.set("a", 3)
     assert weigher.calls == [("a", 3)]
 
@@ -125,14 +125,14 @@ def test_weigher_is_asked_for_key_and_value(cache, weigher):
     ],
     ids=["set", "setitem", "setdefault", "update", "get_with"],
 )
-def test_weigher_is_called_once_an_insert(cache, weigher, insert):
+def test_weigher_is_called_once_per_insert(cache, weigher, insert):
     insert(cache)
     assert weigher.calls == [("a", 3)]
     assert cache.weighted_size() == 3
 
 
 @pytest.mark.parametrize("replace", [Moka.set, Moka.__setitem__])
-def test_weigher_is_called_once_a_replacement(cache, weigher, replace):
+def test_weigher_is_called_once_per_replacement(cache, weigher, replace):
     cache.set("a", 3)
     replace(cache, "a", 4)
     assert weigher.calls == [("a", 3), ("a", 4)]
@@ -146,7 +146,7 @@ def test_weigher_is_not_called_by_reads(cache, weigher):
     assert weigher.calls == []
 
 
-def test_weigher_is_called_once_when_the_write_has_to_be_retried():
+def test_weigher_is_called_once_even_if_the_write_is_retried():
     weighed = []
     cache = Moka(100, weigher=lambda key, value: weighed.append(value) or 1)
 
@@ -184,7 +184,7 @@ class Heavy(int):
     ("weight", "counts"),
     [(True, 1), (False, 0), (Heavy(3), 3), (2**32 - 1, 2**32 - 1), (2**32, 2**32 - 1), (2**100, 2**32 - 1)],
 )
-def test_weights_that_are_taken(weight, counts):
+def test_ints_from_zero_on_are_valid_weights(weight, counts):
     cache = Moka(2**40, weigher=lambda key, value: weight)
     cache.set("a", 1)
     assert cache.weighted_size() == counts
@@ -192,7 +192,7 @@ def test_weights_that_are_taken(weight, counts):
     assert cache.weighted_size() == 2 * counts
 
 
-def test_weight_beyond_the_limit_counts_as_the_limit_against_the_capacity():
+def test_weight_beyond_the_limit_counts_as_the_limit():
     cache = Moka(2**32 - 1, weigher=lambda key, value: 2**64)
     cache.set("a", 1)
     assert cache.get("a") == 1
@@ -210,7 +210,7 @@ def test_weight_beyond_the_limit_counts_as_the_limit_against_the_capacity():
     ],
 )
 @pytest.mark.parametrize("key", ["present", "absent"])
-def test_weights_that_are_refused_leave_the_cache_unchanged(weight, error, text, key):
+def test_refused_weight_leaves_the_cache_unchanged(weight, error, text, key):
     events, weights = Events(), [1]
     cache = Moka(10, weigher=lambda key, value: weights[-1], eviction_listener=events)
     cache.set("present", 1)
@@ -228,7 +228,7 @@ def test_weights_that_are_refused_leave_the_cache_unchanged(weight, error, text,
 
 # Law 10: the error is the user's, and the cache as before.
 @pytest.mark.parametrize("error", [ZeroDivisionError("mine"), KeyError("a"), KeyboardInterrupt(), SystemExit(3)])
-def test_error_of_the_weigher_comes_out_unchanged(error):
+def test_error_of_the_weigher_is_raised_unchanged(error):
     events, fail = Events(), []
 
     def weigh(key, value):
@@ -251,7 +251,7 @@ def test_error_of_the_weigher_comes_out_unchanged(error):
 
 
 # Law 1: no Python under a lock.
-def test_weigher_may_use_the_cache():
+def test_weigher_can_use_the_cache():
     def weigh(key, value):
         if key == "outer":
             assert cache.get("old") == 1
@@ -267,7 +267,7 @@ def test_weigher_may_use_the_cache():
 
 
 @pytest.mark.parametrize("how", ["sets", "removes", "clears"])
-def test_weigher_may_touch_the_key_that_is_being_set(how):
+def test_weigher_can_write_the_key_that_is_being_set(how):
     depth = []
 
     def weigh(key, value):

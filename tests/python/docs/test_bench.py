@@ -22,7 +22,7 @@ def run(*arguments):
 
 # A few seconds on a quiet machine, and much longer on one where each of so many threads waits for its turn.
 @pytest.mark.time_limit(900)
-def test_each_part_runs_and_has_the_rows_that_the_targets_ask_for(tmp_path):
+def test_each_part_runs_and_has_the_rows_that_the_targets_need(tmp_path):
     file = tmp_path / "rows.json"
     run(BENCH, "--tiny", "--json", file)
     result = json.loads(file.read_text())
@@ -46,7 +46,7 @@ def test_each_part_runs_and_has_the_rows_that_the_targets_ask_for(tmp_path):
     assert sum(line.endswith(("| yes |", "| **no** |")) for line in table) > 30
 
 
-def test_an_instruction_that_reads_and_writes_a_line_is_one_access(monkeypatch):
+def test_instruction_that_reads_and_writes_a_line_is_one_access(monkeypatch):
     monkeypatch.syspath_prepend(BENCH)
     parse = importlib.import_module("coherence").parse
     trace = """\
@@ -77,7 +77,7 @@ I  00000104,4
     assert operations == [(1, [(16, True, 0x108), (17, False, 0x10D), (17, True, 0x110)]), (0, [(18, False, 0x11F)])]
 
 
-def test_a_line_moves_when_the_other_thread_wrote_it_or_has_what_is_written(monkeypatch):
+def test_line_moves_when_the_other_thread_wrote_it_or_holds_the_written_line(monkeypatch):
     monkeypatch.syspath_prepend(BENCH)
     lines = importlib.import_module("coherence").Lines()
     # Thread, line, whether it is written; and whether that fetches it, or takes it.

@@ -6,7 +6,7 @@ import tomllib
 from helpers import ROOT
 
 
-def test_release_adds_the_addresses_of_its_repository_and_changes_nothing_else(monkeypatch):
+def test_release_adds_the_urls_of_its_repository_and_changes_nothing_else(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "ci")
     monkeypatch.delitem(sys.modules, "release", raising=False)
     import release

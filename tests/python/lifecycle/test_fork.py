@@ -37,7 +37,7 @@ def thread(target):
 """
 
 
-def test_child_has_the_contents():
+def test_child_has_the_contents_of_the_parent():
     run_script(
         FORK
         + """
@@ -55,7 +55,7 @@ assert dict(cache.items()) == {"a": 1}
 
 
 @pytest.mark.parametrize("policy", ["tiny_lfu", "lru"])
-def test_fork_under_load(policy):
+def test_process_can_fork_under_load(policy):
     run_script(
         FORK
         + f"cache = Moka(3000, tti=1000, policy={policy!r}, eviction_listener=lambda *event: None)"
@@ -130,7 +130,7 @@ inside.wait(60)
 )
 
 
-def test_child_computes_anew_what_was_in_flight():
+def test_child_recomputes_loads_that_were_in_flight():
     run_script(
         IN_FLIGHT
         + """
@@ -145,7 +145,7 @@ assert results == ["parent"] and cache.get("a") == "parent"
     )
 
 
-def test_first_write_in_a_child_lets_go_of_computations_of_vanished_threads():
+def test_first_write_in_a_child_drops_the_loads_of_vanished_threads():
     """The table of computations is empty then, so that later writes need not look into it."""
     run_script(
         FORK
@@ -176,7 +176,7 @@ assert cache.get(key) == "parent"
     )
 
 
-def test_child_forgets_who_waited():
+def test_child_forgets_waiting_threads_of_the_parent():
     run_script(
         IN_FLIGHT
         + """
@@ -201,7 +201,7 @@ assert results == ["parent"] * 4
     )
 
 
-def test_initializer_may_fork():
+def test_initializer_can_fork():
     run_script(
         FORK
         + """
@@ -217,7 +217,7 @@ assert cache.get("a") == 1
     )
 
 
-def test_child_of_a_forking_initializer_goes_on_with_it():
+def test_child_continues_the_initializer_that_forked():
     run_script(
         FORK
         + """
@@ -241,7 +241,7 @@ assert status == 0
     )
 
 
-def test_child_of_a_signal_handler_computes_what_it_waited_for():
+def test_child_forked_by_a_signal_handler_computes_the_awaited_key():
     run_script(
         IN_FLIGHT
         + """
@@ -269,7 +269,7 @@ assert results == ["parent"] * 4 and value == "parent"
     )
 
 
-def test_hook_of_before_the_import_computes_in_the_child():
+def test_fork_hook_registered_before_the_import_can_compute_in_the_child():
     run_script(
         "import os\nos.register_at_fork(after_in_child=lambda: hook())\n"
         + IN_FLIGHT
@@ -287,7 +287,7 @@ leader.join()
     )
 
 
-def test_circles_are_seen_in_the_child():
+def test_deadlocks_are_detected_in_the_child():
     run_script(
         IN_FLIGHT
         + """
@@ -351,7 +351,7 @@ go.set()
     )
 
 
-def test_fork_of_a_fork():
+def test_child_can_fork_again():
     run_script(
         IN_FLIGHT
         + """
@@ -400,7 +400,7 @@ for it in threads:
     )
 
 
-def test_caches_made_before_and_after_are_collected_in_the_child():
+def test_caches_from_before_and_after_the_fork_are_collected_in_the_child():
     run_script(
         FORK
         + """
@@ -423,7 +423,7 @@ in_child(work)
     )
 
 
-def test_multiprocessing_by_fork():
+def test_multiprocessing_by_fork_works():
     run_script(
         """
 import multiprocessing

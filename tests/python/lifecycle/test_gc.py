@@ -199,14 +199,14 @@ def test_cycle_is_collected(make):
 
 
 @pytest.mark.parametrize("make", SHAPES.values(), ids=SHAPES)
-def test_collection_leaves_a_live_cache_as_it_is(make):
+def test_collection_leaves_a_live_cache_unchanged(make):
     cache = make()
     before = (list(cache), [id(value) for value in cache.values()])
     collect()
     assert (list(cache), [id(value) for value in cache.values()]) == before
 
 
-def test_collector_is_told_of_keys_values_and_callables():
+def test_collector_visits_keys_values_and_callables():
     def listener(*event):
         pass
 
@@ -221,7 +221,7 @@ def test_collector_is_told_of_keys_values_and_callables():
         assert any(referent is thing for referent in referents)
 
 
-def test_collector_is_told_of_each_entry_once():
+def test_collector_visits_each_entry_once():
     cache = Moka(1000)
     values = [Value() for _ in range(1000)]
     for number, value in enumerate(values):
@@ -230,7 +230,7 @@ def test_collector_is_told_of_each_entry_once():
     assert sorted(map(id, told)) == sorted(map(id, values))
 
 
-def test_finalizer_in_a_cycle_may_use_the_cache():
+def test_finalizer_in_a_cycle_can_use_the_cache():
     used = []
 
     class Final:
@@ -251,7 +251,7 @@ def test_finalizer_in_a_cycle_may_use_the_cache():
     assert reference() is None
 
 
-def test_cache_brought_back_by_a_finalizer_works():
+def test_cache_revived_by_a_finalizer_works():
     saved = []
 
     class Saviour:
@@ -272,7 +272,7 @@ def test_cache_brought_back_by_a_finalizer_works():
     assert cache.get("c") == 3
 
 
-def test_weak_reference_in_a_cycle_calls_back():
+def test_callback_of_a_weak_reference_in_a_cycle_runs():
     called = []
     cache = Moka(10)
     cache.set("a", cache)
@@ -282,7 +282,7 @@ def test_weak_reference_in_a_cycle_calls_back():
     assert called == [reference]
 
 
-def test_listener_is_not_told_of_what_the_collector_takes():
+def test_collected_entries_are_not_reported_to_the_listener():
     events = []
     cache = Moka(10, eviction_listener=lambda *event: events.append(event))
     cache.set("a", cache)
@@ -291,7 +291,7 @@ def test_listener_is_not_told_of_what_the_collector_takes():
     assert events == []
 
 
-def test_exception_of_a_computation_is_not_kept():
+def test_exception_of_a_computation_is_not_kept_alive():
     cache, references = Moka(10), []
 
     class Failure(Exception):
@@ -310,7 +310,7 @@ def test_exception_of_a_computation_is_not_kept():
     assert references[0]() is None
 
 
-def test_initializer_is_not_kept():
+def test_initializer_is_not_kept_alive():
     cache = Moka(10)
 
     def compute():
@@ -322,7 +322,7 @@ def test_initializer_is_not_kept():
     assert reference() is None
 
 
-def test_collector_inside_each_callback():
+def test_collector_can_run_inside_each_callback():
     class Collecting(Key):
         __hash__ = Key.__hash__
 

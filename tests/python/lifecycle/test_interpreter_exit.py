@@ -77,7 +77,7 @@ CALLS = {
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_interpreter_ends_with_threads_inside(call):
+def test_interpreter_ends_with_daemon_threads_inside_each_call(call):
     run_script(
         INSIDE
         + f"""
@@ -100,7 +100,7 @@ begin(call)
         "cache.clear(); del cache",
     ],
 )
-def test_interpreter_ends_in_any_way_with_threads_inside(end):
+def test_interpreter_ends_in_any_way_with_daemon_threads_inside(end):
     run_script(
         INSIDE
         + f"""
@@ -130,7 +130,7 @@ assert begun == [1]
     )
 
 
-def test_interpreter_ends_with_tasks_that_wait_for_one_another():
+def test_interpreter_ends_with_tasks_that_wait_for_each_other():
     run_script(
         INSIDE
         + """
@@ -147,7 +147,7 @@ begin(lambda: asyncio.run(main()))
     )
 
 
-def test_interpreter_ends_with_threads_at_work_in_every_call():
+def test_interpreter_ends_with_busy_daemon_threads():
     run_script(
         INSIDE
         + """

@@ -7,7 +7,7 @@ from helpers import ROOT, run_script
 LEAKS = ROOT / "stress" / "torture" / "leaks.py"
 
 
-def test_thousands_of_operations_lose_no_object():
+def test_thousands_of_operations_leak_no_object():
     script = f"""
         import runpy, sys
         sys.argv = ["leaks.py", "--operations", "30_000"]

@@ -21,7 +21,7 @@ def resident():
 """
 
 
-def test_empty_cache_of_huge_capacity_costs_kilobytes():
+def test_empty_cache_of_huge_capacity_takes_only_kilobytes():
     run_script(
         MEASURE
         + """
@@ -39,7 +39,7 @@ assert grown < 200 * 100_000, grown
 @pytest.mark.parametrize(
     "arguments", ["10", "10**9", "10**9, policy='lru'", "10**9, ttl=5, tti=5", "10**9, weigher=int"]
 )
-def test_cache_that_nothing_was_set_in_takes_less_than_four_kilobytes(arguments):
+def test_unused_cache_takes_less_than_four_kilobytes(arguments):
     run_script(
         MEASURE
         + f"make = lambda: Moka({arguments})"
@@ -56,7 +56,7 @@ assert grown < 2000 * 4096, grown
     )
 
 
-def test_small_caches_are_small():
+def test_small_caches_take_little_memory():
     run_script(
         MEASURE
         + """
@@ -95,7 +95,7 @@ assert sizes[-1] - sizes[1] < 10_000_000, sizes
 @pytest.mark.parametrize("policy", ["lru", "tiny_lfu"])
 # With the lesser count a larger table is just being filled, a few slots with each write.
 @pytest.mark.parametrize("count", [1_000_000, 815_000])
-def test_a_tenth_of_the_memory_stays_when_all_entries_have_left(count, policy, empty):
+def test_emptied_cache_keeps_at_most_a_tenth_of_its_memory(count, policy, empty):
     # What the allocator keeps for itself counts after a clear, which frees all at once.
     measure = MEASURE.replace("ctypes.CDLL(None).malloc_trim(0)", "pass") if "clear" in empty else MEASURE
     run_script(
@@ -115,7 +115,7 @@ left = resident() - before
 
 
 @pytest.mark.skipif(DEBUG_BUILD, reason="a debug build gives back less of the keys' own memory")
-def test_table_shrinks_with_what_it_holds():
+def test_table_shrinks_with_its_contents():
     run_script(
         MEASURE
         + """
@@ -168,7 +168,7 @@ assert grown < 4_000_000, grown
     )
 
 
-def test_memory_of_threads_that_ended_is_given_back():
+def test_memory_of_ended_threads_is_freed():
     run_script(
         MEASURE
         + """
@@ -192,7 +192,7 @@ assert grown < 8_000_000, grown
     )
 
 
-def test_deeply_nested_caches_end_well():
+def test_deeply_nested_caches_are_freed_without_stack_overflow():
     """Each is the value of the next; their end must not run out of stack."""
     run_script(
         """

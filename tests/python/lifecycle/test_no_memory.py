@@ -53,7 +53,7 @@ SHAPES = {
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("megabytes", [1, 6, 30])
-def test_insert_without_memory_is_a_memory_error_and_changes_nothing(shape, megabytes):
+def test_insert_without_memory_raises_memory_error_and_changes_nothing(shape, megabytes):
     run_script(
         LIMIT
         + f"""
@@ -90,7 +90,7 @@ CALLS = {
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_every_call_that_inserts_raises_it(call):
+def test_every_inserting_call_raises_memory_error(call):
     run_script(
         LIMIT
         + f"""
@@ -110,7 +110,7 @@ assert {{len(cache), len(function.cache), len(shared.cache)}} == {{0, len(kept) 
     )
 
 
-def test_deadline_that_finds_no_memory_leaves_the_old_value():
+def test_write_without_memory_for_its_deadline_keeps_the_old_value():
     run_script(
         LIMIT
         + """
@@ -134,7 +134,7 @@ assert cache.get(number) == "new" and cache.expires_in(number) > 900
 
 
 @pytest.mark.skipif(FREE_THREADED, reason="what left waits for readers, in small lots that are asked for as Rust does")
-def test_what_gives_memory_back_needs_none():
+def test_calls_that_free_memory_need_none():
     run_script(
         LIMIT
         + """
@@ -157,7 +157,7 @@ assert cache.get(1) == 1
 
 
 @pytest.mark.parametrize("capacity", ["2**64 - 1", "10**9"])
-def test_capacity_asks_for_no_memory(capacity):
+def test_large_capacity_allocates_no_memory(capacity):
     run_script(
         LIMIT
         + f"""
@@ -170,7 +170,7 @@ for cache in caches:
     )
 
 
-def test_refused_objects_of_python_leave_a_cache_that_works():
+def test_cache_works_after_refused_python_allocations():
     """`_testcapi` refuses one allocation of CPython after the other. What PyO3 makes without asking whether it may is a
     panic, so an exception, and not a MemoryError; nothing aborts."""
     run_script(

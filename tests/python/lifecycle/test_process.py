@@ -56,7 +56,7 @@ else:
         )
         assert float(out) < 5  # It looks for signals every 50 ms or so; the rest is for slow machines.
 
-    def test_computation_survives_the_interrupt_of_a_waiter(self):
+    def test_computation_survives_an_interrupted_waiter(self):
         run_script(
             WAITS
             + """
@@ -74,7 +74,7 @@ assert cache.get_with("a", lambda: "late") == "computed"
 """
         )
 
-    def test_handler_that_raises_nothing_lets_the_wait_go_on(self):
+    def test_wait_continues_after_a_handler_that_raises_nothing(self):
         run_script(
             WAITS
             + """
@@ -86,7 +86,7 @@ assert handled == [1]
 """
         )
 
-    def test_handler_may_use_the_cache_while_its_thread_waits(self):
+    def test_signal_handler_can_use_the_cache_during_a_wait(self):
         run_script(
             WAITS
             + """
@@ -102,7 +102,7 @@ assert dict(cache.items()) == {"a": "computed", "b": 1, "c": 2}
 """
         )
 
-    def test_handler_may_raise_its_own_error(self):
+    def test_signal_handler_can_raise_its_own_error(self):
         run_script(
             WAITS
             + """
@@ -202,7 +202,7 @@ for number in range(10):
 
 
 @pytest.mark.parametrize("listener", ["None", "lambda *event: None"])
-def test_interpreter_ends_with_daemon_threads_at_work(listener):
+def test_interpreter_ends_with_daemon_threads_that_use_a_cache(listener):
     run_script(
         f"listener = {listener}"
         + """
@@ -223,7 +223,7 @@ time.sleep(0.2)
     )
 
 
-def test_interpreter_ends_with_daemon_threads_waiting():
+def test_interpreter_ends_with_waiting_daemon_threads():
     run_script(
         """
 import threading, time
@@ -242,7 +242,7 @@ time.sleep(0.2)
     )
 
 
-def test_cache_is_used_by_atexit_and_by_late_finalizers():
+def test_atexit_handlers_and_late_finalizers_can_use_a_cache():
     out = run_script(
         """
 import atexit
@@ -260,7 +260,7 @@ atexit.register(lambda: print("removed", cache.remove("a")))
     assert "left a" in out and "removed 1" in out and "late 1" in out
 
 
-def test_import_of_a_checkout_without_its_extension_module_says_why(tmp_path):
+def test_import_error_explains_a_missing_extension_module(tmp_path):
     package = Path(moka_py.__file__).parent
     (tmp_path / "moka_py").mkdir()
     for file in package.glob("*.py"):
@@ -273,7 +273,7 @@ def test_import_of_a_checkout_without_its_extension_module_says_why(tmp_path):
     assert last.endswith("run Python in another folder or with -P")
 
 
-def test_import_anew_leaves_the_class_whole():
+def test_second_import_keeps_the_same_class():
     run_script(
         """
 import importlib, sys

@@ -7,7 +7,7 @@ import pytest
 from helpers import run_script
 
 
-def test_import_in_many_threads_at_once():
+def test_many_threads_can_import_the_package_at_once():
     run_script(
         """
 import sys, threading
@@ -29,7 +29,7 @@ assert len(made) == 8 and len(set(made)) == 1
     )
 
 
-def test_import_takes_no_more_modules_than_it_needs():
+def test_import_loads_only_the_modules_it_needs():
     run_script("""
 import sys
 import moka_py
@@ -40,7 +40,7 @@ assert "asyncio" not in sys.modules
 """)
 
 
-def test_import_anew_while_threads_use_what_was_imported():
+def test_second_import_does_not_disturb_threads_that_use_the_first():
     run_script(
         """
 import importlib, sys, threading
@@ -70,7 +70,7 @@ assert len(cache) == len(list(cache)) <= 50
 
 @pytest.mark.parametrize("config", ["legacy", "isolated"])
 @pytest.mark.parametrize("first", ["import moka_py", ""])
-def test_import_in_another_interpreter_is_an_import_error(config, first):
+def test_import_in_a_subinterpreter_raises_import_error(config, first):
     out = run_script(
         f"""
 try:
@@ -104,7 +104,7 @@ assert cache.get(1) == 2
     assert out.startswith("ImportError: ")
 
 
-def test_collector_of_another_interpreter_does_not_meet_the_classes():
+def test_collector_of_a_subinterpreter_does_not_visit_the_classes():
     # It would leave marks on them that the collector of their own interpreter takes for its own: a debug build of
     # CPython 3.13t gave up at the end of such a program.
     run_script(
@@ -160,7 +160,7 @@ def interrupt(call):
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.parametrize("call", ["get_with", "cached"])
 class TestSignals:
-    def test_waiter_is_interrupted_soon(self, call):
+    def test_waiter_is_interrupted_promptly(self, call):
         out = run_script(
             WAITS
             + f"""
@@ -172,7 +172,7 @@ except KeyboardInterrupt:
         )
         assert float(out) < 5  # 50 ms or so; the rest is for slow machines.
 
-    def test_error_of_the_handler_comes_out(self, call):
+    def test_error_of_the_signal_handler_is_raised(self, call):
         run_script(
             WAITS
             + f"""
@@ -189,7 +189,7 @@ assert calls[{call!r}]() == "computed"
 """
         )
 
-    def test_handler_may_use_the_cache(self, call):
+    def test_signal_handler_can_use_the_cache(self, call):
         run_script(
             WAITS
             + f"""
@@ -204,7 +204,7 @@ assert interrupt(calls[{call!r}]) == "computed"
 """
         )
 
-    def test_handler_that_asks_for_what_its_thread_waits_for_waits_as_well(self, call):
+    def test_signal_handler_can_wait_for_the_key_its_thread_waits_for(self, call):
         run_script(
             WAITS
             + f"""
@@ -219,7 +219,7 @@ assert results == ["computed"] * 2, results
         )
 
 
-def test_values_of_threads_that_ended_are_released():
+def test_values_of_ended_threads_are_released():
     run_script(
         """
 import gc, threading, weakref
@@ -250,7 +250,7 @@ assert not any(reference() for reference in references)
     )
 
 
-def test_thread_that_ends_in_a_cached_call_of_its_local_data():
+def test_finalizer_of_thread_local_data_can_make_a_cached_call():
     """Thread-local objects of Python die late in their thread, and may use a cache then."""
     run_script(
         """
@@ -277,7 +277,7 @@ cache.clear()
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.parametrize("who", ["main", "another thread"])
-def test_fork_beside_threads_inside_every_operation(who):
+def test_process_can_fork_beside_threads_inside_every_operation(who):
     """The child uses the cache, waits for a computation of its own, clears, and exits; so do its children."""
     run_script(
         """
@@ -367,7 +367,7 @@ if errors: raise errors[0]
     )
 
 
-def test_process_is_ended_at_once_by_os_exit_in_any_callback():
+def test_os_exit_ends_the_process_immediately_in_any_callback():
     for place in (
         "cache.get_with(1, end)",
         "Moka(1, weigher=end).set(1, 1)",
@@ -389,7 +389,7 @@ raise AssertionError
 
 @pytest.mark.parametrize("capacity", [0, 1, 2**31, 2**32, 2**63, 2**64 - 1, sys.maxsize])
 @pytest.mark.parametrize("policy", ["tiny_lfu", "lru"])
-def test_capacity_of_any_size_takes_no_memory(capacity, policy):
+def test_capacity_of_any_size_takes_no_memory_up_front(capacity, policy):
     from moka_py import Moka
 
     cache = Moka(capacity, policy=policy)

@@ -51,7 +51,7 @@ def weigh(key, value):
 
 @pytest.mark.parametrize("leave", LEAVE.values(), ids=LEAVE)
 @pytest.mark.parametrize("policy", ["tiny_lfu", "lru"])
-def test_value_that_left_is_released(leave, policy):
+def test_removed_value_is_released(leave, policy):
     cache = Moka(5, policy=policy, weigher=weigh)
     (value,), (reference,) = watched(1)
     cache.set("a", value)
@@ -64,7 +64,7 @@ def test_value_that_left_is_released(leave, policy):
 
 
 @pytest.mark.parametrize("call", EXPIRE.values(), ids=EXPIRE)
-def test_value_that_expired_is_released(call):
+def test_expired_value_is_released(call):
     cache = Moka(5)
     (value,), (reference,) = watched(1)
     cache.set("a", value, ttl=AT_ONCE)
@@ -75,7 +75,7 @@ def test_value_that_expired_is_released(call):
     assert reference() is None
 
 
-def test_key_that_left_is_released():
+def test_removed_key_is_released():
     class Mortal(Key):
         __hash__, __eq__ = Key.__hash__, Key.__eq__
 
@@ -90,7 +90,7 @@ def test_key_that_left_is_released():
     assert reference() is None
 
 
-def test_second_key_object_is_not_kept():
+def test_equal_key_object_of_a_later_set_is_not_kept():
     class Mortal(Key):
         __hash__, __eq__ = Key.__hash__, Key.__eq__
 
@@ -103,7 +103,7 @@ def test_second_key_object_is_not_kept():
     assert reference() is None
 
 
-def test_value_set_again_and_again_is_held_once():
+def test_value_that_is_set_repeatedly_is_held_once():
     cache, ((value,), (reference,)) = Moka(5), watched(1)
     cache.set("a", value)
     cache.run_pending_tasks()
@@ -118,7 +118,7 @@ def test_value_set_again_and_again_is_held_once():
     assert reference() is None
 
 
-def test_values_are_released_when_the_cache_ends():
+def test_values_are_released_when_the_cache_is_destroyed():
     cache = Moka(1000)
     values, references = watched(1000)
     cache.update(enumerate(values))
@@ -128,7 +128,7 @@ def test_values_are_released_when_the_cache_ends():
     assert alive(references) == 0
 
 
-def test_removed_values_are_released_when_the_cache_ends():
+def test_removed_values_are_released_when_the_cache_is_destroyed():
     cache = Moka(1000)
     values, references = watched(1000)
     cache.update(enumerate(values))
@@ -149,7 +149,7 @@ def test_values_are_released_by_clear(end):
     assert alive(references) == 0
 
 
-def test_clear_releases_what_had_left_before():
+def test_clear_releases_values_removed_before_it():
     cache = Moka(1000)
     values, references = watched(50)
     cache.update(enumerate(values))
@@ -171,7 +171,7 @@ def test_clear_releases_what_had_left_before():
     ],
     ids=["replace", "evict", "remove", "expire", "compute and pop"],
 )
-def test_few_wait_for_their_release(step):
+def test_few_removed_values_await_release(step):
     cache, references = Moka(10), []
     for number in range(3000):
         (value,), (reference,) = watched(1)
@@ -185,7 +185,7 @@ def test_few_wait_for_their_release(step):
     assert alive(references) == len(cache)
 
 
-def test_few_of_each_thread_wait_for_their_release():
+def test_few_removed_values_of_each_thread_await_release():
     cache, references = Moka(10), [[] for _ in range(4)]
 
     def work(mine):
@@ -204,7 +204,7 @@ def test_few_of_each_thread_wait_for_their_release():
     assert alive(everything) == 0
 
 
-def test_what_dead_threads_left_behind_is_released():
+def test_values_removed_by_dead_threads_are_released():
     holder, references = [Moka(10)], []
 
     def work():
@@ -222,7 +222,7 @@ def test_what_dead_threads_left_behind_is_released():
     assert alive(references) == 0
 
 
-def test_reading_thread_does_not_stop_the_release(fast_switches):
+def test_reading_thread_does_not_block_the_release(fast_switches):
     cache, done, references = Moka(100), [], []
 
     def read():
@@ -259,7 +259,7 @@ def test_callables_are_released_with_the_cache(kind):
     assert reference() is None
 
 
-def test_value_is_released_although_the_listener_raised(unraisable):
+def test_value_is_released_even_if_the_listener_raises(unraisable):
     def listener(key, value, cause):
         raise ZeroDivisionError
 
@@ -273,7 +273,7 @@ def test_value_is_released_although_the_listener_raised(unraisable):
     assert reference() is None
 
 
-def test_value_whose_insert_failed_is_released():
+def test_value_of_a_failed_insert_is_released():
     def refuse(key, value):
         raise ZeroDivisionError
 
@@ -287,7 +287,7 @@ def test_value_whose_insert_failed_is_released():
     assert reference() is None
 
 
-def test_computed_value_that_was_not_cached_is_released():
+def test_computed_value_that_is_not_stored_is_released():
     cache, references = Moka(10), []
 
     def compute():
@@ -301,7 +301,7 @@ def test_computed_value_that_was_not_cached_is_released():
     assert references[0]() is None
 
 
-def test_shared_value_is_released_by_its_waiters():
+def test_waiters_release_a_shared_value():
     cache = Moka(10)
     started, references = threading.Semaphore(0), []
 
@@ -322,7 +322,7 @@ def test_shared_value_is_released_by_its_waiters():
     assert [reference() for reference in references] == [None]
 
 
-def test_iterators_keep_no_value_that_left():
+def test_iterators_keep_no_removed_value_alive():
     cache = Moka(1000)
     values, references = watched(1000)
     cache.update(enumerate(values))
@@ -336,7 +336,7 @@ def test_iterators_keep_no_value_that_left():
 
 
 # On the free-threaded build, too, nobody is waited for where there is nobody.
-def test_values_are_released_at_once_while_one_thread_alone_uses_caches():
+def test_values_are_released_immediately_while_only_one_thread_uses_caches():
     run_script(
         """
 import threading
@@ -371,7 +371,7 @@ use()
     )
 
 
-def test_first_thread_that_comes_beside_the_only_one_reads_what_lives():
+def test_second_thread_reads_only_live_values():
     run_script(
         """
 import sys, threading, time
@@ -417,7 +417,7 @@ assert not failures, failures
     )
 
 
-def test_nothing_waits_in_a_cache_that_is_not_used_again():
+def test_unused_cache_delays_no_release():
     """What one cache let go is not kept by the next call on another cache."""
     first, second = Moka(10), Moka(10)
     values, references = watched(100)
@@ -429,7 +429,7 @@ def test_nothing_waits_in_a_cache_that_is_not_used_again():
     assert alive(references) == 1
 
 
-def test_values_die_in_the_thread_that_let_them_go():
+def test_values_die_in_the_thread_that_removed_them():
     """On the GIL build; and nowhere does one die in a thread that Python does not know (law 3)."""
     died, known = [], set()
 

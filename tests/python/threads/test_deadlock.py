@@ -10,7 +10,7 @@ from helpers import Background, Gate, Key, contents, run_threads
 from moka_py import Moka
 
 
-def test_own_key_raises():
+def test_load_that_needs_its_own_key_raises():
     cache = Moka(10)
     with pytest.raises(RuntimeError):
         cache.get_with("a", lambda: cache.get_with("a", lambda: 1))
@@ -18,13 +18,13 @@ def test_own_key_raises():
     assert cache.get_with("a", lambda: 2) == 2
 
 
-def test_own_key_by_an_equal_object_raises():
+def test_load_that_needs_its_own_key_as_an_equal_object_raises():
     cache = Moka(10)
     with pytest.raises(RuntimeError):
         cache.get_with(Key("a"), lambda: cache.get_with(Key("a"), lambda: 1))
 
 
-def test_own_key_some_levels_deep_raises():
+def test_load_that_needs_its_own_key_some_levels_deep_raises():
     cache = Moka(10)
     with pytest.raises(RuntimeError):
         cache.get_with(
@@ -34,7 +34,7 @@ def test_own_key_some_levels_deep_raises():
     assert contents(cache) == {}
 
 
-def test_own_key_can_be_caught_by_the_initializer():
+def test_initializer_can_catch_the_error_about_its_own_key():
     cache = Moka(10)
 
     def compute():
@@ -46,18 +46,18 @@ def test_own_key_can_be_caught_by_the_initializer():
     assert cache.get("a") == "instead"
 
 
-def test_own_key_in_another_cache_is_another_key():
+def test_load_can_load_an_equal_key_of_another_cache():
     first, second = Moka(10), Moka(10)
     assert first.get_with("a", lambda: second.get_with("a", lambda: 1)) == 1
 
 
-def test_own_key_across_two_caches_raises():
+def test_load_that_needs_its_own_key_through_another_cache_raises():
     first, second = Moka(10), Moka(10)
     with pytest.raises(RuntimeError):
         first.get_with("a", lambda: second.get_with("a", lambda: first.get_with("a", lambda: 1)))
 
 
-def test_own_key_is_fine_once_it_was_set():
+def test_load_can_get_its_own_key_once_it_was_set():
     cache = Moka(10)
 
     def compute():
@@ -94,7 +94,7 @@ def circle(asks, catch):
 
 
 @pytest.mark.parametrize("size", [2, 3, 5])
-def test_circle_of_threads_raises(size):
+def test_threads_that_wait_for_each_other_raise(size):
     cache = Moka(10)
     asks = [((cache, number), (cache, (number + 1) % size)) for number in range(size)]
     for _ in range(10):
@@ -105,7 +105,7 @@ def test_circle_of_threads_raises(size):
 
 
 @pytest.mark.parametrize("size", [2, 3, 5])
-def test_circle_of_threads_can_be_caught(size):
+def test_initializers_can_catch_the_deadlock_error(size):
     cache = Moka(10)
     asks = [((cache, number), (cache, (number + 1) % size)) for number in range(size)]
     for _ in range(10):
@@ -115,7 +115,7 @@ def test_circle_of_threads_can_be_caught(size):
         cache.clear()
 
 
-def test_circle_of_threads_across_two_caches_raises():
+def test_deadlock_across_two_caches_raises():
     first, second = Moka(10), Moka(10)
     asks = [((first, "a"), (second, "a")), ((second, "a"), (first, "a"))]
     for _ in range(10):
@@ -124,7 +124,7 @@ def test_circle_of_threads_across_two_caches_raises():
         first.clear(), second.clear()
 
 
-def test_circle_with_nested_computations_raises():
+def test_deadlock_with_nested_computations_raises():
     cache = Moka(10)
     barrier = threading.Barrier(2)
 
@@ -142,7 +142,7 @@ def test_circle_with_nested_computations_raises():
     assert any(isinstance(result, RuntimeError) for result in results)
 
 
-def test_no_circle_is_seen_where_there_is_none():
+def test_chain_of_waiting_threads_is_not_a_deadlock():
     """One waits for two, two waits for three, and three ends."""
     cache, gate = Moka(10), Gate()
 
@@ -163,7 +163,7 @@ def test_no_circle_is_seen_where_there_is_none():
     assert (first.result, second.result) == (3, 2)
 
 
-def test_waiting_for_a_thread_that_waits_for_another_key_of_equal_hash_is_no_circle():
+def test_waiting_for_keys_of_equal_hash_is_not_a_deadlock():
     cache, gate = Moka(10), Gate()
 
     def last():
@@ -180,7 +180,7 @@ def test_waiting_for_a_thread_that_waits_for_another_key_of_equal_hash_is_no_cir
     assert (first.result, second.result) == (1, 1)
 
 
-def test_random_webs_of_waiting_end(fast_switches):
+def test_random_webs_of_waiting_threads_terminate(fast_switches):
     """Threads that ask for each other's keys at random: each ends, with a value or with the error."""
     cache = Moka(1000)
 

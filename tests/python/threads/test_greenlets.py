@@ -28,7 +28,7 @@ LOADS = pytest.mark.parametrize("load", loads().values(), ids=loads())
 
 
 @LOADS
-def test_greenlets_that_load_one_key_compute_each_for_itself(load):
+def test_greenlets_of_one_thread_do_not_share_a_load(load):
     hub = greenlet.getcurrent()
     runs = []
 
@@ -49,7 +49,7 @@ def test_greenlets_that_load_one_key_compute_each_for_itself(load):
 
 
 @LOADS
-def test_a_greenlet_that_asks_for_its_own_key_is_told(load):
+def test_greenlet_that_needs_its_own_key_gets_an_error(load):
     def compute(key):
         return load(key, compute)
 
@@ -63,7 +63,7 @@ def test_a_greenlet_that_asks_for_its_own_key_is_told(load):
     assert worker.dead
 
 
-def test_a_computation_that_asks_for_its_own_key_is_told_in_a_program_with_greenlets():
+def test_load_that_needs_its_own_key_raises_in_a_program_with_greenlets():
     run_script(
         """
 import greenlet
@@ -79,7 +79,7 @@ else:
     )
 
 
-def test_a_greenlet_waits_for_another_thread():
+def test_greenlet_can_wait_for_another_thread():
     cache, gate = Moka(10), Gate()
 
     def compute():
@@ -96,7 +96,7 @@ def test_a_greenlet_waits_for_another_thread():
     opener.join()
 
 
-def test_gevent_greenlets_that_load_one_key():
+def test_gevent_greenlets_can_load_one_key():
     gevent = pytest.importorskip("gevent")
     cache = Moka(10)
 
@@ -110,7 +110,7 @@ def test_gevent_greenlets_that_load_one_key():
     assert cache.get("a") == "value"
 
 
-def test_sqlalchemy_style_run_sync_shares_no_wait():
+def test_greenlets_as_in_sqlalchemy_do_not_wait_for_each_other():
     """Coroutines whose sync parts run in greenlets, which switch back to the event loop."""
     hub = greenlet.getcurrent()
     runs = []

@@ -24,7 +24,7 @@ ROUNDS = 20
 
 
 @pytest.mark.parametrize("part", range(4))
-def test_each_key_has_an_order(part, fast_switches):
+def test_calls_on_each_key_are_linearizable(part, fast_switches):
     seed = random.SystemRandom().randrange(10**6)
     for each in range(seed, seed + ROUNDS):
         wrong, steps = play(each)
@@ -33,7 +33,7 @@ def test_each_key_has_an_order(part, fast_switches):
 
 
 @pytest.mark.parametrize("bug", BUGS)
-def test_a_mistake_is_found(bug, fast_switches):
+def test_checker_finds_the_bug_of_each_buggy_cache(bug, fast_switches):
     assert any(play(seed, BUGS[bug])[0] for seed in range(2_000))
 
 
@@ -110,7 +110,7 @@ EVICTED = {
 
 
 @pytest.mark.parametrize("lines", ORDERLY.values(), ids=ORDERLY)
-def test_an_order_is_found(lines):
+def test_checker_accepts_histories_with_an_order(lines):
     for threads in itertools.permutations(history(*lines)):
         assert explain(threads) is None
         assert explain(threads, evicts=True) is None
@@ -118,30 +118,30 @@ def test_an_order_is_found(lines):
 
 
 @pytest.mark.parametrize("lines", DISORDERLY.values(), ids=DISORDERLY)
-def test_no_order_is_found(lines):
+def test_checker_rejects_histories_without_an_order(lines):
     for threads in itertools.permutations(history(*lines)):
         assert explain(threads)
 
 
 @pytest.mark.parametrize("lines", EVICTED.values(), ids=EVICTED)
-def test_an_entry_that_may_be_gone_explains_it(lines):
+def test_checker_accepts_these_histories_if_entries_may_be_evicted(lines):
     for threads in itertools.permutations(history(*lines)):
         assert explain(threads)
         assert explain(threads, evicts=True) is None
 
 
 @pytest.mark.parametrize("case", ["a value from nowhere", "a read of what was before", "two take one"])
-def test_an_eviction_explains_no_such_thing(case):
+def test_checker_rejects_other_histories_even_if_entries_may_be_evicted(case):
     assert explain(history(*DISORDERLY[case]), evicts=True)
 
 
-def test_an_overtaken_computation_of_a_key_of_the_same_hash_is_not_kept():
+def test_superseded_load_of_a_key_of_equal_hash_is_not_kept():
     lines = "0-1 join 1, 0-1 look, 2-3 land 1, 4-5 read", "6-7 read"
     assert explain(history(*lines))
     assert explain(history(*lines), collides=True) is None
 
 
-def test_what_has_no_order_is_shown():
+def test_history_without_an_order_is_printed():
     shown = explain(history("100-101 write 1, 102-103 read 1, 104-105 read 2", "102-109 read 1"))
     assert "? thread 0,         4 to         5 ns: read 2" in shown
     assert "  thread 0,         0 to         1 ns: write 1" in shown

@@ -147,7 +147,7 @@ CALLS = {
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
-def test_another_thread_can_do_anything(place, call):
+def test_another_thread_can_make_any_call_during_a_callback(place, call):
     gate = Gate()
     cache, stands_inside = place(gate)
     with Background(stands_inside):
@@ -158,7 +158,7 @@ def test_another_thread_can_do_anything(place, call):
 
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
-def test_another_thread_uses_a_key_of_the_same_hash(place):
+def test_another_thread_can_use_a_key_of_equal_hash_during_a_callback(place):
     gate = Gate()
     cache, stands_inside = place(gate)
     with Background(stands_inside):
@@ -177,7 +177,7 @@ def in_background(call):
 
 # Law 5: the entry that is being written can be read.
 @pytest.mark.parametrize("place", [inside_eq_of_set, inside_eq_of_remove])
-def test_entry_that_another_thread_is_about_to_change_can_be_read(place):
+def test_entry_can_be_read_while_another_thread_changes_it(place):
     gate = Gate()
     cache, stands_inside = place(gate)
     (stored,) = cache
@@ -201,7 +201,7 @@ class TakesALock:
             pass
 
 
-def test_values_whose_end_takes_a_lock_that_others_hold_while_they_use_the_cache(fast_switches):
+def test_finalizers_of_values_can_take_a_lock_that_threads_hold_during_cache_calls(fast_switches):
     lock = threading.RLock()
     cache = Moka(50, tti=1000)
 
@@ -224,7 +224,7 @@ def test_values_whose_end_takes_a_lock_that_others_hold_while_they_use_the_cache
         pass
 
 
-def test_values_whose_end_takes_a_plain_lock(fast_switches):
+def test_finalizers_of_values_can_take_a_plain_lock(fast_switches):
     lock = threading.Lock()
     cache = Moka(50, eviction_listener=lambda key, value, cause: None)
 
@@ -259,7 +259,7 @@ class UsesTheCache:
         len(self.cache)
 
 
-def test_values_whose_end_uses_the_cache(fast_switches):
+def test_finalizers_of_values_can_use_the_cache(fast_switches):
     cache = Moka(20)
 
     def work():
@@ -274,7 +274,7 @@ def test_values_whose_end_uses_the_cache(fast_switches):
     cache.clear()
 
 
-def test_keys_whose_end_uses_the_cache(fast_switches):
+def test_finalizers_of_keys_can_use_the_cache(fast_switches):
     cache = Moka(20)
 
     class Mortal(Key):

@@ -89,7 +89,7 @@ def fields_of(error):
 
 
 @pytest.mark.parametrize("make", KINDS)
-def test_copy_has_all_that_the_exception_has(make):
+def test_copy_equals_the_exception_in_every_field(make):
     error = make()
     try:
         raise error from LookupError("the cause")
@@ -103,7 +103,7 @@ def test_copy_has_all_that_the_exception_has(make):
     assert copy.__traceback__ is error.__traceback__ and copy.__cause__ is error.__cause__
 
 
-def test_what_is_added_to_a_copy_stays_there():
+def test_change_to_a_copy_does_not_affect_the_exception():
     error = Coded(1)
     error.add_note("of all")
     copy = copied(error)
@@ -114,7 +114,7 @@ def test_what_is_added_to_a_copy_stays_there():
 
 
 @pytest.mark.parametrize("make", KINDS)
-def test_each_thread_that_waits_fails_and_knows_where_it_was_raised(make):
+def test_each_waiting_thread_fails_with_the_traceback_of_the_failure(make):
     made = []
 
     def initializer_that_fails():
@@ -152,7 +152,7 @@ def names_of(error):
 
 
 @pytest.mark.parametrize("how", ["get_with", "cached function"])
-def test_traceback_has_the_frames_of_the_leader_and_of_one_waiter(how):
+def test_traceback_has_the_frames_of_the_leader_and_of_one_waiter_only(how):
     """Of one exception for all waiters it would gather the frames of all."""
     for _ in range(20):
         made, raised = fail_for_many(how)
@@ -197,7 +197,7 @@ def fail_for_many(how):
         return made, at_once(WAITERS, ask)
 
 
-def test_traceback_has_the_frames_of_the_run_and_of_one_coroutine():
+def test_traceback_has_the_frames_of_the_run_and_of_one_coroutine_only():
     made = []
 
     @cached(wait_concurrent=True)
@@ -228,7 +228,7 @@ def test_traceback_has_the_frames_of_the_run_and_of_one_coroutine():
     run(main)
 
 
-def test_failure_that_one_coroutine_sees_is_the_exception_itself():
+def test_single_waiting_coroutine_gets_the_exception_itself():
     made = []
 
     @cached(wait_concurrent=True)
@@ -252,7 +252,7 @@ def test_failure_that_one_coroutine_sees_is_the_exception_itself():
     run(main)
 
 
-def test_copy_begins_with_a_traceback_of_another_time():
+def test_copy_starts_with_an_earlier_traceback():
     try:
         raise LookupError
     except LookupError as error:

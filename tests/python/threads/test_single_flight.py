@@ -12,7 +12,7 @@ from moka_py import Moka
 pytestmark = pytest.mark.usefixtures("quick_collections")
 
 
-def test_miss_computes_and_keeps():
+def test_miss_computes_and_stores_the_value():
     cache = Moka(10)
     assert cache.get_with("a", lambda: 1) == 1
     assert cache.get("a") == 1
@@ -24,20 +24,20 @@ def test_hit_computes_nothing():
     assert cache.get_with("a", pytest.fail) == 1
 
 
-def test_none_is_kept_as_a_value():
+def test_computed_none_is_stored():
     cache, calls = Moka(10), []
     for _ in range(3):
         assert cache.get_with("a", lambda: calls.append(1)) is None
     assert calls == [1]
 
 
-def test_value_is_the_very_object():
+def test_get_with_returns_the_computed_object():
     cache, value = Moka(10), object()
     assert cache.get_with("a", lambda: value) is value
     assert cache.get("a") is value
 
 
-def test_computing_tells_nothing_to_the_listener():
+def test_computing_reports_nothing_to_the_listener():
     events = Events()
     cache = Moka(10, eviction_listener=events)
     cache.get_with("a", lambda: 1)
@@ -45,7 +45,7 @@ def test_computing_tells_nothing_to_the_listener():
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("mine"), KeyError("a"), KeyboardInterrupt(), SystemExit(2)])
-def test_failure_comes_out_and_is_not_cached(error):
+def test_exception_of_the_initializer_is_raised_and_not_cached(error):
     events = Events()
     cache = Moka(10, eviction_listener=events)
     cache.set("b", 1)
@@ -154,7 +154,7 @@ def test_waiters_get_the_exception_of_the_leader():
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(), GeneratorExit()])
-def test_when_the_leader_is_interrupted_one_waiter_computes_anew(error):
+def test_one_waiter_takes_over_when_the_leader_is_interrupted(error):
     def interrupted():
         raise error
 
@@ -165,7 +165,7 @@ def test_when_the_leader_is_interrupted_one_waiter_computes_anew(error):
     assert cache.get("a") == "anew"
 
 
-def test_when_each_leader_is_interrupted_each_takes_its_turn():
+def test_waiters_take_over_in_turn_when_each_leader_is_interrupted():
     def interrupted():
         raise KeyboardInterrupt
 
@@ -175,7 +175,7 @@ def test_when_each_leader_is_interrupted_each_takes_its_turn():
     assert cache.get_with("a", lambda: 1) == 1
 
 
-def test_weigher_that_refuses_the_value_leaves_nobody_waiting():
+def test_weigher_that_raises_leaves_no_thread_waiting():
     cache, gate = Moka(10, weigher=lambda key, value: value), Gate()
 
     def compute():
@@ -196,7 +196,7 @@ def test_weigher_that_refuses_the_value_leaves_nobody_waiting():
 
 
 # Law 1: nothing is held while a computation runs.
-def test_initializer_may_use_the_cache():
+def test_initializer_can_use_the_cache():
     cache = Moka(10)
 
     def compute():
@@ -210,7 +210,7 @@ def test_initializer_may_use_the_cache():
     assert contents(cache) == {"a": "value", "c": 4, "d": 4}
 
 
-def test_deep_recursion_over_many_keys():
+def test_initializers_can_recurse_over_many_keys():
     cache = Moka(1000)
 
     def fibonacci(number):
@@ -223,7 +223,7 @@ def test_deep_recursion_over_many_keys():
     assert fibonacci(100) == 354224848179261915075
 
 
-def test_endless_recursion_is_a_recursion_error():
+def test_endless_recursion_of_initializers_raises_recursion_error():
     cache = Moka(10)
 
     def endless(number):
@@ -251,13 +251,13 @@ def test_keys_of_equal_hash_do_not_wait_for_each_other():
     assert contents(cache) == {Key("a", 1): "first", Key("b", 1): "second"}
 
 
-def test_keys_of_equal_hash_nest():
+def test_loads_of_keys_of_equal_hash_can_nest():
     cache = Moka(10)
     value = cache.get_with(Key("a", 1), lambda: cache.get_with(Key("b", 1), lambda: "inner") + " outer")
     assert value == "inner outer"
 
 
-def test_what_a_comparison_with_a_key_under_way_sets_is_seen_before_the_computation():
+def test_leader_sees_a_value_that_eq_with_an_in_flight_key_set():
     """The look-up is over by then, so the leader must look again."""
     cache = Moka(10)
 
@@ -278,7 +278,7 @@ def test_what_a_comparison_with_a_key_under_way_sets_is_seen_before_the_computat
     assert cache.get(7) == "set"
 
 
-def test_equal_keys_that_are_not_identical_share_a_computation():
+def test_equal_keys_share_a_computation():
     cache, gate = Moka(10), Gate()
 
     def compute():
@@ -306,7 +306,7 @@ def test_other_calls_do_not_wait_for_a_computation():
         gate.open()
 
 
-def test_many_waiters_on_many_keys(fast_switches):
+def test_many_threads_can_wait_for_many_keys(fast_switches):
     cache, calls = Moka(1000), []
 
     def work(thread):
@@ -320,7 +320,7 @@ def test_many_waiters_on_many_keys(fast_switches):
 
 
 # Law 2: no map while detached.
-def test_waiters_do_not_mind_what_becomes_of_the_cache():
+def test_waiters_get_their_value_after_the_cache_was_dropped():
     cache, gate = Moka(100), Gate()
 
     def compute():

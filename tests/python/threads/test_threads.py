@@ -41,7 +41,7 @@ def test_each_thread_reads_its_own_writes(make):
     assert len(cache) == len(everything)
 
 
-def test_the_first_deadline_beside_values_that_are_replaced_is_of_its_key_alone():
+def test_first_deadline_applies_to_its_own_key_only():
     for _ in range(100):
         cache = Moka(5000)
         cache.set_many((key, True) for key in range(100))
@@ -58,7 +58,7 @@ def test_the_first_deadline_beside_values_that_are_replaced_is_of_its_key_alone(
         assert {key: cache.get(key) in (1, 2) for key in range(120)} == {key: key < 100 for key in range(120)}
 
 
-def test_reader_sees_the_writes_of_one_key_in_order():
+def test_reader_sees_writes_of_one_key_in_order():
     cache, done = Moka(10), []
     cache.set("a", 0)
 
@@ -118,7 +118,7 @@ def test_present_keys_are_never_missed_while_the_map_grows_and_shrinks():
     assert len(cache) == 100
 
 
-def test_thread_that_is_told_of_a_write_sees_it():
+def test_thread_that_learns_of_a_write_sees_it():
     cache, told, done = Moka(10**6), [], []
 
     def write():
@@ -140,7 +140,7 @@ def test_thread_that_is_told_of_a_write_sees_it():
     run_threads(write, read, read)
 
 
-def test_removed_value_goes_to_one_thread():
+def test_only_one_thread_gets_a_removed_value():
     cache = Moka(10_000)
     cache.update({number: number for number in range(5000)})
     taken = run_copies(lambda thread: [cache.remove(number, MISSING) for number in range(5000)])
@@ -148,7 +148,7 @@ def test_removed_value_goes_to_one_thread():
         assert sorted((list_[number] is not MISSING) for list_ in taken) == [False, False, False, True]
 
 
-def test_popped_item_goes_to_one_thread():
+def test_only_one_thread_gets_a_popped_item():
     cache = Moka(10_000)
     cache.update({number: -number for number in range(3000)})
 
@@ -179,7 +179,7 @@ def test_two_equal_new_keys_become_one_entry():
 
 
 @pytest.mark.parametrize("policy", ["tiny_lfu", "lru"])
-def test_everything_at_once(policy):
+def test_all_calls_at_once_keep_exact_counts(policy):
     """All calls on few keys, with expiry, weights and a listener; counts are exact in the end."""
     told = Counter()
     cache = Moka(
@@ -219,7 +219,7 @@ def test_everything_at_once(policy):
 
 
 @pytest.mark.parametrize("policy", ["tiny_lfu", "lru"])
-def test_collector_beside_it_all(policy):
+def test_collector_runs_beside_all_calls(policy):
     cache, collector = Moka(500, policy=policy, eviction_listener=lambda *event: None), Collector()
 
     class Cyclic:
@@ -244,7 +244,7 @@ def test_collector_beside_it_all(policy):
 
 
 # Law 3: what dying threads leave behind is dropped by threads that live.
-def test_thousands_of_short_lived_threads():
+def test_thousands_of_short_lived_threads_leak_nothing():
     cache, died = Moka(100, eviction_listener=lambda *event: None), []
 
     class Mortal:
@@ -270,7 +270,7 @@ def test_thousands_of_short_lived_threads():
     assert all(died)
 
 
-def test_threads_that_end_while_others_read():
+def test_threads_can_end_while_others_read():
     """A thread that dies takes its bookkeeping with it, and what it had retired is not lost."""
     cache, done = Moka(50), []
 
@@ -293,7 +293,7 @@ def test_threads_that_end_while_others_read():
     assert len(cache) == 50
 
 
-def test_caches_come_and_go_in_many_threads():
+def test_many_threads_can_make_and_drop_caches():
     def work(thread):
         for number in range(400):
             cache = Moka(10, ttl=1000, eviction_listener=lambda *event: None)
@@ -304,7 +304,7 @@ def test_caches_come_and_go_in_many_threads():
     run_copies(work)
 
 
-def test_cache_may_die_in_another_thread():
+def test_cache_can_be_destroyed_by_another_thread():
     for _ in range(200):
         holder = [Moka(10)]
         holder[0].update({number: [number] for number in range(10)})
@@ -312,7 +312,7 @@ def test_cache_may_die_in_another_thread():
             pass
 
 
-def test_what_one_thread_set_and_another_removed_is_gone_at_once():
+def test_value_removed_by_another_thread_is_released_immediately():
     # On the free-threaded build a reference in an object's own count is let go of only when its maker's turn comes.
     # From the first time on that this happens the cache counts its references otherwise.
     class Value:
@@ -347,7 +347,7 @@ def test_what_one_thread_set_and_another_removed_is_gone_at_once():
 
 
 @pytest.mark.parametrize("policy", ["lru", "tiny_lfu"])
-def test_other_threads_go_on_while_many_entries_leave(policy):
+def test_other_threads_proceed_while_many_entries_are_removed(policy):
     count, seen = 300_000, []
     cache = Moka(10**6, policy=policy)
     cache.set_many((number, None) for number in range(count))
@@ -367,7 +367,7 @@ def test_other_threads_go_on_while_many_entries_leave(policy):
     assert any(0 < number < count for number in seen)
 
 
-def test_expiring_entries_among_threads():
+def test_threads_share_entries_that_expire():
     cache, told = Moka(5000, eviction_listener=lambda *event: told.append(event)), []
 
     def work(thread):

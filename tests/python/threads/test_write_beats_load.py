@@ -68,7 +68,7 @@ def test_waiters_get_the_computed_value_although_a_write_won(write):
 
 
 @pytest.mark.parametrize("other", ["b", Key("b", hash("a"))], ids=["other hash", "same hash"])
-def test_write_of_another_key_during_the_computation_does_no_harm(other):
+def test_write_of_another_key_during_the_computation_keeps_the_value(other):
     cache = Moka(10)
 
     def compute():
@@ -81,7 +81,7 @@ def test_write_of_another_key_during_the_computation_does_no_harm(other):
     assert contents(cache) == {"a": "computed", other: 2}
 
 
-def test_value_that_lost_to_a_write_is_not_told_as_evicted():
+def test_value_that_lost_to_a_write_is_not_reported():
     events = Events()
     cache = Moka(10, eviction_listener=events)
     cache.get_with("a", lambda: cache.set("a", 1))
