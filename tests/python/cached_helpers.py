@@ -1,18 +1,18 @@
-"""What the tests of `cached` share."""
+"""Helpers that the tests of `cached` share."""
 
 import asyncio
 import gc
-import threading
+import types
 
 import pytest
 
 from moka_py import cached
 
-WAIT = pytest.mark.parametrize("wait", [False, True], ids=["alone", "shared"])
+both_wait_modes = pytest.mark.parametrize("wait", [False, True], ids=["alone", "shared"])
 
 
-def recorded(**options):
-    """A cached function of any arguments that returns a new object a run, and the list of its runs."""
+def recording_function(**options):
+    """Return a cached function that returns a new object per run, and the list of the arguments of its runs."""
     runs = []
 
     @cached(**options)
@@ -23,51 +23,30 @@ def recorded(**options):
     return function, runs
 
 
-def at_once(count, call):
-    """Runs `call(number)` in threads that start together; their results or exceptions, in order of number."""
-    barrier = threading.Barrier(count)
-    outcomes = [None] * count
-
-    def run(number):
-        barrier.wait(30)
-        try:
-            outcomes[number] = call(number)
-        except BaseException as error:
-            outcomes[number] = error
-
-    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive(), "a call hangs"
-    return outcomes
-
-
-def run(main):
-    """Runs a coroutine function in a fresh loop and fails if the loop's exception handler was told anything."""
-    told = []
+def run_async(main):
+    """Run a coroutine function in a new event loop, and fail if the exception handler of the loop was called."""
+    errors = []
 
     async def watched():
-        asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: errors.append(context))
         result = await asyncio.wait_for(main(), 60)
-        gc.collect()  # what was never awaited or retrieved is told here
+        gc.collect()  # This reports coroutines and exceptions that were never awaited or retrieved.
         await asyncio.sleep(0)
         return result
 
     result = asyncio.run(watched())
-    assert told == []
+    assert errors == []
     return result
 
 
-async def settle():
-    """Lets all that can go on without the clock go on."""
+async def run_ready_tasks():
+    """Let every task run that waits for no timer."""
     for _ in range(20):
         await asyncio.sleep(0)
 
 
-class Gate:
-    """A cached function whose runs wait until `open` is set; it counts what became of them."""
+class GatedFunction:
+    """A cached function whose runs wait until `open` is set. It counts started and cancelled runs."""
 
     def __init__(self, **options):
         self.open = asyncio.Event()
@@ -86,5 +65,23 @@ class Gate:
 
     async def waiters(self, count, x=1):
         tasks = [asyncio.create_task(self.cached(x)) for _ in range(count)]
-        await settle()
+        await run_ready_tasks()
         return tasks
+
+
+@types.coroutine
+def pause(value=None):
+    """Yield a value, and return the value that is sent."""
+    return (yield value)
+
+
+@cached
+async def async_identity(x):
+    return x
+
+
+def finish(call):
+    """Return the result of a call that waits for nothing."""
+    with pytest.raises(StopIteration) as stopped:
+        call.send(None)
+    return stopped.value.value

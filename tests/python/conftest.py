@@ -1,4 +1,4 @@
-"""No test hangs in silence: one that takes too long has every thread's stack printed, and its process ends."""
+"""Fixtures, and a time limit for each test: faulthandler prints the stacks of all threads and ends the process."""
 
 import faulthandler
 import gc
@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-SECONDS = 120.0
+TIME_LIMIT_SECONDS = 120.0
 
 _stderr = None
 
@@ -15,14 +15,14 @@ _stderr = None
 def pytest_configure(config):
     global _stderr
     config.addinivalue_line("markers", "time_limit(seconds): end the process if the test takes longer")
-    # A copy, because pytest puts a file of its own under the number of stderr while a test runs.
+    # A copy, because pytest redirects the file descriptor of stderr while a test runs.
     _stderr = os.fdopen(os.dup(sys.__stderr__.fileno()), "w")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     marker = item.get_closest_marker("time_limit")
-    seconds = marker.args[0] if marker else SECONDS
+    seconds = marker.args[0] if marker else TIME_LIMIT_SECONDS
     faulthandler.dump_traceback_later(seconds, exit=True, file=_stderr)
     try:
         return (yield)
@@ -32,7 +32,7 @@ def pytest_runtest_protocol(item):
 
 @pytest.fixture
 def fast_switches():
-    """Threads of the GIL build take turns as often as they can, which finds races that sleeping would not."""
+    """Switch threads of the GIL build as often as possible, which provokes races."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -41,15 +41,15 @@ def fast_switches():
 
 @pytest.fixture
 def unraisable(monkeypatch):
-    """What goes to `sys.unraisablehook` during the test, as a list of exceptions."""
+    """Return the list of exceptions that go to `sys.unraisablehook` during the test."""
     caught = []
     monkeypatch.setattr(sys, "unraisablehook", lambda report: caught.append(report.exc_value))
     return caught
 
 
 @pytest.fixture
-def quick_collections():
-    """The collector looks only at what the test makes, not at all that pytest holds, which takes 0.1 s each time."""
+def fast_collections():
+    """Hide the objects of pytest from the collector, which would visit them for 0.1 s in each collection."""
     gc.freeze()
     yield
     gc.unfreeze()

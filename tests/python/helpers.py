@@ -1,6 +1,7 @@
-"""What the tests share: threads that must end, scripts in a process of their own, keys and values with a will."""
+"""Helpers that all tests share: threads that must end, scripts in their own process, and special keys and values."""
 
 import faulthandler
+import functools
 import gc
 import os
 import signal
@@ -19,23 +20,23 @@ ROOT = Path(__file__).resolve().parents[2]
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 DEBUG_BUILD = bool(sysconfig.get_config_var("Py_DEBUG"))
 
-# How many values of one thread may wait for their release: only where readers have no lock to go by.
-MAY_WAIT = 64 if FREE_THREADED else 0
+# How many removed values of one thread may await their release. On the GIL build there is none.
+MAX_UNRELEASED_PER_THREAD = 64 if FREE_THREADED else 0
 
-# Past its deadline as soon as the next call looks at the clock: what is due, without any waiting.
-AT_ONCE = 1e-9
+# A duration, in seconds, that has passed when the next call reads the clock. Tests use it to make entries expire.
+IMMEDIATELY_DUE = 1e-9
 
-# Maintenance may leave to the next call what came due a moment ago; this is more than a moment.
-MOMENT = 0.002
+# Maintenance may leave an entry that expired this many seconds ago to the next call.
+MAINTENANCE_DELAY = 0.002
 
-# How far two clocks of one machine may be apart, in seconds.
-CLOCKS_DIFFER = 0.005
+# How far apart two clocks of one machine may be, in seconds.
+MAX_CLOCK_SKEW = 0.005
 
 MISSING = object()
 
 
-# Each call that takes a key, with what it needs besides.
-CALLS_WITH_A_KEY = {
+# Each call that takes a key, with the other arguments that it needs.
+CALLS_WITH_KEY = {
     "get": lambda cache, key: cache.get(key),
     "subscript": lambda cache, key: cache[key],
     "set": lambda cache, key: cache.set(key, "new"),
@@ -57,7 +58,7 @@ CALLS_WITH_A_KEY = {
 
 
 class Value:
-    """A value whose life can be watched."""
+    """A value that can be weakly referenced."""
 
     __slots__ = ("__weakref__", "held")
 
@@ -66,7 +67,7 @@ class Value:
 
 
 class Key:
-    """Equal to every `Key` of the same name; the hash can be chosen, so that different keys share one."""
+    """A key that equals every `Key` of the same name. Its hash can be chosen, so that different keys share a hash."""
 
     def __init__(self, name, hash_=None):
         self.name = name
@@ -84,22 +85,22 @@ class Key:
         return f"Key({self.name!r})"
 
 
-class ActingKey(Key):
-    """A key that does something before it compares, once it has been told what: `key.act = ...`."""
+class CallbackKey(Key):
+    """A key whose `__eq__` first calls `on_eq` of either key, if that is set."""
 
-    act = None
+    on_eq = None
 
     __hash__ = Key.__hash__
 
     def __eq__(self, other):
-        act = self.act or getattr(other, "act", None)
-        if act is not None:
-            act()
+        on_eq = self.on_eq or getattr(other, "on_eq", None)
+        if on_eq is not None:
+            on_eq()
         return super().__eq__(other)
 
 
 class Events(list):
-    """A listener that keeps what it was told."""
+    """A listener that records its events."""
 
     def __call__(self, key, value, cause):
         self.append((key, value, cause))
@@ -112,7 +113,7 @@ class Events(list):
 
 
 class Gate:
-    """A place where the first thread that comes stops and says so, until another lets it go on."""
+    """A gate that stops the first thread that arrives, until another thread opens it."""
 
     def __init__(self):
         self._reached = threading.Event()
@@ -125,17 +126,17 @@ class Gate:
         except IndexError:
             return
         self._reached.set()
-        assert self._opened.wait(60), "nobody opened the gate"
+        assert self._opened.wait(60), "no thread opened the gate"
 
     def wait_until_reached(self):
-        assert self._reached.wait(60), "nobody came to the gate"
+        assert self._reached.wait(60), "no thread reached the gate"
 
     def open(self):
         self._opened.set()
 
 
 class Background:
-    """A thread beside the test: `with Background(f) as it:` ends it, and raises what it raised."""
+    """A thread that runs beside the test. Leaving the `with` block joins it and raises its exception."""
 
     def __init__(self, target):
         self._target = target
@@ -166,11 +167,11 @@ class Background:
                 raise self.error
 
 
-class Collector(Background):
-    """A collector beside working threads, one full collection for each `step` they report.
+class BackgroundCollector(Background):
+    """A thread that runs one full collection for each `step()` of the working threads.
 
-    It does not simply loop: on the free-threaded build that starves every other thread of the process
-    for minutes, whatever they work with, because each collection stops the world anew.
+    It does not simply loop. On the free-threaded build each collection stops the world, so a loop of collections
+    starves all other threads of the process for minutes.
     """
 
     def __init__(self):
@@ -192,7 +193,7 @@ class Collector(Background):
 
 
 def run_threads(*targets, timeout=90.0):
-    """Run each target in a thread of its own, all let go at once; return what they returned."""
+    """Run each target in its own thread, all started together, and return their results."""
     barrier = threading.Barrier(len(targets))
     results = [None] * len(targets)
     errors = []
@@ -220,14 +221,26 @@ def run_threads(*targets, timeout=90.0):
     return results
 
 
-def in_thread(target, timeout=60.0):
-    """Run it in another thread, and return what it returned."""
+def outcomes_of_threads(count, call):
+    """Run `call(number)` in threads that start together. Return their results or exceptions, in order of number."""
+
+    def outcome(number):
+        try:
+            return call(number)
+        except BaseException as error:
+            return error
+
+    return run_threads(*[functools.partial(outcome, number) for number in range(count)])
+
+
+def run_in_thread(target, timeout=60.0):
+    """Run a function in another thread and return its result."""
     return run_threads(target, timeout=timeout)[0]
 
 
 def run_script(source, *args, timeout=60.0):
-    """Run a program of its own, which must end well and in time; return what it printed."""
-    # A program started in the background of a shell would ignore SIGINT, and so would those that it starts.
+    """Run a script in its own process and return its output. It must exit with code 0, and in time."""
+    # A process that a shell starts in the background ignores SIGINT, and so do its children.
     prelude = "import faulthandler, signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
     prelude += "faulthandler.enable()\n"
     prelude += f"faulthandler.dump_traceback_later({timeout}, exit=True)\n"
@@ -253,36 +266,36 @@ def run_script(source, *args, timeout=60.0):
 
 
 def collect():
-    """A full collection, and the ones that what it freed may need."""
+    """Run full collections until objects that finalizers released are collected, too."""
     for _ in range(3):
         gc.collect()
 
 
-def alive(references):
-    """How many of these weak references still lead to something."""
+def count_alive(references):
+    """Return how many of these weak references are alive."""
     return sum(reference() is not None for reference in references)
 
 
-def watched(count):
-    """A list of values, and a list of weak references to them."""
+def watched_values(count):
+    """Return a list of values, and a list of weak references to them."""
     values = [Value() for _ in range(count)]
     return values, [weakref.ref(value) for value in values]
 
 
 def contents(cache):
-    """What is in the cache, without an access to any of it."""
+    """Return the contents of the cache as a dict, without an access to any entry."""
     return dict(cache.items())
 
 
-def state(cache):
-    """All that can be asked of a cache without an access, to see that a failed call changed none of it."""
+def observable_state(cache):
+    """Return all that can be observed of a cache without an access. A failed call must not change it."""
     keys = list(cache)
     forever = [key for key in keys if cache.expires_in(key) is None]
     return contents(cache), keys, len(cache), cache.count(), cache.weighted_size(), forever
 
 
-def assert_raised_for_each(error, others):
-    """Waiters fail with copies of the exception, so that no traceback has the frames of two waiters."""
+def assert_copies_of_exception(error, others):
+    """Assert that waiters got copies of the exception, so that no traceback has the frames of two waiters."""
     for other in others:
         assert type(other) is type(error) and other.args == error.args
         assert other.__cause__ is error.__cause__

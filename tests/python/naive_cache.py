@@ -1,9 +1,8 @@
-"""A naive model of a cache: a dict in the order of uses, and a clock. It foretells what every call returns, what is
-counted, and who leaves for what cause.
+"""A naive model of a cache: a dict in order of use, and a clock.
 
-Two choices are the cache's own: which of the entries that are due leave in a call, and, unless the policy is an exact
-LRU, whom the capacity costs. There the model is told by the listener, checks that the choice was a lawful one, and
-follows.
+It predicts what every call returns, what is counted, and which entries are removed for which cause. Two choices belong
+to the cache: which of the expired entries a call removes, and, unless the policy is an exact LRU, which entries it
+evicts. The model takes these from the listener's events, and checks that each of them was allowed.
 """
 
 from collections import Counter, deque
@@ -13,7 +12,7 @@ from typing import Any
 from moka_py import Stats
 
 SECOND = 10**9
-# A use within a microsecond of the last one does not count for the tti.
+# An access within a microsecond of the last one does not restart the time to idle.
 MICROSECOND = 1_000
 
 
@@ -31,52 +30,52 @@ class Entry:
 
 
 def nanos(seconds):
-    """A duration in nanoseconds; none is without end."""
+    """Return a duration in nanoseconds. `None` is infinite."""
     return float("inf") if seconds is None else round(seconds * SECOND)
 
 
-class Naive:
-    def __init__(self, capacity, weigh, ttl, tti, is_exact, told):
+class NaiveCache:
+    def __init__(self, capacity, weigh, ttl, tti, is_exact, listener_events):
         self.capacity, self.weigh, self.is_exact = capacity, weigh, is_exact
         self.ttl, self.tti = nanos(ttl), nanos(tti)
-        # What the listener was told and the model has not accounted for; None without a listener.
-        self.told = told if told is None else deque()
-        self.source = told
+        # The events that the model has not accounted for. `None` without a listener.
+        self.events = None if listener_events is None else deque()
+        self.listener_events = listener_events
         self.now = 0
-        self.entries = {}  # The least recently used comes first.
+        self.entries = {}  # In order of use, the least recently used first.
         self.counts = Counter()
 
-    def live(self):
-        return {key: entry.value for key, entry in self.entries.items() if not self.is_due(entry)}
+    def live_contents(self):
+        return {key: entry.value for key, entry in self.entries.items() if not self.is_expired(entry)}
 
-    def is_due(self, entry):
+    def is_expired(self, entry):
         return entry.deadline() <= self.now
 
     def weight(self):
         return sum(entry.weight for entry in self.entries.values())
 
-    def find(self, key):
+    def live_entry(self, key):
         entry = self.entries.get(key)
-        return None if entry is None or self.is_due(entry) else entry
+        return None if entry is None or self.is_expired(entry) else entry
 
     def expires_in(self, key):
-        entry = self.find(key)
-        left = float("inf") if entry is None else entry.deadline() - self.now
-        return None if left == float("inf") else left / SECOND
+        entry = self.live_entry(key)
+        remaining = float("inf") if entry is None else entry.deadline() - self.now
+        return None if remaining == float("inf") else remaining / SECOND
 
-    # What calls do.
+    # The effects of calls.
 
-    def hear(self):
-        """Takes in what the listener was told by the call that has just returned."""
-        if self.told is None:
-            self.drop_due()
+    def take_events(self):
+        """Takes the events of the call that has just returned."""
+        if self.events is None:
+            self.remove_expired()
         else:
-            self.told.extend(self.source)
-            self.source.clear()
+            self.events.extend(self.listener_events)
+            self.listener_events.clear()
 
     def access(self, key, default):
-        """What an access returns; it counts and is a use."""
-        entry = self.find(key)
+        """Returns the result of an access, and counts it."""
+        entry = self.live_entry(key)
         self.counts["misses" if entry is None else "hits"] += 1
         if entry is None:
             return default
@@ -86,93 +85,94 @@ class Naive:
         return entry.value
 
     def write(self, key, value, ttl=None, tti=None):
-        """Accounts for a write, and for what it made leave."""
+        """Accounts for a write and for the removals that it caused."""
         weight = self.weigh(key, value)
-        # What takes another's place is no entry that came.
-        there = self.find(key)
-        self.counts["inserts"] += there is None
-        self.leave_if_there(key, "replaced")
-        # As in a dict, the key that came first stays.
-        key = key if there is None else there.key
+        replaced = self.live_entry(key)
+        self.counts["inserts"] += replaced is None
+        self.remove_if_present(key, "replaced")
+        # As in a dict, a replacement keeps the first key object.
+        key = key if replaced is None else replaced.key
         if weight > self.capacity:
-            self.expect(key, value, "size")
+            self.expect_event(key, value, "size")
             self.counts["size"] += 1
-            self.follow()
+            self.account_for_removals()
             return
         ttl, tti = min(self.ttl, nanos(ttl)), min(self.tti, nanos(tti))
         self.entries[key] = Entry(key, value, weight, self.now + ttl, self.now, tti)
-        self.follow(keep=key)
+        self.account_for_removals(keep=key)
 
     def remove(self, key, default=None):
-        entry = self.find(key)
-        self.leave_if_there(key, "explicit")
-        self.follow()
+        entry = self.live_entry(key)
+        self.remove_if_present(key, "explicit")
+        self.account_for_removals()
         return default if entry is None else entry.value
 
-    def leave_if_there(self, key, cause):
+    def remove_if_present(self, key, cause):
         if key in self.entries:
-            self.leave(key, cause)
+            self.remove_entry(key, cause)
 
-    def leave(self, key, cause):
+    def remove_entry(self, key, cause):
         entry = self.entries.pop(key)
-        cause = "expired" if self.is_due(entry) else cause
+        cause = "expired" if self.is_expired(entry) else cause
         self.counts[cause] += 1
-        self.expect(key, entry.value, cause)
+        self.expect_event(key, entry.value, cause)
 
-    def expect(self, *event):
-        if self.told is not None:
-            assert self.told, f"nobody was told of {event}"
-            assert self.told.popleft() == event
+    def expect_event(self, *event):
+        if self.events is not None:
+            assert self.events, f"the listener got no event {event}"
+            assert self.events.popleft() == event
 
-    def follow(self, keep=None):
-        """Follows what else the call made leave: what is due, and evictions of others as long as it was over."""
-        if self.told is None:
-            self.drop_due()
+    def account_for_removals(self, keep=None):
+        """Accounts for the other removals of the call: expired entries, and evictions while the weight was too high."""
+        if self.events is None:
+            self.remove_expired()
             while self.weight() > self.capacity:
-                self.leave(self.oldest(keep), "size")
-        while self.told:
-            key, value, cause = self.told[0]
+                self.remove_entry(self.oldest_key(keep), "size")
+        while self.events:
+            key, value, cause = self.events[0]
             entry = self.entries.get(key)
             if entry is None or entry.value != value or cause not in ("expired", "size"):
                 break
             if cause == "expired":
-                assert self.is_due(entry), f"{key} is not due"
+                assert self.is_expired(entry), f"{key} has not expired"
             elif self.weight() <= self.capacity:
                 break
             else:
-                assert keep is None or key != keep, "an entry is not the victim of its own write"
-                assert entry.weight, "that it leaves makes no room"
-                assert not self.is_exact or key == self.oldest(keep), "the oldest leaves"
-            self.leave(key, cause)
-        assert self.weight() <= self.capacity, "the bound is exact"
+                assert keep is None or key != keep, "an entry must not be the victim of its own write"
+                assert entry.weight, "the eviction of an entry of weight zero makes no room"
+                assert not self.is_exact or key == self.oldest_key(keep), "the victim must be the oldest entry"
+            self.remove_entry(key, cause)
+        assert self.weight() <= self.capacity, "the weight must not exceed the capacity"
 
-    def oldest(self, keep):
+    def oldest_key(self, keep):
         return next(key for key, entry in self.entries.items() if entry.weight and (keep is None or key != keep))
 
-    def drop_due(self):
-        for entry in [entry for entry in self.entries.values() if self.is_due(entry)]:
-            self.leave(entry.key, "expired")
+    def remove_expired(self):
+        for entry in [entry for entry in self.entries.values() if self.is_expired(entry)]:
+            self.remove_entry(entry.key, "expired")
 
-    def settled(self):
-        """After a call that makes all leave that is due, and when all that was told is accounted for."""
-        self.follow()
-        assert not [entry for entry in self.entries.values() if self.is_due(entry)], "all that is due has left"
-        self.done()
+    def check_nothing_expired(self):
+        """Checks the state after a call that removes all expired entries and reports them."""
+        self.account_for_removals()
+        assert not [entry for entry in self.entries.values() if self.is_expired(entry)], (
+            "an expired entry is still in the cache"
+        )
+        self.check_no_event_left()
 
-    def done(self):
-        self.follow()
-        assert not self.told, f"nothing explains {self.told}"
+    def check_no_event_left(self):
+        self.account_for_removals()
+        assert not self.events, f"these events have no explanation: {self.events}"
 
-    def cleared(self):
-        told = [] if self.told is None else sorted(map(str, self.told))
+    def clear_all(self):
+        events = [] if self.events is None else sorted(map(str, self.events))
         expected = []
         for entry in list(self.entries.values()):
-            cause = "expired" if self.is_due(entry) else "explicit"
+            cause = "expired" if self.is_expired(entry) else "explicit"
             expected.append(str((entry.key, entry.value, cause)))
             self.counts[cause] += 1
-        if self.told is not None:
-            assert told == sorted(expected)
-            self.told.clear()
+        if self.events is not None:
+            assert events == sorted(expected)
+            self.events.clear()
         self.entries.clear()
 
     def stats(self, load_seconds):

@@ -1,5 +1,7 @@
-"""`cached` on plain functions: keys, counts, bounds, errors. Threads are in test_cached_threads.py, coroutines in
-test_cached_async.py."""
+"""`cached` on plain functions: keys, counts, bounds, errors.
+
+Threads are in test_cached_threads.py, coroutine functions in test_cached_async.py.
+"""
 
 import copy
 import datetime
@@ -12,11 +14,11 @@ import time
 import weakref
 
 import pytest
-from cached_helpers import WAIT, recorded
+from cached_helpers import both_wait_modes, recording_function
 
 from moka_py import Moka, cached
 
-# What it is put on
+# Decorated objects.
 
 
 def test_decorator_without_parentheses_caches():
@@ -46,20 +48,20 @@ def test_each_function_of_one_decorator_has_its_own_cache():
     assert f.cache is not g.cache
 
 
-@WAIT
+@both_wait_modes
 def test_cached_function_has_the_metadata_of_the_function(wait):
     def area(width: int, /, height: int = 1, *, unit: str = "m") -> str:
         """The area."""
         return f"{width * height} {unit}"
 
-    area.author = "somebody"
+    area.author = "an author"
     wrapper = cached(wait_concurrent=wait)(area)
     assert wrapper.__wrapped__ is area
     assert (wrapper.__name__, wrapper.__doc__, wrapper.__module__) == ("area", "The area.", __name__)
     assert wrapper.__qualname__ == area.__qualname__
     assert wrapper.__annotations__ == area.__annotations__
     assert inspect.signature(wrapper) == inspect.signature(area)
-    assert wrapper.author == "somebody"
+    assert wrapper.author == "an author"
     assert wrapper(2, 3, unit="km") == "6 km"
 
 
@@ -71,7 +73,7 @@ def test_cached_function_over_another_has_its_own_cache():
     assert outer.cache_info() == (1, 1, 2, 1)
 
 
-@WAIT
+@both_wait_modes
 def test_methods_static_methods_and_class_methods_can_be_cached(wait):
     class Place:
         def __init__(self, number):
@@ -134,7 +136,7 @@ def test_pickle_and_copy_return_the_same_function():
     assert weakref.ref(by_name)() is by_name
 
 
-# Keys
+# Keys.
 
 
 def test_none_and_other_false_values_are_cached():
@@ -152,7 +154,7 @@ def test_none_and_other_false_values_are_cached():
 
 
 def test_positional_and_keyword_calls_have_different_keys_and_order_matters():
-    function, runs = recorded()
+    function, runs = recording_function()
     for _ in range(2):
         function(1, 2)
         function(1, y=2)
@@ -165,7 +167,7 @@ def test_positional_and_keyword_calls_have_different_keys_and_order_matters():
 
 @pytest.mark.parametrize("typed", [False, True])
 def test_typed_distinguishes_types(typed):
-    function, runs = recorded(typed=typed)
+    function, runs = recording_function(typed=typed)
     for x in (1, 1.0, True):
         function(x, x)
         function(k=x)
@@ -173,24 +175,24 @@ def test_typed_distinguishes_types(typed):
 
 
 def test_typed_ignores_types_inside_containers():
-    function, runs = recorded(typed=True)
+    function, runs = recording_function(typed=True)
     function((1,), "a")
     function((1.0,), "a")
     assert len(runs) == 1
 
 
 def test_single_int_or_str_argument_is_its_own_key():
-    function, _ = recorded()
+    function, _ = recording_function()
     function(7)
     function("x")
     assert function.cache.get(7) is function(7)
     assert function.cache.get("x") is function("x")
-    # As in `lru_cache`: one exact int never meets a float.
+    # As in `lru_cache`, a single exact int is never compared with a float.
     assert function(1) is not function(1.0)
 
 
 def test_arguments_and_their_tuple_have_different_keys():
-    function, runs = recorded()
+    function, runs = recording_function()
     function(1, 2)
     function((1, 2))
     function(((1, 2),))
@@ -198,14 +200,14 @@ def test_arguments_and_their_tuple_have_different_keys():
 
 
 def test_identity_counts_as_equality():
-    function, runs = recorded()
+    function, runs = recording_function()
     nan = float("nan")
     assert function(nan) is function(nan)
     assert function(nan, 1) is function(nan, 1)
     assert len(runs) == 2
 
 
-@WAIT
+@both_wait_modes
 def test_each_argument_is_hashed_once_per_call(wait):
     hashed = []
 
@@ -214,7 +216,7 @@ def test_each_argument_is_hashed_once_per_call(wait):
             hashed.append(self)
             return 1
 
-    function, runs = recorded(wait_concurrent=wait)
+    function, runs = recording_function(wait_concurrent=wait)
     argument = Argument()
     function(argument)
     assert len(hashed) == 1
@@ -223,9 +225,9 @@ def test_each_argument_is_hashed_once_per_call(wait):
     assert len(runs) == 1
 
 
-@WAIT
+@both_wait_modes
 def test_unhashable_argument_is_a_type_error_before_the_function_runs(wait):
-    function, runs = recorded(wait_concurrent=wait)
+    function, runs = recording_function(wait_concurrent=wait)
     for call in (lambda: function([]), lambda: function(1, k={})):
         with pytest.raises(TypeError, match="unhashable type"):
             call()
@@ -233,7 +235,7 @@ def test_unhashable_argument_is_a_type_error_before_the_function_runs(wait):
     assert function.cache_info() == (0, 0, 128, 0)
 
 
-@WAIT
+@both_wait_modes
 def test_errors_of_hash_and_eq_are_raised_unchanged(wait):
     error = ZeroDivisionError("of the argument")
     fails = {"hash": False, "eq": False}
@@ -249,7 +251,7 @@ def test_errors_of_hash_and_eq_are_raised_unchanged(wait):
                 raise error
             return True
 
-    function, runs = recorded(wait_concurrent=wait)
+    function, runs = recording_function(wait_concurrent=wait)
     value = function(Argument())
     for name in fails:
         fails[name] = True
@@ -262,11 +264,11 @@ def test_errors_of_hash_and_eq_are_raised_unchanged(wait):
     assert len(runs) == 1
 
 
-# Bounds, deadlines, weights
+# Bounds, deadlines, weights.
 
 
 def test_lru_keeps_the_most_recently_used_results():
-    function, runs = recorded(maxsize=2, policy="lru")
+    function, runs = recording_function(maxsize=2, policy="lru")
     for x in (1, 2, 1, 3, 1, 2):
         function(x)
     assert [args[0] for args, _ in runs] == [1, 2, 3, 2]
@@ -275,7 +277,7 @@ def test_lru_keeps_the_most_recently_used_results():
 
 @pytest.mark.parametrize("policy", ["tiny_lfu", "lru"])
 def test_size_stays_within_maxsize(policy):
-    function, _ = recorded(maxsize=10, policy=policy)
+    function, _ = recording_function(maxsize=10, policy=policy)
     for x in range(100):
         value = function(x)
         assert function(x) is value
@@ -284,7 +286,7 @@ def test_size_stays_within_maxsize(policy):
 
 
 def test_maxsize_none_is_unbounded():
-    function, runs = recorded(maxsize=None)
+    function, runs = recording_function(maxsize=None)
     for _ in range(2):
         for x in range(5000):
             function(x)
@@ -293,15 +295,15 @@ def test_maxsize_none_is_unbounded():
 
 
 def test_huge_maxsize_is_accepted():
-    function, _ = recorded(maxsize=10**30)
+    function, _ = recording_function(maxsize=10**30)
     assert function(1) is function(1)
     assert function.cache_info().maxsize == 10**30
 
 
-@WAIT
+@both_wait_modes
 @pytest.mark.parametrize("maxsize", [0, -1, -(10**30)])
 def test_maxsize_of_zero_or_less_keeps_no_result(maxsize, wait):
-    function, runs = recorded(maxsize=maxsize, wait_concurrent=wait, weigher=lambda key, value: 0)
+    function, runs = recording_function(maxsize=maxsize, wait_concurrent=wait, weigher=lambda key, value: 0)
     assert function(1) is not function(1)
     assert len(runs) == 2
     assert function.cache_info() == (0, 2, 0, 0)
@@ -313,7 +315,7 @@ def test_maxsize_of_zero_accepts_unhashable_arguments():
 
 
 def test_result_is_computed_again_after_ttl():
-    function, runs = recorded(ttl=0.1)
+    function, runs = recording_function(ttl=0.1)
     value = function(1)
     time.sleep(0.2)
     assert function.cache_info().currsize == 0
@@ -322,7 +324,7 @@ def test_result_is_computed_again_after_ttl():
 
 
 def test_result_is_kept_until_ttl():
-    function, _ = recorded(ttl=1000)
+    function, _ = recording_function(ttl=1000)
     value = function(1)
     left = function.cache.expires_in(1)
     time.sleep(0.01)
@@ -331,7 +333,7 @@ def test_result_is_kept_until_ttl():
 
 
 def test_access_restarts_tti():
-    function, _ = recorded(tti=datetime.timedelta(seconds=1000))
+    function, _ = recording_function(tti=datetime.timedelta(seconds=1000))
     value = function(1)
     time.sleep(0.1)
     left = function.cache.expires_in(1)
@@ -340,13 +342,13 @@ def test_access_restarts_tti():
 
 
 def test_result_is_computed_again_after_tti():
-    function, _ = recorded(tti=datetime.timedelta(seconds=0.1))
+    function, _ = recording_function(tti=datetime.timedelta(seconds=0.1))
     value = function(1)
     time.sleep(0.2)
     assert function(1) is not value
 
 
-@WAIT
+@both_wait_modes
 def test_weigher_gets_key_and_value_and_bounds_the_total(wait):
     weighed = []
 
@@ -364,14 +366,14 @@ def test_weigher_gets_key_and_value_and_bounds_the_total(wait):
     assert function.cache_info().currsize <= 10
 
 
-@WAIT
+@both_wait_modes
 def test_error_of_the_weigher_is_raised_and_nothing_is_cached(wait):
     error = LookupError("no scales")
 
     def weigh(key, value):
         raise error
 
-    function, runs = recorded(weigher=weigh, wait_concurrent=wait)
+    function, runs = recording_function(weigher=weigh, wait_concurrent=wait)
     for _ in range(2):
         with pytest.raises(LookupError) as caught:
             function(1)
@@ -380,12 +382,12 @@ def test_error_of_the_weigher_is_raised_and_nothing_is_cached(wait):
     assert function.cache_info().currsize == 0
 
 
-# The attributes
+# Attributes.
 
 
-@WAIT
+@both_wait_modes
 def test_cache_clear_resets_the_counts_of_cache_info(wait):
-    function, runs = recorded(maxsize=8, wait_concurrent=wait)
+    function, runs = recording_function(maxsize=8, wait_concurrent=wait)
     assert function.cache_info() == (0, 0, 8, 0)
     for x in (1, 1, 2, 1):
         function(x)
@@ -413,7 +415,7 @@ def test_cache_parameters_are_a_copy_of_the_options():
         "weigher": lambda key, value: 1,
         "key": None,
     }
-    function, _ = recorded(**expected)
+    function, _ = recording_function(**expected)
     assert function.cache_parameters() == expected
     function.cache_parameters()["maxsize"] = 4
     assert function.cache_parameters() == expected
@@ -423,10 +425,10 @@ def test_cache_parameters_have_each_option():
     def key(*args):
         return args
 
-    parameters = recorded(key=key, weak_self=True)[0].cache_parameters()
+    parameters = recording_function(key=key, weak_self=True)[0].cache_parameters()
     assert list(parameters) == list(inspect.signature(cached).parameters)
     assert parameters["key"] is key and parameters["weak_self"] is True
-    assert recorded()[0].cache_parameters()["maxsize"] == 128
+    assert recording_function()[0].cache_parameters()["maxsize"] == 128
 
 
 def test_calls_are_equal_exactly_as_in_lru_cache():
@@ -490,7 +492,7 @@ def test_typed_with_key_is_refused(options):
 
 
 def test_cache_attribute_is_the_underlying_moka():
-    function, runs = recorded(maxsize=7, policy="lru")
+    function, runs = recording_function(maxsize=7, policy="lru")
     assert isinstance(function.cache, Moka)
     assert (function.cache.capacity, function.cache.policy) == (7, "lru")
     function("x")
@@ -511,7 +513,7 @@ def test_cache_clear_releases_values():
     assert gone() is None
 
 
-@WAIT
+@both_wait_modes
 def test_cycle_through_the_cache_is_collected(wait):
     class Owner:
         def __init__(self):
@@ -523,10 +525,10 @@ def test_cycle_through_the_cache_is_collected(wait):
     assert gone() is None
 
 
-# Errors
+# Errors.
 
 
-@WAIT
+@both_wait_modes
 def test_exception_is_raised_unchanged_and_not_cached(wait):
     errors = [KeyError("a"), StopIteration(), KeyboardInterrupt()]
     left = list(errors)

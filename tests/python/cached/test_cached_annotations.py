@@ -1,4 +1,4 @@
-"""The annotations of a cached function, which libraries read as those of a function of `functools.wraps`."""
+"""Libraries read the annotations of a cached function as they do with `functools.wraps`."""
 
 import functools
 import inspect
@@ -10,7 +10,7 @@ import pytest
 from moka_py import cached
 
 LAZY = sys.version_info >= (3, 14)
-lazy = pytest.mark.skipif(not LAZY, reason="annotations are evaluated at once before CPython 3.14")
+lazy = pytest.mark.skipif(not LAZY, reason="before CPython 3.14 annotations are evaluated eagerly")
 
 
 def wrapped(function):

@@ -1,5 +1,7 @@
-"""`cached` on coroutine functions: failures, recursion, event loops. Single flight is in test_cached_async_shared.py,
-what it shares with plain functions in test_cached.py."""
+"""`cached` on coroutine functions: failures, recursion, event loops.
+
+Shared runs are in test_cached_async_single_flight.py, behaviour that plain functions share in test_cached.py.
+"""
 
 import asyncio
 import functools
@@ -11,15 +13,15 @@ import threading
 import weakref
 
 import pytest
-from cached_helpers import WAIT, Gate, run, settle
-from helpers import assert_raised_for_each
+from cached_helpers import GatedFunction, both_wait_modes, run_async, run_ready_tasks
+from helpers import assert_copies_of_exception
 
 from moka_py import cached
 
-# What it is put on
+# Decorated objects.
 
 
-@WAIT
+@both_wait_modes
 def test_cached_coroutine_function_is_a_coroutine_function(wait):
     async def double(x: int) -> int:
         """Doubles."""
@@ -45,7 +47,7 @@ def test_cached_coroutine_function_is_a_coroutine_function(wait):
     assert inspect.signature(wrapper) == inspect.signature(double)
 
 
-@WAIT
+@both_wait_modes
 def test_coroutine_function_decorated_without_parentheses_caches(wait):
     runs = []
 
@@ -61,12 +63,12 @@ def test_coroutine_function_decorated_without_parentheses_caches(wait):
                 assert await function(value) is value
                 assert await function(value, k=value) is value
 
-    run(main)
+    run_async(main)
     assert len(runs) == 8
     assert function.cache_info() == (8, 8, 128, 8)
 
 
-@WAIT
+@both_wait_modes
 def test_asyncio_wrappers_accept_the_call(wait):
     @cached(wait_concurrent=wait)
     async def function(x):
@@ -84,7 +86,7 @@ def test_asyncio_wrappers_accept_the_call(wait):
         async with asyncio.timeout(10):
             assert await function(1) is value
 
-    run(main)
+    run_async(main)
 
 
 def test_nothing_runs_before_the_call_is_awaited():
@@ -96,15 +98,15 @@ def test_nothing_runs_before_the_call_is_awaited():
 
     async def main():
         call = function(1)
-        await settle()
+        await run_ready_tasks()
         assert runs == []
         call.close()
 
-    run(main)
+    run_async(main)
     assert function.cache_info() == (0, 0, 128, 0)
 
 
-@WAIT
+@both_wait_modes
 @pytest.mark.parametrize("maxsize", [0, -3])
 def test_coroutine_function_with_maxsize_of_zero_keeps_no_result(maxsize, wait):
     @cached(maxsize=maxsize, wait_concurrent=wait, weigher=lambda key, value: 0)
@@ -114,7 +116,7 @@ def test_coroutine_function_with_maxsize_of_zero_keeps_no_result(maxsize, wait):
     async def main():
         assert await function(1) is not await function(1)
 
-    run(main)
+    run_async(main)
     assert function.cache_info() == (0, 2, 0, 0)
 
 
@@ -126,10 +128,10 @@ def test_maxsize_of_zero_accepts_unhashable_arguments():
     assert asyncio.run(function([1])) == [1]
 
 
-# Failures
+# Failures.
 
 
-@WAIT
+@both_wait_modes
 def test_exception_is_raised_unchanged_and_not_cached(wait):
     error = KeyError("a")
     left = [error]
@@ -147,11 +149,11 @@ def test_exception_is_raised_unchanged_and_not_cached(wait):
         assert error.__context__ is None and error.__cause__ is None
         assert await function(1) == "fine"
 
-    run(main)
+    run_async(main)
     assert function.cache_info() == (0, 2, 128, 1)
 
 
-@WAIT
+@both_wait_modes
 def test_unhashable_argument_is_a_type_error(wait):
     @cached(wait_concurrent=wait)
     async def function(x):
@@ -161,11 +163,11 @@ def test_unhashable_argument_is_a_type_error(wait):
         with pytest.raises(TypeError, match="unhashable type"):
             await function([])
 
-    run(main)
+    run_async(main)
     assert function.cache_info() == (0, 0, 128, 0)
 
 
-@WAIT
+@both_wait_modes
 def test_error_of_the_weigher_is_raised_from_a_coroutine(wait):
     error = LookupError("no scales")
 
@@ -180,15 +182,15 @@ def test_error_of_the_weigher_is_raised_from_a_coroutine(wait):
         outcomes = await asyncio.gather(function(1), function(1), return_exceptions=True)
         assert outcomes[0] is error
         if wait:
-            assert_raised_for_each(error, outcomes[1:])
+            assert_copies_of_exception(error, outcomes[1:])
         else:
             assert outcomes[1] is error
 
-    run(main)
+    run_async(main)
     assert function.cache_info().currsize == 0
 
 
-@WAIT
+@both_wait_modes
 def test_exception_leaves_no_reference_cycle(wait):
     class Failure(Exception):
         pass
@@ -208,18 +210,18 @@ def test_exception_leaves_no_reference_cycle(wait):
         gc.disable()
         try:
             gone = await main()
-            await settle()
+            await run_ready_tasks()
             assert gone() is None
         finally:
             gc.enable()
 
-    run(watched)
+    run_async(watched)
 
 
-@WAIT
+@both_wait_modes
 def test_cancellation_is_not_cached(wait):
     async def main():
-        gate = Gate(wait_concurrent=wait)
+        gate = GatedFunction(wait_concurrent=wait)
         (task,) = await gate.waiters(1)
         task.cancel("enough")
         with pytest.raises(asyncio.CancelledError, match="enough" if sys.version_info >= (3, 11) else None):
@@ -230,13 +232,13 @@ def test_cancellation_is_not_cached(wait):
         assert await gate.cached(1) is await gate.cached(1)
         assert gate.started == 2
 
-    run(main)
+    run_async(main)
 
 
-# Recursion
+# Recursion.
 
 
-@WAIT
+@both_wait_modes
 def test_function_can_call_itself_with_other_arguments(wait):
     @cached(maxsize=None, wait_concurrent=wait)
     async def fibonacci(n):
@@ -249,7 +251,7 @@ def test_function_can_call_itself_with_other_arguments(wait):
     async def main():
         return await fibonacci(60)
 
-    assert run(main) == 1548008755920
+    assert run_async(main) == 1548008755920
     assert fibonacci.cache_info() == (58, 61, None, 61)
 
 
@@ -266,7 +268,7 @@ def test_coroutines_that_wait_for_each_other_raise(length):
         outcomes = await asyncio.gather(*map(function, range(length)), return_exceptions=True)
         assert all(isinstance(outcome, RuntimeError) for outcome in outcomes)
 
-    run(main)
+    run_async(main)
 
 
 def test_two_functions_that_wait_for_each_other_raise():
@@ -282,7 +284,7 @@ def test_two_functions_that_wait_for_each_other_raise():
         with pytest.raises(RuntimeError, match=r"very key, .*: it would wait for itself"):
             await f(0)
 
-    run(main)
+    run_async(main)
 
 
 def test_background_call_with_the_same_key_is_not_a_deadlock():
@@ -298,13 +300,13 @@ def test_background_call_with_the_same_key_is_not_a_deadlock():
     async def main():
         assert await function(1) is await calls[0]
 
-    run(main)
+    run_async(main)
 
 
 def test_eager_tasks_share_a_run():
     async def main():
         asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
-        gate = Gate()
+        gate = GatedFunction()
         tasks = await gate.waiters(10)
         gate.open.set()
         assert len(set(await asyncio.gather(*tasks))) == 1
@@ -317,13 +319,13 @@ def test_eager_tasks_share_a_run():
         with pytest.raises(RuntimeError, match=r"very key, .*: it would wait for itself"):
             await itself(1)
 
-    run(main)
+    run_async(main)
 
 
-# Event loops
+# Event loops.
 
 
-@WAIT
+@both_wait_modes
 def test_result_is_a_hit_in_later_event_loops(wait):
     @cached(wait_concurrent=wait)
     async def function(x):
@@ -350,7 +352,7 @@ def test_concurrent_event_loops_do_not_share_a_run():
         assert set(values) == {asyncio.get_running_loop()}
         outcomes.append("fine")
 
-    workers = [threading.Thread(target=run, args=(main,), daemon=True) for _ in range(threads)]
+    workers = [threading.Thread(target=run_async, args=(main,), daemon=True) for _ in range(threads)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -398,8 +400,8 @@ def test_event_loops_in_threads_work_under_load():
 
 
 def test_event_loop_closed_during_a_run_leaves_nothing_behind(monkeypatch):
-    told = []
-    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    reports = []
+    monkeypatch.setattr(sys, "unraisablehook", reports.append)
 
     class Argument:
         pass
@@ -414,12 +416,12 @@ def test_event_loop_closed_during_a_run_leaves_nothing_behind(monkeypatch):
     tasks = [loop.create_task(function(argument)) for _ in range(3)]
     loop.run_until_complete(asyncio.sleep(0.01))
     loop.close()
-    left = [weakref.ref(thing) for thing in (argument, loop, *tasks)]
+    references = [weakref.ref(thing) for thing in (argument, loop, *tasks)]
     del argument, loop, tasks
     for _ in range(3):
         gc.collect()
-    assert [ref() for ref in left] == [None] * 5
-    assert told == []
+    assert [reference() for reference in references] == [None] * 5
+    assert reports == []
 
 
 def test_new_event_loop_computes_after_one_was_closed_during_a_run():
@@ -439,7 +441,7 @@ def test_new_event_loop_computes_after_one_was_closed_during_a_run():
         loop.run_until_complete(asyncio.sleep(0.01))
         loop.close()
     waits.clear()
-    # Those tasks still hang here, each in its closed loop, and hinder nobody.
+    # The tasks of the closed event loops never end, and must not block the new call.
     assert asyncio.run(function(1)) == "fine"
     assert not any(task.done() for task in tasks)
 
@@ -447,7 +449,7 @@ def test_new_event_loop_computes_after_one_was_closed_during_a_run():
 def test_event_loop_that_pauses_continues_its_run():
     loop = asyncio.new_event_loop()
     try:
-        gate = Gate()
+        gate = GatedFunction()
         first = loop.create_task(gate.cached(1))
         loop.run_until_complete(asyncio.sleep(0.01))
         second = loop.create_task(gate.cached(1))
@@ -472,7 +474,7 @@ def test_asyncio_run_waits_for_the_cleanup_of_a_cancelled_run():
 
     async def main():
         tasks = [asyncio.create_task(function(x % 5)) for x in range(20)]
-        await settle()
+        await run_ready_tasks()
         return len(tasks)
 
     for _ in range(5):
@@ -483,11 +485,11 @@ def test_asyncio_run_waits_for_the_cleanup_of_a_cancelled_run():
 
 def test_cache_holds_results_and_never_tasks():
     async def main():
-        gate = Gate()
+        gate = GatedFunction()
         tasks = await gate.waiters(5)
         assert gate.cached.cache.count() == 0
         gate.open.set()
         await asyncio.gather(*tasks)
         assert type(gate.cached.cache.get(1)) is object
 
-    run(main)
+    run_async(main)

@@ -1,4 +1,4 @@
-"""The callable that `cached` makes of a function: arguments looked up where they lie, and what it is as an object."""
+"""The callable that `cached` returns: how it treats arguments, and how it behaves as an object."""
 
 import copy
 import functools
@@ -12,7 +12,8 @@ import sysconfig
 import weakref
 
 import pytest
-from helpers import Collector, Key, Value, collect, run_script, run_threads
+from cached_helpers import both_wait_modes
+from helpers import BackgroundCollector, Key, Value, collect, run_script, run_threads
 
 from moka_py import cached
 
@@ -27,7 +28,7 @@ def documented(first: int, second: str = "x", *, third: float = 1.0) -> tuple[in
     return first, second
 
 
-# Arguments that are equal and of different types, of equal hash and different, long and short.
+# Arguments that are equal but of different types, unequal but of equal hash, long and short.
 VALUES = [
     0,
     1,
@@ -76,7 +77,7 @@ def test_every_call_hits_or_misses_as_in_lru_cache(seed, typed):
         assert ours.cache_info() == theirs.cache_info(), (seed, args, kwargs)
 
 
-@pytest.mark.parametrize("wait", [False, True])
+@both_wait_modes
 @pytest.mark.parametrize(
     ("args", "kwargs"),
     [
@@ -153,7 +154,7 @@ def test_each_argument_is_hashed_once_per_call():
                 assert Counting.hashed == 1
 
 
-@pytest.mark.parametrize("wait", [False, True])
+@both_wait_modes
 def test_errors_of_arguments_are_raised_and_nothing_is_kept(wait):
     class Bad:
         def __init__(self, fails):
@@ -189,7 +190,7 @@ def test_errors_of_arguments_are_raised_and_nothing_is_kept(wait):
     assert len(calls) == 1 and function.cache_info().currsize == 1
 
 
-@pytest.mark.parametrize("wait", [False, True])
+@both_wait_modes
 def test_exception_is_not_kept_and_has_no_context(wait):
     calls = []
 
@@ -281,7 +282,7 @@ def test_any_callable_can_be_cached(function):
     assert wrapped.cache_info()[:2] == (1, 1)
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 14), reason="CPython 3.14 counts the references of frames by itself")
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="CPython 3.14 defers these reference counts itself")
 def test_module_level_function_is_immortal_on_free_threaded_3_13():
     @cached
     def nested():
@@ -352,8 +353,8 @@ def test_recursion_reaches_the_depth_of_lru_cache():
     )
     for line in out.splitlines():
         theirs, ours, shared = map(int, line.split())
-        # A call that is shared counts as more than one. Its frames take twice the C stack, and more in a wheel for
-        # tests, where they are not optimized across crates.
+        # A shared call counts as several calls. Its frames take twice the C stack, and even more in a wheel for tests,
+        # which is not optimized across crates.
         assert ours >= theirs * 0.95 and shared > theirs * 0.3, out
 
 
@@ -414,7 +415,7 @@ def test_threads_can_call_clear_and_read_counts_concurrently(fast_switches):
             if number % 100 == 0:
                 collector.step()
 
-    with Collector() as collector:
+    with BackgroundCollector() as collector:
         run_threads(*(lambda thread=thread: work(thread) for thread in range(4)))
     info = function.cache_info()
     assert info.currsize <= 50 and info.currsize == len(function.cache)

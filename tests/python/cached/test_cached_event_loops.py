@@ -1,8 +1,9 @@
-"""`cached` coroutine functions on the event loops of others."""
+"""`cached` coroutine functions under anyio, trio and uvloop."""
 
 import asyncio
 
 import pytest
+from cached_helpers import both_wait_modes
 
 from moka_py import cached
 
@@ -47,7 +48,7 @@ def test_anyio_tasks_on_asyncio_share_a_run():
     assert function.cache_info() == (9, 1, 128, 1)
 
 
-@pytest.mark.parametrize("wait", [False, True], ids=["alone", "shared"])
+@both_wait_modes
 def test_anyio_can_cancel_a_run_whose_cleanup_is_shielded(wait):
     done = []
 
@@ -76,7 +77,7 @@ def test_anyio_can_cancel_a_run_whose_cleanup_is_shielded(wait):
     anyio.run(main, backend="asyncio")
 
 
-@pytest.mark.parametrize("wait", [False, True], ids=["alone", "shared"])
+@both_wait_modes
 def test_anyio_can_cancel_a_run_that_then_returns(wait):
     @cached(wait_concurrent=wait)
     async def function(x):

@@ -1,15 +1,15 @@
-"""How long a cached function lives: as long as it is used, or with the program if its definition is decorated."""
+"""A cached function lives as long as it is referenced, or as long as the program if its definition is decorated."""
 
 import functools
 import sys
 import weakref
 
 import pytest
-from helpers import FREE_THREADED, Value, alive, collect, in_thread, run_script
+from helpers import FREE_THREADED, Value, collect, count_alive, run_in_thread, run_script
 
 from moka_py import cached
 
-pytestmark = pytest.mark.usefixtures("quick_collections")
+pytestmark = pytest.mark.usefixtures("fast_collections")
 
 
 def look(x):
@@ -62,8 +62,8 @@ MAKERS = {
 
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 def test_functions_that_are_cached_repeatedly_leave_nothing_behind(make):
-    # From here on CPython 3.13t lets functions live that are defined in modules and classes.
-    in_thread(lambda: None)
+    # After the first thread starts, CPython 3.13t makes functions of modules and classes immortal.
+    run_in_thread(lambda: None)
     functions, values = [], []
     for _ in range(20):
         function = make()
@@ -74,11 +74,11 @@ def test_functions_that_are_cached_repeatedly_leave_nothing_behind(make):
                 values.append(weakref.ref(value))
     del function, value
     collect()
-    assert alive(functions) == alive(values) == 0
+    assert count_alive(functions) == count_alive(values) == 0
 
 
 def test_coroutine_functions_that_are_cached_repeatedly_leave_nothing_behind():
-    in_thread(lambda: None)
+    run_in_thread(lambda: None)
     functions, values = [], []
     for _ in range(20):
         function = cached(maxsize=10)(look_later)
@@ -88,7 +88,7 @@ def test_coroutine_functions_that_are_cached_repeatedly_leave_nothing_behind():
         values.append(weakref.ref(stopped.value.value))
     del function, stopped
     collect()
-    assert alive(functions) == alive(values) == 0
+    assert count_alive(functions) == count_alive(values) == 0
 
 
 def test_module_that_caches_functions_in_a_loop_leaves_nothing_behind():
@@ -164,8 +164,8 @@ def test_results_of_an_immortal_function_are_released():
     assert run_script(script) == "0\n"
 
 
-@pytest.mark.skipif(not FREE_THREADED or sys.version_info >= (3, 14), reason="threads count no references to it anyway")
+@pytest.mark.skipif(not FREE_THREADED or sys.version_info >= (3, 14), reason="only CPython 3.13t needs immortality")
 def test_function_decorated_at_its_definition_is_immortal_on_free_threaded_3_13():
-    # That of an immortal object.
+    # An immortal object has such a reference count.
     script = DEFINED + "    print(all(sys.getrefcount(function) >= 2**31 for function in functions))\n"
     assert run_script(script) == "True\n"

@@ -1,4 +1,4 @@
-"""`stats()` of a cached function's cache: the counts of `cache_info`, and the runs as loads."""
+"""`stats()` of a cached function's cache: its counts are those of `cache_info`, and runs count as loads."""
 
 import asyncio
 import gc
@@ -6,8 +6,8 @@ import inspect
 import time
 
 import pytest
-from cached_helpers import WAIT
-from helpers import CLOCKS_DIFFER, Background, Gate, run_threads
+from cached_helpers import both_wait_modes
+from helpers import MAX_CLOCK_SKEW, Background, Gate, run_threads
 
 from moka_py import Moka, cached
 
@@ -19,7 +19,7 @@ def check_agreement(function):
 
 
 def call_all(function, calls):
-    """Calls a function, or awaits a coroutine function, with each of these."""
+    """Call a function, or await a coroutine function, with each tuple of arguments."""
     if not inspect.iscoroutinefunction(function):
         return [function(*args) for args in calls]
 
@@ -65,7 +65,7 @@ def test_stats_count_each_call_once(function, options):
     assert function.cache.stats().removals == 1
 
 
-@WAIT
+@both_wait_modes
 @either
 def test_stats_count_calls_whose_results_are_not_kept(function, wait):
     function = cached(maxsize=0, wait_concurrent=wait)(function)
@@ -91,7 +91,7 @@ def test_results_dropped_with_their_instance_are_removals():
     assert (stats.removals, stats.count, stats.inserts) == (2, 0, 2)
 
 
-@WAIT
+@both_wait_modes
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 def test_runs_that_raise_are_failed_loads(wait, is_async):
     def fail(x):
@@ -107,10 +107,10 @@ def test_runs_that_raise_are_failed_loads(wait, is_async):
             call_all(function, [(1,)])
     stats = check_agreement(function)
     assert (stats.hits, stats.misses, stats.loads, stats.load_failures, stats.inserts) == (0, 2, 2, 2, 0)
-    assert stats.load_seconds >= 0.02 - CLOCKS_DIFFER
+    assert stats.load_seconds >= 0.02 - MAX_CLOCK_SKEW
 
 
-@WAIT
+@both_wait_modes
 def test_call_with_wrong_arguments_is_a_failed_load(wait):
     @cached(wait_concurrent=wait)
     def function(x):
@@ -176,7 +176,7 @@ def test_call_that_shares_the_run_of_a_coroutine_function_is_a_hit():
     assert (stats.hits, stats.misses, stats.loads) == (4, 1, 1)
 
 
-@WAIT
+@both_wait_modes
 def test_cancelled_run_is_a_failed_load(wait):
     @cached(wait_concurrent=wait)
     async def function(x):

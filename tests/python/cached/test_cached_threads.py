@@ -1,16 +1,16 @@
-"""`cached` on plain functions that call themselves, and in threads: single flight, counts, clears."""
+"""`cached` on plain functions in threads: recursion, single flight, counts, clears."""
 
 import threading
 import time
 
 import pytest
-from cached_helpers import WAIT, at_once, recorded
-from helpers import assert_raised_for_each
+from cached_helpers import both_wait_modes, recording_function
+from helpers import assert_copies_of_exception, outcomes_of_threads
 
 from moka_py import cached
 
 
-@WAIT
+@both_wait_modes
 def test_function_can_call_itself_with_other_arguments(wait):
     @cached(maxsize=None, wait_concurrent=wait)
     def fibonacci(n):
@@ -41,7 +41,7 @@ def test_threads_that_wait_for_each_other_raise_when_shared():
         inside.wait(30)
         return function(1 - x)
 
-    outcomes = at_once(2, function)
+    outcomes = outcomes_of_threads(2, function)
     assert all(isinstance(outcome, RuntimeError) for outcome in outcomes), outcomes
 
 
@@ -54,7 +54,7 @@ def test_stampede_runs_once_when_shared():
         time.sleep(0.2)  # for the others to arrive
         return object()
 
-    values = at_once(32, lambda number: function(number % 2))
+    values = outcomes_of_threads(32, lambda number: function(number % 2))
     assert sorted(runs) == [0, 1]
     assert {id(value) for value in values[::2]} == {id(function(0))}
     assert {id(value) for value in values[1::2]} == {id(function(1))}
@@ -70,7 +70,7 @@ def test_stampede_shares_without_capacity_but_keeps_nothing():
         time.sleep(0.5)  # for the others to arrive
         return object()
 
-    assert len(set(at_once(8, lambda _: function(1)))) == 1
+    assert len(set(outcomes_of_threads(8, lambda _: function(1)))) == 1
     function(1)
     assert len(runs) == 2
 
@@ -86,8 +86,8 @@ def test_failure_is_shared_and_not_cached():
             raise LookupError("first")
         return "fine"
 
-    errors = at_once(8, lambda _: function(1))
-    assert_raised_for_each(errors[0], errors[1:])
+    errors = outcomes_of_threads(8, lambda _: function(1))
+    assert_copies_of_exception(errors[0], errors[1:])
     assert isinstance(errors[0], LookupError) and errors[0].args == ("first",)
     assert all(error.__cause__ is None and error.__context__ is None for error in errors)
     assert function(1) == "fine"
@@ -95,36 +95,36 @@ def test_failure_is_shared_and_not_cached():
     assert function.cache_info() == (0, 2, 128, 1)
 
 
-@WAIT
+@both_wait_modes
 def test_counts_are_exact_under_threads(wait):
-    function, runs = recorded(maxsize=None, wait_concurrent=wait)
+    function, runs = recording_function(maxsize=None, wait_concurrent=wait)
     calls = 20_000
 
     def call(number):
         for step in range(calls):
             function(step % 50)
 
-    assert at_once(4, call) == [None] * 4
+    assert outcomes_of_threads(4, call) == [None] * 4
     info = function.cache_info()
     assert info.hits + info.misses == 4 * calls
     assert info.misses == len(runs)
     assert info.currsize == 50
 
 
-@WAIT
+@both_wait_modes
 def test_function_can_wait_for_its_own_call_in_another_thread(wait):
     @cached(wait_concurrent=wait)
     def function(x):
         if x == 0:
-            return at_once(1, lambda _: function(1))
+            return outcomes_of_threads(1, lambda _: function(1))
         return "inner"
 
     assert function(0) == ["inner"]
 
 
-@WAIT
+@both_wait_modes
 def test_eq_of_an_argument_can_call_the_function(wait):
-    function, _ = recorded(wait_concurrent=wait)
+    function, _ = recording_function(wait_concurrent=wait)
 
     class Argument:
         def __hash__(self):
@@ -138,7 +138,7 @@ def test_eq_of_an_argument_can_call_the_function(wait):
     assert function(Argument()) is function(Argument())
 
 
-@WAIT
+@both_wait_modes
 def test_run_that_began_before_a_clear_stores_nothing(wait):
     runs = []
 
@@ -155,7 +155,7 @@ def test_run_that_began_before_a_clear_stores_nothing(wait):
     assert function(1) == 2
 
 
-@WAIT
+@both_wait_modes
 def test_value_that_was_weighed_during_a_clear_is_not_stored(wait):
     clears = [True]
 
@@ -165,7 +165,7 @@ def test_value_that_was_weighed_during_a_clear_is_not_stored(wait):
             function.cache_clear()
         return 1
 
-    function, runs = recorded(weigher=weigh, wait_concurrent=wait)
+    function, runs = recording_function(weigher=weigh, wait_concurrent=wait)
     value = function(1)
     assert function.cache_info().currsize == 0
     assert function(1) is not value
@@ -173,7 +173,7 @@ def test_value_that_was_weighed_during_a_clear_is_not_stored(wait):
     assert len(runs) == 2
 
 
-@WAIT
+@both_wait_modes
 def test_clear_beside_calls_leaves_no_older_result(wait):
     version = 0
 
@@ -191,5 +191,5 @@ def test_clear_beside_calls_leaves_no_older_result(wait):
                 function.cache_clear()
             function(step % 3)
 
-    assert at_once(4, call) == [None] * 4
+    assert outcomes_of_threads(4, call) == [None] * 4
     assert {function(x) for x in range(3)} == {version}

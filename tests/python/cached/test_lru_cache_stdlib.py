@@ -1,4 +1,4 @@
-"""The standard library's own tests of `functools.lru_cache`, with `cached` in its place."""
+"""The standard library's own tests of `functools.lru_cache`, run with `cached` instead."""
 
 import functools
 import sys
@@ -16,7 +16,7 @@ def lru_cache(maxsize=128, typed=False):
     return cached(maxsize, typed, policy="lru")
 
 
-# What the tests take from the module that they are given.
+# The module that the tests import `lru_cache` from.
 module = SimpleNamespace(**vars(functools))
 module.lru_cache = lru_cache
 module._CacheInfo = CacheInfo
@@ -27,7 +27,7 @@ def cached_func(x, y):
     return 3 * x + y
 
 
-# Pickled by name, so the module must have it under the name by which the tests ask.
+# The tests pickle the function by its name, so the module must have it under that name.
 sys.modules[__name__].cached_func = cached_func
 
 
@@ -45,7 +45,7 @@ class TestCachedAsLRU(test_functools.TestLRU, test_functools.unittest.TestCase):
         return 3 * x + y
 
     def test_lru_cache_parameters(self):
-        """Ours has more of them."""
+        """`cached` has more parameters than `lru_cache`."""
         parameters = lru_cache(maxsize=2)(len).cache_parameters()
         assert {name: parameters[name] for name in ("maxsize", "typed")} == {"maxsize": 2, "typed": False}
         assert lru_cache(maxsize=2, typed=True)(len).cache_parameters()["typed"] is True

@@ -1,4 +1,4 @@
-"""The types that the package exports for cached functions, and what libraries that look at types do with them."""
+"""The types that the package exports for cached functions, and libraries that inspect types."""
 
 import abc
 import dataclasses
@@ -80,7 +80,7 @@ def test_package_exports_its_types_and_help_shows_them():
     assert "Forget the result of these arguments" in text
 
 
-# Libraries that look at what a function is
+# Libraries that inspect functions.
 
 
 def test_help_and_inspect_treat_a_cached_function_as_a_function():

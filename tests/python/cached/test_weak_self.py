@@ -11,16 +11,16 @@ import types
 import weakref
 
 import pytest
-from cached_helpers import WAIT
-from helpers import alive, collect, run_threads
+from cached_helpers import both_wait_modes
+from helpers import collect, count_alive, run_threads
 
 from moka_py import cached
 
-pytestmark = pytest.mark.usefixtures("quick_collections")
+pytestmark = pytest.mark.usefixtures("fast_collections")
 
 
 def made(**options):
-    """A class with a cached method, which returns a new object a run."""
+    """Return a class with a cached method, which returns a new object per run."""
 
     class Made:
         @cached(weak_self=True, **options)
@@ -30,7 +30,7 @@ def made(**options):
     return Made
 
 
-@WAIT
+@both_wait_modes
 def test_results_are_removed_with_their_instance(wait):
     kind = made(wait_concurrent=wait)
     one, two = kind(), kind()
@@ -139,7 +139,7 @@ def test_invalidate_and_contains_take_the_instance():
     assert not kind.method.cache_contains(one, 1)
 
 
-@WAIT
+@both_wait_modes
 def test_results_of_coroutine_methods_are_removed_with_their_instance(wait):
     class Later:
         @cached(weak_self=True, wait_concurrent=wait)
@@ -172,7 +172,7 @@ def test_pending_call_keeps_the_instance_until_its_result_is_stored():
         await task
         del task
         collect()
-        assert alive(watched) == 0
+        assert count_alive(watched) == 0
         assert Later.method.cache_info() == (0, 1, 128, 0)
 
     asyncio.run(main())
@@ -233,17 +233,17 @@ def test_method_can_be_used_in_del_of_its_instance():
     del one
     assert results == [result]
     assert Last.method.cache_info().currsize == 0
-    looped = Last()
-    looped.itself = looped
-    looped.method()
-    del looped
+    in_cycle = Last()
+    in_cycle.itself = in_cycle
+    in_cycle.method()
+    del in_cycle
     collect()
     assert len(results) == 2
     assert Last.method.cache_info().currsize == 0
 
 
-def looped(one):
-    """The instance, in a cycle with itself."""
+def in_cycle(one):
+    """Return the instance after it was put into a cycle with itself."""
     one.itself = one
     return one
 
@@ -260,7 +260,7 @@ def test_method_can_be_used_first_in_del_of_its_instance():
     results = []
     Last()
     assert Last.method.cache_info() == (1, 1, 128, 0)
-    looped(Last())
+    in_cycle(Last())
     collect()
     assert Last.method.cache_info() == (2, 2, 128, 0)
     assert all(one is other for one, other in results)
@@ -297,7 +297,7 @@ def test_instance_revived_by_its_del_keeps_results_until_it_dies(is_used_before)
             revived.append((self, self.method()))
 
     revived = []
-    for start in (Undead, lambda: looped(Undead())):
+    for start in (Undead, lambda: in_cycle(Undead())):
         one = start()
         if is_used_before:
             one.method()
@@ -324,7 +324,7 @@ def test_dead_instances_leave_no_results_although_one_revived_their_class():
                 if self.is_kept:
                     revived.append(self)
 
-        ones = [looped(Undead()) for _ in range(3)]
+        ones = [in_cycle(Undead()) for _ in range(3)]
         ones[1].is_kept = True
         for one in ones:
             one.method()
@@ -368,8 +368,8 @@ def test_methods_of_subclasses_and_slotted_classes_work_in_del():
         pass
 
     for kind in (Slotted, Derived, WithDict):
-        looped(kind())
-        used = looped(kind())
+        in_cycle(kind())
+        used = in_cycle(kind())
         used.first(), used.third()
         del used
         kind()
@@ -401,7 +401,7 @@ def test_instance_at_the_address_of_a_dead_one_does_not_get_its_results():
 
     wrong, places = [], set()
     for number in range(600):
-        one = looped(Numbered())
+        one = in_cycle(Numbered())
         places.add(id(one))
         if number % 50 == 0:
             gc.collect()
@@ -442,7 +442,7 @@ def test_first_use_during_a_collection_leaks_no_owners():
         def __del__(self):
             survivors[0].method(1)
 
-    looped(Other())
+    in_cycle(Other())
     collect()
     assert kind.method.cache_info().currsize == 1
     watched = weakref.ref(next(iter(kind.method.cache))[0])
@@ -465,7 +465,7 @@ def test_dropped_function_drops_its_results_immediately():
         gc.enable()
 
 
-@WAIT
+@both_wait_modes
 def test_threads_can_use_instances_that_the_collector_frees_in_another(wait):
     class Shared:
         @cached(weak_self=True, wait_concurrent=wait, maxsize=None)
@@ -479,7 +479,7 @@ def test_threads_can_use_instances_that_the_collector_frees_in_another(wait):
 
     def make():
         for number in range(300):
-            one = looped(Shared())
+            one = in_cycle(Shared())
             latest[0] = weakref.ref(one)
             assert one.method(number % 3) == (id(one), number % 3)
             del one
@@ -552,7 +552,7 @@ def test_function_and_instances_can_be_dropped_in_any_order():
     del one
 
 
-@WAIT
+@both_wait_modes
 def test_threads_can_make_and_drop_instances_concurrently(wait):
     kind = made(maxsize=64, wait_concurrent=wait)
     shared = kind()

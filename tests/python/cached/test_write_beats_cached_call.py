@@ -1,10 +1,10 @@
-"""A later write wins: what a cached function computed before a write to its key is not kept after it (law 13)."""
+"""A later write wins: a result whose run began before a write to its key is not stored (law 13)."""
 
 import asyncio
 import threading
 
 import pytest
-from cached_helpers import run, settle
+from cached_helpers import both_wait_modes, run_async, run_ready_tasks
 
 from moka_py import Moka, cached
 
@@ -43,8 +43,7 @@ SETS = {
     "set twice": lambda f, key: (f.cache.set(key, "older"), f.cache.set(key, "set")),
 }
 
-ALL = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-BOTH = pytest.mark.parametrize("wait", [False, True], ids=["alone", "shared"])
+all_options = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 
 
 def writes(kinds):
@@ -52,7 +51,7 @@ def writes(kinds):
 
 
 class Source:
-    """What a function reads, and what else it does in its run after it has read."""
+    """The source that a function reads, and an action that its run takes after the read."""
 
     def __init__(self):
         self.value = "old"
@@ -68,7 +67,7 @@ class Source:
 
 
 def key_of(function):
-    """The key of the one call that is kept, which is then forgotten."""
+    """Return the key of the only stored call, and clear the cache."""
     (key,) = function.cache
     function.cache_clear()
     return key
@@ -89,7 +88,7 @@ def sync_case(options, write):
     return source, function
 
 
-@ALL
+@all_options
 @writes(WRITES)
 def test_removal_during_a_run_keeps_its_result_out(options, write):
     source, function = sync_case(options, write)
@@ -99,7 +98,7 @@ def test_removal_during_a_run_keeps_its_result_out(options, write):
     assert function(1) == "new" and source.runs == runs
 
 
-@ALL
+@all_options
 @writes(SETS)
 def test_set_during_a_run_wins_over_its_result(options, write):
     source, function = sync_case(options, write)
@@ -127,15 +126,15 @@ def async_case(options, write, check):
         source.value = "new"
         write(function, key)
         late = asyncio.create_task(function(1))
-        await settle()
+        await run_ready_tasks()
         opened.set()
         assert await early == "old"
         await check(source, function, await late)
 
-    run(main)
+    run_async(main)
 
 
-@ALL
+@all_options
 @writes(WRITES)
 def test_removal_during_the_run_of_a_coroutine_keeps_its_result_out(options, write):
     async def check(source, function, late):
@@ -146,7 +145,7 @@ def test_removal_during_the_run_of_a_coroutine_keeps_its_result_out(options, wri
     async_case(options, write, check)
 
 
-@ALL
+@all_options
 @writes(SETS)
 def test_set_during_the_run_of_a_coroutine_wins_over_its_result(options, write):
     async def check(source, function, late):
@@ -158,7 +157,7 @@ def test_set_during_the_run_of_a_coroutine_wins_over_its_result(options, write):
 
 
 def method(options, is_async=False):
-    """A cached method of a class that does not keep its instances alive, and an instance."""
+    """Return the source of a `weak_self` method, the bound method, and its instance."""
     source = Source()
 
     class Thing:
@@ -186,7 +185,7 @@ INSTANCE_WRITES = {
 }
 
 
-@BOTH
+@both_wait_modes
 @writes(INSTANCE_WRITES)
 def test_removal_during_the_first_run_of_a_weak_self_method_keeps_its_result_out(write, wait):
     source, look, thing = method({"wait_concurrent": wait})
@@ -201,7 +200,7 @@ def test_removal_during_the_first_run_of_a_weak_self_method_keeps_its_result_out
     assert source.runs == 2
 
 
-@BOTH
+@both_wait_modes
 @writes(INSTANCE_WRITES)
 def test_removal_during_a_later_run_of_a_weak_self_method_keeps_its_result_out(write, wait):
     source, look, thing = method({"wait_concurrent": wait}, is_async=True)
@@ -216,10 +215,10 @@ def test_removal_during_a_later_run_of_a_weak_self_method_keeps_its_result_out(w
         assert await look(1) == "new" == await look(1)
         assert source.runs == 2
 
-    run(main)
+    run_async(main)
 
 
-@BOTH
+@both_wait_modes
 def test_invalidation_by_another_thread_keeps_the_result_out(wait):
     source, inside, go_on = Source(), threading.Event(), threading.Event()
 
@@ -262,7 +261,7 @@ def test_eviction_and_expiry_keep_no_result_out():
 
 
 def test_failed_run_leaves_no_registration():
-    """A run that would stay registered would make each later `set` look for it."""
+    """A run that stayed registered would make every later `set` look for it."""
     source = Source()
     function = cached()(source.read)
 
@@ -279,8 +278,8 @@ def test_failed_run_leaves_no_registration():
     assert function(1) == "old" == function(1)
 
 
-class Number:
-    """Its hash is not its own, and its comparison is a user's code."""
+class CollidingNumber:
+    """A key with a constant hash and a user-defined `__eq__`."""
 
     def __init__(self, number):
         self.number = number
@@ -289,24 +288,24 @@ class Number:
         return 1
 
     def __eq__(self, other):
-        return isinstance(other, Number) and self.number == other.number
+        return isinstance(other, CollidingNumber) and self.number == other.number
 
 
-@BOTH
+@both_wait_modes
 def test_removal_of_one_key_keeps_no_result_of_equal_hash_out(wait):
     source = Source()
     function = cached(wait_concurrent=wait)(source.read)
-    source.then = lambda: function(Number(2))
-    function(Number(1))
-    assert function.cache_contains(Number(1)) and function.cache_contains(Number(2))
+    source.then = lambda: function(CollidingNumber(2))
+    function(CollidingNumber(1))
+    assert function.cache_contains(CollidingNumber(1)) and function.cache_contains(CollidingNumber(2))
 
     def change():
         source.value = "new"
-        function.cache_invalidate(Number(3))
+        function.cache_invalidate(CollidingNumber(3))
 
     source.then = change
-    assert function(Number(3)) == "old"
-    assert function(Number(3)) == "new" == function(Number(3))
+    assert function(CollidingNumber(3)) == "old"
+    assert function(CollidingNumber(3)) == "new" == function(CollidingNumber(3))
 
 
 def test_recursion_with_the_same_arguments_runs_as_in_lru_cache():
@@ -357,9 +356,9 @@ def test_coroutine_that_is_never_finished_leaves_no_registration():
     assert asyncio.run(function(1)) == 5 == asyncio.run(function(1))
 
 
-@BOTH
+@both_wait_modes
 def test_result_from_before_a_removal_does_not_overwrite_a_later_one(wait):
-    """Two runs, one from before the removal, which ends last."""
+    """The run from before the removal ends last."""
 
     async def main():
         source, gates = Source(), [asyncio.Event(), asyncio.Event()]
@@ -371,22 +370,21 @@ def test_result_from_before_a_removal_does_not_overwrite_a_later_one(wait):
             return value
 
         early = asyncio.create_task(function(1))
-        await settle()
+        await run_ready_tasks()
         source.value = "new"
         function.cache_invalidate(1)
         late = asyncio.create_task(function(1))
-        await settle()
+        await run_ready_tasks()
         gates[1].set()
         assert await late == "new"
         gates[0].set()
         assert await early == "old"
         assert await function(1) == "new" and source.runs == 2
 
-    run(main)
+    run_async(main)
 
 
 def test_get_with_and_a_cached_function_on_one_cache_do_not_wait_for_each_other():
-    """They do not wait for each other."""
     source = Source()
     function = cached()(source.read)
     assert isinstance(function.cache, Moka)

@@ -1,4 +1,4 @@
-"""Bad input of every kind for every argument: the error, its text, and the cache as before."""
+"""Bad input of every kind for every argument raises the right error, and leaves the cache unchanged."""
 
 import decimal
 import fractions
@@ -6,7 +6,7 @@ import re
 from datetime import timedelta
 
 import pytest
-from helpers import MISSING, Events, state
+from helpers import MISSING, Events, observable_state
 
 from moka_py import Moka
 
@@ -183,13 +183,13 @@ def test_error_message_survives_an_argument_whose_repr_fails():
         Moka(Odd())
 
 
-# Durations of an entry: checked before the key is hashed, the initializer run, or the weigher asked.
-class Untouchable:
+# Durations of an entry are checked before the key is hashed and before any callback runs.
+class MustNotBeHashed:
     def __hash__(self):
         pytest.fail("hashed before the durations were checked")
 
 
-def _never(*_):
+def must_not_run(*_):
     pytest.fail("called before the durations were checked")
 
 
@@ -207,20 +207,20 @@ ENTRY_DURATIONS = (
 
 
 @pytest.mark.parametrize("kind", ["ttl", "tti"])
-@pytest.mark.parametrize("key", ["present", "absent", Untouchable(), []], ids=["present", "absent", "odd", "list"])
+@pytest.mark.parametrize("key", ["present", "absent", MustNotBeHashed(), []], ids=["present", "absent", "odd", "list"])
 def test_wrong_duration_of_an_entry_is_refused_before_anything_else_happens(kind, key, events):
     guard = []
-    cache = Moka(10, eviction_listener=events, weigher=lambda *_: _never() if guard else 1)
+    cache = Moka(10, eviction_listener=events, weigher=lambda *_: must_not_run() if guard else 1)
     cache.set("present", 1)
     guard.append(True)
-    before = state(cache)
+    before = observable_state(cache)
     for duration, error, text in ENTRY_DURATIONS:
         match = exactly(text.format(kind))
         with pytest.raises(error, match=match):
             cache.set(key, 2, **{kind: duration})
         with pytest.raises(error, match=match):
-            cache.get_with(key, _never, **{kind: duration})
-        assert (state(cache), events) == (before, [])
+            cache.get_with(key, must_not_run, **{kind: duration})
+        assert (observable_state(cache), events) == (before, [])
 
 
 def test_error_message_names_the_first_wrong_duration(cache):
@@ -247,7 +247,7 @@ UNHASHABLE = {
     "pop": lambda cache, key: cache.pop(key, MISSING),
     "setdefault": lambda cache, key: cache.setdefault(key, 1),
     "update": lambda cache, key: cache.update([(key, 1)]),
-    "get_with": lambda cache, key: cache.get_with(key, _never),
+    "get_with": lambda cache, key: cache.get_with(key, must_not_run),
     "expires_in": lambda cache, key: cache.expires_in(key),
 }
 
@@ -257,14 +257,14 @@ UNHASHABLE = {
     "key", [[], {}, set(), bytearray(), ([],), slice(0) if slice.__hash__ is None else {}], ids=repr
 )
 def test_unhashable_key_is_refused(call, key, cache, events):
-    before = state(cache)
+    before = observable_state(cache)
     with pytest.raises(TypeError, match="unhashable type"):
         call(cache, key)
-    assert (state(cache), events) == (before, [])
+    assert (observable_state(cache), events) == (before, [])
 
 
 def test_unhashable_key_is_refused_before_the_weigher_is_called():
-    cache = Moka(10, weigher=_never)
+    cache = Moka(10, weigher=must_not_run)
     with pytest.raises(TypeError, match="unhashable"):
         cache.set([], 1)
 
@@ -276,22 +276,22 @@ def test_empty_cache_refuses_an_unhashable_key():
 
 
 # The initializer.
-@pytest.mark.parametrize("key", ["present", "absent", [], Untouchable()], ids=["present", "absent", "list", "odd"])
+@pytest.mark.parametrize("key", ["present", "absent", [], MustNotBeHashed()], ids=["present", "absent", "list", "odd"])
 @pytest.mark.parametrize("initializer", [1, "text", None, [], object()], ids=name_of)
 def test_initializer_that_is_not_callable_is_refused(key, initializer, cache, events):
-    before = state(cache)
+    before = observable_state(cache)
     with pytest.raises(TypeError, match=exactly(f"initializer must be callable, got {name_of(initializer)}")):
         cache.get_with(key, initializer)
     with pytest.raises(TypeError, match="initializer must be callable"):
         cache.get_with(key, initializer, ttl=-1)
-    assert (state(cache), events) == (before, [])
+    assert (observable_state(cache), events) == (before, [])
 
 
 def test_initializer_that_needs_arguments_raises_its_type_error(cache, events):
-    before = state(cache)
+    before = observable_state(cache)
     with pytest.raises(TypeError, match="argument"):
         cache.get_with("absent", lambda one: 1)
-    assert (state(cache), events) == (before, [])
+    assert (observable_state(cache), events) == (before, [])
 
 
 # Numbers and names of arguments.
@@ -319,11 +319,11 @@ WRONG_ARGUMENTS = {
 
 @pytest.mark.parametrize("name", WRONG_ARGUMENTS)
 def test_methods_refuse_unknown_arguments(name, cache, events):
-    before = state(cache)
+    before = observable_state(cache)
     for args, options in WRONG_ARGUMENTS[name]:
         with pytest.raises(TypeError):
             getattr(cache, name)(*args, **options)
-        assert (state(cache), events) == (before, [])
+        assert (observable_state(cache), events) == (before, [])
 
 
 @pytest.mark.parametrize("name", WRONG_ARGUMENTS)
@@ -335,10 +335,10 @@ def test_method_refuses_an_object_that_is_not_a_cache(name):
 
 @pytest.mark.parametrize("other", [1, None, object(), [1], [(1,)], [(1, 2, 3)], ["abc"], [None]])
 def test_update_refuses_an_object_without_pairs(other, cache, events):
-    before = state(cache)
+    before = observable_state(cache)
     with pytest.raises((TypeError, ValueError)):
         cache.update(other)
-    assert (state(cache), events) == (before, [])
+    assert (observable_state(cache), events) == (before, [])
 
 
 def test_unknown_attributes_raise_attribute_error(cache):

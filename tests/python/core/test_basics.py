@@ -1,4 +1,4 @@
-"""What a new user tries first: get, set, remove, clear, and how much a cache holds."""
+"""The calls that a new user tries first: get, set, remove, clear; and how many entries a cache holds."""
 
 import importlib.metadata
 import sys
@@ -189,3 +189,13 @@ def test_cache_leaves_reference_counts_of_values_balanced():
         cache.pop(key)
     cache.run_pending_tasks()
     assert (sys.getrefcount(value), sys.getrefcount(key)) == before
+
+
+@pytest.mark.parametrize("capacity", [0, 1, 2**31, 2**32, 2**63, 2**64 - 1, sys.maxsize])
+@pytest.mark.parametrize("policy", ["tiny_lfu", "lru"])
+def test_capacity_of_any_size_takes_no_memory_up_front(capacity, policy):
+    cache = Moka(capacity, policy=policy)
+    for number in range(100):
+        cache.set(number, number)
+    assert len(cache) == min(capacity, 100)
+    assert cache.capacity == capacity

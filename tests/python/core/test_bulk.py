@@ -4,13 +4,13 @@ import time
 
 import pytest
 from helpers import (
-    AT_ONCE,
-    ActingKey,
+    IMMEDIATELY_DUE,
+    CallbackKey,
     Events,
     Key,
     contents,
+    observable_state,
     run_threads,
-    state,
 )
 
 from moka_py import Moka
@@ -28,8 +28,8 @@ def cache(events):
     return cache
 
 
-class Unlisted:
-    """Iterable, but not now."""
+class FailingIterable:
+    """An iterable whose `__iter__` raises."""
 
     def __iter__(self):
         raise ZeroDivisionError("mine")
@@ -83,8 +83,8 @@ def test_get_many_restarts_the_time_to_idle():
 
 
 def test_get_many_raises_the_error_of_a_key_in_the_middle():
-    odd = ActingKey("odd", 1)
-    odd.act = lambda: 1 / 0
+    odd = CallbackKey("odd", 1)
+    odd.on_eq = lambda: 1 / 0
     for wrong, error in ((odd, ZeroDivisionError), ([], TypeError)):
         cache = Moka(3, policy="lru")
         cache.set_many({"a": 1, Key("odd", 1): 2, "b": 3})
@@ -150,12 +150,12 @@ def test_durations_of_set_many_apply_to_each_entry(cache, kind):
 @pytest.mark.parametrize("kind", ["ttl", "tti"])
 @pytest.mark.parametrize("wrong", [0, -1, float("nan"), "1", 1e300])
 def test_set_many_checks_durations_first(cache, events, kind, wrong):
-    before = state(cache)
+    before = observable_state(cache)
     with pytest.raises((ValueError, TypeError), match=f"^{kind} "):
         cache.set_many((pytest.fail("asked before the durations were checked") for _ in "x"), **{kind: wrong})
     with pytest.raises((ValueError, TypeError), match=f"^{kind} "):
         cache.set_many(5, **{kind: wrong})
-    assert (state(cache), events) == (before, [])
+    assert (observable_state(cache), events) == (before, [])
 
 
 def test_set_many_calls_the_weigher_and_evicts(events):
@@ -172,9 +172,9 @@ def test_set_many_that_fails_in_the_middle_keeps_the_entries_already_set(events)
         return 1
 
     cache = Moka(10, eviction_listener=events, weigher=weigh)
-    odd = ActingKey("odd", 1)
+    odd = CallbackKey("odd", 1)
     cache.set_many({"a": 1, Key("odd", 1): 1})
-    odd.act = lambda: 1 / 0
+    odd.on_eq = lambda: 1 / 0
 
     def fails():
         yield "a", 6
@@ -227,15 +227,15 @@ def test_remove_many_returns_the_number_of_removed_entries(cache, events):
 
 
 def test_remove_many_does_not_count_expired_entries(cache, events):
-    cache.set("d", 4, ttl=AT_ONCE)
+    cache.set("d", 4, ttl=IMMEDIATELY_DUE)
     assert cache.remove_many("ad") == 1
     assert sorted(events) == [("a", 1, "explicit"), ("d", 4, "expired")]
 
 
 def test_remove_many_that_fails_in_the_middle_has_removed_the_keys_before(cache, events):
-    odd = ActingKey("odd", 1)
+    odd = CallbackKey("odd", 1)
     cache.set(Key("odd", 1), 4)
-    odd.act = lambda: 1 / 0
+    odd.on_eq = lambda: 1 / 0
     with pytest.raises(ZeroDivisionError):
         cache.remove_many(["a", odd, "b"])
     with pytest.raises(TypeError, match="unhashable"):
@@ -255,7 +255,7 @@ def test_keys_that_are_not_iterable_are_refused(cache, method, wrong):
 @pytest.mark.parametrize("method", ["get_many", "remove_many", "set_many"])
 def test_error_of_the_iterable_is_raised_unchanged(cache, method):
     with pytest.raises(ZeroDivisionError, match="mine"):
-        getattr(cache, method)(Unlisted())
+        getattr(cache, method)(FailingIterable())
 
 
 @pytest.mark.parametrize("wrong", [1, None, object()], ids=["int", "None", "object"])

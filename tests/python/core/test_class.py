@@ -1,4 +1,4 @@
-"""What kind of object a cache is: its constructor, attributes, identity, subclasses, and what it refuses."""
+"""A cache as an object: its constructor, attributes, identity and subclasses, and the operations it refuses."""
 
 import contextlib
 import copy

@@ -1,4 +1,4 @@
-"""Who leaves a full cache, and that the bound is exact."""
+"""Which entries a full cache evicts, and that the bound is exact."""
 
 import functools
 import random
@@ -186,7 +186,7 @@ KEYS = {
 }
 
 
-# Law 6: a capacity of N holds N entries of weight 1, however the keys hash.
+# Law 6: a cache of capacity N holds N entries of weight 1, whatever the keys hash to.
 @both_policies
 @pytest.mark.parametrize("make", KEYS.values(), ids=KEYS)
 @pytest.mark.parametrize("capacity", [500, 5000])
@@ -240,7 +240,7 @@ def test_weights_of_threads_exceed_the_bound_by_one_entry_a_thread(policy, fast_
     assert cache.count() == len(list(cache))
 
 
-# Law 7: what was just set can be got.
+# Law 7: get finds an entry that was just set.
 @both_policies
 @pytest.mark.parametrize("capacity", [1, 2, 3, 16, 100, 3000])
 def test_get_finds_an_entry_that_was_just_set(policy, capacity):
@@ -251,7 +251,7 @@ def test_get_finds_an_entry_that_was_just_set(policy, capacity):
         cache.get(dice.randrange(number + 1))
 
 
-# Law 7: what was just set can be got, unless it alone outweighs the capacity.
+# Law 7: get finds an entry that was just set, unless it alone outweighs the capacity.
 @both_policies
 @pytest.mark.parametrize("seed", range(5))
 def test_get_finds_an_entry_that_was_just_set_with_a_weigher(policy, seed):

@@ -1,10 +1,10 @@
-"""Time to live and time to idle, of the cache and of an entry. `AT_ONCE` is due as soon as a later call looks."""
+"""Time to live and time to idle, of the cache and of an entry."""
 
 import time
 from datetime import timedelta
 
 import pytest
-from helpers import AT_ONCE, CLOCKS_DIFFER, MISSING, Events, contents
+from helpers import IMMEDIATELY_DUE, MAX_CLOCK_SKEW, MISSING, Events, contents
 
 from moka_py import Moka
 from moka_py._moka_py import _ManualClock
@@ -13,7 +13,7 @@ SHORT = 0.05
 
 
 class Stopwatch:
-    """The least and the most that has passed since a call, whatever the machine was busy with."""
+    """Bounds of the time since a call, which hold however busy the machine is."""
 
     def __init__(self, call):
         self._before = time.monotonic()
@@ -21,14 +21,14 @@ class Stopwatch:
         self._after = time.monotonic()
 
     def least(self):
-        return time.monotonic() - self._after - CLOCKS_DIFFER
+        return time.monotonic() - self._after - MAX_CLOCK_SKEW
 
     def most(self):
-        return time.monotonic() - self._before + CLOCKS_DIFFER
+        return time.monotonic() - self._before + MAX_CLOCK_SKEW
 
 
-def assert_left(cache, key, duration, since):
-    """The key has what is left of `duration` after the call that `since` watched."""
+def assert_expires(cache, key, duration, since):
+    """Assert that the key expires `duration` seconds after the call that `since` measured."""
     least = since.least()
     left = cache.expires_in(key)
     assert duration - since.most() <= left <= duration - least
@@ -43,7 +43,7 @@ LOOKS = {
 }
 
 
-# Law 8: time is exact. (A get moves the deadline of idleness, so it can't watch that one.)
+# Law 8: time is exact. (A get restarts the time to idle, so it cannot observe that deadline.)
 @pytest.mark.parametrize(
     ("kind", "name"),
     [(kind, name) for kind in ("ttl", "tti") for name in LOOKS if (kind, name) != ("tti", "get")],
@@ -60,7 +60,7 @@ def test_entry_exists_until_its_deadline_and_no_longer(kind, name):
     assert most >= SHORT
 
 
-def _with(key, **durations):
+def cache_with(key, **durations):
     cache = Moka(10)
     cache.set(key, 1, **durations)
     return cache
@@ -69,7 +69,7 @@ def _with(key, **durations):
 @pytest.mark.parametrize("kind", ["ttl", "tti"])
 @pytest.mark.parametrize("place", ["cache", "entry"])
 class TestPastItsDeadline:
-    """An entry past its deadline is absent for each member, whether maintenance has run or not (law 8)."""
+    """Every method treats an expired entry as absent, whether maintenance has run or not (law 8)."""
 
     @pytest.fixture
     def events(self):
@@ -78,11 +78,11 @@ class TestPastItsDeadline:
     @pytest.fixture
     def cache(self, kind, place, events):
         if place == "cache":
-            cache = Moka(10, eviction_listener=events, **{kind: AT_ONCE})
+            cache = Moka(10, eviction_listener=events, **{kind: IMMEDIATELY_DUE})
             cache.set("a", 1)
         else:
             cache = Moka(10, eviction_listener=events)
-            cache.set("a", 1, **{kind: AT_ONCE})
+            cache.set("a", 1, **{kind: IMMEDIATELY_DUE})
         return cache
 
     def test_get_is_a_miss(self, cache):
@@ -151,13 +151,13 @@ class TestPastItsDeadline:
 
 def test_replacing_an_expired_entry_stores_the_new_key():
     cache = Moka(10)
-    cache.set(1, "old", ttl=AT_ONCE)
+    cache.set(1, "old", ttl=IMMEDIATELY_DUE)
     cache.set(1.0, "new")
     assert [type(key) for key in cache] == [float]
 
 
 def test_entries_without_durations_do_not_expire():
-    cache = _with("a")
+    cache = cache_with("a")
     assert cache.expires_in("a") is None
 
 
@@ -171,10 +171,10 @@ def test_expires_in_is_the_remaining_time(kind, duration):
     seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
     of_cache = Moka(10, **{kind: duration})
     assert_left_of_cache = Stopwatch(lambda: of_cache.set("a", 1))
-    assert_left(of_cache, "a", seconds, assert_left_of_cache)
+    assert_expires(of_cache, "a", seconds, assert_left_of_cache)
     of_entry = Moka(10)
     watch = Stopwatch(lambda: of_entry.set("a", 1, **{kind: duration}))
-    assert_left(of_entry, "a", seconds, watch)
+    assert_expires(of_entry, "a", seconds, watch)
     assert type(of_entry.expires_in("a")) is float
 
 
@@ -196,7 +196,7 @@ def test_expires_in_is_the_remaining_time(kind, duration):
 def test_earliest_deadline_wins(of_cache, of_entry, seconds):
     cache = Moka(10, **of_cache)
     watch = Stopwatch(lambda: cache.set("a", 1, **of_entry))
-    assert_left(cache, "a", seconds, watch)
+    assert_expires(cache, "a", seconds, watch)
 
 
 def test_set_restarts_the_deadline():
@@ -204,7 +204,7 @@ def test_set_restarts_the_deadline():
     cache.set("a", 1)
     time.sleep(SHORT)
     watch = Stopwatch(lambda: cache.set("a", 2))
-    assert_left(cache, "a", 100, watch)
+    assert_expires(cache, "a", 100, watch)
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_set_restarts_the_deadline():
 )
 @pytest.mark.parametrize("kind", ["ttl", "tti"])
 def test_replacing_forgets_the_durations_of_the_old_entry(replace, kind):
-    cache = _with("a", **{kind: 100})
+    cache = cache_with("a", **{kind: 100})
     replace(cache)
     assert cache.expires_in("a") is None
 
@@ -228,12 +228,12 @@ def test_set_can_shorten_and_lengthen_the_deadline():
     cache = Moka(10)
     for seconds in (100, 50, 200):
         watch = Stopwatch(lambda: cache.set("a", 1, ttl=seconds))
-        assert_left(cache, "a", seconds, watch)
+        assert_expires(cache, "a", seconds, watch)
 
 
 def test_shortened_entry_expires_at_its_new_deadline():
-    cache = _with("a", ttl=1000)
-    cache.set("a", 2, ttl=AT_ONCE)
+    cache = cache_with("a", ttl=1000)
+    cache.set("a", 2, ttl=IMMEDIATELY_DUE)
     assert len(cache) == 0
 
 
@@ -262,7 +262,7 @@ def test_access_restarts_the_time_to_idle(use):
     cache.set("a", 1)
     time.sleep(SHORT)
     watch = Stopwatch(lambda: use(cache))
-    assert_left(cache, "a", 100, watch)
+    assert_expires(cache, "a", 100, watch)
 
 
 @pytest.mark.parametrize(
@@ -286,14 +286,14 @@ def test_calls_that_are_not_accesses_leave_the_time_to_idle(look):
     watch = Stopwatch(lambda: cache.set("a", 1))
     time.sleep(SHORT)
     look(cache)
-    assert_left(cache, "a", 100, watch)
+    assert_expires(cache, "a", 100, watch)
 
 
 def test_access_restarts_the_time_to_idle_of_an_entry():
-    cache = _with("a", tti=100)
+    cache = cache_with("a", tti=100)
     time.sleep(SHORT)
     watch = Stopwatch(lambda: cache.get("a"))
-    assert_left(cache, "a", 100, watch)
+    assert_expires(cache, "a", 100, watch)
 
 
 def test_access_leaves_the_time_to_live():
@@ -301,18 +301,18 @@ def test_access_leaves_the_time_to_live():
     watch = Stopwatch(lambda: cache.set("a", 1))
     time.sleep(SHORT)
     cache.get("a")
-    assert_left(cache, "a", 100, watch)
+    assert_expires(cache, "a", 100, watch)
 
 
 def test_accessed_entry_outlives_its_first_idle_deadline():
-    cache = _with("a", tti=SHORT * 4)
+    cache = cache_with("a", tti=SHORT * 4)
     start = time.monotonic()
     last = start
     while (before := time.monotonic()) < start + SHORT * 12:
         if cache.get("a") is None:
-            assert time.monotonic() - last >= SHORT * 4 - CLOCKS_DIFFER, "it was used before"
-            return  # The machine was too busy to use it in time.
-        # The use was no earlier; how long it took to return says nothing.
+            assert time.monotonic() - last >= SHORT * 4 - MAX_CLOCK_SKEW, "the entry was accessed in time"
+            return  # The machine was too busy to access the entry in time.
+        # The access happened at this time or later. The duration of the call does not matter.
         last = before
     time.sleep(SHORT * 5)
     assert cache.get("a") is None
@@ -330,14 +330,14 @@ def test_idle_entry_expires_while_another_is_accessed():
 
 @pytest.mark.parametrize("tiny", [1e-9, 1e-10, 1e-300, 5e-324, timedelta(microseconds=1)])
 def test_tiny_duration_is_accepted(tiny):
-    cache = _with("a", ttl=tiny)
+    cache = cache_with("a", ttl=tiny)
     time.sleep(0.001)
     assert cache.get("a") is None
 
 
 @pytest.mark.parametrize("long", [86400 * 365 * 999, timedelta(days=365 * 999), 86400.0 * 365 * 999])
 def test_long_duration_is_accepted(long):
-    cache = _with("a", ttl=long, tti=long)
+    cache = cache_with("a", ttl=long, tti=long)
     assert cache.get("a") == 1
     assert cache.expires_in("a") == pytest.approx(86400 * 365 * 999, abs=120)
 
@@ -397,16 +397,16 @@ def test_manual_clock_refuses_to_advance_beyond_its_end():
 def test_get_with_sets_durations_on_a_miss():
     cache = Moka(10)
     watch = Stopwatch(lambda: cache.get_with("a", lambda: 1, ttl=100))
-    assert_left(cache, "a", 100, watch)
+    assert_expires(cache, "a", 100, watch)
     watch = Stopwatch(lambda: cache.get_with("b", lambda: 1, tti=100))
-    assert_left(cache, "b", 100, watch)
+    assert_expires(cache, "b", 100, watch)
 
 
 def test_get_with_leaves_the_deadline_on_a_hit():
     cache = Moka(10)
     watch = Stopwatch(lambda: cache.set("a", 1, ttl=100))
     cache.get_with("a", list, ttl=5)
-    assert_left(cache, "a", 100, watch)
+    assert_expires(cache, "a", 100, watch)
 
 
 def test_time_to_live_starts_after_the_computation():
@@ -417,10 +417,10 @@ def test_time_to_live_starts_after_the_computation():
         done.append(time.monotonic())
 
     cache.get_with("a", compute)
-    assert cache.expires_in("a") >= 100 - (time.monotonic() - done[0]) - CLOCKS_DIFFER
+    assert cache.expires_in("a") >= 100 - (time.monotonic() - done[0]) - MAX_CLOCK_SKEW
 
 
 def test_setdefault_of_an_absent_key_uses_the_durations_of_the_cache():
     cache = Moka(10, ttl=100)
     watch = Stopwatch(lambda: cache.setdefault("a", 1))
-    assert_left(cache, "a", 100, watch)
+    assert_expires(cache, "a", 100, watch)

@@ -1,4 +1,4 @@
-"""The methods that are bare C functions: what they hand on to the plain ones, and what they do themselves."""
+"""The methods that are plain C functions: the arguments that they parse, and those that they pass to the fallback."""
 
 import math
 import sys
@@ -41,7 +41,7 @@ def test_durations_can_be_positional_and_keyword_arguments(deadlines, names, exp
     cache = Moka(10)
     cache.set(1, "a", *deadlines, **names)
     assert cache.get_with(2, lambda: "b", *deadlines, **names) == "b"
-    # One that is there keeps the deadlines that it has.
+    # A hit leaves the deadlines of the entry.
     assert cache.get_with(2, lambda: "c", 1) == "b"
     for key in (1, 2):
         left = cache.expires_in(key)
@@ -111,7 +111,7 @@ def test_weigher_is_called_once_when_a_user_defined_eq_runs():
     stored = Key(1)
     cache.set(stored, "a")
     asked.clear()
-    # An int of the same hash, which the stored key compares itself with.
+    # An int of the same hash, with which the stored key is compared.
     cache.set(1, "b")
     assert asked == [1]
     assert cache.get(1) == "b"

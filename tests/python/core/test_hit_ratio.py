@@ -1,4 +1,4 @@
-"""How much the policies keep of real workloads: the traces of `tests/data`, replayed as get, and set after a miss."""
+"""Hit ratios of the policies on the traces of real systems in `tests/data`."""
 
 import random
 import statistics
@@ -10,11 +10,11 @@ from traces import ROWS, TRACES, accesses, hits_of, ratio_of
 
 from moka_py import Moka
 
-# From this capacity on a cache of the free-threaded build has shards, and its order is exact within each.
-SHARDED = 2048
+# From this capacity on, a cache of the free-threaded build has shards, and an LRU is exact within each shard only.
+MIN_SHARDED_CAPACITY = 2048
 
-# The best figure of each row among those of the peers that `stress/hit_ratio` replays and of s3-fifo, arc, Caffeine's
-# window, and an exact W-TinyLFU with and without miniatures, all in percent.
+# The best hit ratio of each row in percent. It is the best of the peers that `stress/hit_ratio` replays, of s3-fifo, of
+# arc, of Caffeine's adaptive window, and of an exact W-TinyLFU with and without ghost caches.
 BEST = {
     "loop": (25.19, 50.51, 98.71),
     "2_pools": (48.77, 51.49, 73.14),
@@ -41,7 +41,7 @@ def hits_of_exact_lru(capacity, keys):
 
 @pytest.mark.parametrize(("name", "capacity"), [*ROWS, ("web12", 1), ("web12", 7), ("sprite", 16)])
 def test_lru_is_the_exact_lru_to_the_last_hit(name, capacity):
-    if FREE_THREADED and capacity >= SHARDED:
+    if FREE_THREADED and capacity >= MIN_SHARDED_CAPACITY:
         pytest.skip("the order is exact within a shard")
     keys = accesses(name)[:200_000]
     assert hits_of(Moka(capacity, policy="lru"), keys) == hits_of_exact_lru(capacity, keys)
@@ -50,7 +50,7 @@ def test_lru_is_the_exact_lru_to_the_last_hit(name, capacity):
 @pytest.mark.skipif(not FREE_THREADED, reason="there is one shard on the GIL build")
 def test_shards_cost_lru_few_hits():
     for name, capacity in ROWS:
-        if capacity >= SHARDED:
+        if capacity >= MIN_SHARDED_CAPACITY:
             keys = accesses(name)
             lost = hits_of_exact_lru(capacity, keys) - hits_of(Moka(capacity, policy="lru"), keys)
             assert abs(lost) <= 0.003 * len(keys), (name, capacity)
@@ -68,7 +68,7 @@ def test_tiny_lfu_is_ahead_in_the_mean_and_never_far_behind():
     for name, capacity in ROWS:
         best = BEST[name][TRACES[name]["sizes"].index(capacity)]
         if ratios[name, capacity] < best - 4:
-            # About one process in a thousand has a seed with which the window settles late: the usual one counts.
+            # About one process in 1,000 has a seed with which the window adapts late. The median leaves it out.
             others = [ratio_in_another_process(name, capacity) for _ in range(5)]
             assert statistics.median(others) >= best - 4, f"{name} {capacity}, best {best}, {others}\n{table}"
     assert sum(ratios.values()) / len(ratios) >= MEAN, table
@@ -77,21 +77,21 @@ def test_tiny_lfu_is_ahead_in_the_mean_and_never_far_behind():
 @pytest.mark.parametrize("capacity", [8, 16, 50, 200, 1000, 5000])
 def test_tiny_lfu_keeps_frequent_keys_through_scans(capacity):
     cache, dice = Moka(capacity), random.Random(11)
-    often = range(capacity // 2)
+    frequent = range(capacity // 2)
     for _ in range(20):
-        for number in dice.sample(often, len(often)):
+        for number in dice.sample(frequent, len(frequent)):
             if cache.get(number) is None:
                 cache.set(number, True)
-    before = sum(number in cache for number in often)
+    before = sum(number in cache for number in frequent)
     for number in range(10 * capacity):
         cache.set(-1 - number, True)
-    assert sum(number in cache for number in often) >= before * 0.8
-    assert before >= len(often) * 0.9
+    assert sum(number in cache for number in frequent) >= before * 0.8
+    assert before >= len(frequent) * 0.9
 
 
 @pytest.mark.parametrize("capacity", [100, 1000])
 def test_tiny_lfu_adapts_to_a_workload_of_recent_keys(capacity):
-    """Each key comes again soon, and then never: a window of one percent would find nothing."""
+    """Each key is accessed again once, soon. A window of 1 % would have no hits."""
     cache, hits = Moka(capacity), 0
     gap = capacity // 4
     for number in range(100 * capacity):
@@ -104,7 +104,7 @@ def test_tiny_lfu_adapts_to_a_workload_of_recent_keys(capacity):
 
 
 def test_misses_raise_the_frequency_of_a_key():
-    """A key that was asked for often, and set only then, is worth more than those that were set once."""
+    """A key with several misses before its set outranks keys that were set once."""
     cache = Moka(100)
     for number in range(100):
         cache.set(number, True)
@@ -136,7 +136,7 @@ def test_heavy_entry_does_not_evict_many_entries_of_the_same_frequency():
         for number in range(90):
             if cache.get(number) is None:
                 cache.set(number, 10)
-    # It comes as often as each of them, and takes the place of thirty.
+    # The heavy entry is accessed as frequent as each of them, and weighs as much as thirty.
     for round_ in range(30):
         if cache.get("heavy") is None:
             cache.set("heavy", 300)

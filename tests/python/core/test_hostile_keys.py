@@ -1,13 +1,23 @@
-"""Keys that raise or answer nonsense: the error is the user's, and the cache is as before (law 10)."""
+"""Keys that raise or return nonsense: the caller gets the user's error, and the cache is unchanged (law 10)."""
 
 import time
 
 import pytest
-from helpers import AT_ONCE, CALLS_WITH_A_KEY, MISSING, MOMENT, ActingKey, Events, Key, contents, state
+from helpers import (
+    CALLS_WITH_KEY,
+    IMMEDIATELY_DUE,
+    MAINTENANCE_DELAY,
+    MISSING,
+    CallbackKey,
+    Events,
+    Key,
+    contents,
+    observable_state,
+)
 
 from moka_py import Moka
 
-every_call = pytest.mark.parametrize("call", CALLS_WITH_A_KEY.values(), ids=CALLS_WITH_A_KEY)
+every_call = pytest.mark.parametrize("call", CALLS_WITH_KEY.values(), ids=CALLS_WITH_KEY)
 
 
 class Unusual(BaseException):
@@ -38,21 +48,21 @@ def test_error_of_eq_is_raised_and_changes_nothing(call, error):
     cache = Moka(10, eviction_listener=events)
     cache.set(Key("a", 1), "old")
     cache.set("other", 1)
-    before = state(cache)
-    key = ActingKey("a", 1)
-    key.act = raiser(error)
+    before = observable_state(cache)
+    key = CallbackKey("a", 1)
+    key.on_eq = raiser(error)
     with pytest.raises(type(error)) as caught:
         call(cache, key)
     assert caught.value is error
-    assert (state(cache), events) == (before, [])
-    key.act = None
+    assert (observable_state(cache), events) == (before, [])
+    key.on_eq = None
     call(cache, key)
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_error_of_eq_with_an_in_flight_key_is_raised(error):
-    cache, asking = Moka(10), ActingKey("b", 1)
-    asking.act = raiser(error)
+    cache, asking = Moka(10), CallbackKey("b", 1)
+    asking.on_eq = raiser(error)
 
     def compute():
         with pytest.raises(type(error)) as caught:
@@ -65,18 +75,18 @@ def test_error_of_eq_with_an_in_flight_key_is_raised(error):
 
 
 def test_error_of_eq_after_the_computation_is_raised_and_no_waiter_hangs():
-    cache, key = Moka(10), ActingKey("b", 1)
+    cache, key = Moka(10), CallbackKey("b", 1)
     error = ZeroDivisionError("mine")
 
     def compute():
         cache.set(Key("a", 1), "old")
-        key.act = raiser(error)
+        key.on_eq = raiser(error)
         return "computed"
 
     with pytest.raises(ZeroDivisionError) as caught:
         cache.get_with(key, compute)
     assert caught.value is error
-    key.act = None
+    key.on_eq = None
     assert cache.get_with(key, lambda: "anew") == "anew"
 
 
@@ -94,11 +104,11 @@ def test_error_of_hash_is_raised_and_changes_nothing(call, error):
     events = Events()
     cache = Moka(10, eviction_listener=events)
     cache.set("a", "old")
-    before = state(cache)
+    before = observable_state(cache)
     with pytest.raises(type(error)) as caught:
         call(cache, BadHash(error))
     assert caught.value is error
-    assert (state(cache), events) == (before, [])
+    assert (observable_state(cache), events) == (before, [])
 
 
 @every_call
@@ -112,8 +122,8 @@ def test_hash_that_is_not_an_int_is_a_type_error(call):
         call(cache, Odd())
 
 
-class Answer(Key):
-    """Compares as it is told."""
+class FixedEq(Key):
+    """A key whose `__eq__` returns a given object."""
 
     __hash__ = Key.__hash__
 
@@ -128,18 +138,18 @@ class Answer(Key):
 @pytest.mark.parametrize("truth", ["yes", 2, [0], object(), True])
 def test_truthy_result_of_eq_means_equal(truth):
     cache = Moka(10)
-    cache.set(Answer(truth), 1)
-    assert cache.get(Answer(truth)) == 1
-    cache.set(Answer(truth), 2)
+    cache.set(FixedEq(truth), 1)
+    assert cache.get(FixedEq(truth)) == 1
+    cache.set(FixedEq(truth), 2)
     assert len(cache) == 1
 
 
 @pytest.mark.parametrize("falsehood", ["", 0, [], None, False, NotImplemented])
 def test_falsy_result_of_eq_means_unequal(falsehood):
     cache = Moka(10)
-    cache.set(Answer(falsehood), 1)
-    assert cache.get(Answer(falsehood), MISSING) is MISSING
-    cache.set(Answer(falsehood), 2)
+    cache.set(FixedEq(falsehood), 1)
+    assert cache.get(FixedEq(falsehood), MISSING) is MISSING
+    cache.set(FixedEq(falsehood), 2)
     assert len(cache) == 2
 
 
@@ -150,16 +160,16 @@ def test_error_of_the_truth_value_of_eq_is_raised(call):
             raise ZeroDivisionError("no truth")
 
     cache = Moka(10)
-    cache.set(Answer(NoTruth()), "old")
-    before = state(cache)[2:]
+    cache.set(FixedEq(NoTruth()), "old")
+    before = observable_state(cache)[2:]
     with pytest.raises(ZeroDivisionError, match="no truth"):
-        call(cache, Answer(NoTruth()))
-    assert state(cache)[2:] == before
+        call(cache, FixedEq(NoTruth()))
+    assert observable_state(cache)[2:] == before
 
 
 @pytest.mark.parametrize("name", ["get", "set", "remove"])
 def test_error_of_the_call_survives_finalizers_of_values(name, unraisable):
-    """What a failing call lets go may run Python code of its own, even such that fails."""
+    """The values that a failing call drops may run finalizers, even ones that raise."""
 
     class Failing:
         def __del__(self):
@@ -176,9 +186,9 @@ def test_error_of_the_call_survives_finalizers_of_values(name, unraisable):
             raise ZeroDivisionError("of the key")
 
     cache = Moka(10)
-    cache.set("due", Failing(), ttl=AT_ONCE)
+    cache.set("due", Failing(), ttl=IMMEDIATELY_DUE)
     cache.set(Raising("a", 1), 1)
-    time.sleep(MOMENT)
+    time.sleep(MAINTENANCE_DELAY)
     call = {
         "get": lambda: cache.get(Raising("b", 1)),
         "set": lambda: cache.set(Raising("b", 1), 1),

@@ -1,11 +1,11 @@
-"""Iteration is weakly consistent: no change beside it makes it raise, and what stays throughout comes once."""
+"""Iteration is weakly consistent: changes never make it raise, and it yields entries that stay throughout once."""
 
 import random
 import time
 from collections import Counter
 
 import pytest
-from helpers import AT_ONCE, Background, Key, run_threads
+from helpers import IMMEDIATELY_DUE, Background, Key, run_threads
 
 from moka_py import Moka
 
@@ -171,7 +171,7 @@ def test_entries_that_expire_during_iteration_are_not_yielded(kind):
 def test_expired_entries_are_not_yielded():
     cache = filled(100)
     for number in range(100):
-        cache.set(("due", number), 0, ttl=AT_ONCE)
+        cache.set(("due", number), 0, ttl=IMMEDIATELY_DUE)
     assert sorted(cache) == list(range(100))
 
 
@@ -187,7 +187,7 @@ def test_iteration_yields_lasting_entries_once_whatever_threads_do(kind, policy,
         while not done:
             size = dice.randrange(1, 2000)
             for number in range(size):
-                cache.set((seed, number), 0, ttl=AT_ONCE if number % 9 == 0 else None)
+                cache.set((seed, number), 0, ttl=IMMEDIATELY_DUE if number % 9 == 0 else None)
             for number in range(size):
                 cache.remove((seed, number))
 
@@ -231,7 +231,7 @@ def test_len_and_iteration_work_beside_clear(fast_switches):
     with Background(change):
         try:
             for _ in range(500):
-                # What left and came back may come twice.
+                # An entry that was removed and set again may be yielded twice.
                 assert set(cache) <= set(range(100))
                 assert 0 <= len(cache) <= 100
         finally:

@@ -1,4 +1,4 @@
-"""Which keys are the same key: as in a dict, by hash and by equality, and identity counts as equality."""
+"""Keys are equal as in a dict: by hash and equality, and identity counts as equality."""
 
 import datetime
 import decimal
@@ -17,7 +17,7 @@ class Text(str):
 
 
 class Shouting(str):
-    """A str that equals its upper case."""
+    """A str that equals its upper-case form."""
 
     __hash__ = str.__hash__
 
@@ -179,7 +179,7 @@ def test_ints_of_equal_hash_are_distinguished():
 
 @pytest.mark.parametrize("shift", [0, 3, 6, 7, 8, 16, 20, 32, 40, 48, 54, 57, 60])
 def test_strided_ints_are_fast(shift):
-    """A map that does not mix its hashes would take hours here."""
+    """A map that does not mix the bits of its hashes would take hours here."""
     cache = Moka(200_000)
     for number in range(100_000):
         cache.set(number << shift, number)
@@ -197,7 +197,7 @@ def test_ints_of_equal_low_bits_are_fast(low):
 
 
 def test_map_stays_fast_while_keys_are_added_and_removed():
-    """A map that keeps graves of removed entries would slow down without end."""
+    """A map that keeps tombstones of removed entries would become slower and slower."""
     cache = Moka(100)
     for number in range(200_000):
         cache.set(number, number)
@@ -208,7 +208,7 @@ def test_map_stays_fast_while_keys_are_added_and_removed():
     assert "in and out" not in cache
 
 
-# What is hashed and compared in place, alone and within tuples, beside what is not.
+# Keys that are hashed and compared without Python code, alone and in tuples, and keys that are not.
 BUILTIN = [
     0,
     1,
@@ -231,8 +231,8 @@ BUILTIN = [
 ]
 
 
-class Pair(tuple):
-    """Equal to any tuple of its hash."""
+class TupleWithEq(tuple):
+    """A tuple that equals any tuple of its hash."""
 
     __hash__ = tuple.__hash__
 
@@ -269,11 +269,11 @@ def test_nan_is_found_by_identity_also_in_a_tuple():
 
 def test_eq_of_a_tuple_subclass_is_called():
     cache = Moka(10)
-    cache.set(Pair((1, 2)), "pair")
+    cache.set(TupleWithEq((1, 2)), "pair")
     assert cache.get((1, 2)) == "pair"
     cache.clear()
     cache.set((1, 2), "tuple")
-    assert cache.get(Pair((1, 2))) == "tuple"
+    assert cache.get(TupleWithEq((1, 2))) == "tuple"
 
 
 def test_deeply_nested_tuples_can_be_keys():

@@ -1,11 +1,21 @@
-"""The eviction listener: told once for each leaving, after the fact, with no lock held."""
+"""The eviction listener is called once for each removal, after the fact, with no lock held."""
 
 import sys
 import threading
 import time
 
 import pytest
-from helpers import AT_ONCE, MISSING, MOMENT, ActingKey, Background, Events, Key, contents, run_threads
+from helpers import (
+    IMMEDIATELY_DUE,
+    MAINTENANCE_DELAY,
+    MISSING,
+    Background,
+    CallbackKey,
+    Events,
+    Key,
+    contents,
+    run_threads,
+)
 
 from moka_py import Moka
 
@@ -35,17 +45,17 @@ def test_replacing_by_the_same_object_is_reported(cache, events):
 
 
 def test_entry_that_expires_before_a_load_is_reported_before_the_load(cache, events):
-    """The deadline passes between the look-up and the load, while the key is compared with one that is computed."""
-    asking = ActingKey("b", 1)
+    """The deadline passes between the look-up and the load, during a comparison with an in-flight key."""
+    asking = CallbackKey("b", 1)
 
     def waits():
         while cache.expires_in("due") is not None:
-            time.sleep(MOMENT)
-        time.sleep(MOMENT)
+            time.sleep(MAINTENANCE_DELAY)
+        time.sleep(MAINTENANCE_DELAY)
 
     def outer():
         cache.set("due", 1, ttl=0.1)
-        asking.act = waits
+        asking.on_eq = waits
         return cache.get_with(asking, lambda: list(events))
 
     assert cache.get_with(Key("a", 1), outer) == [("due", 1, "expired")]
@@ -144,7 +154,7 @@ def test_listener_is_called_before_the_call_returns(cache, events):
 def test_listener_sees_the_cache_after_the_removal(cause):
     seen = []
     cache = Moka(2, eviction_listener=lambda *_: seen.append((cache.get("a", MISSING), len(cache))), policy="lru")
-    cache.set("a", 1, ttl=AT_ONCE if cause == "expired" else None)
+    cache.set("a", 1, ttl=IMMEDIATELY_DUE if cause == "expired" else None)
     if cause == "replaced":
         cache.set("a", 2)
         assert seen == [(2, 1)]
@@ -153,7 +163,7 @@ def test_listener_sees_the_cache_after_the_removal(cause):
             "explicit": lambda: cache.remove("a"),
             "cleared": cache.clear,
             "size": lambda: cache.update(b=2, c=3),
-            "expired": lambda: (time.sleep(MOMENT), cache.get("other")),
+            "expired": lambda: (time.sleep(MAINTENANCE_DELAY), cache.get("other")),
         }[cause]()
         assert seen == [(MISSING, 2 if cause == "size" else 0)]
 
@@ -171,13 +181,13 @@ def test_listener_can_use_the_cache(cause):
             used.append("by listener" in cache)
 
     cache = Moka(3, eviction_listener=use, policy="lru")
-    cache.set("a", 1, ttl=AT_ONCE if cause == "expired" else None)
+    cache.set("a", 1, ttl=IMMEDIATELY_DUE if cause == "expired" else None)
     {
         "replaced": lambda: cache.set("a", 2),
         "explicit": lambda: cache.remove("a"),
         "cleared": cache.clear,
         "size": lambda: cache.update(b=2, c=3, d=4),
-        "expired": lambda: (time.sleep(MOMENT), cache.get("other")),
+        "expired": lambda: (time.sleep(MAINTENANCE_DELAY), cache.get("other")),
     }[cause]()
     assert used == [True]
     assert "by listener" in cache
@@ -252,7 +262,7 @@ def test_exception_of_the_listener_goes_to_the_hook(error, unraisable):
     cache.set("b", 3)
     assert cache.get("b") == 3
     assert cache.remove("b") == 3
-    cache.set("c", 4, ttl=AT_ONCE)
+    cache.set("c", 4, ttl=IMMEDIATELY_DUE)
     assert cache.get("c") is None
     cache.set("d", 5)
     cache.clear()
@@ -261,16 +271,16 @@ def test_exception_of_the_listener_goes_to_the_hook(error, unraisable):
 
 
 def test_exception_of_the_listener_does_not_stop_later_reports(unraisable):
-    told = []
+    notified = []
 
     def listener(key, value, cause):
-        told.append(key)
+        notified.append(key)
         raise ZeroDivisionError
 
     cache = Moka(100, eviction_listener=listener)
     cache.update({number: number for number in range(100)})
     cache.clear()
-    assert sorted(told) == list(range(100))
+    assert sorted(notified) == list(range(100))
     assert len(unraisable) == 100
 
 
@@ -299,7 +309,7 @@ def test_error_of_the_call_survives_an_error_of_the_listener(unraisable):
             raise ZeroDivisionError("of the key")
 
     cache = Moka(10, eviction_listener=lambda *_: 1 / [])
-    cache.set("due", 1, ttl=AT_ONCE)
+    cache.set("due", 1, ttl=IMMEDIATELY_DUE)
     cache.set(Raising("a", 1), 1)
     with pytest.raises(ZeroDivisionError, match="of the key"):
         cache.get(Raising("b", 1))
@@ -307,7 +317,7 @@ def test_error_of_the_call_survives_an_error_of_the_listener(unraisable):
     assert [type(error) for error in unraisable] == [TypeError]
 
 
-# Law 9: each leaving is told once, whatever the threads do.
+# Law 9: each removal is reported once, whatever the threads do.
 @pytest.mark.parametrize("policy", ["tiny_lfu", "lru"])
 @pytest.mark.parametrize("capacity", [50, 3000])
 def test_each_removal_is_reported_once_among_threads(policy, capacity, fast_switches):
@@ -317,7 +327,7 @@ def test_each_removal_is_reported_once_among_threads(policy, capacity, fast_swit
     def work(thread):
         for number in range(5000):
             key = number * 7 % 4000
-            cache.set(key, (thread, number), ttl=AT_ONCE if number % 10 == 0 else None)
+            cache.set(key, (thread, number), ttl=IMMEDIATELY_DUE if number % 10 == 0 else None)
             if number % 3 == 0:
                 cache.remove(number * 11 % 4000)
             if number % 1000 == 0:

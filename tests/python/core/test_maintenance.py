@@ -1,9 +1,9 @@
-"""Who removes what is due: any read or write of any key, in any shard, in bounded steps."""
+"""Any read or write of any key removes expired entries, in any shard, in bounded steps."""
 
 import time
 
 import pytest
-from helpers import AT_ONCE, MISSING, MOMENT, Events, Key
+from helpers import IMMEDIATELY_DUE, MAINTENANCE_DELAY, MISSING, Events, Key
 
 from moka_py import Moka
 
@@ -50,8 +50,8 @@ def test_each_call_removes_a_single_expired_entry(call, capacity):
     events = Events()
     cache = Moka(capacity, eviction_listener=events)
     cache.set("live", 1)
-    cache.set("due", 2, ttl=AT_ONCE)
-    time.sleep(MOMENT)
+    cache.set("due", 2, ttl=IMMEDIATELY_DUE)
+    time.sleep(MAINTENANCE_DELAY)
     call(cache)
     assert ("due", 2, "expired") in events
 
@@ -85,7 +85,7 @@ def test_expired_entries_are_removed_before_live_ones_are_evicted():
     events = Events()
     cache = Moka(4, eviction_listener=events, policy="lru")
     cache.set("oldest", 1)
-    cache.set("due", 2, ttl=AT_ONCE)
+    cache.set("due", 2, ttl=IMMEDIATELY_DUE)
     cache.set("b", 3)
     cache.set("c", 4)
     cache.set("d", 5)
@@ -146,7 +146,7 @@ def test_reads_remove_nothing_before_the_first_deadline():
     assert events == []
 
 
-# Law 9: told once, also for what a failing call removed.
+# Law 9: an entry is reported once, even if the call that removed it fails.
 @pytest.mark.parametrize("name", ["get", "set", "remove", "get_with", "in"])
 def test_entries_that_a_failing_call_removed_are_reported_once(name):
     class Raising(Key):
@@ -157,7 +157,7 @@ def test_entries_that_a_failing_call_removed_are_reported_once(name):
 
     events = Events()
     cache = Moka(10, eviction_listener=events)
-    cache.set("due", 1, ttl=AT_ONCE)
+    cache.set("due", 1, ttl=IMMEDIATELY_DUE)
     cache.set(Raising("a", 1), 2, ttl=1000)
     key = Raising("b", 1)
     call = {

@@ -1,6 +1,6 @@
-"""The clock that tests of time use instead of waiting."""
+"""The manual clock, which tests of durations advance instead of waiting."""
 
-from helpers import AT_ONCE, in_thread
+from helpers import IMMEDIATELY_DUE, run_in_thread
 
 from moka_py import Moka, cached
 from moka_py._moka_py import _ManualClock
@@ -29,10 +29,10 @@ def test_cached_function_made_under_a_manual_clock_uses_it():
 
 
 def test_other_caches_ignore_a_manual_clock():
-    before = Moka(10, ttl=AT_ONCE)
+    before = Moka(10, ttl=IMMEDIATELY_DUE)
     with _ManualClock():
-        elsewhere = in_thread(lambda: Moka(10, ttl=AT_ONCE))
-    after = Moka(10, ttl=AT_ONCE)
+        elsewhere = run_in_thread(lambda: Moka(10, ttl=IMMEDIATELY_DUE))
+    after = Moka(10, ttl=IMMEDIATELY_DUE)
     for cache in (before, elsewhere, after):
         cache["key"] = "value"
         assert "key" not in cache

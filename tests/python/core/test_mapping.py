@@ -1,4 +1,4 @@
-"""A cache is a `MutableMapping`, so that what takes a mapping takes a cache."""
+"""A cache is a `MutableMapping`, so that code that takes a mapping takes a cache."""
 
 from collections.abc import ItemsView, KeysView, Mapping, MutableMapping, ValuesView
 
@@ -210,7 +210,7 @@ def test_object_that_is_not_a_pair_is_not_in_items(cache, thing):
     try:
         assert thing not in cache.items()
     except (TypeError, ValueError):
-        pass  # As `ItemsView` does, which unpacks before it looks.
+        pass  # `ItemsView` raises, too: it unpacks the pair first.
 
 
 def test_keys_and_items_are_sets(cache):
@@ -298,7 +298,7 @@ def test_cause_of_a_requested_removal_is_explicit(leave):
     assert events == [("a", 1, "explicit")]
 
 
-# Accesses are seen by who leaves a full cache of least recent use.
+# The victim of a full LRU cache shows which calls count as an access.
 LOOKS = {
     "in": lambda cache: "a" in cache,
     "iter": list,
@@ -324,7 +324,7 @@ ACCESSES = {
 }
 
 
-def _who_stays(touch):
+def survivors(touch):
     cache = Moka(2, policy="lru")
     cache["a"] = 1
     cache["b"] = 2
@@ -335,12 +335,12 @@ def _who_stays(touch):
 
 @pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
 def test_calls_that_only_look_do_not_count_as_an_access(look):
-    assert _who_stays(look) == ["b", "c"]
+    assert survivors(look) == ["b", "c"]
 
 
 @pytest.mark.parametrize("access", ACCESSES.values(), ids=ACCESSES)
 def test_calls_that_use_an_entry_count_as_an_access(access):
-    assert _who_stays(access) == ["a", "c"]
+    assert survivors(access) == ["a", "c"]
 
 
 @pytest.mark.parametrize("copy", [dict, lambda cache: {**cache}], ids=["dict", "display"])

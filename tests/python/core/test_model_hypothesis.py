@@ -1,5 +1,7 @@
-"""Every call of the class beside a naive model, in sequences that hypothesis chooses and shrinks, with a clock that
-stands still. A failure prints the steps, and what repeats it."""
+"""Every call of the class, compared with a naive model, in sequences that hypothesis chooses and shrinks.
+
+The clock is a manual one. A failure prints the steps, and the code that repeats them.
+"""
 
 import os
 from datetime import timedelta
@@ -9,12 +11,12 @@ from helpers import MISSING, Events
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from naive_cache import MICROSECOND, SECOND, Naive
+from naive_cache import MICROSECOND, SECOND, NaiveCache
 
 from moka_py import Moka
 from moka_py._moka_py import _ManualClock
 
-# Equal keys of different types, keys of one hash, and others.
+# Equal keys of different types, keys of equal hash, and others.
 KEYS = [0, 1, 1.0, True, 2, "a", "b", (1, "t"), -1, -2, 2**61 - 1, b"a"]
 DURATIONS = [None, None, None, 1, 0.5, 3.0, timedelta(seconds=2), 1000]
 STEPS = [MICROSECOND * 10, SECOND // 2, SECOND // 2 - 1, SECOND, 2 * SECOND, 999 * SECOND]
@@ -24,56 +26,61 @@ values = st.one_of(st.integers(0, 60), st.none(), st.just("heavy"))
 durations = st.sampled_from(DURATIONS)
 
 
-class Planned(Exception):
-    """What weighers, initializers and predicates raise."""
+class PlannedError(Exception):
+    """The error that weighers, initializers and predicates raise."""
 
 
 def seconds(duration):
     return duration.total_seconds() if isinstance(duration, timedelta) else duration
 
 
-class Machine(RuleBasedStateMachine):
-    """A cache of some shape, and calls."""
+class CacheMachine(RuleBasedStateMachine):
+    """A cache with random options, and random calls on it."""
 
     @initialize(
         capacity=st.sampled_from([0, 1, 2, 3, 5, 8, 1000]),
         policy=st.sampled_from(["lru", "tiny_lfu"]),
-        weighted=st.booleans(),
-        listened=st.booleans(),
+        has_weigher=st.booleans(),
+        has_listener=st.booleans(),
         ttl=durations,
         tti=durations,
     )
-    def begin(self, capacity, policy, weighted, listened, ttl, tti):
-        # Without a listener whom the capacity costs must be known.
-        self.told = Events() if listened or policy != "lru" else None
+    def begin(self, capacity, policy, has_weigher, has_listener, ttl, tti):
+        # Without a listener the model must know the victims, which it does for an LRU only.
+        self.listener_events = Events() if has_listener or policy != "lru" else None
         self.fails = False
 
         def weigh(key, value):
             if self.fails:
-                raise Planned(key)
+                raise PlannedError(key)
             return capacity + 1 if value == "heavy" else (value or 1) % 5
 
         self.clock = _ManualClock()
         with self.clock:
             self.cache = Moka(
-                capacity, ttl, tti, eviction_listener=self.told, policy=policy, weigher=weigh if weighted else None
+                capacity,
+                ttl,
+                tti,
+                eviction_listener=self.listener_events,
+                policy=policy,
+                weigher=weigh if has_weigher else None,
             )
         is_exact = policy == "lru" or capacity < 8
-        self.weighted = weighted
-        weigh = weigh if weighted else lambda key, value: 1
-        self.model = Naive(capacity, weigh, seconds(ttl), seconds(tti), is_exact, self.told)
+        self.has_weigher = has_weigher
+        weigh = weigh if has_weigher else lambda key, value: 1
+        self.model = NaiveCache(capacity, weigh, seconds(ttl), seconds(tti), is_exact, self.listener_events)
 
-    def heard(self, result=None):
-        self.model.hear()
+    def after_call(self, result=None):
+        self.model.take_events()
         return result
 
-    @rule(key=keys, call=st.sampled_from(["get", "get or", "subscript"]))
+    @rule(key=keys, call=st.sampled_from(["get", "get with default", "subscript"]))
     def get(self, key, call):
         if call == "get":
-            got = self.heard(self.cache.get(key))
+            got = self.after_call(self.cache.get(key))
             assert got == self.model.access(key, None)
-        elif call == "get or":
-            got = self.heard(self.cache.get(key, MISSING))
+        elif call == "get with default":
+            got = self.after_call(self.cache.get(key, MISSING))
             assert got == self.model.access(key, MISSING)
         else:
             try:
@@ -81,7 +88,7 @@ class Machine(RuleBasedStateMachine):
             except KeyError as error:
                 assert error.args == (key,)
                 got = MISSING
-            self.heard()
+            self.after_call()
             assert got == self.model.access(key, MISSING)
 
     @rule(key=keys, value=values, ttl=durations, tti=durations, plain=st.booleans())
@@ -91,12 +98,12 @@ class Machine(RuleBasedStateMachine):
             ttl = tti = None
         else:
             assert self.cache.set(key, value, ttl=ttl, tti=tti) is None
-        self.heard()
+        self.after_call()
         self.model.write(key, value, seconds(ttl), seconds(tti))
 
     @rule(key=keys, value=values)
     def setdefault(self, key, value):
-        got = self.heard(self.cache.setdefault(key, value))
+        got = self.after_call(self.cache.setdefault(key, value))
         kept = self.model.access(key, MISSING)
         if kept is MISSING:
             self.model.write(key, value)
@@ -107,41 +114,41 @@ class Machine(RuleBasedStateMachine):
     def get_with(self, key, value, ttl, fails):
         def compute():
             if fails:
-                raise Planned
+                raise PlannedError
             return value
 
         try:
             got = self.cache.get_with(key, compute, ttl=ttl)
-        except Planned:
-            got = Planned
-        self.heard()
-        # The look for it may have driven out what was due.
-        self.model.follow()
+        except PlannedError:
+            got = PlannedError
+        self.after_call()
+        # The look-up may have removed expired entries.
+        self.model.account_for_removals()
         kept = self.model.access(key, MISSING)
         if kept is MISSING:
             self.model.counts["loads"] += 1
             self.model.counts["failures"] += fails
-            kept = Planned if fails else value
+            kept = PlannedError if fails else value
             if not fails:
                 self.model.write(key, value, seconds(ttl))
         assert got == kept
 
-    @rule(key=keys, call=st.sampled_from(["remove", "pop", "del", "pop or"]))
+    @rule(key=keys, call=st.sampled_from(["remove", "pop", "del", "pop with default"]))
     def remove(self, key, call):
         try:
             if call == "remove":
                 got = self.cache.remove(key, MISSING)
             elif call == "pop":
                 got = self.cache.pop(key)
-            elif call == "pop or":
+            elif call == "pop with default":
                 got = self.cache.pop(key, MISSING)
             else:
-                got = self.model.live()[key] if key in self.model.live() else MISSING
+                got = self.model.live_contents()[key] if key in self.model.live_contents() else MISSING
                 del self.cache[key]
         except KeyError as error:
             assert call in ("pop", "del") and error.args == (key,)
             got = MISSING
-        self.heard()
+        self.after_call()
         assert got == self.model.remove(key, MISSING)
 
     @rule()
@@ -149,20 +156,20 @@ class Machine(RuleBasedStateMachine):
         try:
             key, value = self.cache.popitem()
         except KeyError:
-            self.heard()
-            self.model.follow()
-            assert not self.model.live()
+            self.after_call()
+            self.model.account_for_removals()
+            assert not self.model.live_contents()
             return
-        self.heard()
-        self.model.follow()
+        self.after_call()
+        self.model.account_for_removals()
         assert self.model.remove(key, MISSING) == value
 
-    @rule(asked=st.lists(keys))
-    def get_many(self, asked):
-        got = self.heard(self.cache.get_many(iter(asked)))
+    @rule(requested=st.lists(keys))
+    def get_many(self, requested):
+        got = self.after_call(self.cache.get_many(iter(requested)))
         found = {}
-        for key in asked:
-            self.model.follow()
+        for key in requested:
+            self.model.account_for_removals()
             value = self.model.access(key, MISSING)
             if value is not MISSING:
                 found[key] = value
@@ -187,46 +194,46 @@ class Machine(RuleBasedStateMachine):
             self.cache.set_many(dict(pairs), ttl, tti)
         if call.startswith("update"):
             ttl = tti = None
-        self.heard()
+        self.after_call()
         for key, value in pairs:
             self.model.write(key, value, seconds(ttl), seconds(tti))
 
-    @rule(asked=st.lists(keys))
-    def remove_many(self, asked):
-        got = self.heard(self.cache.remove_many(asked))
-        assert got == sum(self.model.remove(key, MISSING) is not MISSING for key in asked)
+    @rule(requested=st.lists(keys))
+    def remove_many(self, requested):
+        got = self.after_call(self.cache.remove_many(requested))
+        assert got == sum(self.model.remove(key, MISSING) is not MISSING for key in requested)
 
     @rule(picked=st.sets(keys), fails=st.booleans())
     def remove_if(self, picked, fails):
-        live, asked, removed = self.model.live(), {}, []
+        live, requested, removed = self.model.live_contents(), {}, []
 
         def is_picked(key, value):
-            assert key not in asked
-            asked[key] = value
-            if fails and len(asked) == 3:
-                raise Planned
+            assert key not in requested
+            requested[key] = value
+            if fails and len(requested) == 3:
+                raise PlannedError
             if key in picked:
                 removed.append(key)
             return key in picked
 
         try:
             got = self.cache.remove_if(is_picked)
-            assert got == len(removed) and asked == live
-        except Planned:
-            assert len(asked) == 3 and asked.items() <= live.items()
-        self.heard()
+            assert got == len(removed) and requested == live
+        except PlannedError:
+            assert len(requested) == 3 and requested.items() <= live.items()
+        self.after_call()
         for key in removed:
             assert self.model.remove(key, MISSING) is not MISSING
 
     @rule()
     def clear(self):
-        self.heard(self.cache.clear())
-        self.model.cleared()
-        assert self.model.told is not None or not list(self.cache)
+        self.after_call(self.cache.clear())
+        self.model.clear_all()
+        assert self.model.events is not None or not list(self.cache)
 
     @rule(key=keys)
     def expires_in(self, key):
-        got = self.heard(self.cache.expires_in(key))
+        got = self.after_call(self.cache.expires_in(key))
         assert got == self.model.expires_in(key)
 
     @rule(step=st.sampled_from(STEPS))
@@ -237,15 +244,15 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def sizes(self):
         sizes = len(self.cache), self.cache.count(), self.cache.weighted_size(), bool(self.cache)
-        self.heard()
-        self.model.settled()
+        self.after_call()
+        self.model.check_nothing_expired()
         count = len(self.model.entries)
         assert sizes == (count, count, self.model.weight(), count > 0)
 
     @rule(resets=st.booleans())
     def stats(self, resets):
-        got = self.heard(self.cache.stats())
-        self.model.settled()
+        got = self.after_call(self.cache.stats())
+        self.model.check_nothing_expired()
         assert got.load_seconds >= 0
         assert got == self.model.stats(got.load_seconds)
         if resets:
@@ -254,12 +261,12 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def run_pending_tasks(self):
-        self.heard(self.cache.run_pending_tasks())
-        self.model.settled()
+        self.after_call(self.cache.run_pending_tasks())
+        self.model.check_nothing_expired()
 
     @rule(key=keys, value=values, call=st.sampled_from(["set", "setdefault", "get_with", "update", "set_many"]))
     def weigher_raises(self, key, value, call):
-        if not self.weighted:
+        if not self.has_weigher:
             return
         calls = {
             "set": lambda: self.cache.set(key, value),
@@ -271,18 +278,18 @@ class Machine(RuleBasedStateMachine):
         self.fails = True
         try:
             got = calls[call]()
-        except Planned:
-            got = Planned
+        except PlannedError:
+            got = PlannedError
         finally:
             self.fails = False
-        self.heard()
+        self.after_call()
         kept = MISSING
         if call in ("setdefault", "get_with"):
-            self.model.follow()
+            self.model.account_for_removals()
             kept = self.model.access(key, MISSING)
             if kept is MISSING and call == "get_with":
                 self.model.counts["loads"] += 1
-        assert got == (Planned if kept is MISSING else kept)
+        assert got == (PlannedError if kept is MISSING else kept)
 
     @rule(
         call=st.sampled_from(
@@ -304,34 +311,34 @@ class Machine(RuleBasedStateMachine):
             ]
         )
     )
-    def mistake(self, call):
+    def invalid_call(self, call):
         with pytest.raises((TypeError, ValueError)):
             call(self.cache)
-        self.heard()
+        self.after_call()
 
     @rule(changes=st.booleans())
     def remove_while_iterating(self, changes):
-        live = self.model.live()
+        live = self.model.live_contents()
         for key in self.cache:
-            assert self.heard(self.cache.pop(key)) == self.model.remove(key, MISSING) == live.pop(key)
+            assert self.after_call(self.cache.pop(key)) == self.model.remove(key, MISSING) == live.pop(key)
         assert not live
 
     @invariant()
-    def all_is_accounted_for(self):
-        self.model.done()
-        live = self.model.live()
+    def cache_agrees_with_the_model(self):
+        self.model.check_no_event_left()
+        live = self.model.live_contents()
         assert dict(self.cache.items()) == live
         assert sorted(map(repr, self.cache)) == sorted(map(repr, live))
         assert sorted(map(str, self.cache.values())) == sorted(map(str, live.values()))
         assert all((key in self.cache) == (key in live) == (key in self.cache.keys()) for key in KEYS)
         assert all(pair in self.cache.items() for pair in live.items())
-        self.heard()
-        self.model.done()
+        self.after_call()
+        self.model.check_no_event_left()
 
 
-# Who has more time has more sequences tried.
+# MOKA_EXAMPLES sets the number of sequences.
 EXAMPLES = int(os.environ.get("MOKA_EXAMPLES", "60"))
-TestApi = pytest.mark.time_limit(120 + 2 * EXAMPLES)(Machine.TestCase)
+TestApi = pytest.mark.time_limit(120 + 2 * EXAMPLES)(CacheMachine.TestCase)
 TestApi.settings = settings(
     max_examples=EXAMPLES,
     stateful_step_count=40,

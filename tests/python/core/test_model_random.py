@@ -1,11 +1,13 @@
-"""The cache beside a naive model: a dict in order of use, a list of what left, and a clock that knows two times,
-at once and never. After every step both have the same contents, sizes and events."""
+"""Random calls on a cache and on a naive model of it: a dict in order of use, and a list of removals.
+
+Durations are either over immediately or very long. After every call both have the same contents, sizes and events.
+"""
 
 import random
 from typing import Any, NamedTuple
 
 import pytest
-from helpers import AT_ONCE, MISSING, Events, Key
+from helpers import IMMEDIATELY_DUE, MISSING, Events, Key
 
 from moka_py import Moka
 
@@ -15,15 +17,15 @@ NEVER = 1000.0
 class Entry(NamedTuple):
     value: Any
     weight: int
-    due: bool
+    expired: bool
 
 
-class Model:
-    """A cache of least recent use, done the slow way."""
+class NaiveLru:
+    """An LRU cache, implemented the slow way."""
 
     def __init__(self, capacity, weigh):
         self.capacity, self.weigh = capacity, weigh
-        self.entries = {}  # The least recently used comes first.
+        self.entries = {}  # In order of use, the least recently used first.
         self.events = []
 
     def weight(self):
@@ -32,14 +34,14 @@ class Model:
     def contents(self):
         return {key: entry.value for key, entry in self.entries.items()}
 
-    def leave(self, key, cause):
+    def remove_entry(self, key, cause):
         entry = self.entries.pop(key)
         self.events.append((key, entry.value, cause))
         return entry.value
 
-    def expire(self):
-        for key in [key for key, entry in self.entries.items() if entry.due]:
-            self.leave(key, "expired")
+    def remove_expired(self):
+        for key in [key for key, entry in self.entries.items() if entry.expired]:
+            self.remove_entry(key, "expired")
 
     def get(self, key):
         if key in self.entries:
@@ -47,49 +49,49 @@ class Model:
             return self.entries[key].value
         return None
 
-    def set(self, key, value, due=False):
+    def set(self, key, value, expired=False):
         if key in self.entries:
-            self.leave(key, "replaced")
-        entry = Entry(value, self.weigh(key, value), due)
+            self.remove_entry(key, "replaced")
+        entry = Entry(value, self.weigh(key, value), expired)
         if entry.weight > self.capacity:
             self.events.append((key, value, "size"))
             return
         while self.weight() + entry.weight > self.capacity:
-            self.leave(self.victim(), "size")
+            self.remove_entry(self.victim(), "size")
         self.entries[key] = entry
 
     def victim(self):
-        """The oldest, passing over those whose leaving would make no room."""
+        """The least recently used entry that has a weight."""
         return next(key for key, entry in self.entries.items() if entry.weight)
 
-    def get_with(self, key, value, due):
+    def get_with(self, key, value, expired):
         if key not in self.entries:
-            self.set(key, value, due)
+            self.set(key, value, expired)
             return value
         return self.get(key)
 
     def remove(self, key):
-        return self.leave(key, "explicit") if key in self.entries else None
+        return self.remove_entry(key, "explicit") if key in self.entries else None
 
 
-class Follower(Model):
-    """A model that is told by the cache who left for want of room, and checks that this was allowed."""
+class FollowingModel(NaiveLru):
+    """A model that takes the victims from the events of the cache, and checks that each was allowed."""
 
-    def __init__(self, capacity, weigh, told):
+    def __init__(self, capacity, weigh, listener_events):
         super().__init__(capacity, weigh)
-        self.told = told
+        self.listener_events = listener_events
 
     def victim(self):
-        """The next that the cache said to have evicted: one that was there, while the cache was over."""
-        gone = [key for key, _, cause in self.told if cause == "size"]
+        """The next victim of the cache, which must be an entry of the model."""
+        victims = [key for key, _, cause in self.listener_events if cause == "size"]
         done = sum(cause == "size" for _, _, cause in self.events)
-        assert done < len(gone), "the cache evicted too few"
-        assert gone[done] in self.entries, "the cache evicted what was not there, or what it had just taken in"
-        return gone[done]
+        assert done < len(victims), "the cache evicted too few"
+        assert victims[done] in self.entries, "the cache evicted an absent entry or the one just inserted"
+        return victims[done]
 
 
-def names(count):
-    """Keys of many kinds, some of one hash."""
+def make_keys(count):
+    """Returns keys of many types, some of equal hash."""
     kinds = [
         int,
         str,
@@ -100,18 +102,22 @@ def names(count):
     return [kinds[number % len(kinds)](number) for number in range(1, count + 1)]
 
 
-def step(dice, cache, model, keys, value, durations):
-    """One random operation on both, with what each returned."""
+def random_call(dice, cache, model, keys, value, durations):
+    """Makes one random call on both, and returns both results."""
     key = dice.choice(keys)
-    due = durations and dice.random() < 0.15
+    expired = durations and dice.random() < 0.15
     options = {}
     if durations:
-        options = {dice.choice(["ttl", "tti"]): AT_ONCE} if due else dice.choice([{}, {"ttl": NEVER}, {"tti": NEVER}])
+        options = (
+            {dice.choice(["ttl", "tti"]): IMMEDIATELY_DUE}
+            if expired
+            else dice.choice([{}, {"ttl": NEVER}, {"tti": NEVER}])
+        )
     call = dice.choices(range(13), [12, 20, 4, 3, 3, 3, 5, 3, 3, 2, 1, 0.2, 1])[0]
     if call == 0:
         return cache.get(key), model.get(key)
     if call == 1:
-        return cache.set(key, value, **options), model.set(key, value, due)
+        return cache.set(key, value, **options), model.set(key, value, expired)
     if call == 2:
         return cache.remove(key), model.remove(key)
     if call == 3:
@@ -122,7 +128,7 @@ def step(dice, cache, model, keys, value, durations):
     if call == 5:
         return cache.setdefault(key, value), model.get_with(key, value, False)
     if call == 6:
-        return cache.get_with(key, lambda: value, **options), model.get_with(key, value, due)
+        return cache.get_with(key, lambda: value, **options), model.get_with(key, value, expired)
     if call == 7:
         return key in cache, key in model.entries
     if call == 8:
@@ -146,15 +152,15 @@ def step(dice, cache, model, keys, value, durations):
     if call == 11:
         cache.clear()
         for each in list(model.entries):
-            model.leave(each, "explicit")
+            model.remove_entry(each, "explicit")
         return None, None
-    left = cache.expires_in(key)
-    return left is None or 0 < left <= NEVER, True
+    remaining = cache.expires_in(key)
+    return remaining is None or 0 < remaining <= NEVER, True
 
 
-def run(seed, capacity, steps=600, policy="lru", weights=None, durations=False, exact=True):
+def compare(seed, capacity, steps=600, policy="lru", weights=None, durations=False, exact=True):
     print("seed", seed, "capacity", capacity, policy)
-    dice, told = random.Random(seed), Events()
+    dice, listener_events = random.Random(seed), Events()
 
     def weigh(key, value):
         if weights is None:
@@ -163,49 +169,49 @@ def run(seed, capacity, steps=600, policy="lru", weights=None, durations=False, 
 
     of_cache = {"ttl": NEVER, "tti": NEVER} if durations and seed % 2 else {}
     weigher = {} if weights is None else {"weigher": weigh}
-    cache = Moka(capacity, policy=policy, eviction_listener=told, **weigher, **of_cache)
-    model = Model(capacity, weigh) if exact else Follower(capacity, weigh, told)
-    keys = names(max(3, int(capacity * dice.choice([0.8, 1.5, 3]))))
+    cache = Moka(capacity, policy=policy, eviction_listener=listener_events, **weigher, **of_cache)
+    model = NaiveLru(capacity, weigh) if exact else FollowingModel(capacity, weigh, listener_events)
+    keys = make_keys(max(3, int(capacity * dice.choice([0.8, 1.5, 3]))))
     for number in range(steps):
-        got, expected = step(dice, cache, model, keys, number, durations)
+        got, expected = random_call(dice, cache, model, keys, number, durations)
         assert got == expected, number
-        model.expire()
+        model.remove_expired()
         assert dict(cache.items()) == model.contents(), number
         assert len(cache) == cache.count() == len(model.entries), number
         assert cache.weighted_size() == model.weight() <= capacity, number
-        assert in_order(told) == in_order(model.events), number
-        assert sorted(map(str, told)) == sorted(map(str, model.events)), number
-        told.clear()
+        assert victims_in_order(listener_events) == victims_in_order(model.events), number
+        assert sorted(map(str, listener_events)) == sorted(map(str, model.events)), number
+        listener_events.clear()
         model.events.clear()
 
 
-def in_order(events):
+def victims_in_order(events):
     return [key for key, _, cause in events if cause == "size"]
 
 
 @pytest.mark.parametrize("capacity", range(1, 65))
 def test_lru_is_exact(capacity):
-    run(capacity, capacity)
+    compare(capacity, capacity)
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_lru_is_exact_with_deadlines(seed):
-    run(seed, random.Random(seed).randrange(1, 65), durations=True)
+    compare(seed, random.Random(seed).randrange(1, 65), durations=True)
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_lru_is_exact_with_weights(seed):
-    run(seed, random.Random(seed).randrange(1, 65), weights=range(9))
+    compare(seed, random.Random(seed).randrange(1, 65), weights=range(9))
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_lru_is_exact_with_weights_and_deadlines(seed):
-    run(seed, random.Random(seed).randrange(1, 65), weights=range(9), durations=True)
+    compare(seed, random.Random(seed).randrange(1, 65), weights=range(9), durations=True)
 
 
 @pytest.mark.parametrize("seed", range(7))
 def test_small_tiny_lfu_evicts_by_recency(seed):
-    run(seed, seed + 1, policy="tiny_lfu", durations=seed % 2 == 0)
+    compare(seed, seed + 1, policy="tiny_lfu", durations=seed % 2 == 0)
 
 
 @pytest.mark.parametrize("durations", [False, True], ids=["", "deadlines"])
@@ -213,22 +219,22 @@ def test_small_tiny_lfu_evicts_by_recency(seed):
 @pytest.mark.parametrize("policy", ["tiny_lfu", "lru"])
 @pytest.mark.parametrize("capacity", [0, 1, 5, 16, 40, 64, 200])
 def test_contents_sizes_and_events_agree_with_the_model(capacity, policy, weights, durations):
-    run(capacity, capacity, policy=policy, weights=weights, durations=durations, exact=False)
+    compare(capacity, capacity, policy=policy, weights=weights, durations=durations, exact=False)
 
 
 @pytest.mark.parametrize("policy", ["tiny_lfu", "lru"])
 def test_larger_cache_agrees_with_the_model(policy):
-    run(99, 2500, steps=6000 if policy == "lru" else 3000, policy=policy, exact=False)
+    compare(99, 2500, steps=6000 if policy == "lru" else 3000, policy=policy, exact=False)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_cache_without_a_listener_agrees_with_the_model(seed):
-    """The paths without a listener are paths of their own."""
-    dice, cache, model = random.Random(seed), Moka(20, policy="lru"), Model(20, lambda key, value: 1)
-    keys = names(40)
+    """Without a listener the cache takes other code paths."""
+    dice, cache, model = random.Random(seed), Moka(20, policy="lru"), NaiveLru(20, lambda key, value: 1)
+    keys = make_keys(40)
     for number in range(3000):
-        got, expected = step(dice, cache, model, keys, number, seed == 1)
+        got, expected = random_call(dice, cache, model, keys, number, seed == 1)
         assert got == expected, (seed, number)
-        model.expire()
+        model.remove_expired()
         assert dict(cache.items()) == model.contents(), (seed, number)
         assert cache.get("nothing", MISSING) is MISSING

@@ -1,4 +1,4 @@
-"""Recursion through the cache: it ends in a RecursionError, and the cache is usable afterwards."""
+"""Endless recursion through the cache ends in a RecursionError, and the cache is usable afterwards."""
 
 import pytest
 from helpers import DEBUG_BUILD, run_script
@@ -77,7 +77,7 @@ CALLBACKS = {
 @pytest.mark.parametrize("callback", CALLBACKS.values(), ids=CALLBACKS)
 @pytest.mark.parametrize("limit", [1_000, 1_000_000])
 def test_endless_recursion_through_a_callback_raises_recursion_error(callback, limit):
-    """Where the interpreter's own limit is out of the way, the one of its C stack holds."""
+    """With a high recursion limit of the interpreter, the limit of its C stack applies."""
     run_script(
         BEGIN
         + f"""
@@ -154,9 +154,9 @@ check()
     )
 
 
-@pytest.mark.skipif(DEBUG_BUILD, reason="a debug build lets C calls be less deep than the shallow ones here")
+@pytest.mark.skipif(DEBUG_BUILD, reason="a debug build allows fewer nested C calls than the shallow case needs")
 def test_nested_computations_ten_thousand_deep_raise_or_succeed():
-    """As deep as the C stack allows; what then fails leaves nothing behind, and shallower ones work."""
+    """If the C stack is too small, the failed computations leave nothing behind, and shallower ones work."""
     run_script(
         BEGIN
         + """
@@ -211,7 +211,7 @@ del function
     )
 
 
-# Each makes a key anew: equal to the last one, and another object.
+# Each expression makes a key that equals the previous one and is another object.
 BUILTIN_KEYS = {
     "int": "int('9' * 30)",
     "negative int": "-int('9' * 30)",
@@ -241,7 +241,7 @@ CALLS_WITH_A_BUILTIN_KEY = {
 
 @pytest.mark.parametrize("key", BUILTIN_KEYS.values(), ids=BUILTIN_KEYS)
 def test_key_at_the_recursion_limit_is_stored_once(key):
-    """The interpreter compares ints by a call that fails there; a failure is not "not equal"."""
+    """The interpreter compares ints by a call that fails at the limit. A failure must not mean "not equal"."""
     run_script(
         BEGIN
         + f"""

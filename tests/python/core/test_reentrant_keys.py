@@ -8,24 +8,24 @@ import weakref
 
 import pytest
 from helpers import (
-    CALLS_WITH_A_KEY,
-    MAY_WAIT,
+    CALLS_WITH_KEY,
+    MAX_UNRELEASED_PER_THREAD,
     MISSING,
-    ActingKey,
     Background,
+    CallbackKey,
     Gate,
     Key,
     Value,
-    alive,
     contents,
+    count_alive,
     run_threads,
 )
 
 from moka_py import Moka
 
-every_call = pytest.mark.parametrize("call", CALLS_WITH_A_KEY.values(), ids=CALLS_WITH_A_KEY)
+every_call = pytest.mark.parametrize("call", CALLS_WITH_KEY.values(), ids=CALLS_WITH_KEY)
 
-# Keys that change the cache while it compares them.
+# Changes that a key makes to the cache during its own comparison.
 ACTS = {
     "clears": lambda cache, stored: cache.clear(),
     "removes the entry": lambda cache, stored: cache.remove(stored),
@@ -51,7 +51,7 @@ ACTS = {
 @pytest.mark.parametrize("times", [1, 3])
 def test_eq_can_change_the_cache(call, act, equal, times):
     cache = Moka(1000)
-    stored, asking, left = Key("a", 1), ActingKey("a" if equal else "b", 1), [True] * times
+    stored, asking, left = Key("a", 1), CallbackKey("a" if equal else "b", 1), [True] * times
 
     def once():
         if left:
@@ -60,18 +60,18 @@ def test_eq_can_change_the_cache(call, act, equal, times):
 
     cache.set(stored, "old")
     cache.set(Key("third", 1), "third")
-    asking.act = once
+    asking.on_eq = once
     try:
         result = call(cache, asking)
     except KeyError:
         result = None
-    asking.act = None
+    asking.on_eq = None
     assert result in (None, "old", "new", "by eq", True, False)
-    if call in [CALLS_WITH_A_KEY[name] for name in ("set", "setitem", "update", "set_many")]:
+    if call in [CALLS_WITH_KEY[name] for name in ("set", "setitem", "update", "set_many")]:
         assert cache.get(asking) == "new"
-    if call in [CALLS_WITH_A_KEY[name] for name in ("remove", "pop", "del", "remove_many")]:
+    if call in [CALLS_WITH_KEY[name] for name in ("remove", "pop", "del", "remove_many")]:
         assert asking not in cache
-    if call is CALLS_WITH_A_KEY["setdefault"]:
+    if call is CALLS_WITH_KEY["setdefault"]:
         assert asking in cache or result == "old"
     assert len(cache) == cache.count() == cache.weighted_size() == len(list(cache))
 
@@ -80,25 +80,25 @@ def test_eq_can_change_the_cache(call, act, equal, times):
 @pytest.mark.time_limit(30)
 @pytest.mark.parametrize("act", ["replaces the entry", "moves the entry"])
 def test_eq_that_always_changes_the_entry_terminates(call, act):
-    cache, stored, asking = Moka(1000), Key("a", 1), ActingKey("a", 1)
+    cache, stored, asking = Moka(1000), Key("a", 1), CallbackKey("a", 1)
     cache.set(stored, "old")
-    asking.act = lambda: ACTS[act](cache, stored)
+    asking.on_eq = lambda: ACTS[act](cache, stored)
     try:
         call(cache, asking)
     except (RuntimeError, KeyError):
         pass
-    asking.act = None
+    asking.on_eq = None
     assert len(cache) == len(list(cache)) <= 1
 
 
 @every_call
 def test_eq_that_repeats_the_call_raises_recursion_error(call):
-    cache, asking = Moka(10), ActingKey("a", 1)
+    cache, asking = Moka(10), CallbackKey("a", 1)
     cache.set(Key("b", 1), "old")
-    asking.act = lambda: call(cache, asking)
+    asking.on_eq = lambda: call(cache, asking)
     with pytest.raises((RecursionError, RuntimeError)):
         call(cache, asking)
-    asking.act = None
+    asking.on_eq = None
     assert contents(cache) == {Key("b", 1): "old"}
 
 
@@ -165,9 +165,9 @@ def test_key_can_be_removed_during_its_comparison():
 
 # Law 4: no pin across Python code.
 def test_blocked_eq_does_not_delay_the_release_of_values():
-    gate, cache, key = Gate(), Moka(1000), ActingKey("a", 1)
+    gate, cache, key = Gate(), Moka(1000), CallbackKey("a", 1)
     cache.set(Key("a", 1), 1)
-    key.act = gate.stop_here
+    key.on_eq = gate.stop_here
     references = []
     with Background(lambda: cache.get(key)):
         gate.wait_until_reached()
@@ -177,7 +177,7 @@ def test_blocked_eq_does_not_delay_the_release_of_values():
             cache.set("x", value)
             cache.remove("x")
         del value
-        assert alive(references) <= MAY_WAIT
+        assert count_alive(references) <= MAX_UNRELEASED_PER_THREAD
         gate.open()
 
 
@@ -208,7 +208,7 @@ def test_threads_survive_hostile_keys(fast_switches):
         for _ in range(1500):
             key = Hostile(dice.randrange(80), dice.randrange(8))
             try:
-                dice.choice(list(CALLS_WITH_A_KEY.values()))(cache, key)
+                dice.choice(list(CALLS_WITH_KEY.values()))(cache, key)
             except (ZeroDivisionError, KeyError, RuntimeError):
                 pass
 
@@ -221,9 +221,9 @@ def test_threads_survive_hostile_keys(fast_switches):
 
 def test_recursion_limit_stays_unchanged():
     limit = sys.getrecursionlimit()
-    cache, asking = Moka(10), ActingKey("a", 1)
+    cache, asking = Moka(10), CallbackKey("a", 1)
     cache.set(Key("b", 1), "old")
-    asking.act = lambda: cache.get(asking)
+    asking.on_eq = lambda: cache.get(asking)
     for _ in range(20):
         with pytest.raises(RecursionError):
             cache.get(asking)

@@ -1,4 +1,4 @@
-"""`remove_if`: what its predicate sees, may do, and decides."""
+"""`remove_if`: the entries that its predicate sees, the calls that it may make, and the entries that it removes."""
 
 import gc
 import itertools
@@ -7,18 +7,18 @@ import weakref
 
 import pytest
 from helpers import (
-    AT_ONCE,
     FREE_THREADED,
-    MAY_WAIT,
-    MOMENT,
+    IMMEDIATELY_DUE,
+    MAINTENANCE_DELAY,
+    MAX_UNRELEASED_PER_THREAD,
     Background,
     Events,
     Gate,
     Key,
-    alive,
     contents,
+    count_alive,
     run_threads,
-    watched,
+    watched_values,
 )
 
 from moka_py import Moka
@@ -105,7 +105,7 @@ def test_remove_if_does_not_count_as_an_access():
 
 
 def test_remove_if_skips_expired_entries(cache):
-    cache.set("due", 4, ttl=AT_ONCE)
+    cache.set("due", 4, ttl=IMMEDIATELY_DUE)
     asked = []
     cache.remove_if(lambda key, value: asked.append(key))
     assert sorted(asked) == ["a", "b", "c"]
@@ -117,7 +117,7 @@ def test_entry_that_expires_during_the_predicate_has_the_cause_expired(events):
 
     def waits(key, value):
         while cache.expires_in(key):
-            time.sleep(MOMENT)
+            time.sleep(MAINTENANCE_DELAY)
         return True
 
     assert cache.remove_if(waits) == 0
@@ -256,16 +256,16 @@ def test_no_lock_is_held_while_the_predicate_runs(cache):
 
 def test_remove_if_releases_values_as_promptly_as_remove():
     cache = Moka(1000)
-    values, references = watched(500)
+    values, references = watched_values(500)
     cache.set_many(enumerate(values))
     del values
     assert cache.remove_if(lambda key, value: key % 2) == 250
-    assert alive(references) <= 250 + MAY_WAIT
+    assert count_alive(references) <= 250 + MAX_UNRELEASED_PER_THREAD
     cache.run_pending_tasks()
-    assert alive(references) == 250
+    assert count_alive(references) == 250
     assert cache.remove_many(range(500)) == 250
     cache.run_pending_tasks()
-    assert alive(references) == 0
+    assert count_alive(references) == 0
 
 
 def test_cache_does_not_keep_the_predicate():
@@ -304,7 +304,7 @@ def test_only_one_of_many_threads_removes_each_entry(fast_switches):
 
 
 def test_remove_if_beside_writers_removes_only_values_that_the_predicate_saw(fast_switches):
-    """Only odd values are to be removed, so each even one leaves because it is replaced."""
+    """The predicate picks odd values, so even values can be removed by a replacement only."""
     events = Events()
     cache = Moka(1000, eviction_listener=events)
     rounds = 3000 if FREE_THREADED else 1500

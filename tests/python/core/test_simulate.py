@@ -1,4 +1,4 @@
-"""`python -m moka_py simulate`: hit ratios of a file of keys, beside those of the cache itself."""
+"""`python -m moka_py simulate` prints the hit ratios that the cache itself has on a file of keys."""
 
 import gzip
 import importlib.util
@@ -17,7 +17,7 @@ METHODS = ("tiny_lfu", "lru", "optimum")
 
 
 def simulate(*args, stdin=None, expected=0):
-    """Runs the command; what it printed, or the line of its error."""
+    """Run the command. Return its output, or its error line."""
     command = [sys.executable, "-P", "-W", "error", "-m", "moka_py", "simulate", *map(str, args)]
     result = subprocess.run(command, input=stdin, capture_output=True, timeout=100)
     assert result.returncode == expected, result.stderr
@@ -30,14 +30,14 @@ def simulate(*args, stdin=None, expected=0):
 
 
 def some_keys(count, seed=1):
-    """Keys of which low ones are frequent, with a scan now and then."""
+    """Return keys of which low ones are frequent, with an occasional scan."""
     dice = random.Random(seed)
     for number in range(count):
         yield f"key {int(dice.paretovariate(0.6)) % 5000}" if number % 4000 < 3000 else f"scan {number}"
 
 
 def replay(keys, capacity, policy):
-    """The hit ratio of the cache itself, in percent."""
+    """Return the hit ratio of the cache itself, in percent."""
     cache = Moka(capacity, policy=policy)
     hits = 0
     for key in keys:
@@ -66,7 +66,7 @@ def test_hit_ratios_equal_those_of_the_cache(file, keys):
     assert [row["capacity"] for row in found["hit_ratios"]] == [200, 500, 2000]
     for row in found["hit_ratios"]:
         for policy in ("tiny_lfu", "lru"):
-            # The sketch goes by hashes, whose seed is another in each process: that alone is up to 0.4 points here.
+            # The hash seed differs between processes, which changes the sketch and so up to 0.4 points here.
             differs = abs(row[policy] - replay(keys, row["capacity"], policy))
             assert differs <= (1 if policy == "tiny_lfu" else 1e-3), (row, policy)
         assert row["optimum"] >= max(row["tiny_lfu"], row["lru"])
@@ -154,7 +154,7 @@ def test_user_error_is_one_line(args, text, error):
     assert error in simulate(*args, stdin=text or b"", expected=2)
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="there are no pipes of that kind")
+@pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="this system has no SIGPIPE")
 def test_closed_pipe_ends_the_command_quietly(file):
     command = [sys.executable, "-P", "-m", "moka_py", "simulate", str(file)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -1,4 +1,4 @@
-"""`python -m moka_py simulate` as a process: real traces, a terminal, signals, pipes, and the chart."""
+"""`python -m moka_py simulate` as a process, with real traces, a terminal, signals, pipes, and the chart."""
 
 import gzip
 import importlib.util
@@ -22,7 +22,7 @@ from moka_py import Moka
 RUN = [sys.executable, "-P", "-W", "error", "-m", "moka_py", "simulate"]
 HAS_MATPLOTLIB = importlib.util.find_spec("matplotlib") is not None
 
-# A program that does something before; one started in the background of a shell would ignore SIGINT.
+# Code before the command. It restores SIGINT, which a process that a shell starts in the background ignores.
 BEFORE = "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nsys.argv[0] = 'moka_py'\n"
 AFTER = "\nimport runpy\nrunpy.run_module('moka_py', run_name='__main__', alter_sys=True)\n"
 
@@ -57,7 +57,7 @@ def long_file(tmp_path_factory):
 
 
 def mean_of_the_cache(keys, capacity, policy):
-    """The cache's own hit ratio in percent, as the mean over hashes: single runs are up to a point apart."""
+    """Return the hit ratio of the cache in percent, as a mean over hash seeds. Single runs differ by up to a point."""
     runs = 24 if policy == "tiny_lfu" else 1
     hits = 0
     for number in range(runs):
@@ -140,7 +140,7 @@ def test_file_name_that_is_not_valid_unicode_is_accepted(tmp_path):
 
 
 class Terminal:
-    """A run whose stderr is a terminal."""
+    """A run of the command whose stderr is a terminal."""
 
     def __init__(self, *arguments):
         self.end, other = pty.openpty()
@@ -150,12 +150,12 @@ class Terminal:
         self.seen = b""
 
     def read(self, until=None):
-        """What it has shown, up to a word or to its end."""
+        """Return the output up to a word, or up to the end of the command."""
         while until is None or until not in self.seen:
             try:
                 chunk = os.read(self.end, 1 << 16)
             except OSError:
-                # Nobody has the other end any more.
+                # The other end is closed.
                 chunk = b""
             if not chunk:
                 assert until is None, self.seen
@@ -177,7 +177,7 @@ def test_progress_is_shown_on_a_terminal(long_file):
     with Terminal(long_file, "--capacities", "10") as terminal:
         shown = terminal.read()
         assert b"reading [####" in shown and b"replaying [" in shown and b"capacity 10" in shown
-        # At the end the line is empty again.
+        # At the end the progress line is erased.
         assert shown.endswith(b"\r\x1b[K")
         assert b"\x1b" not in terminal.process.stdout.read()
         assert terminal.process.wait(60) == 0

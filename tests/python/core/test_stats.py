@@ -1,4 +1,4 @@
-"""`stats()`: what is a hit, a miss, an insert, a load, and what left by which cause."""
+"""`stats()` counts hits, misses, inserts, loads, and removals by cause."""
 
 import os
 import pickle
@@ -8,11 +8,11 @@ from collections import Counter
 
 import pytest
 from helpers import (
-    AT_ONCE,
-    CLOCKS_DIFFER,
     FREE_THREADED,
-    ActingKey,
+    IMMEDIATELY_DUE,
+    MAX_CLOCK_SKEW,
     Background,
+    CallbackKey,
     Events,
     Gate,
     Key,
@@ -26,7 +26,7 @@ from moka_py import Moka, Stats
 FIELDS = """hits misses hit_ratio inserts replacements evictions expirations removals loads load_failures load_seconds
 weight count""".split()
 
-# Each kind of cache and of key has a path of its own.
+# Each kind of cache and of key takes another code path.
 CACHES = {
     "plain": {},
     "lru": {"policy": "lru"},
@@ -148,9 +148,9 @@ def test_call_that_is_not_an_access_is_neither_hit_nor_miss(options, make, call)
 
 @pytest.mark.parametrize("access", ACCESSES.values(), ids=ACCESSES)
 def test_access_whose_key_raises_is_neither_hit_nor_miss(access):
-    cache, key = Moka(10), ActingKey("a", 1)
+    cache, key = Moka(10), CallbackKey("a", 1)
     cache.set(Key("a", 1), "value")
-    key.act = lambda: 1 / 0
+    key.on_eq = lambda: 1 / 0
     with pytest.raises(ZeroDivisionError):
         access(cache, key)
     with pytest.raises(TypeError):
@@ -161,7 +161,7 @@ def test_access_whose_key_raises_is_neither_hit_nor_miss(access):
 @pytest.mark.parametrize("access", ACCESSES.values(), ids=ACCESSES)
 def test_access_of_an_expired_entry_is_a_miss(access):
     cache = Moka(10)
-    cache.set("a", 1, ttl=AT_ONCE)
+    cache.set("a", 1, ttl=IMMEDIATELY_DUE)
     access(cache, "a")
     assert counted(cache, "hits", "misses", "expirations") == (0, 1, 1)
 
@@ -181,7 +181,7 @@ def test_hit_ratio_is_the_share_of_hits():
     assert cache.stats().hit_ratio == 0.75
 
 
-# What comes and what leaves.
+# Inserts and removals.
 @every_cache
 def test_new_keys_are_inserts_and_new_values_replacements(options):
     cache = Moka(10, **options)
@@ -232,14 +232,14 @@ def test_removals_are_entries_that_calls_removed(options):
 def test_stats_removes_and_counts_expired_entries(options):
     cache = Moka(100, **options)
     for number in range(40):
-        cache.set(number, 1, ttl=AT_ONCE if number % 2 else 1000)
+        cache.set(number, 1, ttl=IMMEDIATELY_DUE if number % 2 else 1000)
     assert counted(cache, "inserts", "expirations", "count") == (40, 20, 20)
 
 
 def test_entries_that_stats_removes_are_counted_before_they_are_reported():
     seen = []
     cache = Moka(10, eviction_listener=lambda *_: seen.append(cache.stats()))
-    cache.set("a", 1, ttl=AT_ONCE)
+    cache.set("a", 1, ttl=IMMEDIATELY_DUE)
     stats = cache.stats()
     assert (stats.expirations, stats.inserts, stats.count) == (1, 1, 0)
     assert seen == [stats]
@@ -252,7 +252,7 @@ def test_stats_are_taken_before_the_listener_runs():
             cache.remove("by listener")
 
     cache = Moka(10, eviction_listener=listener)
-    cache.set("a", 1, ttl=AT_ONCE)
+    cache.set("a", 1, ttl=IMMEDIATELY_DUE)
     assert counted(cache, "expirations", "inserts", "removals", "count") == (1, 1, 0, 0)
     assert counted(cache, "expirations", "inserts", "removals", "count") == (1, 2, 1, 0)
 
@@ -280,22 +280,22 @@ def test_weight_and_count_are_current():
     assert counted(cache, "weight", "count") == (20, 1) == (cache.weighted_size(), cache.count())
 
 
-@pytest.mark.parametrize("listened", [False, True], ids=["unheard", "listened"])
+@pytest.mark.parametrize("has_listener", [False, True], ids=["plain", "listener"])
 @pytest.mark.parametrize("policy", ["tiny_lfu", "lru"])
 @pytest.mark.parametrize("seed", range(4))
-def test_counts_agree_with_the_listener(seed, policy, listened):
-    """The same steps on a cache with a listener and on one without."""
+def test_counts_agree_with_the_listener(seed, policy, has_listener):
+    """Make the same calls on a cache with a listener and on one without."""
     dice, events = random.Random(seed), Events()
     caches = [Moka(50, policy=policy, eviction_listener=events), Moka(50, policy=policy)]
-    counting = caches[not listened]
+    counting = caches[not has_listener]
     for number in range(4000):
         key, what = dice.choice((int, str))(dice.randrange(80)), dice.randrange(12)
         for cache in caches:
             if what < 7:
                 cache.set(key, number)
             elif what < 8:
-                # When exactly it leaves is the clock's affair, so the two caches would differ.
-                cache.set(key, number, ttl=AT_ONCE if listened else None)
+                # The two caches would remove this entry at different calls, because they read the clock separately.
+                cache.set(key, number, ttl=IMMEDIATELY_DUE if has_listener else None)
             elif what < 9:
                 cache.remove(key)
             elif what < 10:
@@ -308,21 +308,21 @@ def test_counts_agree_with_the_listener(seed, policy, listened):
     stats = counting.stats()
     caches[0].run_pending_tasks()
     causes = Counter(events.causes())
-    if listened or policy == "lru":
+    if has_listener or policy == "lru":
         left = (stats.replacements, stats.removals, stats.evictions, stats.expirations)
         assert left == tuple(causes[cause] for cause in ("replaced", "explicit", "size", "expired"))
     assert stats.inserts == stats.count + stats.evictions + stats.expirations + stats.removals
     assert stats.count == counting.count()
 
 
-# Counting anew.
+# Reset.
 @every_cache
 def test_reset_zeroes_the_counts_and_keeps_the_entries(options):
     cache = Moka(10, **options)
     cache.set_many((number, 1) for number in range(15))
     cache.get_many(range(100))
     cache.get_with("loaded", lambda: 1)
-    cache.set("due", 1, ttl=AT_ONCE)
+    cache.set("due", 1, ttl=IMMEDIATELY_DUE)
     assert cache.reset_stats() is None
     count = len(cache)
     assert cache.stats() == (0, 0, 0.0, 0, 0, 0, 0, 0, 0, 0, 0.0, count, count)
@@ -354,9 +354,9 @@ def test_keys_weigher_and_predicate_can_read_and_reset_stats():
         return 1
 
     cache = Moka(10, weigher=ask)
-    cache.set(ActingKey("a", 1), 1)
-    asking = ActingKey("a", 1)
-    asking.act = ask
+    cache.set(CallbackKey("a", 1), 1)
+    asking = CallbackKey("a", 1)
+    asking.on_eq = ask
     assert cache.get(asking) == 1
     assert counted(cache, "hits", "misses", "inserts", "count") == (1, 0, 0, 1)
     assert cache.remove_if(ask) == 1
@@ -370,7 +370,7 @@ def test_loads_are_completed_initializers():
         cache.get_with("a", lambda: time.sleep(0.02))
     stats = cache.stats()
     assert (stats.hits, stats.misses, stats.loads, stats.load_failures, stats.inserts) == (2, 1, 1, 0, 1)
-    assert stats.load_seconds >= 0.02 - CLOCKS_DIFFER
+    assert stats.load_seconds >= 0.02 - MAX_CLOCK_SKEW
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
@@ -385,7 +385,7 @@ def test_load_that_raises_is_a_failure_and_its_time_is_counted(error):
         cache.get_with("a", fail)
     stats = cache.stats()
     assert (stats.hits, stats.misses, stats.loads, stats.load_failures, stats.inserts) == (0, 1, 1, 1, 0)
-    assert stats.load_seconds >= 0.02 - CLOCKS_DIFFER
+    assert stats.load_seconds >= 0.02 - MAX_CLOCK_SKEW
 
 
 def test_nested_load_is_counted():
@@ -396,7 +396,7 @@ def test_nested_load_is_counted():
 
 def test_initializer_can_read_and_reset_stats():
     cache = Moka(10)
-    cache.set("due", 1, ttl=AT_ONCE)
+    cache.set("due", 1, ttl=IMMEDIATELY_DUE)
 
     def ask():
         stats = cache.stats()
@@ -440,7 +440,7 @@ def test_waiter_of_a_load_counts_a_miss_and_no_load():
 # Threads.
 @pytest.mark.parametrize("threads", [4, 100 if FREE_THREADED else 20])
 def test_counts_of_threads_add_up_exactly(threads, fast_switches):
-    """Also of more threads than have a place of their own to count in, on the free-threaded build."""
+    """On the free-threaded build some runs have more threads than the counters have stripes."""
     cache, rounds = Moka(10_000), 300
 
     def work(thread):
@@ -493,9 +493,9 @@ def test_concurrent_resets_do_no_harm(fast_switches):
     assert counted(cache, "hits", "misses", "inserts", "evictions") == (0, 1, 0, 0)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_child_of_a_fork_keeps_the_counts():
-    """What other threads of the parent counted is not lost, though they are gone."""
+    """The counts of the parent's other threads are not lost, although these threads are gone."""
     run_script(
         """
         import os, threading

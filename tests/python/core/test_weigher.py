@@ -1,15 +1,15 @@
-"""The weigher: what an entry counts toward the capacity."""
+"""The weigher decides how much of the capacity an entry uses."""
 
 import threading
 
 import pytest
-from helpers import Events, Key, contents, state
+from helpers import Events, Key, contents, observable_state
 
 from moka_py import Moka
 
 
 class Weigher:
-    """Weighs by the value, and keeps what it was asked."""
+    """A weigher that returns the value, and records its arguments."""
 
     def __init__(self):
         self.calls = []
@@ -215,7 +215,7 @@ def test_refused_weight_leaves_the_cache_unchanged(weight, error, text, key):
     cache = Moka(10, weigher=lambda key, value: weights[-1], eviction_listener=events)
     cache.set("present", 1)
     weights.append(weight)
-    before = state(cache)
+    before = observable_state(cache)
     inserts = [lambda: cache.set(key, 2), lambda: cache.update({key: 2}), lambda: cache.__setitem__(key, 2)]
     if key == "absent":
         inserts += [lambda: cache.get_with(key, lambda: 2), lambda: cache.setdefault(key, 2)]
@@ -223,7 +223,7 @@ def test_refused_weight_leaves_the_cache_unchanged(weight, error, text, key):
         with pytest.raises(error) as caught:
             insert()
         assert str(caught.value) == text
-        assert (state(cache), events) == (before, [])
+        assert (observable_state(cache), events) == (before, [])
 
 
 # Law 10: the error is the user's, and the cache as before.
@@ -239,12 +239,12 @@ def test_error_of_the_weigher_is_raised_unchanged(error):
     cache = Moka(10, weigher=weigh, eviction_listener=events)
     cache.set("a", 1)
     fail.append(True)
-    before = state(cache)
+    before = observable_state(cache)
     for insert in (lambda: cache.set("a", 2), lambda: cache.set("b", 2), lambda: cache.get_with("b", list)):
         with pytest.raises(type(error)) as caught:
             insert()
         assert caught.value is error
-        assert (state(cache), events) == (before, [])
+        assert (observable_state(cache), events) == (before, [])
     fail.clear()
     cache.set("a", 3)
     assert cache.get("a") == 3

@@ -1,4 +1,4 @@
-"""That the benchmarks run, with hardly anything to do. What they measure is for `ci/bench`."""
+"""The benchmarks run at their smallest scale. `ci/bench` judges their figures."""
 
 import importlib
 import json
@@ -10,7 +10,7 @@ from helpers import FREE_THREADED, ROOT
 
 BENCH = ROOT / "stress" / "bench"
 PARTS = {"single thread", "cached", "threads", "tail", "memory", "start-up", "growth"}
-# What only a peer's figure tells, and no peer is here.
+# Targets that compare with these peers cannot be judged, because the peers are not installed here.
 PEERS = ("cachebox", "lru-dict")
 
 
@@ -20,7 +20,7 @@ def run(*arguments):
     return done.stdout
 
 
-# A few seconds on a quiet machine, and much longer on one where each of so many threads waits for its turn.
+# This takes a few seconds on a quiet machine, and much longer on a busy one, because many threads share it.
 @pytest.mark.time_limit(900)
 def test_each_part_runs_and_has_the_rows_that_the_targets_need(tmp_path):
     file = tmp_path / "rows.json"
@@ -29,20 +29,20 @@ def test_each_part_runs_and_has_the_rows_that_the_targets_need(tmp_path):
     assert result["free_threaded"] == FREE_THREADED
     assert {row["part"] for row in result["rows"]} == PARTS
     for row in result["rows"]:
-        # A call's processor time may be below the clock's resolution, and a tiny cache below a page.
+        # The processor time of a call may be below the resolution of the clock, and a tiny cache smaller than a page.
         is_small = row["part"] in ("tail", "memory")
         assert is_small or all(figure["median"] > 0 for figure in row["figures"].values()), row
 
-    # As if a thousand threads had been there, and the same on the other build.
+    # Pretend that there were 1,000 threads, and that the other build had the same figures.
     result["rows"] = json.loads(json.dumps(result["rows"]).replace("20 threads, get_with", "1,000 threads, get_with"))
     both = []
     for free_threaded in (False, True):
         both.append(tmp_path / f"{free_threaded}.json")
         both[-1].write_text(json.dumps(result | {"free_threaded": free_threaded}))
     table = run(BENCH / "report.py", *both, "--targets").splitlines()
-    lost = [line for line in table if "not measured" in line and not any(peer in line for peer in PEERS)]
-    # Of the deadlines' memory a tiny run has no row.
-    assert [line for line in lost if "overhead an entry, ttl" not in line] == []
+    unmeasured = [line for line in table if "not measured" in line and not any(peer in line for peer in PEERS)]
+    # A tiny run has no row for the memory of deadlines.
+    assert [line for line in unmeasured if "overhead an entry, ttl" not in line] == []
     assert sum(line.endswith(("| yes |", "| **no** |")) for line in table) > 30
 
 
@@ -80,7 +80,7 @@ I  00000104,4
 def test_line_moves_when_the_other_thread_wrote_it_or_holds_the_written_line(monkeypatch):
     monkeypatch.syspath_prepend(BENCH)
     lines = importlib.import_module("coherence").Lines()
-    # Thread, line, whether it is written; and whether that fetches it, or takes it.
+    # The thread, the line, whether the thread writes it, and the effect on the line.
     steps = [
         (0, 1, False, "stays"),
         (1, 1, False, "stays"),

@@ -1,4 +1,4 @@
-"""The addresses in the metadata, which are of the repository that publishes."""
+"""The URLs in the metadata are those of the repository that publishes."""
 
 import sys
 import tomllib
@@ -13,7 +13,7 @@ def test_release_adds_the_urls_of_its_repository_and_changes_nothing_else(monkey
 
     monkeypatch.setenv("GITHUB_SERVER_URL", "https://git.example")
     monkeypatch.setenv("GITHUB_REPOSITORY", "some/project")
-    # Where this runs in a release, they are there already.
+    # During a release the file already has the URLs.
     before = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("\n[project.urls]")[0]
     after = tomllib.loads(release.with_urls(before, release.address()))
     urls = after["project"].pop("urls")

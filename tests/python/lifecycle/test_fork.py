@@ -1,13 +1,13 @@
-"""`fork()` beside running threads: the child has a cache that works, and computes anew what was in flight."""
+"""After `fork()` beside running threads the child's cache works, and it recomputes loads that were in flight."""
 
 import os
 
 import pytest
 from helpers import run_script
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
-# A child that does not end is killed and is an error.
+# A child that does not end is killed, and that is an error.
 FORK = """
 import faulthandler, gc, os, random, signal, sys, threading, time, weakref
 from moka_py import Moka
@@ -146,7 +146,7 @@ assert results == ["parent"] and cache.get("a") == "parent"
 
 
 def test_first_write_in_a_child_drops_the_loads_of_vanished_threads():
-    """The table of computations is empty then, so that later writes need not look into it."""
+    """The table of flights is empty afterwards, so that later writes need not search it."""
     run_script(
         FORK
         + """
@@ -298,7 +298,7 @@ def work():
         pass
     else:
         raise AssertionError
-    # The child's thread may have the number of one that waited in the parent: that is no circle.
+    # A thread of the child may have the id of a thread that waited in the parent. That is not a deadlock.
     assert cache.get_with("c", lambda: cache.get_with("a", lambda: 1)) == 1
 in_child(work)
 go_on.set()
@@ -308,7 +308,7 @@ leader.join()
 
 
 def test_child_waits_for_no_thread_of_its_parent():
-    """Its only thread is alone again, so what leaves is released before the call returns, on both builds."""
+    """The child has one thread, so a removed value is released before the call returns, on both builds."""
     run_script(
         FORK
         + """
@@ -436,4 +436,95 @@ if __name__ == "__main__":
     with multiprocessing.get_context("fork").Pool(2) as pool:
         assert pool.map(work, range(10)) == list(range(1, 11))
 """
+    )
+
+
+@pytest.mark.parametrize("forker", ["main", "another thread"])
+def test_process_can_fork_beside_threads_inside_every_operation(forker):
+    """The child and its own children use the cache, wait for a computation, clear the cache, and exit."""
+    run_script(
+        """
+import asyncio, faulthandler, os, random, signal, sys, threading, time
+from moka_py import Moka, cached
+sys.setswitchinterval(1e-5)
+faulthandler.register(signal.SIGALRM, chain=True)
+ended = []
+sys.unraisablehook = lambda report: None
+class Key:
+    def __init__(self, name): self.name = name
+    def __hash__(self): return self.name % 9
+    def __eq__(self, other): time.sleep(0); return isinstance(other, Key) and self.name == other.name
+def listener(*event): time.sleep(0)
+def slow(*_): time.sleep(0.001); return [1]
+cache = Moka(40, ttl=0.01, eviction_listener=listener, weigher=lambda key, value: time.sleep(0) or 1)
+shared = cached(maxsize=10, wait_concurrent=True)(slow)
+@cached(maxsize=10, wait_concurrent=True)
+async def later(x):
+    await asyncio.sleep(0.001)
+    return x
+async def gather():
+    return await asyncio.gather(*(later(number % 5) for number in range(10)))
+jobs = [
+    lambda key: cache.set(Key(key), [key]), lambda key: cache.get(Key(key)), lambda key: cache.get_with(key % 4, slow),
+    lambda key: cache.remove_if(lambda key, value: time.sleep(0)), lambda key: shared(key % 20),
+    lambda key: asyncio.run(gather()), lambda key: list(cache.items()), lambda key: cache.set_many([(1, 1), (2, 2)]),
+    lambda key: cache.pop(key, None),
+]
+def work(number):
+    dice = random.Random(number)
+    while not ended:
+        dice.choice(jobs)(dice.randrange(90))
+        if number == 0 and dice.random() < 0.01:
+            cache.clear()
+threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+for thread in threads: thread.start()
+
+def live(depth):
+    signal.alarm(50)
+    try:
+        for number in range(60):
+            cache.set(Key(number), number)
+            cache.set(number, number)
+            assert cache.get_with(number % 4, slow) is not None and shared(number % 20) == [1]
+        assert asyncio.run(gather())[4] == 4
+        results = []
+        waiters = [threading.Thread(target=lambda: results.append(cache.get_with("new", slow))) for _ in range(3)]
+        for it in waiters: it.start()
+        for it in waiters: it.join()
+        assert results == [[1]] * 3
+        if depth:
+            fork(depth - 1)
+        cache.clear()
+        cache.run_pending_tasks()
+        assert len(cache) == 0
+    except BaseException:
+        import traceback
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+    os._exit(0)
+
+def fork(depth):
+    child = os.fork()
+    if child == 0:
+        live(depth)
+    _, status = os.waitpid(child, 0)
+    assert status == 0, f"the child ended with {status}"
+
+errors = []
+def forks():
+    try:
+        for number in range(12):
+            time.sleep(random.random() * 0.01)
+            fork(number % 3 == 0)
+    except BaseException as error:
+        errors.append(error)
+"""
+        + ("forks()" if forker == "main" else "forker = threading.Thread(target=forks)\nforker.start()\nforker.join()")
+        + """
+ended.append(True)
+for thread in threads: thread.join()
+if errors: raise errors[0]
+""",
+        timeout=100.0,
     )

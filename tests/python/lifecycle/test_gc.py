@@ -1,18 +1,18 @@
-"""The collector sees it all (law 12): cycles through a cache are collected, and no pass disturbs it."""
+"""The collector visits all references of a cache (law 12): cycles are collected, and live caches stay unchanged."""
 
 import gc
 import weakref
 
 import pytest
-from helpers import AT_ONCE, Collector, Key, Value, collect, run_threads
+from helpers import IMMEDIATELY_DUE, BackgroundCollector, Key, Value, collect, run_threads
 
 from moka_py import Moka
 
-pytestmark = pytest.mark.usefixtures("quick_collections")
+pytestmark = pytest.mark.usefixtures("fast_collections")
 
 
 class Linked(Key):
-    """A key that can hold something."""
+    """A key that can hold a reference."""
 
     __hash__, __eq__ = Key.__hash__, Key.__eq__
 
@@ -84,7 +84,7 @@ def through_a_closure_as_listener():
 
 
 def through_its_own_method_as_listener():
-    # The listener has to be there before the cache, so it holds the method by way of a list.
+    # The listener must exist before the cache, so it holds the method through a list.
     methods = []
     cache = Moka(10, eviction_listener=lambda *event, methods=methods: methods)
     methods.append(cache.get)
@@ -226,8 +226,8 @@ def test_collector_visits_each_entry_once():
     values = [Value() for _ in range(1000)]
     for number, value in enumerate(values):
         cache.set(number, value)
-    told = [referent for referent in gc.get_referents(cache) if isinstance(referent, Value)]
-    assert sorted(map(id, told)) == sorted(map(id, values))
+    visited = [referent for referent in gc.get_referents(cache) if isinstance(referent, Value)]
+    assert sorted(map(id, visited)) == sorted(map(id, values))
 
 
 def test_finalizer_in_a_cycle_can_use_the_cache():
@@ -336,14 +336,14 @@ def test_collector_can_run_inside_each_callback():
 
     cache = Moka(5, eviction_listener=lambda *event: gc.collect(), weigher=collect_and_weigh)
     for number in range(10):
-        cache.set(Collecting(number, 1), [cache], ttl=AT_ONCE if number == 3 else None)
+        cache.set(Collecting(number, 1), [cache], ttl=IMMEDIATELY_DUE if number == 3 else None)
         cache.get(Collecting(number, 1))
         cache.get_with(Collecting(-number, 1), lambda: gc.collect())
     assert len(cache) == 5
 
 
 def test_caches_in_cycles_are_collected_while_threads_make_more(fast_switches):
-    references, collector = [], Collector()
+    references, collector = [], BackgroundCollector()
 
     def work():
         for number in range(500):

@@ -1,12 +1,12 @@
-"""The interpreter ends while daemon threads are inside calls: it ends well, whatever they run there.
+"""The interpreter exits cleanly, with caches in any state and daemon threads inside calls of the cache.
 
-Such a thread never comes back from the user's code that it is in: CPython ends it there, or lets it hang.
+Such a thread never returns from the user's code: CPython ends the thread there, or blocks it for ever.
 """
 
 import pytest
 from helpers import run_script
 
-# Each thread stands in code of a user's, under a call of the cache, and asks for the interpreter again and again.
+# Each thread runs user code inside a call of the cache, and attaches to the interpreter again and again.
 INSIDE = """
 import asyncio, atexit, os, sys, threading, time
 from moka_py import Moka, cached
@@ -171,3 +171,98 @@ begin(work, threads=6)
 time.sleep(0.1)
 """
     )
+
+
+def test_interpreter_ends_with_a_full_cache():
+    run_script(
+        """
+from moka_py import Moka
+class Value:
+    def __del__(self):
+        cache.get("a"), cache.set("late", 1)
+cache = Moka(10, eviction_listener=lambda *event: None, ttl=1e-9)
+keeper = Moka(10)
+for number in range(10):
+    keeper.set(number, Value())
+    cache.set(number, Value())
+"""
+    )
+
+
+@pytest.mark.parametrize("listener", ["None", "lambda *event: None"])
+def test_interpreter_ends_with_daemon_threads_that_use_a_cache(listener):
+    run_script(
+        f"listener = {listener}"
+        + """
+import threading, time
+from moka_py import Moka
+cache = Moka(100, eviction_listener=listener, tti=1)
+def work():
+    number = 0
+    while True:
+        number += 1
+        cache.set(number % 300, [number])
+        cache.get_with(number % 200, list)
+        list(cache.items())
+for _ in range(4):
+    threading.Thread(target=work, daemon=True).start()
+time.sleep(0.2)
+"""
+    )
+
+
+def test_interpreter_ends_with_waiting_daemon_threads():
+    run_script(
+        """
+import threading, time
+from moka_py import Moka
+cache = Moka(10)
+inside = threading.Event()
+def compute():
+    inside.set()
+    time.sleep(1000)
+threading.Thread(target=lambda: cache.get_with("a", compute), daemon=True).start()
+inside.wait()
+for _ in range(3):
+    threading.Thread(target=lambda: cache.get_with("a", list), daemon=True).start()
+time.sleep(0.2)
+"""
+    )
+
+
+def test_atexit_handlers_and_late_finalizers_can_use_a_cache():
+    out = run_script(
+        """
+import atexit
+from moka_py import Moka
+cache = Moka(10, eviction_listener=lambda key, value, cause: print("left", key))
+cache.set("a", 1)
+class Late:
+    def __del__(self, cache=cache):
+        cache.set("late", 1)
+        print("late", cache.get("late"))
+late = Late()
+atexit.register(lambda: print("removed", cache.remove("a")))
+"""
+    )
+    assert "left a" in out and "removed 1" in out and "late 1" in out
+
+
+def test_os_exit_ends_the_process_immediately_in_any_callback():
+    for place in (
+        "cache.get_with(1, end)",
+        "Moka(1, weigher=end).set(1, 1)",
+        "own = Moka(1, eviction_listener=end); own.set(1, 1); own.set(1, 2)",
+        "cache.set(1, 1); cache.remove_if(end)",
+        "cached()(end)(1)",
+    ):
+        run_script(
+            f"""
+import os
+from moka_py import Moka, cached
+cache = Moka(5)
+def end(*_): os._exit(0)
+{place}
+raise AssertionError
+"""
+        )

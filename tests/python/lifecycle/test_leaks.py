@@ -1,4 +1,4 @@
-"""Nothing is lost: what `stress/torture/leaks.py` counts over millions of operations, over some thousands."""
+"""Runs `stress/torture/leaks.py` for some thousands of operations."""
 
 import os
 

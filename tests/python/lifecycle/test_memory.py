@@ -1,4 +1,4 @@
-"""What a cache weighs in memory, roughly, seen from outside the process's own books."""
+"""The memory of a cache, roughly, measured as the resident memory of the process."""
 
 import sys
 
@@ -93,15 +93,15 @@ assert sizes[-1] - sizes[1] < 10_000_000, sizes
 
 @pytest.mark.parametrize("empty", ["cache.clear()", "for key in keys: cache.remove(key)\ncache.run_pending_tasks()"])
 @pytest.mark.parametrize("policy", ["lru", "tiny_lfu"])
-# With the lesser count a larger table is just being filled, a few slots with each write.
+# At 815,000 entries a resize of the table is under way, which moves a few slots with each write.
 @pytest.mark.parametrize("count", [1_000_000, 815_000])
 def test_emptied_cache_keeps_at_most_a_tenth_of_its_memory(count, policy, empty):
-    # What the allocator keeps for itself counts after a clear, which frees all at once.
+    # A clear frees everything at once, so memory that the allocator keeps counts, too.
     measure = MEASURE.replace("ctypes.CDLL(None).malloc_trim(0)", "pass") if "clear" in empty else MEASURE
     run_script(
         measure
         + f"""
-keys = list(range({count}))  # Alive throughout: their memory is not the cache's.
+keys = list(range({count}))  # Alive throughout, so that their memory does not count.
 cache = Moka(2_000_000, policy={policy!r})
 before = resident()
 for key in keys:
@@ -114,7 +114,7 @@ left = resident() - before
     )
 
 
-@pytest.mark.skipif(DEBUG_BUILD, reason="a debug build gives back less of the keys' own memory")
+@pytest.mark.skipif(DEBUG_BUILD, reason="a debug build returns less of the keys' own memory")
 def test_table_shrinks_with_its_contents():
     run_script(
         MEASURE
@@ -193,7 +193,7 @@ assert grown < 8_000_000, grown
 
 
 def test_deeply_nested_caches_are_freed_without_stack_overflow():
-    """Each is the value of the next; their end must not run out of stack."""
+    """Each cache is a value of the next one. Their destruction must not overflow the stack."""
     run_script(
         """
 from moka_py import Moka

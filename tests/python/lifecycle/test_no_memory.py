@@ -1,7 +1,7 @@
-"""Memory that is not to be had: a MemoryError, a cache as before, and no aborted process.
+"""A refused allocation raises MemoryError and leaves the cache unchanged. It does not abort the process.
 
-What grows with the number of entries is asked for before a write changes anything. Each test sees to it that this
-fails first, by a limit that the tables reach before Python's own objects do.
+A write allocates memory for tables before it changes anything. Each test sets a limit that the tables reach before
+Python's own objects do.
 """
 
 import sys
@@ -25,7 +25,7 @@ def unlimit():
     resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
 
 def fill(write):
-    "Writes until memory is refused, some times more, and notes what went in. It needs no memory of its own."
+    "Writes until memory was refused 20 times, and records the inserted numbers. It allocates nothing itself."
     refused = 0
     for number in numbers:
         try:
@@ -133,7 +133,7 @@ assert cache.get(number) == "new" and cache.expires_in(number) > 900
     )
 
 
-@pytest.mark.skipif(FREE_THREADED, reason="what left waits for readers, in small lots that are asked for as Rust does")
+@pytest.mark.skipif(FREE_THREADED, reason="the lists of retired entries allocate memory with infallible calls")
 def test_calls_that_free_memory_need_none():
     run_script(
         LIMIT
@@ -171,8 +171,10 @@ for cache in caches:
 
 
 def test_cache_works_after_refused_python_allocations():
-    """`_testcapi` refuses one allocation of CPython after the other. What PyO3 makes without asking whether it may is a
-    panic, so an exception, and not a MemoryError; nothing aborts."""
+    """`_testcapi` refuses one allocation of CPython after the other.
+
+    Where PyO3 does not handle a refused allocation, it panics, which becomes an exception. Nothing aborts.
+    """
     run_script(
         """
 try:

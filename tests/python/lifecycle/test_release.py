@@ -1,5 +1,8 @@
-"""Prompt release (law 11): what left the cache is let go. On the GIL build before the call returns; on the
-free-threaded one at most 64 a thread wait, and none after `run_pending_tasks()`, `clear()` or the cache's end."""
+"""The cache releases removed values promptly (law 11).
+
+On the GIL build it does so before the call returns. On the free-threaded build at most 64 values per thread await
+release, and none after `run_pending_tasks()`, `clear()` or the destruction of the cache.
+"""
 
 import gc
 import sys
@@ -8,14 +11,25 @@ import time
 import weakref
 
 import pytest
-from helpers import AT_ONCE, FREE_THREADED, MAY_WAIT, MOMENT, Background, Key, alive, run_script, run_threads, watched
+from helpers import (
+    FREE_THREADED,
+    IMMEDIATELY_DUE,
+    MAINTENANCE_DELAY,
+    MAX_UNRELEASED_PER_THREAD,
+    Background,
+    Key,
+    count_alive,
+    run_script,
+    run_threads,
+    watched_values,
+)
 
 from moka_py import Moka
 
 
 @pytest.fixture(autouse=True)
 def without_the_collector():
-    """So that what is released was released by us."""
+    """Disable the collector, so that only the cache can have released a value."""
     gc.collect()
     gc.disable()
     yield
@@ -35,10 +49,10 @@ LEAVE = {
     "too heavy": lambda cache: cache.set("a", 1000),
 }
 EXPIRE = {
-    "get": lambda cache: (time.sleep(MOMENT), cache.get("a")),
-    "get of another": lambda cache: (time.sleep(MOMENT), cache.get("b")),
-    "set": lambda cache: (time.sleep(MOMENT), cache.set("b", 1)),
-    "in": lambda cache: (time.sleep(MOMENT), "a" in cache),
+    "get": lambda cache: (time.sleep(MAINTENANCE_DELAY), cache.get("a")),
+    "get of another": lambda cache: (time.sleep(MAINTENANCE_DELAY), cache.get("b")),
+    "set": lambda cache: (time.sleep(MAINTENANCE_DELAY), cache.set("b", 1)),
+    "in": lambda cache: (time.sleep(MAINTENANCE_DELAY), "a" in cache),
     "len": len,
     "iter": list,
     "run_pending_tasks": lambda cache: cache.run_pending_tasks(),
@@ -53,7 +67,7 @@ def weigh(key, value):
 @pytest.mark.parametrize("policy", ["tiny_lfu", "lru"])
 def test_removed_value_is_released(leave, policy):
     cache = Moka(5, policy=policy, weigher=weigh)
-    (value,), (reference,) = watched(1)
+    (value,), (reference,) = watched_values(1)
     cache.set("a", value)
     del value
     assert reference() is not None
@@ -66,8 +80,8 @@ def test_removed_value_is_released(leave, policy):
 @pytest.mark.parametrize("call", EXPIRE.values(), ids=EXPIRE)
 def test_expired_value_is_released(call):
     cache = Moka(5)
-    (value,), (reference,) = watched(1)
-    cache.set("a", value, ttl=AT_ONCE)
+    (value,), (reference,) = watched_values(1)
+    cache.set("a", value, ttl=IMMEDIATELY_DUE)
     del value
     call(cache)
     if FREE_THREADED:
@@ -104,7 +118,7 @@ def test_equal_key_object_of_a_later_set_is_not_kept():
 
 
 def test_value_that_is_set_repeatedly_is_held_once():
-    cache, ((value,), (reference,)) = Moka(5), watched(1)
+    cache, ((value,), (reference,)) = Moka(5), watched_values(1)
     cache.set("a", value)
     cache.run_pending_tasks()
     before = sys.getrefcount(value)
@@ -120,44 +134,44 @@ def test_value_that_is_set_repeatedly_is_held_once():
 
 def test_values_are_released_when_the_cache_is_destroyed():
     cache = Moka(1000)
-    values, references = watched(1000)
+    values, references = watched_values(1000)
     cache.update(enumerate(values))
     del values
-    assert alive(references) == 1000
+    assert count_alive(references) == 1000
     del cache
-    assert alive(references) == 0
+    assert count_alive(references) == 0
 
 
 def test_removed_values_are_released_when_the_cache_is_destroyed():
     cache = Moka(1000)
-    values, references = watched(1000)
+    values, references = watched_values(1000)
     cache.update(enumerate(values))
     del values
     for number in range(0, 1000, 2):
         cache.remove(number)
     del cache
-    assert alive(references) == 0
+    assert count_alive(references) == 0
 
 
 @pytest.mark.parametrize("end", [Moka.clear, lambda cache: (cache.clear(), cache.run_pending_tasks())])
 def test_values_are_released_by_clear(end):
     cache = Moka(5000)
-    values, references = watched(5000)
+    values, references = watched_values(5000)
     cache.update(enumerate(values))
     del values
     end(cache)
-    assert alive(references) == 0
+    assert count_alive(references) == 0
 
 
 def test_clear_releases_values_removed_before_it():
     cache = Moka(1000)
-    values, references = watched(50)
+    values, references = watched_values(50)
     cache.update(enumerate(values))
     del values
     for number in range(50):
         cache.remove(number)
     cache.clear()
-    assert alive(references) == 0
+    assert count_alive(references) == 0
 
 
 @pytest.mark.parametrize(
@@ -166,7 +180,7 @@ def test_clear_releases_values_removed_before_it():
         lambda cache, number, value: cache.set("same", value),
         lambda cache, number, value: cache.set(number, value),
         lambda cache, number, value: (cache.set("x", value), cache.remove("x")),
-        lambda cache, number, value: cache.set(number, value, ttl=AT_ONCE),
+        lambda cache, number, value: cache.set(number, value, ttl=IMMEDIATELY_DUE),
         lambda cache, number, value: (cache.get_with(number, lambda: value), cache.pop(number)),
     ],
     ids=["replace", "evict", "remove", "expire", "compute and pop"],
@@ -174,15 +188,15 @@ def test_clear_releases_values_removed_before_it():
 def test_few_removed_values_await_release(step):
     cache, references = Moka(10), []
     for number in range(3000):
-        (value,), (reference,) = watched(1)
+        (value,), (reference,) = watched_values(1)
         references.append(reference)
         step(cache, number, value)
         del value
         if number % 50 == 0:
-            assert alive(references[-500:]) <= 10 + 1 + MAY_WAIT
-    assert alive(references) <= 10 + 1 + MAY_WAIT
+            assert count_alive(references[-500:]) <= 10 + 1 + MAX_UNRELEASED_PER_THREAD
+    assert count_alive(references) <= 10 + 1 + MAX_UNRELEASED_PER_THREAD
     cache.run_pending_tasks()
-    assert alive(references) == len(cache)
+    assert count_alive(references) == len(cache)
 
 
 def test_few_removed_values_of_each_thread_await_release():
@@ -190,25 +204,25 @@ def test_few_removed_values_of_each_thread_await_release():
 
     def work(mine):
         for number in range(3000):
-            (value,), (reference,) = watched(1)
+            (value,), (reference,) = watched_values(1)
             mine.append(reference)
             cache.set(number % 37, value)
             del value
 
     run_threads(*(lambda mine=mine: work(mine) for mine in references))
     everything = [reference for mine in references for reference in mine]
-    assert alive(everything) <= 10 + 4 * MAY_WAIT
+    assert count_alive(everything) <= 10 + 4 * MAX_UNRELEASED_PER_THREAD
     cache.run_pending_tasks()
-    assert alive(everything) == len(cache) == 10
+    assert count_alive(everything) == len(cache) == 10
     cache.clear()
-    assert alive(everything) == 0
+    assert count_alive(everything) == 0
 
 
 def test_values_removed_by_dead_threads_are_released():
     holder, references = [Moka(10)], []
 
     def work():
-        values, mine = watched(20)
+        values, mine = watched_values(20)
         references.extend(mine)
         for value in values:
             holder[0].set("same", value)
@@ -217,9 +231,9 @@ def test_values_removed_by_dead_threads_are_released():
         with Background(work):
             pass
     holder[0].run_pending_tasks()
-    assert alive(references) == 1
+    assert count_alive(references) == 1
     holder.clear()
-    assert alive(references) == 0
+    assert count_alive(references) == 0
 
 
 def test_reading_thread_does_not_block_the_release(fast_switches):
@@ -233,15 +247,15 @@ def test_reading_thread_does_not_block_the_release(fast_switches):
     with Background(read):
         try:
             for number in range(5000):
-                (value,), (reference,) = watched(1)
+                (value,), (reference,) = watched_values(1)
                 references.append(reference)
                 cache.set(number % 50, value)
                 del value
-            assert alive(references) <= 50 + 1 + 2 * MAY_WAIT
+            assert count_alive(references) <= 50 + 1 + 2 * MAX_UNRELEASED_PER_THREAD
         finally:
             done.append(True)
     cache.run_pending_tasks()
-    assert alive(references) == 50
+    assert count_alive(references) == 50
 
 
 @pytest.mark.parametrize("kind", ["listener", "weigher"])
@@ -264,7 +278,7 @@ def test_value_is_released_even_if_the_listener_raises(unraisable):
         raise ZeroDivisionError
 
     cache = Moka(10, eviction_listener=listener)
-    (value,), (reference,) = watched(1)
+    (value,), (reference,) = watched_values(1)
     cache.set("a", value)
     del value
     cache.clear()
@@ -278,7 +292,7 @@ def test_value_of_a_failed_insert_is_released():
         raise ZeroDivisionError
 
     cache = Moka(10, weigher=refuse)
-    (value,), (reference,) = watched(1)
+    (value,), (reference,) = watched_values(1)
     try:
         cache.set("a", value)
     except ZeroDivisionError:
@@ -291,7 +305,7 @@ def test_computed_value_that_is_not_stored_is_released():
     cache, references = Moka(10), []
 
     def compute():
-        (value,), (reference,) = watched(1)
+        (value,), (reference,) = watched_values(1)
         references.append(reference)
         cache.set("a", "by hand")
         return value
@@ -308,7 +322,7 @@ def test_waiters_release_a_shared_value():
     def compute():
         for _ in range(3):
             started.acquire()
-        (value,), (reference,) = watched(1)
+        (value,), (reference,) = watched_values(1)
         references.append(reference)
         return value
 
@@ -324,18 +338,18 @@ def test_waiters_release_a_shared_value():
 
 def test_iterators_keep_no_removed_value_alive():
     cache = Moka(1000)
-    values, references = watched(1000)
+    values, references = watched_values(1000)
     cache.update(enumerate(values))
     del values
     iterator = iter(cache.values())
     next(iterator)
     cache.clear()
     cache.run_pending_tasks()
-    assert alive(references) == 0
+    assert count_alive(references) == 0
     assert list(iterator) == []
 
 
-# On the free-threaded build, too, nobody is waited for where there is nobody.
+# While only one thread uses caches, the free-threaded build waits for no reader either.
 def test_values_are_released_immediately_while_only_one_thread_uses_caches():
     run_script(
         """
@@ -362,7 +376,7 @@ def use():
 
 gone = []
 use()
-# Another thread comes and ends, and again there is one.
+# A second thread begins and ends, so there is one thread again.
 other = threading.Thread(target=lambda: Moka(10).set(1, 1))
 other.start()
 other.join()
@@ -392,7 +406,7 @@ def read(cache, ready):
             assert value is None or value.lives
 
 def meet():
-    # With this one there are no bins yet.
+    # This cache has no retire lists yet.
     cache, ready = Moka(4), threading.Barrier(2)
     for key in range(4):
         cache.set(key, Value())
@@ -418,19 +432,19 @@ assert not failures, failures
 
 
 def test_unused_cache_delays_no_release():
-    """What one cache let go is not kept by the next call on another cache."""
+    """A call on another cache does not keep the values that the first cache removed."""
     first, second = Moka(10), Moka(10)
-    values, references = watched(100)
+    values, references = watched_values(100)
     for value in values:
         first.set("same", value)
     del values, value
     first.run_pending_tasks()
     second.set("a", 1)
-    assert alive(references) == 1
+    assert count_alive(references) == 1
 
 
 def test_values_die_in_the_thread_that_removed_them():
-    """On the GIL build; and nowhere does one die in a thread that Python does not know (law 3)."""
+    """This holds on the GIL build. On no build does a value die in a thread that Python does not know (law 3)."""
     died, known = [], set()
 
     class Mortal:

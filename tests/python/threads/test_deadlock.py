@@ -1,4 +1,4 @@
-"""Computations that would wait for themselves raise, instead of hanging for ever (law 10)."""
+"""Computations that would wait for themselves raise an error instead of hanging (law 10)."""
 
 import random
 import threading
@@ -67,9 +67,11 @@ def test_load_can_get_its_own_key_once_it_was_set():
     assert cache.get_with("a", compute) == "set"
 
 
-def circle(asks, catch):
-    """Threads that each compute one key and then ask for another's: `asks` is a list of (own, other) pairs,
-    each a cache and a key. What became of each thread: a value, or an error."""
+def run_waiting_threads(asks, catch):
+    """Run threads that each compute one key and then load the key of another thread.
+
+    `asks` is a list of (own, other) pairs, each a cache and a key. Returns a value or an error for each thread.
+    """
     barrier = threading.Barrier(len(asks))
 
     def run(own, other):
@@ -98,7 +100,7 @@ def test_threads_that_wait_for_each_other_raise(size):
     cache = Moka(10)
     asks = [((cache, number), (cache, (number + 1) % size)) for number in range(size)]
     for _ in range(10):
-        results = circle(asks, catch=False)
+        results = run_waiting_threads(asks, catch=False)
         assert any(isinstance(result, RuntimeError) for result in results)
         assert all(isinstance(result, RuntimeError) or result == "computed late" for result in results)
         cache.clear()
@@ -109,7 +111,7 @@ def test_initializers_can_catch_the_deadlock_error(size):
     cache = Moka(10)
     asks = [((cache, number), (cache, (number + 1) % size)) for number in range(size)]
     for _ in range(10):
-        results = circle(asks, catch=True)
+        results = run_waiting_threads(asks, catch=True)
         assert "caught" in results
         assert set(results) <= {"caught", "computed late"}
         cache.clear()
@@ -119,7 +121,7 @@ def test_deadlock_across_two_caches_raises():
     first, second = Moka(10), Moka(10)
     asks = [((first, "a"), (second, "a")), ((second, "a"), (first, "a"))]
     for _ in range(10):
-        results = circle(asks, catch=True)
+        results = run_waiting_threads(asks, catch=True)
         assert "caught" in results
         first.clear(), second.clear()
 
@@ -143,7 +145,7 @@ def test_deadlock_with_nested_computations_raises():
 
 
 def test_chain_of_waiting_threads_is_not_a_deadlock():
-    """One waits for two, two waits for three, and three ends."""
+    """The first thread waits for the second, the second for the third, and the third ends."""
     cache, gate = Moka(10), Gate()
 
     def chain(key, other):
@@ -181,11 +183,11 @@ def test_waiting_for_keys_of_equal_hash_is_not_a_deadlock():
 
 
 def test_random_webs_of_waiting_threads_terminate(fast_switches):
-    """Threads that ask for each other's keys at random: each ends, with a value or with the error."""
+    """Threads load each other's keys at random. Each load ends with a value or with the error."""
     cache = Moka(1000)
 
     def work(seed):
-        dice, circles = random.Random(seed), 0
+        dice, deadlocks = random.Random(seed), 0
 
         def compute(depth):
             time.sleep(0)
@@ -198,9 +200,9 @@ def test_random_webs_of_waiting_threads_terminate(fast_switches):
             try:
                 assert ask(3) == "value"
             except RuntimeError:
-                circles += 1
+                deadlocks += 1
             cache.remove(dice.randrange(6))
-        return circles
+        return deadlocks
 
     run_threads(*(lambda seed=seed: work(seed) for seed in range(4)), timeout=60)
     cache.clear()

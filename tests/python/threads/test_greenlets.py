@@ -1,4 +1,4 @@
-"""Greenlets of one thread that load one key: none can wait for another, so each computes for itself."""
+"""Greenlets of one thread cannot wait for each other, so each of them computes the key itself."""
 
 import threading
 
@@ -11,7 +11,7 @@ greenlet = pytest.importorskip("greenlet")
 
 
 def loads():
-    """Ways to load a key by a function, and the shared result of each."""
+    """Return the ways to load a key by a function."""
     cache = Moka(10)
     by_cache = lambda key, function: cache.get_with(key, lambda: function(key))  # noqa: E731
     functions = {}
@@ -111,7 +111,7 @@ def test_gevent_greenlets_can_load_one_key():
 
 
 def test_greenlets_as_in_sqlalchemy_do_not_wait_for_each_other():
-    """Coroutines whose sync parts run in greenlets, which switch back to the event loop."""
+    """Coroutines run their sync parts in greenlets, which switch back to the event loop."""
     hub = greenlet.getcurrent()
     runs = []
 

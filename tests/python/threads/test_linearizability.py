@@ -38,7 +38,7 @@ def test_checker_finds_the_bug_of_each_buggy_cache(bug, fast_switches):
 
 
 def history(*lines):
-    """Steps of threads from lines as `"0-10 write 1"`, a line a thread, its steps apart by commas."""
+    """Parse a history from lines such as `"0-10 write 1, 11-12 read 1"`, with a line for each thread."""
     words = {"some": SOME, "unknown": UNKNOWN}
     threads = []
     for line in lines:
@@ -97,7 +97,7 @@ DISORDERLY = {
     "a failure that is kept": ["0-1 join 1, 0-1 look, 2-3 fail 1, 4-5 wait 1"],
 }
 
-# Without an order, unless entries may be gone at any moment.
+# Histories without an order, unless entries may be evicted at any moment.
 EVICTED = {
     "a value is gone": ["0-1 write 1, 2-3 read"],
     "it is gone and put in again": ["0-1 write 1, 2-3 put 2, 4-5 read 2"],

@@ -1,12 +1,14 @@
-"""No lock is held while Python code runs (law 1), and reads take none (law 5): while one thread stands inside
-a callback of the cache, another can do anything with it."""
+"""No lock is held while Python code runs (law 1), and reads take no lock (law 5).
+
+While one thread is blocked inside a callback of the cache, another thread can make any call on it.
+"""
 
 import gc
 import threading
 import time
 
 import pytest
-from helpers import AT_ONCE, MISSING, MOMENT, ActingKey, Background, Gate, Key
+from helpers import IMMEDIATELY_DUE, MAINTENANCE_DELAY, MISSING, Background, CallbackKey, Gate, Key
 
 from moka_py import Moka
 
@@ -30,30 +32,30 @@ class StopsWhenHashed(Key):
 
 
 def inside_eq_of_set(gate):
-    cache, key = Moka(100), ActingKey("a", 1)
-    cache.set(ActingKey("a", 1), "old")
-    key.act = gate.stop_here
+    cache, key = Moka(100), CallbackKey("a", 1)
+    cache.set(CallbackKey("a", 1), "old")
+    key.on_eq = gate.stop_here
     return cache, lambda: cache.set(key, "new")
 
 
 def inside_eq_of_get(gate):
-    cache, key = Moka(100), ActingKey("a", 1)
-    cache.set(ActingKey("a", 1), "old")
-    key.act = gate.stop_here
+    cache, key = Moka(100), CallbackKey("a", 1)
+    cache.set(CallbackKey("a", 1), "old")
+    key.on_eq = gate.stop_here
     return cache, lambda: cache.get(key)
 
 
 def inside_eq_of_get_with(gate):
-    """Compares with the key of a computation that is going on, whose hash is the same."""
-    cache, key = Moka(100), ActingKey("a", 1)
-    key.act = gate.stop_here
+    """Compares with an in-flight key of the same hash."""
+    cache, key = Moka(100), CallbackKey("a", 1)
+    key.on_eq = gate.stop_here
     return cache, lambda: cache.get_with(Key("other", 1), lambda: cache.get_with(key, list))
 
 
 def inside_eq_of_remove(gate):
-    cache, key = Moka(100), ActingKey("a", 1)
-    cache.set(ActingKey("a", 1), "old")
-    key.act = gate.stop_here
+    cache, key = Moka(100), CallbackKey("a", 1)
+    cache.set(CallbackKey("a", 1), "old")
+    key.on_eq = gate.stop_here
     return cache, lambda: cache.remove(key)
 
 
@@ -81,8 +83,8 @@ def inside_listener_of_set(gate):
 
 def inside_listener_of_an_expiring_get(gate):
     cache = Moka(100, eviction_listener=lambda key, value, cause: key == "slow" and gate.stop_here())
-    cache.set("slow", 1, ttl=AT_ONCE)
-    time.sleep(MOMENT)
+    cache.set("slow", 1, ttl=IMMEDIATELY_DUE)
+    time.sleep(MAINTENANCE_DELAY)
     return cache, lambda: cache.get("other")
 
 
@@ -93,7 +95,7 @@ def inside_listener_of_clear(gate):
 
 
 def inside_del_of_a_replaced_value(gate):
-    # Made in the thread that drops it, because the free-threaded build lets an object die where it was made.
+    # The thread that drops the value makes it, because the free-threaded build frees an object in its owner's thread.
     cache = Moka(100)
     return cache, lambda: (
         cache.set("slow", StopsWhenItDies(gate)),
@@ -175,7 +177,7 @@ def in_background(call):
     return it.result
 
 
-# Law 5: the entry that is being written can be read.
+# Law 5: reads do not wait for a write to the same entry.
 @pytest.mark.parametrize("place", [inside_eq_of_set, inside_eq_of_remove])
 def test_entry_can_be_read_while_another_thread_changes_it(place):
     gate = Gate()

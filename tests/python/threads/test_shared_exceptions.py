@@ -1,4 +1,4 @@
-"""What fails with a computation that others wait for: each raises a copy of its exception."""
+"""When a computation fails, each waiter raises a copy of its exception."""
 
 import asyncio
 import threading
@@ -6,15 +6,15 @@ import traceback
 import urllib.error
 
 import pytest
-from cached_helpers import at_once, run, settle
-from helpers import Background, assert_raised_for_each
+from cached_helpers import run_async, run_ready_tasks
+from helpers import Background, assert_copies_of_exception, outcomes_of_threads
 
 from moka_py import Moka, cached
 from moka_py._raised import copied, copied_at
 
 
 class Coded(Exception):
-    """Takes other arguments than it keeps."""
+    """An exception whose constructor takes other arguments than `args`."""
 
     def __init__(self, code):
         self.code = code
@@ -44,7 +44,7 @@ class Bare(Exception):
 
 
 class Failed(OSError):
-    """Leaves its arguments to `OSError.__init__`, as `requests.RequestException` does."""
+    """An exception that passes its arguments to `OSError.__init__`, as `requests.RequestException` does."""
 
     def __init__(self, *args, response=None):
         self.response = response
@@ -130,18 +130,18 @@ def test_each_waiting_thread_fails_with_the_traceback_of_the_failure(make):
     for _ in range(20):
         cache, waits = Moka(10), threading.Event()
         made.clear()
-        errors = at_once(4, fail)
-        if len(made) == 1:  # Else one came when it was over.
+        errors = outcomes_of_threads(4, fail)
+        if len(made) == 1:  # Otherwise a thread came too late to wait.
             (leader,) = [error for error in errors if error is made[0]][:1]
             others = errors.copy()
             others.remove(leader)
             if not isinstance(leader, Bare):
-                assert_raised_for_each(leader, others)
+                assert_copies_of_exception(leader, others)
             for error in errors:
                 frames = traceback.extract_tb(error.__traceback__)
                 assert frames[-1].name == "initializer_that_fails"
             return
-    pytest.fail("somebody came too late each time")
+    pytest.fail("a thread came too late each time")
 
 
 WAITERS = 100
@@ -153,16 +153,16 @@ def names_of(error):
 
 @pytest.mark.parametrize("how", ["get_with", "cached function"])
 def test_traceback_has_the_frames_of_the_leader_and_of_one_waiter_only(how):
-    """Of one exception for all waiters it would gather the frames of all."""
+    """A single exception for all waiters would collect the frames of all of them."""
     for _ in range(20):
         made, raised = fail_for_many(how)
-        if len(made) == 1:  # Else a thread came when the run was over.
+        if len(made) == 1:  # Otherwise a thread came too late to wait.
             break
     else:
         pytest.fail("a thread came too late each time")
     others = raised.copy()
     others.remove(made[0])
-    assert_raised_for_each(made[0], others)
+    assert_copies_of_exception(made[0], others)
     for error in raised:
         assert error.__notes__ == ["a note"]
         names = names_of(error)
@@ -171,7 +171,7 @@ def test_traceback_has_the_frames_of_the_leader_and_of_one_waiter_only(how):
 
 
 def fail_for_many(how):
-    """Have threads wait for one computation that fails; return the failures, and what each thread raised."""
+    """Let threads wait for one computation that fails. Return the failures, and the exception of each thread."""
     cache, made, arrived, all_wait = Moka(10), [], threading.Semaphore(0), threading.Event()
 
     def failing():
@@ -189,12 +189,12 @@ def fail_for_many(how):
     def let_fail():
         for _ in range(WAITERS):
             assert arrived.acquire(timeout=60)
-        # Time for the last to begin its wait. If it is too short, the caller tries again.
+        # Give the last thread time to begin its wait. If that is too short, the caller tries again.
         all_wait.wait(0.05)
         all_wait.set()
 
     with Background(let_fail):
-        return made, at_once(WAITERS, ask)
+        return made, outcomes_of_threads(WAITERS, ask)
 
 
 def test_traceback_has_the_frames_of_the_run_and_of_one_coroutine_only():
@@ -202,7 +202,7 @@ def test_traceback_has_the_frames_of_the_run_and_of_one_coroutine_only():
 
     @cached(wait_concurrent=True)
     async def failing(x):
-        await settle()
+        await run_ready_tasks()
         made.append(LookupError("shared"))
         made[0].add_note("a note")
         raise made[0] from KeyError("cause")
@@ -211,13 +211,13 @@ def test_traceback_has_the_frames_of_the_run_and_of_one_coroutine_only():
         try:
             await failing(1)
         except LookupError as error:
-            await settle()
+            await run_ready_tasks()
             return error
 
     async def main():
         leader, *others = await asyncio.gather(*(wait_for_it() for _ in range(WAITERS)))
         assert made == [leader]
-        assert_raised_for_each(leader, others)
+        assert_copies_of_exception(leader, others)
         for error in others:
             assert error.__notes__ == ["a note"]
         for error in leader, *others:
@@ -225,7 +225,7 @@ def test_traceback_has_the_frames_of_the_run_and_of_one_coroutine_only():
             assert names[-1] == "failing" and names.count("wait_for_it") == 1
             assert names.count("join") == names.count("share") == names.count("compute") == 1
 
-    run(main)
+    run_async(main)
 
 
 def test_single_waiting_coroutine_gets_the_exception_itself():
@@ -233,7 +233,7 @@ def test_single_waiting_coroutine_gets_the_exception_itself():
 
     @cached(wait_concurrent=True)
     async def failing(x):
-        await settle()
+        await run_ready_tasks()
         made.append(LookupError("alone"))
         raise made[0]
 
@@ -249,7 +249,7 @@ def test_single_waiting_coroutine_gets_the_exception_itself():
         with pytest.raises(asyncio.CancelledError):
             await leader
 
-    run(main)
+    run_async(main)
 
 
 def test_copy_starts_with_an_earlier_traceback():

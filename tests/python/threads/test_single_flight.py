@@ -1,15 +1,25 @@
-"""`get_with`: one thread computes a key, and the others wait for what comes of it."""
+"""`get_with`: one thread computes a key, and the others wait for the result."""
 
 import gc
 import threading
 import time
 
 import pytest
-from helpers import MISSING, Background, Events, Gate, Key, assert_raised_for_each, contents, run_threads, state
+from helpers import (
+    MISSING,
+    Background,
+    Events,
+    Gate,
+    Key,
+    assert_copies_of_exception,
+    contents,
+    observable_state,
+    run_threads,
+)
 
 from moka_py import Moka
 
-pytestmark = pytest.mark.usefixtures("quick_collections")
+pytestmark = pytest.mark.usefixtures("fast_collections")
 
 
 def test_miss_computes_and_stores_the_value():
@@ -49,7 +59,7 @@ def test_exception_of_the_initializer_is_raised_and_not_cached(error):
     events = Events()
     cache = Moka(10, eviction_listener=events)
     cache.set("b", 1)
-    before = state(cache)
+    before = observable_state(cache)
 
     def fail():
         raise error
@@ -58,7 +68,7 @@ def test_exception_of_the_initializer_is_raised_and_not_cached(error):
         with pytest.raises(type(error)) as caught:
             cache.get_with("a", fail)
         assert caught.value is error
-        assert (state(cache), events) == (before, [])
+        assert (observable_state(cache), events) == (before, [])
     assert cache.get_with("a", lambda: 2) == 2
 
 
@@ -89,8 +99,8 @@ def test_threads_compute_each_key_once(fast_switches):
     assert sorted(calls) == sorted(set(calls))
 
 
-def _wait_for(leader_ends, late, waiters=4):
-    """One leader and some waiters on one key; what each got. None if a thread came too late to wait."""
+def outcomes_of_waiters(leader_ends, late, waiters=4):
+    """Run a leader and some waiters on one key. Return their outcomes, or None if a thread came too late to wait."""
     cache, gate = Moka(10), Gate()
     entered = threading.Semaphore(0)
     came_late = []
@@ -131,7 +141,7 @@ def _wait_for(leader_ends, late, waiters=4):
 
 def test_waiters_get_the_value_of_the_leader():
     value = object()
-    cache, leader, waiters, computed = _wait_for(lambda: value, late=object)
+    cache, leader, waiters, computed = outcomes_of_waiters(lambda: value, late=object)
     assert leader is value
     assert all(result is value for result in waiters)
     assert computed == 0
@@ -144,10 +154,10 @@ def test_waiters_get_the_exception_of_the_leader():
         raise error
 
     for _ in range(20):
-        cache, leader, waiters, computed = _wait_for(fail, late=lambda: "too late")
+        cache, leader, waiters, computed = outcomes_of_waiters(fail, late=lambda: "too late")
         assert leader is error
         if computed == 0:
-            assert_raised_for_each(error, waiters)
+            assert_copies_of_exception(error, waiters)
             assert contents(cache) == {}
             return
     pytest.fail("the waiters came too late each time")
@@ -158,7 +168,7 @@ def test_one_waiter_takes_over_when_the_leader_is_interrupted(error):
     def interrupted():
         raise error
 
-    cache, leader, waiters, computed = _wait_for(interrupted, late=lambda: "anew")
+    cache, leader, waiters, computed = outcomes_of_waiters(interrupted, late=lambda: "anew")
     assert leader is error
     assert waiters == ["anew"] * 4
     assert computed == 1
@@ -169,7 +179,7 @@ def test_waiters_take_over_in_turn_when_each_leader_is_interrupted():
     def interrupted():
         raise KeyboardInterrupt
 
-    cache, leader, waiters, computed = _wait_for(interrupted, late=interrupted)
+    cache, leader, waiters, computed = outcomes_of_waiters(interrupted, late=interrupted)
     assert all(type(result) is KeyboardInterrupt for result in waiters)
     assert computed == 4
     assert cache.get_with("a", lambda: 1) == 1
@@ -235,7 +245,7 @@ def test_endless_recursion_of_initializers_raises_recursion_error():
     assert cache.get_with(0, lambda: 1) == 1
 
 
-# Keys are told apart, although flights are kept by hash.
+# Keys of equal hash have separate flights, although the table of flights is keyed by the hash.
 def test_keys_of_equal_hash_do_not_wait_for_each_other():
     cache, gate = Moka(10), Gate()
 
@@ -258,7 +268,7 @@ def test_loads_of_keys_of_equal_hash_can_nest():
 
 
 def test_leader_sees_a_value_that_eq_with_an_in_flight_key_set():
-    """The look-up is over by then, so the leader must look again."""
+    """The comparison comes after the look-up, so the leader must look up the key again."""
     cache = Moka(10)
 
     class Acting:
@@ -266,7 +276,7 @@ def test_leader_sees_a_value_that_eq_with_an_in_flight_key_set():
             return hash(7)
 
         def __eq__(self, other):
-            # The write compares with what is under way, too.
+            # The write below compares with the in-flight key again.
             if type(other) is int and not asked:
                 asked.append(other)
                 cache.set(7, "set")

@@ -1,4 +1,4 @@
-"""Many threads on one cache."""
+"""Many threads use one cache."""
 
 import random
 import threading
@@ -7,11 +7,11 @@ import weakref
 from collections import Counter
 
 import pytest
-from helpers import AT_ONCE, MISSING, Background, Collector, Key, run_threads
+from helpers import IMMEDIATELY_DUE, MISSING, Background, BackgroundCollector, Key, run_threads
 
 from moka_py import Moka
 
-pytestmark = pytest.mark.usefixtures("fast_switches", "quick_collections")
+pytestmark = pytest.mark.usefixtures("fast_switches", "fast_collections")
 
 
 def run_copies(work, count=4):
@@ -52,7 +52,7 @@ def test_first_deadline_applies_to_its_own_key_only():
 
         def give_deadlines(cache=cache):
             for key in range(100, 120):
-                cache.set(key, True, ttl=AT_ONCE)
+                cache.set(key, True, ttl=IMMEDIATELY_DUE)
 
         run_threads(lambda: replace(1), give_deadlines, lambda: replace(2))
         assert {key: cache.get(key) in (1, 2) for key in range(120)} == {key: key < 100 for key in range(120)}
@@ -119,21 +119,21 @@ def test_present_keys_are_never_missed_while_the_map_grows_and_shrinks():
 
 
 def test_thread_that_learns_of_a_write_sees_it():
-    cache, told, done = Moka(10**6), [], []
+    cache, written, done = Moka(10**6), [], []
 
     def write():
         for number in range(15_000):
             cache.set(number, number)
             if number % 3 == 0:
                 cache.remove(number)
-            told.append((number, None if number % 3 == 0 else number))
+            written.append((number, None if number % 3 == 0 else number))
         done.append(True)
 
     def read():
         seen = 0
         while not done:
-            last = len(told)
-            for number, value in told[max(seen, last - 20) : last]:
+            last = len(written)
+            for number, value in written[max(seen, last - 20) : last]:
                 assert cache.get(number) == value
             seen = last
 
@@ -180,14 +180,14 @@ def test_two_equal_new_keys_become_one_entry():
 
 @pytest.mark.parametrize("policy", ["tiny_lfu", "lru"])
 def test_all_calls_at_once_keep_exact_counts(policy):
-    """All calls on few keys, with expiry, weights and a listener; counts are exact in the end."""
-    told = Counter()
+    """Threads make all calls on few keys, with expiry, weights and a listener."""
+    causes = Counter()
     cache = Moka(
         60,
         policy=policy,
         tti=1000,
         weigher=lambda key, value: value % 4,
-        eviction_listener=lambda key, value, cause: told.update([cause]),
+        eviction_listener=lambda key, value, cause: causes.update([cause]),
     )
 
     def work(thread):
@@ -195,7 +195,7 @@ def test_all_calls_at_once_keep_exact_counts(policy):
         for number in range(4000):
             key, call = dice.randrange(150), dice.randrange(14)
             if call < 4:
-                cache.set(key, number, ttl=AT_ONCE if dice.random() < 0.1 else None)
+                cache.set(key, number, ttl=IMMEDIATELY_DUE if dice.random() < 0.1 else None)
             elif call < 8:
                 cache.get(key)
             elif call == 8:
@@ -215,12 +215,12 @@ def test_all_calls_at_once_keep_exact_counts(policy):
     values = list(cache.values())
     assert cache.count() == len(cache) == len(values)
     assert cache.weighted_size() == sum(value % 4 for value in values) <= 60
-    assert set(told) <= {"expired", "explicit", "replaced", "size"}
+    assert set(causes) <= {"expired", "explicit", "replaced", "size"}
 
 
 @pytest.mark.parametrize("policy", ["tiny_lfu", "lru"])
 def test_collector_runs_beside_all_calls(policy):
-    cache, collector = Moka(500, policy=policy, eviction_listener=lambda *event: None), Collector()
+    cache, collector = Moka(500, policy=policy, eviction_listener=lambda *event: None), BackgroundCollector()
 
     class Cyclic:
         def __init__(self):
@@ -243,7 +243,7 @@ def test_collector_runs_beside_all_calls(policy):
     assert len(cache) == len(list(cache)) <= 500
 
 
-# Law 3: what dying threads leave behind is dropped by threads that live.
+# Law 3: living threads drop the references that ended threads left behind.
 def test_thousands_of_short_lived_threads_leak_nothing():
     cache, died = Moka(100, eviction_listener=lambda *event: None), []
 
@@ -271,7 +271,7 @@ def test_thousands_of_short_lived_threads_leak_nothing():
 
 
 def test_threads_can_end_while_others_read():
-    """A thread that dies takes its bookkeeping with it, and what it had retired is not lost."""
+    """The bookkeeping of an ended thread is freed, and the values that it retired are not lost."""
     cache, done = Moka(50), []
 
     def read():
@@ -313,8 +313,8 @@ def test_cache_can_be_destroyed_by_another_thread():
 
 
 def test_value_removed_by_another_thread_is_released_immediately():
-    # On the free-threaded build a reference in an object's own count is let go of only when its maker's turn comes.
-    # From the first time on that this happens the cache counts its references otherwise.
+    # On the free-threaded build a biased reference count delays the release until the owner thread acts. The cache
+    # detects the first such delay, and from then on counts its references in another way.
     class Value:
         pass
 
@@ -368,7 +368,7 @@ def test_other_threads_proceed_while_many_entries_are_removed(policy):
 
 
 def test_threads_share_entries_that_expire():
-    cache, told = Moka(5000, eviction_listener=lambda *event: told.append(event)), []
+    cache, events = Moka(5000, eviction_listener=lambda *event: events.append(event)), []
 
     def work(thread):
         end = time.monotonic() + 0.5
@@ -383,4 +383,4 @@ def test_threads_share_entries_that_expire():
     time.sleep(0.02)
     cache.run_pending_tasks()
     assert len(cache) == 0
-    assert len(told) == len({key for key, _, _ in told}) == written
+    assert len(events) == len({key for key, _, _ in events}) == written

@@ -1,4 +1,4 @@
-"""A `set`, `remove` or `clear` of the key during `get_with` wins: the computed value goes to the callers alone."""
+"""A write to the key during `get_with` wins: the callers get the computed value, but the cache does not store it."""
 
 import time
 
@@ -23,19 +23,19 @@ WRITES = {
 
 
 @pytest.mark.parametrize(("write", "remains"), WRITES.values(), ids=WRITES)
-@pytest.mark.parametrize("who", ["initializer", "another thread"])
-def test_write_during_the_computation_wins(write, remains, who):
+@pytest.mark.parametrize("writer", ["initializer", "another thread"])
+def test_write_during_the_computation_wins(write, remains, writer):
     cache, gate = Moka(10), Gate()
 
     def compute():
-        if who == "initializer":
+        if writer == "initializer":
             write(cache)
         else:
             gate.stop_here()
         return "computed"
 
     with Background(lambda: cache.get_with("a", compute)) as leader:
-        if who == "another thread":
+        if writer == "another thread":
             gate.wait_until_reached()
             write(cache)
             assert cache.get("a", MISSING) == remains

@@ -1,17 +1,12 @@
-"""A cache and its process: Ctrl-C, and the end of the interpreter."""
+"""Signals such as Ctrl-C during a wait or a computation."""
 
 import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from helpers import run_script
 
-import moka_py
-
-WAITS = """
+# A leader computes the key `a` until `go_on` is set, and `interrupt` sends SIGINT.
+WAITING_LEADER = """
 import _thread, os, signal, sys, threading, time
 from moka_py import Moka
 
@@ -38,12 +33,35 @@ def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
 """
 
+# `interrupt` makes a call that waits for the same call of another thread, and sends SIGINT during the wait.
+INTERRUPTED_CALL = """
+import os, signal, threading, time
+from moka_py import Moka, cached
+cache, inside, go_on = Moka(10), threading.Event(), threading.Event()
+def compute(*_):
+    inside.set()
+    go_on.wait(50)
+    return "computed"
+shared = cached(wait_concurrent=True)(compute)
+calls = {"get_with": lambda: cache.get_with("a", compute), "cached": lambda: shared("a")}
+def interrupt(call):
+    threading.Thread(target=call, daemon=True).start()
+    inside.wait(50)
+    def send():
+        global sent
+        time.sleep(0.2)
+        sent = time.monotonic()
+        os.kill(os.getpid(), signal.SIGINT)
+    threading.Thread(target=send, daemon=True).start()
+    return call()
+"""
+
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 class TestInterrupt:
     def test_waiter_is_interrupted(self):
         out = run_script(
-            WAITS
+            WAITING_LEADER
             + """
 threading.Thread(target=interrupt, daemon=True).start()
 try:
@@ -54,11 +72,11 @@ else:
     raise AssertionError("not interrupted")
 """
         )
-        assert float(out) < 5  # It looks for signals every 50 ms or so; the rest is for slow machines.
+        assert float(out) < 5  # A waiter checks for signals about every 50 ms. The rest is for slow machines.
 
     def test_computation_survives_an_interrupted_waiter(self):
         run_script(
-            WAITS
+            WAITING_LEADER
             + """
 waiter = threading.Thread(target=lambda: results.append(cache.get_with("a", lambda: "late")), daemon=True)
 waiter.start()
@@ -76,7 +94,7 @@ assert cache.get_with("a", lambda: "late") == "computed"
 
     def test_wait_continues_after_a_handler_that_raises_nothing(self):
         run_script(
-            WAITS
+            WAITING_LEADER
             + """
 handled = []
 signal.signal(signal.SIGINT, lambda *_: (handled.append(1), go_on.set()))
@@ -88,7 +106,7 @@ assert handled == [1]
 
     def test_signal_handler_can_use_the_cache_during_a_wait(self):
         run_script(
-            WAITS
+            WAITING_LEADER
             + """
 def handle(*_):
     cache.set("b", 1)
@@ -104,7 +122,7 @@ assert dict(cache.items()) == {"a": "computed", "b": 1, "c": 2}
 
     def test_signal_handler_can_raise_its_own_error(self):
         run_script(
-            WAITS
+            WAITING_LEADER
             + """
 def handle(*_):
     raise TimeoutError("mine")
@@ -185,108 +203,63 @@ assert len(cache) == len(list(cache)) == cache.weighted_size() <= 50
         )
 
 
-def test_interpreter_ends_with_a_full_cache():
-    run_script(
-        """
-from moka_py import Moka
-class Value:
-    def __del__(self):
-        cache.get("a"), cache.set("late", 1)
-cache = Moka(10, eviction_listener=lambda *event: None, ttl=1e-9)
-keeper = Moka(10)
-for number in range(10):
-    keeper.set(number, Value())
-    cache.set(number, Value())
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("call", ["get_with", "cached"])
+class TestSignals:
+    def test_waiter_is_interrupted_promptly(self, call):
+        out = run_script(
+            INTERRUPTED_CALL
+            + f"""
+try:
+    interrupt(calls[{call!r}])
+except KeyboardInterrupt:
+    print(time.monotonic() - sent)
 """
-    )
+        )
+        assert float(out) < 5  # A waiter checks for signals about every 50 ms. The rest is for slow machines.
 
-
-@pytest.mark.parametrize("listener", ["None", "lambda *event: None"])
-def test_interpreter_ends_with_daemon_threads_that_use_a_cache(listener):
-    run_script(
-        f"listener = {listener}"
-        + """
-import threading, time
-from moka_py import Moka
-cache = Moka(100, eviction_listener=listener, tti=1)
-def work():
-    number = 0
-    while True:
-        number += 1
-        cache.set(number % 300, [number])
-        cache.get_with(number % 200, list)
-        list(cache.items())
-for _ in range(4):
-    threading.Thread(target=work, daemon=True).start()
-time.sleep(0.2)
+    def test_error_of_the_signal_handler_is_raised(self, call):
+        run_script(
+            INTERRUPTED_CALL
+            + f"""
+def handle(*_): raise TimeoutError("mine")
+signal.signal(signal.SIGINT, handle)
+try:
+    interrupt(calls[{call!r}])
+except TimeoutError as error:
+    assert str(error) == "mine"
+else:
+    raise AssertionError
+go_on.set()
+assert calls[{call!r}]() == "computed"
 """
-    )
+        )
 
-
-def test_interpreter_ends_with_waiting_daemon_threads():
-    run_script(
-        """
-import threading, time
-from moka_py import Moka
-cache = Moka(10)
-inside = threading.Event()
-def compute():
-    inside.set()
-    time.sleep(1000)
-threading.Thread(target=lambda: cache.get_with("a", compute), daemon=True).start()
-inside.wait()
-for _ in range(3):
-    threading.Thread(target=lambda: cache.get_with("a", list), daemon=True).start()
-time.sleep(0.2)
+    def test_signal_handler_can_use_the_cache(self, call):
+        run_script(
+            INTERRUPTED_CALL
+            + f"""
+def handle(*_):
+    for used in (cache, shared.cache):
+        used.set("b", 1)
+        assert used.get_with("c", lambda: 2) == 2
+        assert used.remove_if(lambda key, value: key == "b") == 1
+    go_on.set()
+signal.signal(signal.SIGINT, handle)
+assert interrupt(calls[{call!r}]) == "computed"
 """
-    )
+        )
 
-
-def test_atexit_handlers_and_late_finalizers_can_use_a_cache():
-    out = run_script(
-        """
-import atexit
-from moka_py import Moka
-cache = Moka(10, eviction_listener=lambda key, value, cause: print("left", key))
-cache.set("a", 1)
-class Late:
-    def __del__(self, cache=cache):
-        cache.set("late", 1)
-        print("late", cache.get("late"))
-late = Late()
-atexit.register(lambda: print("removed", cache.remove("a")))
+    def test_signal_handler_can_wait_for_the_key_its_thread_waits_for(self, call):
+        run_script(
+            INTERRUPTED_CALL
+            + f"""
+results = []
+def handle(*_):
+    threading.Timer(0.2, go_on.set).start()
+    results.append(calls[{call!r}]())
+signal.signal(signal.SIGINT, handle)
+results.append(interrupt(calls[{call!r}]))
+assert results == ["computed"] * 2, results
 """
-    )
-    assert "left a" in out and "removed 1" in out and "late 1" in out
-
-
-def test_import_error_explains_a_missing_extension_module(tmp_path):
-    package = Path(moka_py.__file__).parent
-    (tmp_path / "moka_py").mkdir()
-    for file in package.glob("*.py"):
-        shutil.copy(file, tmp_path / "moka_py")
-    command = [sys.executable, "-c", "import sys; sys.path[0:0] = ['']; import moka_py"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert result.returncode == 1
-    last = result.stderr.splitlines()[-1]
-    assert last.startswith(f"ModuleNotFoundError: {tmp_path / 'moka_py'} has no extension module for this interpreter")
-    assert last.endswith("run Python in another folder or with -P")
-
-
-def test_second_import_keeps_the_same_class():
-    run_script(
-        """
-import importlib, sys
-import moka_py
-first = moka_py.Moka
-for name in [name for name in sys.modules if name.startswith("moka_py")]:
-    del sys.modules[name]
-import moka_py
-importlib.reload(moka_py)
-for kind in (first, moka_py.Moka):
-    cache = kind(10)
-    cache.set((1, 2), "by way of __eq__")
-    assert cache.get((1, 2)) == "by way of __eq__" and cache.get(key="absent", default=1) == 1
-    assert list(cache.items()) == [((1, 2), "by way of __eq__")]
-"""
-    )
+        )
