@@ -7,4 +7,4 @@ mod naive_model;
 #[path = "../../tests/core/support.rs"]
 mod support;
 
-pub use naive_model::{Room, play};
+pub use naive_model::{FuzzTarget, check_input};

@@ -1,10 +1,10 @@
-//! The weight bound: one for the whole cache, and exact.
+//! The weight bound holds for the whole cache, and is exact.
 
 use moka_py::{Cause, Config, Kind, NewValue};
 
-use crate::support::{Plain, Random, Subject, gone, mixed};
+use crate::support::{BuiltinEqQuery, Random, Subject, event, mix_hash};
 
-/// Enough for a cache to have several shards, where threads share it.
+/// A capacity at which a cache of the free-threaded build has several shards.
 const LARGE: u64 = 4096;
 
 fn weighted(capacity: u64) -> Subject {
@@ -12,26 +12,26 @@ fn weighted(capacity: u64) -> Subject {
 }
 
 fn set_with_hash(subject: &Subject, id: u64, hash: u64) {
-    let query = Plain { hash, ..subject.query(id) };
+    let query = BuiltinEqQuery { hash, ..subject.query(id) };
     subject
         .call(|removed| subject.cache.set(&query, subject.stored(id), removed))
         .expect("plain keys do not fail");
 }
 
 #[test]
-fn a_capacity_holds_as_many_entries_however_their_hashes_spread() {
+fn a_cache_holds_as_many_entries_as_its_capacity_whatever_their_hashes() {
     for kind in [Kind::Lru, Kind::TinyLfu] {
         for shift in [0, 3, 6, 12, 40] {
             let subject = Subject::new(Config::new(LARGE, kind));
             for id in 0..LARGE {
-                // Shifted far enough, the hashes have their low bits in common: all in one shard.
-                set_with_hash(&subject, id, mixed(id) << shift);
+                // Hashes that are shifted far enough share their low bits, and so their shard.
+                set_with_hash(&subject, id, mix_hash(id) << shift);
             }
-            assert_eq!(subject.told(), [], "{kind:?}, shift {shift}");
+            assert_eq!(subject.events(), [], "{kind:?}, shift {shift}");
             assert_eq!(subject.count(), LARGE as usize, "{kind:?}, shift {shift}");
             subject.validate();
-            set_with_hash(&subject, LARGE, mixed(LARGE) << shift);
-            assert_eq!(subject.told_keys(Cause::Size).len(), 1, "{kind:?}, shift {shift}");
+            set_with_hash(&subject, LARGE, mix_hash(LARGE) << shift);
+            assert_eq!(subject.removed_keys(Cause::Size).len(), 1, "{kind:?}, shift {shift}");
             assert_eq!(subject.count(), LARGE as usize);
             subject.validate();
         }
@@ -39,104 +39,104 @@ fn a_capacity_holds_as_many_entries_however_their_hashes_spread() {
 }
 
 #[test]
-fn neighbours_make_room_for_a_shard_that_has_none() {
+fn other_shards_evict_for_a_shard_without_victims() {
     for kind in [Kind::Lru, Kind::TinyLfu] {
         let subject = Subject::new(Config::new(LARGE, kind));
         for id in 0..LARGE {
-            set_with_hash(&subject, id, mixed(id) << 6);
+            set_with_hash(&subject, id, mix_hash(id) << 6);
         }
-        // The newcomers' shards are empty at first.
+        // The shards of the new keys are empty at first.
         for id in LARGE..2 * LARGE {
-            set_with_hash(&subject, id, mixed(id));
+            set_with_hash(&subject, id, mix_hash(id));
             assert_eq!(subject.weight(), LARGE);
-            let query = Plain { hash: mixed(id), ..subject.query(id) };
+            let query = BuiltinEqQuery { hash: mix_hash(id), ..subject.query(id) };
             let found =
                 subject.call(|removed| subject.cache.peek(&query, removed)).expect("plain keys do not fail");
-            assert_eq!(found.map(|value| value.word()), Some(id), "{kind:?}: what was just set can be got");
+            assert_eq!(found.map(|value| value.word()), Some(id), "{kind:?}: the new entry must be found");
         }
-        assert_eq!(subject.told_keys(Cause::Size).len(), LARGE as usize);
+        assert_eq!(subject.removed_keys(Cause::Size).len(), LARGE as usize);
         subject.validate();
     }
 }
 
 #[test]
-fn one_heavy_entry_can_empty_all_shards() {
+fn one_heavy_entry_can_evict_the_entries_of_all_shards() {
     let subject = weighted(LARGE);
     for id in 0..LARGE {
         subject.set(id, id);
     }
-    subject.set_weighing(LARGE, 1, LARGE as u32);
-    assert_eq!(subject.told_keys(Cause::Size).len(), LARGE as usize);
+    subject.set_with_weight(LARGE, 1, LARGE as u32);
+    assert_eq!(subject.removed_keys(Cause::Size).len(), LARGE as usize);
     assert_eq!(subject.entries(), [(LARGE, 1)]);
     assert_eq!((subject.count(), subject.weight()), (1, LARGE));
     subject.validate();
 }
 
 #[test]
-fn an_entry_as_heavy_as_the_capacity_is_kept_alone() {
+fn an_entry_as_heavy_as_the_capacity_evicts_all_others() {
     let subject = weighted(10);
-    subject.set_weighing(1, 1, 4);
-    subject.set_weighing(2, 2, 6);
+    subject.set_with_weight(1, 1, 4);
+    subject.set_with_weight(2, 2, 6);
     assert_eq!((subject.count(), subject.weight()), (2, 10));
-    subject.set_weighing(3, 3, 10);
-    assert_eq!(subject.told(), [gone(1, 1, Cause::Size), gone(2, 2, Cause::Size)]);
+    subject.set_with_weight(3, 3, 10);
+    assert_eq!(subject.events(), [event(1, 1, Cause::Size), event(2, 2, Cause::Size)]);
     assert_eq!((subject.entries(), subject.weight()), (vec![(3, 3)], 10));
     subject.validate();
 }
 
 #[test]
-fn an_entry_heavier_than_the_capacity_is_not_kept_and_leaves_nothing_behind() {
+fn an_entry_heavier_than_the_capacity_is_rejected_and_its_old_value_removed() {
     let subject = weighted(10);
-    subject.set_weighing(1, 1, 4);
-    subject.set_weighing(2, 2, 4);
-    subject.set_weighing(1, 3, 11);
-    assert_eq!(subject.told(), [gone(1, 1, Cause::Replaced), gone(1, 3, Cause::Size)]);
+    subject.set_with_weight(1, 1, 4);
+    subject.set_with_weight(2, 2, 4);
+    subject.set_with_weight(1, 3, 11);
+    assert_eq!(subject.events(), [event(1, 1, Cause::Replaced), event(1, 3, Cause::Size)]);
     assert_eq!((subject.entries(), subject.weight()), (vec![(2, 2)], 4));
-    subject.set_weighing(9, 9, u32::MAX);
-    assert_eq!(subject.told(), [gone(9, 9, Cause::Size)]);
+    subject.set_with_weight(9, 9, u32::MAX);
+    assert_eq!(subject.events(), [event(9, 9, Cause::Size)]);
     subject.validate();
 }
 
 #[test]
-fn a_value_that_grows_heavier_makes_others_leave() {
+fn a_replacement_by_a_heavier_value_evicts_others() {
     let subject = weighted(10);
-    subject.set_weighing(1, 1, 3);
-    subject.set_weighing(2, 2, 3);
-    subject.set_weighing(3, 3, 3);
-    subject.set_weighing(1, 4, 7);
-    assert_eq!(subject.told(), [gone(1, 1, Cause::Replaced), gone(2, 2, Cause::Size)]);
+    subject.set_with_weight(1, 1, 3);
+    subject.set_with_weight(2, 2, 3);
+    subject.set_with_weight(3, 3, 3);
+    subject.set_with_weight(1, 4, 7);
+    assert_eq!(subject.events(), [event(1, 1, Cause::Replaced), event(2, 2, Cause::Size)]);
     assert_eq!(subject.weight(), 10);
-    subject.set_weighing(1, 5, 1);
+    subject.set_with_weight(1, 5, 1);
     assert_eq!(subject.weight(), 4);
     subject.validate();
 }
 
 #[test]
-fn a_weight_of_none_spends_nothing() {
+fn an_entry_of_weight_zero_uses_no_capacity() {
     let subject = weighted(3);
     for id in 0..100 {
-        subject.set_weighing(id, id, 0);
+        subject.set_with_weight(id, id, 0);
     }
     assert_eq!((subject.count(), subject.weight()), (100, 0));
-    subject.set_weighing(100, 100, 3);
+    subject.set_with_weight(100, 100, 3);
     assert_eq!((subject.count(), subject.weight()), (101, 3));
-    assert_eq!(subject.told(), []);
+    assert_eq!(subject.events(), []);
     let empty = weighted(0);
-    empty.set_weighing(1, 1, 0);
+    empty.set_with_weight(1, 1, 0);
     assert_eq!(empty.get(1), Some(1));
     empty.validate();
 }
 
 #[test]
-fn weights_are_given_back_whatever_makes_an_entry_leave() {
+fn every_kind_of_removal_frees_the_weight() {
     let subject = weighted(100);
-    subject.set_weighing(1, 1, 10);
-    subject.set_weighing(2, 2, 20);
+    subject.set_with_weight(1, 1, 10);
+    subject.set_with_weight(2, 2, 20);
     subject.store(
         3,
         NewValue { weight: 30, lifetime: moka_py::Lifetime { ttl: 5, tti: 0 }, ..subject.stored(3) },
     );
-    subject.set_weighing(4, 4, 40);
+    subject.set_with_weight(4, 4, 40);
     assert_eq!(subject.weight(), 100);
     subject.remove(1);
     assert_eq!(subject.weight(), 90);
@@ -156,7 +156,7 @@ fn random_weights_never_exceed_the_capacity() {
             let mut random = Random::new(capacity);
             for word in 0..5_000 {
                 let weight = if random.one_in(10) { random.below(capacity) } else { random.below(5) };
-                subject.set_weighing(random.below(capacity), word, weight as u32);
+                subject.set_with_weight(random.below(capacity), word, weight as u32);
                 assert!(subject.weight() <= capacity);
             }
             subject.validate();

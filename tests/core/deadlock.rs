@@ -1,14 +1,14 @@
-//! Computations that wait for themselves: they fail, and do not hang.
+//! Computations that would wait for themselves fail instead of hanging.
 
 use std::sync::{Arc, Barrier, mpsc};
 
 use moka_py::{Config, Failure, Kind, Lifetime, LoadError, Removals};
 
 use crate::single_flight_support::{Loaded, Shared, shared_failure};
-use crate::support::{Error, Plain, must_end, validate};
+use crate::support::{BuiltinEqQuery, Error, validate, within_a_minute};
 
 #[test]
-fn a_computation_that_asks_for_its_own_key_fails() {
+fn a_load_that_needs_its_own_key_fails() {
     let shared = Shared::one();
     shared.attach();
     let loaded = shared.load(0, 1, || {
@@ -22,14 +22,14 @@ fn a_computation_that_asks_for_its_own_key_fails() {
 }
 
 #[test]
-fn a_computation_may_ask_another_cache_for_the_same_key() {
+fn a_load_can_load_an_equal_key_of_another_cache() {
     let shared = Shared::new(Config::new(100, Kind::Lru), 2);
     shared.attach();
     assert_eq!(shared.load(0, 1, || Ok(shared.load(1, 1, || Ok(5)).expect("no failure") + 1)), Ok(6));
 }
 
-/// Threads that each compute a key, and then ask for the next one's: `keys` names cache and key of each.
-fn circle(shared: &Arc<Shared>, keys: &[(usize, u64)]) -> Vec<Loaded> {
+/// Runs threads that each compute a key and then load the key of the next thread. `keys` has the cache and key of each.
+fn run_waiting_threads(shared: &Arc<Shared>, keys: &[(usize, u64)]) -> Vec<Loaded> {
     let barrier = Arc::new(Barrier::new(keys.len()));
     let threads: Vec<_> = (0..keys.len())
         .map(|index| {
@@ -40,7 +40,7 @@ fn circle(shared: &Arc<Shared>, keys: &[(usize, u64)]) -> Vec<Loaded> {
                     shared.detached(|| barrier.wait());
                     match shared.load(next.0, next.1, || Ok(500)) {
                         Ok(word) => Ok(word + 1),
-                        Err(LoadError::Deadlock) => shared_failure("circle"),
+                        Err(LoadError::Deadlock) => shared_failure("deadlock"),
                         Err(LoadError::User(error)) => shared_failure(error),
                         Err(LoadError::OwnKey) => shared_failure("own key"),
                     }
@@ -52,15 +52,15 @@ fn circle(shared: &Arc<Shared>, keys: &[(usize, u64)]) -> Vec<Loaded> {
 }
 
 #[test]
-fn a_circle_of_threads_fails_and_does_not_hang() {
-    must_end(|| {
+fn threads_that_wait_for_each_other_fail_and_do_not_hang() {
+    within_a_minute(|| {
         for keys in
             [&[(0, 1), (0, 2)][..], &[(0, 1), (0, 2), (0, 3)], &[(0, 1), (1, 1)], &[(0, 1), (1, 2), (0, 3)]]
         {
             for _ in 0..20 {
                 let shared = Shared::new(Config::new(100, Kind::Lru), 2);
-                for loaded in circle(&shared, keys) {
-                    assert_eq!(loaded, Err(LoadError::User("circle")), "{keys:?}");
+                for loaded in run_waiting_threads(&shared, keys) {
+                    assert_eq!(loaded, Err(LoadError::User("deadlock")), "{keys:?}");
                 }
                 shared.caches.iter().for_each(validate);
             }
@@ -69,8 +69,8 @@ fn a_circle_of_threads_fails_and_does_not_hang() {
 }
 
 #[test]
-fn a_chain_of_threads_is_no_circle() {
-    must_end(|| {
+fn a_chain_of_waiting_threads_is_not_a_deadlock() {
+    within_a_minute(|| {
         let shared = Shared::one();
         let (leader, end) = shared.leader(Ok(10));
         let second = shared
@@ -86,10 +86,10 @@ fn a_chain_of_threads_is_no_circle() {
 }
 
 #[test]
-fn a_signal_handler_that_computes_does_not_hide_a_circle() {
-    // The first thread waits for the second; in its pause it waits for a third and comes back. Then the second
-    // asks for the first's key, which would last for ever.
-    must_end(|| {
+fn a_load_in_a_signal_handler_does_not_hide_a_deadlock() {
+    // The first thread waits for the second. During that wait it waits for a third thread, whose load ends. Then the
+    // second thread loads the key of the first, which would be a deadlock.
+    within_a_minute(|| {
         let shared = Shared::one();
         let (is_waiting, first_waits) = mpsc::channel::<()>();
         let (begin, begun) = mpsc::channel::<()>();
@@ -98,7 +98,7 @@ fn a_signal_handler_that_computes_does_not_hide_a_circle() {
                 begin.send(()).expect("the test waits");
                 shared.detached(|| first_waits.recv().expect("the first waits"));
                 match shared.load(0, 1, || Ok(0)) {
-                    Err(LoadError::Deadlock) => shared_failure("circle"),
+                    Err(LoadError::Deadlock) => shared_failure("deadlock"),
                     other => panic!("{other:?}"),
                 }
             })
@@ -106,15 +106,15 @@ fn a_signal_handler_that_computes_does_not_hide_a_circle() {
         begun.recv().expect("the second begins");
         shared.attach();
         let first = shared.load(0, 1, || {
-            let mut told = false;
+            let mut events = false;
             let mut pause = |park: &(dyn Fn() + Sync)| {
-                if !told {
+                if !events {
                     let slow = shared.thread_computing(3);
                     let mut inner = |park: &(dyn Fn() + Sync)| {
                         shared.detached(park);
                         Ok(())
                     };
-                    let query = Plain::new(3, &shared.tally);
+                    let query = BuiltinEqQuery::new(3, &shared.tally);
                     let compute = || -> Result<_, Failure<Error>> { unreachable!("another computes") };
                     let (cache, removed) = (&shared.caches[0], &mut Removals::new());
                     cache
@@ -122,12 +122,12 @@ fn a_signal_handler_that_computes_does_not_hide_a_circle() {
                         .expect("no failure");
                     shared.detached(|| slow.join().expect("no panic")).expect("no failure");
                     is_waiting.send(()).expect("the second waits");
-                    told = true;
+                    events = true;
                 }
                 shared.detached(park);
                 Ok(())
             };
-            let query = Plain::new(2, &shared.tally);
+            let query = BuiltinEqQuery::new(2, &shared.tally);
             let compute = || -> Result<_, Failure<Error>> { unreachable!("another computes") };
             let (cache, removed) = (&shared.caches[0], &mut Removals::new());
             match cache.get_with(&query, Lifetime::default(), compute, &mut pause, removed) {
@@ -136,7 +136,7 @@ fn a_signal_handler_that_computes_does_not_hide_a_circle() {
             }
         });
         shared.detach();
-        assert_eq!(first, Err(LoadError::User("circle")));
-        assert_eq!(second.join().expect("no panic"), Err(LoadError::User("circle")));
+        assert_eq!(first, Err(LoadError::User("deadlock")));
+        assert_eq!(second.join().expect("no panic"), Err(LoadError::User("deadlock")));
     });
 }

@@ -1,16 +1,16 @@
-//! Iteration and `clear`: weakly consistent walks over all shards.
+//! Iteration and `clear`, which scan all shards and are weakly consistent.
 
 use moka_py::{Cause, Config, Cursor, Kind, Lifetime};
 
-use crate::support::{Key, Plain, SECOND, Subject, Value, gone};
+use crate::support::{BuiltinEqQuery, Key, SECOND, Subject, Value, event};
 
-/// Removes what the iteration yielded last, if it is still that.
+/// Removes the entry that the iteration yielded last, if it is unchanged.
 fn remove_last_yielded(subject: &Subject, cursor: &Cursor, key: &Key, value: &Value) -> bool {
     let is_seen = |held_key: &Key, held: &Value| held_key.is(key) && held.is(value);
     subject.call(|removed| subject.cache.remove_last_yielded(cursor, is_seen, removed))
 }
 
-/// An iteration that has come to its first entry.
+/// Begins an iteration, and returns its cursor and its first entry.
 fn first(subject: &Subject) -> (Cursor, Key, Value) {
     let mut cursor = Cursor::default();
     let (key, value) = subject.cache.next_entry(&mut cursor).expect("there is an entry");
@@ -28,7 +28,7 @@ fn iteration_yields_each_entry_once() {
 }
 
 #[test]
-fn an_entry_that_stays_is_yielded_once_whatever_else_happens() {
+fn iteration_yields_a_lasting_entry_once_whatever_else_happens() {
     let subject = Subject::lru(100_000);
     (0..1_000).for_each(|id| subject.set(id, id));
     let mut cursor = Cursor::default();
@@ -37,7 +37,7 @@ fn an_entry_that_stays_is_yielded_once_whatever_else_happens() {
     while let Some((key, value)) = subject.cache.next_entry(&mut cursor) {
         seen.push(key.id());
         drop((key, value));
-        // Odd keys go, others come, even ones get other values; the table grows and shrinks.
+        // Odd keys are removed, new keys are added, even keys get other values, and the table grows and shrinks.
         subject.remove(((seen.len() as u64 * 7) % 1_000) | 1);
         (fresh..fresh + 5).for_each(|id| subject.set(id, id));
         fresh += 5;
@@ -56,7 +56,7 @@ fn an_entry_that_stays_is_yielded_once_whatever_else_happens() {
 }
 
 #[test]
-fn what_an_iteration_yielded_last_can_be_removed() {
+fn the_entry_yielded_last_can_be_removed() {
     for capacity in [100, 5_000] {
         let subject = Subject::tiny_lfu(capacity);
         (0..capacity).for_each(|id| subject.set(id, id * 2));
@@ -65,17 +65,17 @@ fn what_an_iteration_yielded_last_can_be_removed() {
             assert!(key.id() % 3 != 0 || remove_last_yielded(&subject, &cursor, &key, &value));
         }
         let kept: Vec<_> = (0..capacity).filter(|id| id % 3 != 0).collect();
-        assert_eq!(subject.keys_held(), kept);
-        let mut told = subject.told();
-        told.sort_unstable_by_key(|gone| gone.value);
+        assert_eq!(subject.held_keys(), kept);
+        let mut events = subject.events();
+        events.sort_unstable_by_key(|event| event.value);
         let removed = (0..capacity).step_by(3);
-        assert_eq!(told, removed.map(|id| gone(id, id * 2, Cause::Explicit)).collect::<Vec<_>>());
+        assert_eq!(events, removed.map(|id| event(id, id * 2, Cause::Explicit)).collect::<Vec<_>>());
         subject.validate();
     }
 }
 
 #[test]
-fn what_is_no_longer_as_it_was_yielded_is_not_removed() {
+fn a_yielded_entry_that_changed_is_not_removed() {
     type WriteTxn = fn(&Subject);
     let changes: [(&str, WriteTxn); 5] = [
         ("replaced", |subject| subject.set(1, 11)),
@@ -100,50 +100,50 @@ fn what_is_no_longer_as_it_was_yielded_is_not_removed() {
         subject.set(1, 10);
         let (cursor, key, value) = first(&subject);
         change(&subject);
-        let (before, _) = (subject.entries(), subject.told());
+        let (before, _) = (subject.entries(), subject.events());
         assert!(!remove_last_yielded(&subject, &cursor, &key, &value), "{what}");
-        assert_eq!((subject.entries(), subject.told()), (before, vec![]), "{what}");
+        assert_eq!((subject.entries(), subject.events()), (before, vec![]), "{what}");
         subject.validate();
     }
 }
 
 #[test]
-fn an_iteration_that_has_yielded_nothing_removes_nothing() {
+fn an_iteration_that_yielded_nothing_removes_nothing() {
     let subject = Subject::lru(10);
     subject.set(1, 10);
     let (_, key, value) = first(&subject);
     assert!(!remove_last_yielded(&subject, &Cursor::default(), &key, &value));
-    assert_eq!(subject.keys_held(), [1]);
+    assert_eq!(subject.held_keys(), [1]);
 }
 
 #[test]
-fn what_came_due_since_it_was_yielded_leaves_as_expired() {
+fn a_yielded_entry_that_expired_is_removed_with_the_cause_expired() {
     let subject = Subject::lru(10);
-    subject.set_for(1, 10, SECOND, 0);
+    subject.set_with_lifetime(1, 10, SECOND, 0);
     let (cursor, key, value) = first(&subject);
     subject.advance(2 * SECOND);
     assert!(!remove_last_yielded(&subject, &cursor, &key, &value));
-    assert_eq!(subject.told(), [gone(1, 10, Cause::Expired)]);
+    assert_eq!(subject.events(), [event(1, 10, Cause::Expired)]);
     assert_eq!(subject.count(), 0);
     subject.validate();
 }
 
 #[test]
-fn what_was_yielded_is_removed_with_its_weight() {
+fn removing_a_yielded_entry_frees_its_weight() {
     let subject = Subject::new(Config { weighted: true, ..Config::new(100, Kind::Lru) });
-    subject.set_weighing(1, 10, 30);
-    subject.set_weighing(2, 20, 40);
+    subject.set_with_weight(1, 10, 30);
+    subject.set_with_weight(2, 20, 40);
     let (cursor, key, value) = first(&subject);
     assert!(remove_last_yielded(&subject, &cursor, &key, &value));
     assert_eq!(subject.weight(), if key.id() == 1 { 40 } else { 30 });
     subject.validate();
 }
 
-/// It cannot ask which of them are of its key, for a user's code would have to compare them.
+/// The removal cannot select the loads of its own key, because a user-defined comparison would have to run.
 #[test]
-fn a_removal_of_what_was_yielded_wins_over_the_computations_of_its_hash() {
+fn removing_a_yielded_entry_supersedes_the_loads_of_its_hash() {
     let subject = Subject::lru(10);
-    let of_one_hash = |id| Plain { hash: 7, ..subject.query(id) };
+    let of_one_hash = |id| BuiltinEqQuery { hash: 7, ..subject.query(id) };
     let set = subject.call(|removed| subject.cache.set(&of_one_hash(1), subject.stored(10), removed));
     set.expect("plain keys do not fail");
     let (cursor, key, value) = first(&subject);
@@ -152,7 +152,7 @@ fn a_removal_of_what_was_yielded_wins_over_the_computations_of_its_hash() {
             assert!(!is_removed || remove_last_yielded(&subject, &cursor, &key, &value));
             Ok((Value::new(20, &subject.values), 1))
         };
-        let mut pause = |_: &(dyn Fn() + Sync)| unreachable!("nobody else computes");
+        let mut pause = |_: &(dyn Fn() + Sync)| unreachable!("no other thread computes");
         let query = of_one_hash(2);
         let load = |removed: &mut _| {
             subject.cache.get_with(&query, Lifetime::default(), compute, &mut pause, removed)
@@ -165,23 +165,23 @@ fn a_removal_of_what_was_yielded_wins_over_the_computations_of_its_hash() {
 }
 
 #[test]
-fn clear_tells_each_entry_once() {
+fn clear_reports_each_entry_once() {
     let subject = Subject::new(Config::new(10_000, Kind::TinyLfu));
     (0..5_000).for_each(|id| subject.set(id, id));
     subject.clear();
-    let mut told = subject.told_keys(Cause::Explicit);
-    told.sort_unstable();
-    assert_eq!(told, (0..5_000).collect::<Vec<_>>());
+    let mut events = subject.removed_keys(Cause::Explicit);
+    events.sort_unstable();
+    assert_eq!(events, (0..5_000).collect::<Vec<_>>());
     assert_eq!((subject.count(), subject.weight(), subject.entries().len()), (0, 0, 0));
     subject.clear();
-    assert_eq!(subject.told(), []);
+    assert_eq!(subject.events(), []);
     (0..5_000).for_each(|id| subject.set(id, id));
     assert_eq!(subject.count(), 5_000);
     subject.validate();
 }
 
 #[test]
-fn a_walk_over_an_empty_cache_ends() {
+fn iteration_over_an_empty_cache_terminates() {
     let subject = Subject::lru(1 << 40);
     assert_eq!(subject.entries(), []);
     subject.clear();

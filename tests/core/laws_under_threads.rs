@@ -1,4 +1,4 @@
-//! Laws that only threads can break: the bound, deadlines in every shard, one computation a key.
+//! Laws that only threads can break: the bound, deadlines in every shard, one computation per key.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Barrier};
@@ -7,23 +7,24 @@ use std::thread;
 use moka_py::{Cache, Cause, Clock, Config, Cursor, Kind, Lifetime, NewValue};
 
 use crate::support::{
-    MILLI, Plain, Random, SECOND, StripedCounter, TestCache, Value, call, mixed, must_end, scope, validate,
+    BuiltinEqQuery, LiveCount, MILLI, Random, SECOND, TestCache, Value, call, mix_hash, scope, validate,
+    within_a_minute,
 };
 
 const THREADS: u64 = 4;
 
-fn shared(config: Config) -> (TestCache, StripedCounter) {
-    (Cache::new(Config { has_listener: true, ..config }, Clock::default()), StripedCounter::default())
+fn shared(config: Config) -> (TestCache, LiveCount) {
+    (Cache::new(Config { has_listener: true, ..config }, Clock::default()), LiveCount::default())
 }
 
-fn set(cache: &TestCache, tally: &StripedCounter, id: u64, stored: NewValue<Value>) -> usize {
-    let (stored, told) = call(cache, |removed| cache.set(&Plain::new(id, tally), stored, removed));
+fn set(cache: &TestCache, tally: &LiveCount, id: u64, stored: NewValue<Value>) -> usize {
+    let (stored, events) = call(cache, |removed| cache.set(&BuiltinEqQuery::new(id, tally), stored, removed));
     stored.expect("no failure");
-    told.len()
+    events.len()
 }
 
 #[test]
-fn the_excess_is_at_most_an_entry_a_thread() {
+fn the_excess_is_at_most_one_entry_per_thread() {
     for capacity in [1, 10, 100, 2_048] {
         let (cache, tally) = shared(Config::new(capacity, Kind::TinyLfu));
         let is_done = AtomicBool::new(false);
@@ -53,52 +54,58 @@ fn the_excess_is_at_most_an_entry_a_thread() {
         validate(&cache);
         let count = call(&cache, |removed| cache.count(removed)).0 as u64;
         assert!(count <= capacity);
-        // Two that evict at the same time may both make room, and a later write fills it again.
+        // Two concurrent evictions may free more room than needed, which later writes fill.
         assert!(count + THREADS >= capacity, "{count} of {capacity}");
     }
 }
 
 #[test]
-fn each_leaving_is_told_once() {
+fn each_removal_is_reported_once() {
     for (capacity, ttl) in [(50, 0), (50, MILLI / 20), (3_000, 0), (3_000, MILLI / 20)] {
         let lifetime = Lifetime { ttl, tti: 0 };
         let (cache, tally) = shared(Config { lifetime, ..Config::new(capacity, Kind::Lru) });
-        let (written, told) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (written, events) = (AtomicU64::new(0), AtomicU64::new(0));
         scope(|scope| {
-            let (cache, tally, written, told) = (&cache, &tally, &written, &told);
+            let (cache, tally, written, events) = (&cache, &tally, &written, &events);
             for thread in 0..THREADS {
                 scope.spawn(move || {
                     let mut random = Random::new(thread);
                     for word in 0..10_000 {
                         let id = random.below(2 * capacity);
                         let removed = match random.below(4) {
-                            0 => call(cache, |removed| cache.remove(&Plain::new(id, tally), removed)).1.len(),
-                            1 => call(cache, |removed| cache.get(&Plain::new(id, tally), removed)).1.len(),
+                            0 => {
+                                call(cache, |removed| cache.remove(&BuiltinEqQuery::new(id, tally), removed))
+                                    .1
+                                    .len()
+                            }
+                            1 => call(cache, |removed| cache.get(&BuiltinEqQuery::new(id, tally), removed))
+                                .1
+                                .len(),
                             _ => {
                                 written.fetch_add(1, SeqCst);
                                 set(cache, tally, id, NewValue::plain(Value::new(word, tally)))
                             }
                         };
-                        told.fetch_add(removed as u64, SeqCst);
+                        events.fetch_add(removed as u64, SeqCst);
                     }
                 });
             }
         });
         let (held, last) = call(&cache, |removed| cache.count(removed));
-        assert_eq!(told.load(SeqCst) + last.len() as u64 + held as u64, written.load(SeqCst));
+        assert_eq!(events.load(SeqCst) + last.len() as u64 + held as u64, written.load(SeqCst));
         validate(&cache);
     }
 }
 
 #[test]
 fn no_deadline_is_forgotten_between_threads() {
-    // Threads write deadlines while others drive out what is due; at the end all is due, and all leaves.
+    // Threads write deadlines while others remove expired entries. At the end all entries are expired and removed.
     for capacity in [1_000, 100_000] {
         for round in 0..5 {
             let time = Arc::new(AtomicU64::new(0));
             let config = Config { has_listener: true, ..Config::new(capacity, Kind::TinyLfu) };
             let cache: TestCache = Cache::new(config, Clock::Manual(Arc::clone(&time)));
-            let tally = StripedCounter::default();
+            let tally = LiveCount::default();
             scope(|scope| {
                 for thread in 0..THREADS {
                     let (cache, tally, time) = (&cache, &tally, &time);
@@ -118,11 +125,11 @@ fn no_deadline_is_forgotten_between_threads() {
             });
             validate(&cache);
             time.fetch_add(SECOND, SeqCst);
-            assert!(cache.next_entry(&mut Cursor::default()).is_none(), "nothing is returned that is due");
-            // Looks at any key drive everything out.
+            assert!(cache.next_entry(&mut Cursor::default()).is_none(), "no expired entry is returned");
+            // Reads of any key remove all expired entries.
             for _ in 0..5_000 {
-                let (_, told) = call(&cache, |removed| cache.get(&Plain::new(1, &tally), removed));
-                assert!(told.iter().all(|gone| gone.cause == Cause::Expired));
+                let (_, events) = call(&cache, |removed| cache.get(&BuiltinEqQuery::new(1, &tally), removed));
+                assert!(events.iter().all(|event| event.cause == Cause::Expired));
             }
             assert_eq!(
                 call(&cache, |removed| cache.count(removed)),
@@ -135,16 +142,16 @@ fn no_deadline_is_forgotten_between_threads() {
 }
 
 #[test]
-fn a_deadline_that_is_set_beside_maintenance_is_not_forgotten() {
+fn a_deadline_set_during_maintenance_is_not_forgotten() {
     let time = Arc::new(AtomicU64::new(0));
     let cache: TestCache = Cache::new(Config::new(100_000, Kind::Lru), Clock::Manual(Arc::clone(&time)));
-    let tally = StripedCounter::default();
-    let set_for = |id: u64, ttl: u64| {
+    let tally = LiveCount::default();
+    let set_with_lifetime = |id: u64, ttl: u64| {
         let lifetime = Lifetime { ttl, tti: 0 };
         set(&cache, &tally, id, NewValue { lifetime, ..NewValue::plain(Value::new(id, &tally)) });
     };
-    // One is due late, so that there is something to maintain.
-    set_for(0, 1_000_000 * SECOND);
+    // A late deadline keeps maintenance going.
+    set_with_lifetime(0, 1_000_000 * SECOND);
     let round = AtomicU64::new(0);
     let next_round = |number: u64| {
         round.fetch_add(1, SeqCst);
@@ -167,23 +174,23 @@ fn a_deadline_that_is_set_beside_maintenance_is_not_forgotten() {
         for number in 0..ROUNDS {
             next_round(2 * number + 1);
             (0..number % 64).for_each(|_| std::hint::spin_loop());
-            set_for(number + 1, MILLI);
+            set_with_lifetime(number + 1, MILLI);
             next_round(2 * number + 2);
             time.fetch_add(2 * MILLI, SeqCst);
-            // A look at another key drives out what is due.
-            let (_, told) = call(&cache, |removed| cache.get(&Plain::new(0, &tally), removed));
-            assert_eq!(told.len(), 1, "round {number}");
+            // A read of another key removes the expired entry.
+            let (_, events) = call(&cache, |removed| cache.get(&BuiltinEqQuery::new(0, &tally), removed));
+            assert_eq!(events.len(), 1, "round {number}");
         }
     });
     validate(&cache);
 }
 
 #[test]
-fn a_deadline_that_comes_to_a_cache_of_none_is_seen_by_all() {
+fn the_first_deadline_of_a_cache_is_seen_by_all_threads() {
     for round in 0..200 {
         let time = Arc::new(AtomicU64::new(0));
         let cache: TestCache = Cache::new(Config::new(100_000, Kind::Lru), Clock::Manual(Arc::clone(&time)));
-        let tally = StripedCounter::default();
+        let tally = LiveCount::default();
         let barrier = Barrier::new(2);
         scope(|scope| {
             for thread in 0..2 {
@@ -204,10 +211,10 @@ fn a_deadline_that_comes_to_a_cache_of_none_is_seen_by_all() {
 }
 
 #[test]
-fn threads_that_load_the_same_keys_compute_each_once() {
-    // All go through the keys in the same order, so that one lands while another looks.
+fn threads_that_load_the_same_keys_compute_each_key_once() {
+    // All threads load the keys in the same order, so that one stores its value while another looks the key up.
     const KEYS: u64 = 10_000;
-    must_end(|| {
+    within_a_minute(|| {
         for capacity in [KEYS, u64::MAX] {
             let (cache, tally) = shared(Config::new(capacity, Kind::TinyLfu));
             let computed: Vec<AtomicU64> = (0..KEYS).map(|_| AtomicU64::new(0)).collect();
@@ -224,7 +231,7 @@ fn threads_that_load_the_same_keys_compute_each_once() {
                                 park();
                                 Ok(())
                             };
-                            let query = Plain::new(id, tally);
+                            let query = BuiltinEqQuery::new(id, tally);
                             let load = |removed: &mut _| {
                                 cache.get_with(&query, Lifetime::default(), compute, &mut pause, removed)
                             };
@@ -245,13 +252,13 @@ fn threads_that_load_the_same_keys_compute_each_once() {
 }
 
 #[test]
-fn a_computed_value_never_comes_over_a_later_write() {
-    // Each round one thread computes, another writes: whatever the order, what is written stays.
-    must_end(|| {
+fn a_computed_value_never_overwrites_a_later_write() {
+    // In each round one thread computes and another writes. The written value stays, whatever the order.
+    within_a_minute(|| {
         for capacity in [100, 5_000] {
             let (cache, tally) = shared(Config::new(capacity, Kind::Lru));
             for round in 0..2_000 {
-                let query = Plain { hash: mixed(round % 7), ..Plain::new(1, &tally) };
+                let query = BuiltinEqQuery { hash: mix_hash(round % 7), ..BuiltinEqQuery::new(1, &tally) };
                 let barrier = Barrier::new(2);
                 scope(|scope| {
                     scope.spawn(|| {
@@ -283,7 +290,7 @@ fn a_computed_value_never_comes_over_a_later_write() {
 #[test]
 fn short_lived_threads_leave_nothing_behind() {
     let (cache, keys) = shared(Config::new(100, Kind::TinyLfu));
-    let values = StripedCounter::default();
+    let values = LiveCount::default();
     for round in 0..500 {
         scope(|scope| {
             for thread in 0..2 {

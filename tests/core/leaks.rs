@@ -1,4 +1,4 @@
-//! What is alive after many calls: what the cache holds, and nothing once it is gone.
+//! After many calls only the entries of the cache are alive, and nothing once the cache is dropped.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
@@ -7,33 +7,33 @@ use std::time::Duration;
 use moka_py::{Clock, Config, Kind, Lifetime, NewValue};
 
 use crate::support::{
-    Error, MICRO, MILLI, Plain, Random, StripedCounter, TestCache, Value, call, mixed, scope, seed,
+    BuiltinEqQuery, Error, LiveCount, MICRO, MILLI, Random, TestCache, Value, call, mix_hash, scope, seed,
 };
 
-/// Makes so many calls in four threads, which take turns in the GIL build, and counts what is alive.
-fn lose_nothing_in(calls: u64) {
+/// Makes `calls` calls in four threads, and counts the living keys and values. On the GIL build the threads take turns.
+fn check_leaks_after(calls: u64) {
     const THREADS: u64 = 4;
     let seed = seed();
-    let (keys, values) = (StripedCounter::default(), StripedCounter::default());
+    let (keys, values) = (LiveCount::default(), LiveCount::default());
     let config = Config { weighted: true, has_listener: true, ..Config::new(3_000, Kind::TinyLfu) };
     let cache = TestCache::new(config, Clock::default());
-    let (made, told) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (made, events) = (AtomicU64::new(0), AtomicU64::new(0));
     let work = |thread: u64| {
-        let mut random = Random::new(seed ^ mixed(thread));
+        let mut random = Random::new(seed ^ mix_hash(thread));
         for _ in 0..calls / THREADS {
-            let query = Plain::new(random.below(6_000), &keys);
+            let query = BuiltinEqQuery::new(random.below(6_000), &keys);
             let ttl = random.pick(&[0, 0, 20 * MICRO, 5 * MILLI]);
             let value = Value::new(0, &values);
             let stored =
                 NewValue { value, weight: random.below(4) as u32, lifetime: Lifetime { ttl, tti: 0 } };
-            let (result, gone) = call(&cache, |removed| match random.below(8) {
+            let (result, event) = call(&cache, |removed| match random.below(8) {
                 0..=2 => cache.get(&query, removed),
                 3..=5 => cache.set(&query, stored, removed).map(|()| None),
                 6 => cache.set_if_absent(&query, stored, removed),
                 _ => cache.remove(&query, removed),
             });
             made.fetch_add(1, Relaxed);
-            told.fetch_add(gone.len() as u64, Relaxed);
+            events.fetch_add(event.len() as u64, Relaxed);
             let _: Option<Value> = result.map_err(|error: Error| error).expect("no failure");
         }
     };
@@ -47,7 +47,7 @@ fn lose_nothing_in(calls: u64) {
         });
     }
     let (held, _) = call(&cache, |removed| cache.count(removed));
-    // Other tests of the process may be reading, which holds up what waits, but not for long.
+    // Readers of other tests in this process can delay the release, but not for long.
     for _ in 0..10_000 {
         cache.flush();
         if (keys.alive(), values.alive()) == (held, held) {
@@ -58,17 +58,17 @@ fn lose_nothing_in(calls: u64) {
     assert_eq!((keys.alive(), values.alive()), (held, held), "keys and values alive, and held");
     drop(cache);
     assert_eq!((keys.alive(), values.alive()), (0, 0));
-    println!("{} calls, {} leavings, nothing lost", made.into_inner(), told.into_inner());
+    println!("{} calls, {} removals, no leak", made.into_inner(), events.into_inner());
 }
 
 #[test]
-fn thousands_of_calls_lose_nothing() {
-    lose_nothing_in(40_000);
+fn thousands_of_calls_leak_nothing() {
+    check_leaks_after(40_000);
 }
 
 #[test]
 #[ignore = "takes a minute or more; MOKA_TEST_CALLS says how many"]
-fn ten_million_calls_lose_nothing() {
+fn ten_million_calls_leak_nothing() {
     let calls = std::env::var("MOKA_TEST_CALLS").map_or(10_000_000, |calls| calls.parse().expect("a number"));
-    lose_nothing_in(calls);
+    check_leaks_after(calls);
 }

@@ -1,10 +1,12 @@
-//! What threads see of a key can be told as one call after the other.
+//! Calls of threads on one key are linearizable: a sequential order explains their results.
 //!
-//! In each round threads call one cache at once, on few keys, and note the moments before and after each call and
-//! what came of it. Which calls there are in a round is by chance, since some hide what others would show. Beside it they set and remove other keys, so that the table grows, shrinks and uses places again.
-//! Afterwards each key's steps must have an order. The moments are of the system's monotonic clock, which all cores
-//! share: calls seem longer than they were, never shorter. A shared counter would say more, but each count is a fence, and
-//! would hide what is to be found.
+//! In each round threads call one cache at once, on few keys, and record the times before and after each call and its
+//! result. The kinds of calls in a round are random, because some calls hide the bugs of others. The threads also set
+//! and remove other keys, so that the table grows, shrinks and reuses slots. Afterwards the steps of each key must
+//! have an order.
+//!
+//! The times come from the system's monotonic clock, which all cores share. So calls can look longer than they were,
+//! but never shorter. A shared counter would be more precise, but each increment is a fence that would hide bugs.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -14,28 +16,29 @@ use std::time::Instant;
 
 use moka_py::{Cache, Clock, Config, Cursor, Failure, Kind, Lifetime, LoadError, NewValue};
 
-use crate::history_checker::{Act, FAILS, Leave, Step, Verdict, explain};
+use crate::history_checker::{Action, Allowed, FAILS, Step, Verdict, explain};
 use crate::support::{
-    Asking, Error, Key, Plain, Random, StripedCounter, TestCache, Value, call, mixed, seed, validate,
+    BuiltinEqQuery, Error, Key, LiveCount, Random, TestCache, UserEqQuery, Value, call, mix_hash, seed,
+    validate,
 };
 
 const CALLS: usize = 1_500;
 const KEYS: u64 = 3;
-/// The first of the keys that only disturb.
+/// The first of the keys that are not checked and only change the table.
 const OTHERS: u64 = 100;
 
-/// What a cache could do wrong. The search must find each.
+/// Bugs that a cache could have. The search must find each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mistake {
+enum Bug {
     None,
-    /// Answers now and then what it answered before.
+    /// A read sometimes repeats an earlier result.
     StaleGet,
-    /// Looks, then removes.
+    /// A removal reads the value first, and then removes it in a second step.
     TornRemove,
-    /// Looks, then sets.
+    /// A `set_if_absent` looks the key up, and then sets it in a second step.
     TornSetIfAbsent,
-    /// Puts what it computed over what came meanwhile.
-    LateLanding,
+    /// A load stores its value over a later write.
+    OverwritingLoad,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -43,25 +46,26 @@ struct Round {
     seed: u64,
     threads: u64,
     keys: u64,
-    leave: Leave,
+    allowed: Allowed,
     asks: bool,
-    /// Of a hundred values set, so many have a deadline. Until the first of them a value may be replaced without the lock.
+    /// The percentage of written values with a deadline. Before the first deadline, writes may replace without the
+    /// lock.
     expiring: u64,
-    mistake: Mistake,
+    bug: Bug,
 }
 
 struct Worker<'a> {
     round: Round,
     cache: &'a TestCache,
     origin: Instant,
-    tally: StripedCounter,
+    tally: LiveCount,
     random: Random,
     fresh: u64,
     before: Option<(u64, Option<u64>)>,
     log: BTreeMap<u64, Vec<Step>>,
 }
 
-/// A call on a key, or on all.
+/// A call on a key, or on all keys.
 type Call<'a> = fn(&mut Worker<'a>, u64);
 
 impl<'a> Worker<'a> {
@@ -69,7 +73,7 @@ impl<'a> Worker<'a> {
         self.origin.elapsed().as_nanos() as u64
     }
 
-    fn note(&mut self, key: u64, call: u64, act: Act) {
+    fn record(&mut self, key: u64, call: u64, act: Action) {
         let ret = self.now();
         self.log.entry(key).or_default().push(Step { call, ret, act });
     }
@@ -80,31 +84,31 @@ impl<'a> Worker<'a> {
     }
 
     fn hash(&self, key: u64) -> u64 {
-        if self.round.leave.collides && key < OTHERS { mixed(0) } else { mixed(key) }
+        if self.round.allowed.collides && key < OTHERS { mix_hash(0) } else { mix_hash(key) }
     }
 
-    fn plain(&self, key: u64) -> Plain {
-        Plain { key: Key::new(key, &self.tally), hash: self.hash(key) }
+    fn plain(&self, key: u64) -> BuiltinEqQuery {
+        BuiltinEqQuery { key: Key::new(key, &self.tally), hash: self.hash(key) }
     }
 
-    fn asking(&self, key: u64) -> Asking<impl Fn(&Key) -> Result<bool, Error> + use<>> {
+    fn asking(&self, key: u64) -> UserEqQuery<impl Fn(&Key) -> Result<bool, Error> + use<>> {
         let eq_slow = move |other: &Key| {
             thread::yield_now();
             Ok(other.id() == key)
         };
-        Asking { key: Key::new(key, &self.tally), hash: self.hash(key), eq_slow }
+        UserEqQuery { key: Key::new(key, &self.tally), hash: self.hash(key), eq_slow }
     }
 
-    /// A call by one kind of key or the other.
+    /// Makes a call with one of the two kinds of query.
     fn by_key<R>(
         &self,
         key: u64,
-        plain: impl FnOnce(&Plain) -> Result<R, Error>,
-        asking: impl FnOnce(&Asking<Box<dyn Fn(&Key) -> Result<bool, Error>>>) -> Result<R, Error>,
+        plain: impl FnOnce(&BuiltinEqQuery) -> Result<R, Error>,
+        asking: impl FnOnce(&UserEqQuery<Box<dyn Fn(&Key) -> Result<bool, Error>>>) -> Result<R, Error>,
     ) -> R {
         let result = if self.round.asks {
-            let Asking { key, hash, eq_slow } = self.asking(key);
-            asking(&Asking { key, hash, eq_slow: Box::new(eq_slow) })
+            let UserEqQuery { key, hash, eq_slow } = self.asking(key);
+            asking(&UserEqQuery { key, hash, eq_slow: Box::new(eq_slow) })
         } else {
             plain(&self.plain(key))
         };
@@ -123,9 +127,9 @@ impl<'a> Worker<'a> {
         );
         let got = got.map(|value| value.word());
         let before = self.before.replace((key, got)).filter(|&(other, _)| other == key);
-        let is_stale = self.round.mistake == Mistake::StaleGet && self.random.one_in(100);
+        let is_stale = self.round.bug == Bug::StaleGet && self.random.one_in(100);
         let seen = before.filter(|_| is_stale).map_or(got, |(_, before)| before);
-        self.note(key, begun, Act::Read(seen));
+        self.record(key, begun, Action::Read(seen));
     }
 
     fn peek(&mut self, key: u64) {
@@ -139,7 +143,7 @@ impl<'a> Worker<'a> {
             |query| call(cache, |removed| cache.peek(query, removed)).0,
             |query| call(cache, |removed| cache.peek(query, removed)).0,
         );
-        self.note(key, begun, Act::Read(got.as_ref().map(|value| value.word())));
+        self.record(key, begun, Action::Read(got.as_ref().map(|value| value.word())));
         got
     }
 
@@ -148,7 +152,7 @@ impl<'a> Worker<'a> {
         self.set_to(key, value);
     }
 
-    /// Sets what is there, mostly the very value, which takes another way.
+    /// Sets the present value again, which takes another code path.
     fn set_again(&mut self, key: u64) {
         if let Some(value) = self.peek_value(key) {
             self.set_to(key, value);
@@ -164,14 +168,14 @@ impl<'a> Worker<'a> {
             |query| call(cache, |removed| cache.set(query, stored(), removed)).0,
             |query| call(cache, |removed| cache.set(query, stored(), removed)).0,
         );
-        self.note(key, begun, Act::Write(value.word()));
+        self.record(key, begun, Action::Write(value.word()));
     }
 
     fn set_if_absent(&mut self, key: u64) {
         let value = self.fresh();
         let stored = || NewValue::plain(value.clone());
         let (cache, begun) = (self.cache, self.now());
-        let kept = if self.round.mistake == Mistake::TornSetIfAbsent {
+        let kept = if self.round.bug == Bug::TornSetIfAbsent {
             let query = self.plain(key);
             let kept = call(cache, |removed| cache.peek(&query, removed)).0.expect("no failure");
             if kept.is_none() {
@@ -186,13 +190,13 @@ impl<'a> Worker<'a> {
                 |query| call(cache, |removed| cache.set_if_absent(query, stored(), removed)).0,
             )
         };
-        let act = kept.map_or(Act::Put(value.word()), |kept| Act::Read(Some(kept.word())));
-        self.note(key, begun, act);
+        let act = kept.map_or(Action::SetIfAbsent(value.word()), |kept| Action::Read(Some(kept.word())));
+        self.record(key, begun, act);
     }
 
     fn remove(&mut self, key: u64) {
         let (cache, begun) = (self.cache, self.now());
-        let seen = (self.round.mistake == Mistake::TornRemove).then(|| {
+        let seen = (self.round.bug == Bug::TornRemove).then(|| {
             let query = self.plain(key);
             let seen = call(cache, |removed| cache.peek(&query, removed)).0.expect("no failure");
             thread::yield_now();
@@ -203,10 +207,10 @@ impl<'a> Worker<'a> {
             |query| call(cache, |removed| cache.remove(query, removed)).0,
             |query| call(cache, |removed| cache.remove(query, removed)).0,
         );
-        self.note(key, begun, Act::Take(seen.unwrap_or(removed).map(|value| value.word())));
+        self.record(key, begun, Action::Remove(seen.unwrap_or(removed).map(|value| value.word())));
     }
 
-    /// Computed here it is three steps; else the value, or the failure, is somebody else's.
+    /// If this thread computes, the call is three steps. Otherwise the result is that of another thread.
     fn get_with(&mut self, key: u64) {
         let value = self.fresh();
         let (fails, yields) = (self.random.one_in(5), self.random.one_in(3));
@@ -230,7 +234,7 @@ impl<'a> Worker<'a> {
             Ok(())
         };
         let query = self.plain(key);
-        let got = if self.round.mistake == Mistake::LateLanding {
+        let got = if self.round.bug == Bug::OverwritingLoad {
             match call(cache, |removed| cache.get(&query, removed)).0.expect("no failure") {
                 Some(value) => Ok(value),
                 None => compute().map_err(|failure| LoadError::User(failure.error)).map(|(value, _)| {
@@ -245,13 +249,13 @@ impl<'a> Worker<'a> {
         let ret = self.now();
         let steps = self.log.entry(key).or_default();
         match (ran.get(), got) {
-            (None, Ok(value)) => steps.push(Step { call: begun, ret, act: Act::Wait(value.word()) }),
-            (None, Err(_)) => steps.push(Step { call: begun, ret, act: Act::WaitFailed }),
+            (None, Ok(value)) => steps.push(Step { call: begun, ret, act: Action::Wait(value.word()) }),
+            (None, Err(_)) => steps.push(Step { call: begun, ret, act: Action::WaitFailed }),
             (Some((from, to)), got) => {
-                let land = got.map_or(Act::Fail(outcome), |_| Act::Land(outcome));
+                let land = got.map_or(Action::FailLoad(outcome), |_| Action::CompleteLoad(outcome));
                 steps.extend([
-                    Step { call: begun, ret: from, act: Act::Join(outcome) },
-                    Step { call: begun, ret: from, act: Act::EntryView },
+                    Step { call: begun, ret: from, act: Action::BeginLoad(outcome) },
+                    Step { call: begun, ret: from, act: Action::EntryView },
                     Step { call: to, ret, act: land },
                 ]);
             }
@@ -262,14 +266,14 @@ impl<'a> Worker<'a> {
         let (cache, begun) = (self.cache, self.now());
         match call(cache, |removed| cache.pop_any(removed)).0 {
             Some((key, value)) if key.id() < OTHERS => {
-                self.note(key.id(), begun, Act::Take(Some(value.word())));
+                self.record(key.id(), begun, Action::Remove(Some(value.word())));
             }
             Some(_) => {}
-            None => (0..self.round.keys).for_each(|key| self.note(key, begun, Act::Read(None))),
+            None => (0..self.round.keys).for_each(|key| self.record(key, begun, Action::Read(None))),
         }
     }
 
-    /// What an iteration yields was there, and what it does not yield was not all the time.
+    /// An iteration reads the values that it yields. A key that it does not yield was absent at some moment.
     fn iterate(&mut self, _: u64) {
         let (cache, begun) = (self.cache, self.now());
         let mut cursor = Cursor::default();
@@ -277,14 +281,14 @@ impl<'a> Worker<'a> {
         let seen: Vec<(u64, u64)> = std::iter::from_fn(next).filter(|&(key, _)| key < OTHERS).collect();
         for key in 0..self.round.keys {
             let mut values = seen.iter().filter(|&&(other, _)| other == key).map(|&(_, value)| value);
-            // What leaves and comes again may be yielded twice.
+            // An entry that was removed and inserted again may be yielded twice.
             if let (first, None) = (values.next(), values.next()) {
-                self.note(key, begun, Act::Read(first));
+                self.record(key, begun, Action::Read(first));
             }
         }
     }
 
-    /// Removes the entry of a key that an iteration comes to, if it has not changed since.
+    /// Removes a key's entry when an iteration yields it, if the entry has not changed.
     fn remove_seen(&mut self, key: u64) {
         let (cache, begun) = (self.cache, self.now());
         let mut cursor = Cursor::default();
@@ -293,17 +297,21 @@ impl<'a> Worker<'a> {
                 let is_seen = |other: &Key, now: &Value| found.is(other) && value.is(now);
                 let is_gone = call(cache, |removed| cache.remove_last_yielded(&cursor, is_seen, removed)).0;
                 let word = Some(value.word());
-                return self.note(key, begun, if is_gone { Act::Take(word) } else { Act::Read(word) });
+                return self.record(
+                    key,
+                    begun,
+                    if is_gone { Action::Remove(word) } else { Action::Read(word) },
+                );
             }
         }
-        self.note(key, begun, Act::Read(None));
+        self.record(key, begun, Action::Read(None));
     }
 
     fn clear(&mut self, _: u64) {
         let (cache, begun) = (self.cache, self.now());
         let mut cursor = Cursor::default();
         while call(cache, |removed| cache.clear_batch(&mut cursor, removed)).0 {}
-        (0..self.round.keys).for_each(|key| self.note(key, begun, Act::Clear));
+        (0..self.round.keys).for_each(|key| self.record(key, begun, Action::Clear));
     }
 
     fn disturb(&mut self) {
@@ -332,17 +340,17 @@ impl<'a> Worker<'a> {
             (Self::pop_any, 0),
             (Self::clear, 0),
         ];
-        // The same for each thread of the round.
+        // Every thread of the round has the same shares.
         let mut shares = Random::new(self.round.seed);
         let mut all: Vec<Call<'a>> = Vec::new();
-        // Few calls in one half of the rounds, which meet oftener; any in the other.
+        // Half of the rounds have few kinds of calls, which then meet more often.
         let is_few = shares.one_in(2);
         for (call, least) in calls {
             let is_in = !is_few || shares.one_in(5);
             let share = least + if is_in { shares.pick(&[1, 4, 16]) } else { 0 };
             all.extend((0..share).map(|_| call));
         }
-        let disturbs = self.round.leave.evicts || !shares.one_in(3);
+        let disturbs = self.round.allowed.evicts || !shares.one_in(3);
         for _ in 0..CALLS {
             let key = self.random.below(self.round.keys);
             self.random.pick(&all)(&mut self, key);
@@ -354,21 +362,21 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// Keys of which the search could say whether there is an order, and those of which it could not.
+/// The numbers of keys whose search reached a verdict, and of those with too many states.
 #[derive(Default)]
-struct Searched {
+struct SearchCounts {
     decided: u64,
     undecided: u64,
 }
 
-/// One round: whether each key has an order.
-fn play(seed: u64, evicts: bool, mistake: Mistake, searched: &mut Searched) -> Result<(), String> {
+/// Runs one round, and checks that each key has an order.
+fn play(seed: u64, evicts: bool, bug: Bug, counts: &mut SearchCounts) -> Result<(), String> {
     let mut random = Random::new(seed);
     let keys = 1 + random.below(KEYS);
-    let leave = Leave { evicts, collides: random.one_in(5) };
+    let allowed = Allowed { evicts, collides: random.one_in(5) };
     let threads = 2 + random.below(3);
     let expiring = random.pick(&[0, 1, 50]);
-    let round = Round { seed, threads, keys, leave, asks: random.one_in(3), expiring, mistake };
+    let round = Round { seed, threads, keys, allowed, asks: random.one_in(3), expiring, bug };
     let capacity = if evicts { random.pick(&[1, 2, 4, 16]) } else { random.pick(&[1_000, 5_000]) };
     let kind = random.pick(&[Kind::Lru, Kind::TinyLfu]);
     let cache: TestCache = Cache::new(Config::new(capacity, kind), Clock::default());
@@ -377,7 +385,7 @@ fn play(seed: u64, evicts: bool, mistake: Mistake, searched: &mut Searched) -> R
         let begin = |thread: u64| {
             let (cache, barrier) = (&cache, &barrier);
             scope.spawn(move || {
-                let (tally, random) = (StripedCounter::default(), Random::new(seed ^ mixed(thread)));
+                let (tally, random) = (LiveCount::default(), Random::new(seed ^ mix_hash(thread)));
                 let (fresh, log) = (thread << 32, BTreeMap::new());
                 let worker = Worker { round, cache, origin, tally, random, fresh, before: None, log };
                 barrier.wait();
@@ -390,9 +398,9 @@ fn play(seed: u64, evicts: bool, mistake: Mistake, searched: &mut Searched) -> R
     validate(&cache);
     for key in 0..keys {
         let threads: Vec<Vec<Step>> = logs.iter().filter_map(|log| log.get(&key).cloned()).collect();
-        match explain(&threads, leave) {
-            Verdict::Ordered => searched.decided += 1,
-            Verdict::Undecided => searched.undecided += 1,
+        match explain(&threads, allowed) {
+            Verdict::Ordered => counts.decided += 1,
+            Verdict::Undecided => counts.undecided += 1,
             Verdict::Disordered(wrong) => {
                 return Err(format!("{round:?}, capacity {capacity}, key {key}: {wrong}"));
             }
@@ -403,38 +411,38 @@ fn play(seed: u64, evicts: bool, mistake: Mistake, searched: &mut Searched) -> R
 
 fn play_all(evicts: bool) {
     let (seed, rounds) = (seed(), rounds());
-    let mut searched = Searched::default();
+    let mut counts = SearchCounts::default();
     for round in 0..rounds {
-        if let Err(wrong) = play(seed.wrapping_add(round), evicts, Mistake::None, &mut searched) {
+        if let Err(wrong) = play(seed.wrapping_add(round), evicts, Bug::None, &mut counts) {
             panic!("MOKA_TEST_SEED={}: {wrong}", seed.wrapping_add(round));
         }
     }
-    let Searched { decided, undecided } = searched;
+    let SearchCounts { decided, undecided } = counts;
     println!("{decided} histories have an order, {undecided} have too many states");
     assert!(undecided <= decided, "too few histories could be decided");
 }
 
-/// `MOKA_ROUNDS`, for who has more time.
+/// The number of rounds, which `MOKA_ROUNDS` sets.
 fn rounds() -> u64 {
     std::env::var("MOKA_ROUNDS").map_or(30, |rounds| rounds.parse().expect("MOKA_ROUNDS is a number"))
 }
 
 #[test]
-fn each_key_has_an_order() {
+fn calls_on_each_key_are_linearizable() {
     play_all(false);
 }
 
 #[test]
-fn each_key_has_an_order_while_entries_are_evicted() {
+fn calls_on_each_key_are_linearizable_while_entries_are_evicted() {
     play_all(true);
 }
 
 #[test]
-fn a_mistake_is_found() {
-    for mistake in [Mistake::StaleGet, Mistake::TornRemove, Mistake::TornSetIfAbsent, Mistake::LateLanding] {
+fn the_checker_finds_each_injected_bug() {
+    for bug in [Bug::StaleGet, Bug::TornRemove, Bug::TornSetIfAbsent, Bug::OverwritingLoad] {
         let seed = seed();
-        let play = |round| play(seed.wrapping_add(round), false, mistake, &mut Searched::default());
+        let play = |round| play(seed.wrapping_add(round), false, bug, &mut SearchCounts::default());
         let is_found = (0..2_000).any(|round| play(round).is_err());
-        assert!(is_found, "{mistake:?}");
+        assert!(is_found, "{bug:?}");
     }
 }

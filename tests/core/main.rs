@@ -1,4 +1,4 @@
-//! Tests of the core, as its users see it: a module a room, and what spans them all.
+//! Tests of the core through its public functions.
 
 mod capacity;
 mod completed_loads;

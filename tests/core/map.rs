@@ -2,7 +2,7 @@
 
 use moka_py::{Config, Kind};
 
-use crate::support::{Plain, Random, Subject, mixed};
+use crate::support::{BuiltinEqQuery, Random, Subject, mix_hash};
 
 fn unbounded() -> Subject {
     Subject::new(Config::new(u64::MAX, Kind::TinyLfu))
@@ -29,9 +29,9 @@ fn entries_survive_growth_and_shrinking() {
 }
 
 #[test]
-fn keys_of_equal_hash_are_told_apart() {
+fn keys_of_equal_hash_are_distinguished() {
     let subject = unbounded();
-    let query = |id: u64| Plain { hash: 0x1234_5678_9abc_def0, ..subject.query(id) };
+    let query = |id: u64| BuiltinEqQuery { hash: 0x1234_5678_9abc_def0, ..subject.query(id) };
     for id in 0..200 {
         subject
             .call(|removed| subject.cache.set(&query(id), subject.stored(id), removed))
@@ -51,14 +51,14 @@ fn keys_of_equal_hash_are_told_apart() {
 }
 
 #[test]
-fn hashes_of_all_kinds_are_held() {
-    // Nothing is special about zero, ones, or a tag that looks like an empty slot.
+fn entries_of_every_special_hash_are_found() {
+    // Zero, all ones, and tags that look like an empty slot are ordinary hashes.
     let subject = unbounded();
     let mut hashes = vec![0, 1, 2, 3, u64::MAX, u64::MAX - 1, 1 << 63, 1 << 32, (1 << 32) - 1];
     hashes.extend((0..64).map(|bit| (1u64 << bit) | 5));
     hashes.sort_unstable();
     hashes.dedup();
-    let query = |id: usize| Plain { hash: hashes[id], ..subject.query(id as u64) };
+    let query = |id: usize| BuiltinEqQuery { hash: hashes[id], ..subject.query(id as u64) };
     for id in 0..hashes.len() {
         let stored = subject.stored(id as u64);
         subject.call(|removed| subject.cache.set(&query(id), stored, removed)).expect("no failure");
@@ -72,14 +72,14 @@ fn hashes_of_all_kinds_are_held() {
 }
 
 #[test]
-fn churn_at_a_constant_size_keeps_every_probe_short_enough_to_end() {
-    // Hashes that share their homes fill the table with tombstones in one place.
+fn churn_at_a_constant_size_keeps_probes_short() {
+    // Hashes with the same home slot collect tombstones in one place of the table.
     let subject = Subject::lru(40);
     let mut random = Random::new(1);
     for word in 0..20_000 {
         let id = random.below(1_000);
-        let hash = mixed(id) >> 8;
-        let query = Plain { hash, ..subject.query(id) };
+        let hash = mix_hash(id) >> 8;
+        let query = BuiltinEqQuery { hash, ..subject.query(id) };
         subject.call(|removed| subject.cache.set(&query, subject.stored(word), removed)).expect("no failure");
         if word % 97 == 0 {
             subject.validate();
@@ -105,8 +105,8 @@ fn a_replaced_key_keeps_the_first_key_object() {
 }
 
 #[test]
-fn a_cache_of_a_huge_capacity_is_small_while_it_is_empty() {
-    // Thousands of them would not fit if each took what its capacity says.
+fn an_empty_cache_of_a_huge_capacity_is_small() {
+    // Thousands of caches would not fit into memory if each allocated its whole capacity.
     let many: Vec<Subject> =
         (0..2_000).map(|_| Subject::new(Config::new(1_000_000_000, Kind::Lru))).collect();
     many.iter().for_each(|subject| subject.set(1, 1));

@@ -1,16 +1,17 @@
-//! Sequences of calls beside the naive model of [`naive_model`](crate::naive_model), chosen and shrunk by proptest: what fails is told
-//! as the shortest sequence that does, ready to become a test.
+//! Compares a cache with the [naive model](crate::naive_model), in sequences of calls that proptest chooses and
+//! shrinks.
 //!
-//! `PROPTEST_CASES` sets how many are tried.
+//! A failure is printed as the shortest failing sequence, ready to become a test. `PROPTEST_CASES` sets the number of
+//! sequences.
 
 use moka_py::{Config, Kind, Lifetime};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::Config as Settings;
 
-use crate::naive_model::{DURATIONS, Hashes, Op, Run, STEPS};
+use crate::naive_model::{Comparison, DURATIONS, Hashes, Op, STEPS};
 
-/// Few keys for the capacities below, so that they meet.
+/// So few keys that calls often meet on one key.
 const KEYS: u64 = 12;
 
 fn lifetimes() -> impl Strategy<Value = Lifetime> {
@@ -19,12 +20,12 @@ fn lifetimes() -> impl Strategy<Value = Lifetime> {
 }
 
 fn ops() -> impl Strategy<Value = Op> {
-    let (key, asks, weight) = (0..KEYS, any::<bool>(), prop_oneof![9 => 0..4_u64, 1 => 0..20_u64]);
-    let write = (key.clone(), asks, weight, lifetimes()).boxed();
+    let (key, user_eq, weight) = (0..KEYS, any::<bool>(), prop_oneof![9 => 0..4_u64, 1 => 0..20_u64]);
+    let write = (key.clone(), user_eq, weight, lifetimes()).boxed();
     prop_oneof![
-        6 => (key.clone(), asks).prop_map(|(key, asks)| Op::Get { key, asks }),
+        6 => (key.clone(), user_eq).prop_map(|(key, user_eq)| Op::Get { key, user_eq }),
         1 => key.clone().prop_map(|key| Op::Peek { key }),
-        8 => write.clone().prop_map(|(key, asks, weight, lifetime)| Op::Set { key, asks, weight, lifetime }),
+        8 => write.clone().prop_map(|(key, user_eq, weight, lifetime)| Op::Set { key, user_eq, weight, lifetime }),
         2 => write.clone().prop_map(|(key, _, weight, lifetime)| Op::SetIfAbsent { key, weight, lifetime }),
         2 => write.prop_map(|(key, _, weight, lifetime)| Op::GetWith { key, weight, lifetime }),
         3 => key.clone().prop_map(|key| Op::Remove { key }),
@@ -44,16 +45,16 @@ fn configs() -> impl Strategy<Value = Config> {
 }
 
 proptest! {
-    // No file of failures is kept: what it finds becomes a test.
+    // No file of failures is kept, because a failing sequence becomes a test.
     #![proptest_config(Settings { failure_persistence: None, ..Settings::default() })]
 
     #[test]
-    fn each_sequence_of_calls_is_as_the_model(
+    fn each_sequence_of_calls_agrees_with_the_model(
         config in configs(),
         hashes in select(&[Hashes::Spread, Hashes::Few, Hashes::Narrow][..]),
         ops in prop::collection::vec(ops(), 1..80),
     ) {
-        let mut run = Run::new(config, hashes);
+        let mut run = Comparison::new(config, hashes);
         for op in ops {
             run.step(op);
             run.check();

@@ -1,43 +1,43 @@
-//! Who leaves when the capacity is spent.
+//! Which entries the policies evict.
 
 use moka_py::{Cause, Config, Kind};
 
-use crate::support::{Random, Subject, gone};
+use crate::support::{Random, Subject, event};
 
 const BOTH: [Kind; 2] = [Kind::Lru, Kind::TinyLfu];
 
 #[test]
-fn lru_evicts_in_the_order_of_uses() {
+fn lru_evicts_in_order_of_access() {
     let subject = Subject::lru(4);
     for id in 0..4 {
         subject.set(id, id);
     }
-    // A hit, another value and a stored default that was there are uses.
+    // A hit, a replacement, and a `set_if_absent` of a present key count as accesses.
     assert_eq!(subject.get(1), Some(1));
     subject.set(0, 10);
     assert_eq!(subject.set_if_absent(2, 20), Some(2));
-    subject.told();
+    subject.events();
     for id in 10..14 {
         subject.set(id, id);
     }
-    assert_eq!(subject.told_keys(Cause::Size), [3, 1, 0, 2]);
+    assert_eq!(subject.removed_keys(Cause::Size), [3, 1, 0, 2]);
     subject.validate();
 }
 
 #[test]
-fn a_look_without_a_trace_is_no_use() {
+fn a_peek_does_not_count_as_an_access() {
     let subject = Subject::lru(2);
     subject.set(1, 1);
     subject.set(2, 2);
     assert_eq!(subject.peek(1), Some(1));
-    assert_eq!(subject.keys_held(), [1, 2]);
+    assert_eq!(subject.held_keys(), [1, 2]);
     assert_eq!(subject.expires_in(1), None);
     subject.set(3, 3);
-    assert_eq!(subject.told_keys(Cause::Size), [1]);
+    assert_eq!(subject.removed_keys(Cause::Size), [1]);
 }
 
 #[test]
-fn the_newest_entry_stays_newest_when_it_is_used_again() {
+fn accessing_the_newest_entry_keeps_it_newest() {
     let subject = Subject::lru(2);
     subject.set(1, 1);
     subject.set(2, 2);
@@ -46,11 +46,11 @@ fn the_newest_entry_stays_newest_when_it_is_used_again() {
     }
     subject.get(1);
     subject.set(3, 3);
-    assert_eq!(subject.told_keys(Cause::Size), [2]);
+    assert_eq!(subject.removed_keys(Cause::Size), [2]);
 }
 
 #[test]
-fn in_a_cache_of_two_recency_decides() {
+fn a_cache_of_two_evicts_by_recency() {
     const HELLO: u64 = 1;
     const FOO: u64 = 2;
     const BAZ: u64 = 3;
@@ -60,40 +60,40 @@ fn in_a_cache_of_two_recency_decides() {
         subject.set(HELLO, 11);
         subject.set(FOO, 20);
         subject.set(BAZ, 30);
-        let expected = [gone(HELLO, 10, Cause::Replaced), gone(HELLO, 11, Cause::Size)];
-        assert_eq!(subject.told(), expected, "{kind:?}");
-        assert_eq!(subject.keys_held(), [FOO, BAZ], "{kind:?}");
+        let expected = [event(HELLO, 10, Cause::Replaced), event(HELLO, 11, Cause::Size)];
+        assert_eq!(subject.events(), expected, "{kind:?}");
+        assert_eq!(subject.held_keys(), [FOO, BAZ], "{kind:?}");
         subject.validate();
     }
 }
 
 #[test]
-fn a_cache_of_one_holds_the_last() {
+fn a_cache_of_one_holds_the_last_entry() {
     for kind in BOTH {
         let subject = Subject::new(Config::new(1, kind));
         for id in 0..10 {
             subject.set(id, id);
             assert_eq!(subject.entries(), [(id, id)], "{kind:?}");
         }
-        assert_eq!(subject.told_keys(Cause::Size), (0..9).collect::<Vec<_>>(), "{kind:?}");
+        assert_eq!(subject.removed_keys(Cause::Size), (0..9).collect::<Vec<_>>(), "{kind:?}");
         subject.validate();
     }
 }
 
 #[test]
-fn a_cache_of_none_turns_all_away() {
+fn a_cache_of_capacity_zero_keeps_nothing() {
     for kind in BOTH {
         let subject = Subject::new(Config::new(0, kind));
         subject.set(1, 10);
         assert_eq!(subject.get(1), None, "{kind:?}");
-        assert_eq!(subject.told(), [gone(1, 10, Cause::Size)], "{kind:?}");
+        assert_eq!(subject.events(), [event(1, 10, Cause::Size)], "{kind:?}");
         assert_eq!((subject.count(), subject.weight()), (0, 0), "{kind:?}");
         subject.validate();
     }
 }
 
 #[test]
-fn what_was_just_set_can_be_got() {
+fn an_entry_that_was_just_set_is_found() {
     for kind in BOTH {
         for capacity in [1, 2, 3, 15, 16, 17, 100, 1000] {
             let subject = Subject::new(Config::new(capacity, kind));
@@ -109,7 +109,7 @@ fn what_was_just_set_can_be_got() {
 }
 
 #[test]
-fn tiny_lfu_keeps_what_is_used_often_through_a_scan() {
+fn tiny_lfu_keeps_frequent_keys_through_a_scan() {
     let subject = Subject::tiny_lfu(100);
     for id in 0..80 {
         subject.set(id, id);
@@ -127,7 +127,7 @@ fn tiny_lfu_keeps_what_is_used_often_through_a_scan() {
 }
 
 #[test]
-fn tiny_lfu_lets_the_past_fade() {
+fn tiny_lfu_forgets_keys_that_are_no_longer_accessed() {
     let subject = Subject::tiny_lfu(100);
     let use_all = |ids: std::ops::Range<u64>| {
         for id in ids {
@@ -144,16 +144,16 @@ fn tiny_lfu_lets_the_past_fade() {
 }
 
 #[test]
-fn lru_forgets_a_working_set_at_once() {
+fn lru_keeps_only_the_last_entries() {
     let subject = Subject::lru(100);
     for id in 0..300 {
         subject.set(id, id);
     }
-    assert_eq!(subject.keys_held(), (200..300).collect::<Vec<_>>());
+    assert_eq!(subject.held_keys(), (200..300).collect::<Vec<_>>());
 }
 
 #[test]
-fn a_popped_entry_is_one_that_was_there() {
+fn pop_any_returns_each_entry_once() {
     for kind in BOTH {
         let subject = Subject::new(Config::new(50, kind));
         (0..50).for_each(|id| subject.set(id, id + 100));
@@ -163,7 +163,7 @@ fn a_popped_entry_is_one_that_was_there() {
                 key
             })
             .collect();
-        assert_eq!(subject.told_keys(Cause::Explicit), popped, "{kind:?}");
+        assert_eq!(subject.removed_keys(Cause::Explicit), popped, "{kind:?}");
         popped.sort_unstable();
         assert_eq!(popped, (0..50).collect::<Vec<_>>(), "{kind:?}");
         assert_eq!(subject.count(), 0);

@@ -1,4 +1,4 @@
-//! One computation a key: who computes, who waits, and what comes of it.
+//! Single flight: one thread computes a key, and the others wait for its result.
 
 use std::cell::Cell;
 use std::sync::atomic::Ordering::SeqCst;
@@ -8,11 +8,14 @@ use std::thread;
 use moka_py::{Cause, Config, Cursor, Failure, Kind, Lifetime, LoadError, NewValue, Removals};
 
 use crate::single_flight_support::{Shared, shared_failure};
-use crate::support::{Asking, Error, Key, Plain, Subject, TestCache, Value, call, mixed, must_end, validate};
+use crate::support::{
+    BuiltinEqQuery, Error, Key, Subject, TestCache, UserEqQuery, Value, call, mix_hash, validate,
+    within_a_minute,
+};
 
 #[test]
-fn one_thread_computes_for_all() {
-    must_end(|| {
+fn one_thread_computes_for_all_waiters() {
+    within_a_minute(|| {
         let shared = Shared::one();
         let (leader, end) = shared.leader(Ok(10));
         let waiters = shared.waiters(4, 99);
@@ -26,8 +29,8 @@ fn one_thread_computes_for_all() {
 }
 
 #[test]
-fn many_threads_that_begin_together_compute_once() {
-    must_end(|| {
+fn threads_that_begin_together_compute_once() {
+    within_a_minute(|| {
         for _ in 0..50 {
             let shared = Shared::one();
             let barrier = Arc::new(Barrier::new(6));
@@ -50,23 +53,23 @@ fn many_threads_that_begin_together_compute_once() {
 }
 
 #[test]
-fn a_hit_computes_nothing_and_is_a_use() {
+fn a_hit_computes_nothing_and_counts_as_an_access() {
     let subject = Subject::lru(2);
     subject.set(1, 10);
     subject.set(2, 20);
     let loaded = subject.call(|removed| {
-        let compute = || -> Result<_, Failure<Error>> { unreachable!("it is there") };
-        let mut pause = |_: &(dyn Fn() + Sync)| unreachable!("nobody computes");
+        let compute = || -> Result<_, Failure<Error>> { unreachable!("the value is present") };
+        let mut pause = |_: &(dyn Fn() + Sync)| unreachable!("no thread computes");
         subject.cache.get_with(&subject.query(1), Lifetime::default(), compute, &mut pause, removed)
     });
     assert_eq!(loaded.map(|value| value.word()).ok(), Some(10));
     subject.set(3, 30);
-    assert_eq!(subject.told_keys(Cause::Size), [2]);
+    assert_eq!(subject.removed_keys(Cause::Size), [2]);
 }
 
 #[test]
-fn a_failure_is_shared_and_not_cached() {
-    must_end(|| {
+fn a_failure_is_shared_with_waiters_and_not_cached() {
+    within_a_minute(|| {
         let shared = Shared::one();
         let (leader, end) = shared.leader(shared_failure("boom"));
         let waiters = shared.waiters(3, 99);
@@ -83,14 +86,14 @@ fn a_failure_is_shared_and_not_cached() {
 }
 
 #[test]
-fn who_waits_for_a_leader_that_cannot_store_its_value_gets_it() {
-    must_end(|| {
+fn waiters_get_a_value_that_the_leader_could_not_store() {
+    within_a_minute(|| {
         let shared = Shared::one();
         let (leader, end) = shared.leader_by(|shared, wait| {
             let eq_slow = |key: &Key| if key.id() == 2 { Err("boom") } else { Ok(key.id() == 1) };
-            let query = Asking { key: Key::new(1, &shared.tally), hash: mixed(1), eq_slow };
+            let query = UserEqQuery { key: Key::new(1, &shared.tally), hash: mix_hash(1), eq_slow };
             shared.load_query(0, &query, || {
-                let other = Plain { key: Key::new(2, &shared.tally), hash: mixed(1) };
+                let other = BuiltinEqQuery { key: Key::new(2, &shared.tally), hash: mix_hash(1) };
                 let stored = NewValue::plain(Value::new(20, &shared.tally));
                 call(&shared.caches[0], |removed| shared.caches[0].set(&other, stored, removed))
                     .0
@@ -108,8 +111,8 @@ fn who_waits_for_a_leader_that_cannot_store_its_value_gets_it() {
 }
 
 #[test]
-fn of_those_who_waited_for_one_who_gave_up_one_computes() {
-    must_end(|| {
+fn one_waiter_takes_over_when_the_leader_gives_up() {
+    within_a_minute(|| {
         let shared = Shared::one();
         let (leader, end) = shared.leader(Err(Failure { error: "my own", for_waiters: None }));
         let waiters = shared.waiters(3, 12);
@@ -121,8 +124,8 @@ fn of_those_who_waited_for_one_who_gave_up_one_computes() {
 }
 
 #[test]
-fn a_leader_that_panics_leaves_nobody_waiting() {
-    must_end(|| {
+fn a_leader_that_panics_leaves_no_thread_waiting() {
+    within_a_minute(|| {
         let shared = Shared::one();
         let (leader, end) = shared.leader_by(|shared, wait| {
             let computation = std::panic::AssertUnwindSafe(|| {
@@ -141,8 +144,8 @@ fn a_leader_that_panics_leaves_nobody_waiting() {
 }
 
 #[test]
-fn a_wait_that_is_interrupted_ends_alone() {
-    must_end(|| {
+fn an_interrupted_wait_does_not_affect_other_waiters() {
+    within_a_minute(|| {
         let shared = Shared::one();
         let (leader, end) = shared.leader(Ok(10));
         let waiter = shared.waiters(1, 99).pop().expect("there is one");
@@ -153,7 +156,7 @@ fn a_wait_that_is_interrupted_ends_alone() {
                 if pauses == 3 { Err("interrupted") } else { Ok(()) }
             };
             let compute = || -> Result<_, Failure<Error>> { unreachable!("another computes") };
-            let query = Plain::new(1, &shared.tally);
+            let query = BuiltinEqQuery::new(1, &shared.tally);
             let removed = &mut Removals::new();
             let loaded = cache.get_with(&query, Lifetime::default(), compute, &mut pause, removed);
             assert_eq!(loaded.map(|value| value.word()), Err(LoadError::User("interrupted")));
@@ -170,7 +173,9 @@ fn a_write_during_the_computation_wins() {
     let calls: [(Call, Option<u64>); 4] = [
         (|cache, shared| set(cache, shared, 1, 77), Some(77)),
         (
-            |cache, shared| drop(call(cache, |removed| cache.remove(&Plain::new(1, &shared.tally), removed))),
+            |cache, shared| {
+                drop(call(cache, |removed| cache.remove(&BuiltinEqQuery::new(1, &shared.tally), removed)))
+            },
             None,
         ),
         (
@@ -184,7 +189,7 @@ fn a_write_during_the_computation_wins() {
             |cache, shared| {
                 let stored = NewValue::plain(Value::new(88, &shared.tally));
                 drop(call(cache, |removed| {
-                    cache.set_if_absent(&Plain::new(1, &shared.tally), stored, removed)
+                    cache.set_if_absent(&BuiltinEqQuery::new(1, &shared.tally), stored, removed)
                 }));
             },
             Some(88),
@@ -192,7 +197,7 @@ fn a_write_during_the_computation_wins() {
     ];
     for capacity in [100, 5_000] {
         for (write, expected) in calls {
-            must_end(move || {
+            within_a_minute(move || {
                 let shared = Shared::new(Config::new(capacity, Kind::Lru), 1);
                 let (leader, end) = shared.leader(Ok(10));
                 let waiter = shared.waiters(1, 99).pop().expect("there is one");
@@ -209,12 +214,14 @@ fn a_write_during_the_computation_wins() {
 
 fn set(cache: &TestCache, shared: &Shared, id: u64, word: u64) {
     let stored = NewValue::plain(Value::new(word, &shared.tally));
-    call(cache, |removed| cache.set(&Plain::new(id, &shared.tally), stored, removed)).0.expect("no failure");
+    call(cache, |removed| cache.set(&BuiltinEqQuery::new(id, &shared.tally), stored, removed))
+        .0
+        .expect("no failure");
 }
 
 #[test]
-fn a_write_to_another_key_does_not_hinder_the_computation() {
-    must_end(|| {
+fn a_write_to_another_key_does_not_supersede_the_computation() {
+    within_a_minute(|| {
         let shared = Shared::one();
         let (leader, end) = shared.leader(Ok(10));
         shared.attached(|cache| set(cache, &shared, 2, 20));
@@ -225,10 +232,10 @@ fn a_write_to_another_key_does_not_hinder_the_computation() {
 }
 
 #[test]
-fn a_write_to_another_key_of_equal_hash_does_not_hinder_the_computation() {
+fn a_write_to_another_key_of_equal_hash_does_not_supersede_the_computation() {
     let shared = Shared::one();
     shared.attach();
-    let query = |id: u64| Plain { hash: mixed(5), ..Plain::new(id, &shared.tally) };
+    let query = |id: u64| BuiltinEqQuery { hash: mix_hash(5), ..BuiltinEqQuery::new(id, &shared.tally) };
     let cache = &shared.caches[0];
     let loaded = shared.load_query(0, &query(1), || {
         let stored = NewValue::plain(Value::new(20, &shared.tally));
@@ -242,13 +249,15 @@ fn a_write_to_another_key_of_equal_hash_does_not_hinder_the_computation() {
 }
 
 #[test]
-fn who_comes_after_a_write_does_not_get_what_was_computed_before_it() {
-    must_end(|| {
+fn a_call_after_a_write_does_not_join_an_earlier_computation() {
+    within_a_minute(|| {
         let shared = Shared::one();
         let (leader, end) = shared.leader(Ok(10));
         shared.attach();
         let cache = &shared.caches[0];
-        call(cache, |removed| cache.remove(&Plain::new(1, &shared.tally), removed)).0.expect("no failure");
+        call(cache, |removed| cache.remove(&BuiltinEqQuery::new(1, &shared.tally), removed))
+            .0
+            .expect("no failure");
         assert_eq!(shared.load(0, 1, || Ok(11)), Ok(11));
         shared.detach();
         drop(end);
@@ -260,7 +269,7 @@ fn who_comes_after_a_write_does_not_get_what_was_computed_before_it() {
 
 #[test]
 fn a_removal_that_began_before_the_computation_keeps_its_result_out() {
-    must_end(|| {
+    within_a_minute(|| {
         let shared = Shared::one();
         let begun = Cell::new(None);
         let met = |key: &Key| {
@@ -269,8 +278,8 @@ fn a_removal_that_began_before_the_computation_keeps_its_result_out() {
             begun.set(computation.or_else(|| Some(shared.detached(|| shared.leader(Ok(10))))));
             Ok(key.id() == 1)
         };
-        let query = Asking { key: Key::new(1, &shared.tally), hash: mixed(1), eq_slow: met };
-        let other = Plain { key: Key::new(2, &shared.tally), hash: mixed(1) };
+        let query = UserEqQuery { key: Key::new(1, &shared.tally), hash: mix_hash(1), eq_slow: met };
+        let other = BuiltinEqQuery { key: Key::new(2, &shared.tally), hash: mix_hash(1) };
         shared.attached(|cache| {
             let stored = NewValue::plain(Value::new(20, &shared.tally));
             call(cache, |removed| cache.set(&other, stored, removed)).0.expect("no failure");
@@ -286,12 +295,12 @@ fn a_removal_that_began_before_the_computation_keeps_its_result_out() {
 }
 
 #[test]
-fn keys_of_equal_hash_are_computed_apart() {
+fn keys_of_equal_hash_are_computed_separately() {
     let shared = Shared::one();
     shared.attach();
-    let query = |id: u64| Asking {
+    let query = |id: u64| UserEqQuery {
         key: Key::new(id, &shared.tally),
-        hash: mixed(5),
+        hash: mix_hash(5),
         eq_slow: move |key: &Key| Ok(key.id() == id),
     };
     let loaded = shared.load_query(0, &query(1), || {
@@ -301,6 +310,7 @@ fn keys_of_equal_hash_are_computed_apart() {
         Ok(10)
     });
     assert_eq!(loaded, Ok(10));
-    let failing = Asking { key: Key::new(3, &shared.tally), hash: mixed(5), eq_slow: |_: &Key| Err("boom") };
+    let failing =
+        UserEqQuery { key: Key::new(3, &shared.tally), hash: mix_hash(5), eq_slow: |_: &Key| Err("boom") };
     assert_eq!(shared.load_query(0, &failing, || Ok(1)), Err(LoadError::User("boom")));
 }

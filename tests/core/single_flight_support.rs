@@ -1,4 +1,4 @@
-//! Caches that threads share, in a test of single flight.
+//! Helpers for tests of single flight: caches that threads share.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
@@ -7,19 +7,19 @@ use std::time::Duration;
 
 use moka_py::{Cache, Clock, Config, Failure, KeyQuery, Kind, Lifetime, LoadError, Removals};
 
-use crate::support::{Error, Key, Plain, StripedCounter, TestCache, Value};
+use crate::support::{BuiltinEqQuery, Error, Key, LiveCount, TestCache, Value};
 
 pub type Loaded = Result<u64, LoadError<Error>>;
 
-/// Caches that threads share, and the lock that they hold while they are inside one: in the GIL build there
-/// must be such a lock, elsewhere it does no harm to these tests.
+/// Caches that threads share, and a lock that stands for the GIL: a thread holds it while it is attached. The
+/// free-threaded build does not need it.
 pub struct Shared {
     pub caches: Vec<TestCache>,
     is_taken: Mutex<bool>,
     freed: Condvar,
-    pub tally: StripedCounter,
+    pub tally: LiveCount,
     pub computed: AtomicUsize,
-    /// How many calls ever waited for another's computation.
+    /// The number of calls that have waited for another thread's computation.
     waited: AtomicUsize,
 }
 
@@ -30,7 +30,7 @@ impl Shared {
             caches: (0..caches).map(|_| cache()).collect(),
             is_taken: Mutex::new(false),
             freed: Condvar::new(),
-            tally: StripedCounter::default(),
+            tally: LiveCount::default(),
             computed: AtomicUsize::new(0),
             waited: AtomicUsize::new(0),
         })
@@ -64,7 +64,7 @@ impl Shared {
         result
     }
 
-    /// `get_with` of an attached thread, which detaches to wait.
+    /// Calls `get_with` in an attached thread, which detaches to wait.
     pub fn load_query<Q: KeyQuery<Key, Error = Error>>(
         &self,
         cache: usize,
@@ -94,12 +94,12 @@ impl Shared {
         id: u64,
         compute: impl FnOnce() -> Result<u64, Failure<Error>>,
     ) -> Loaded {
-        self.load_query(cache, &Plain::new(id, &self.tally), compute)
+        self.load_query(cache, &BuiltinEqQuery::new(id, &self.tally), compute)
     }
 
     pub fn peek(&self, id: u64) -> Option<u64> {
         self.attached(|cache| {
-            let found = cache.peek(&Plain::new(id, &self.tally), &mut Removals::new());
+            let found = cache.peek(&BuiltinEqQuery::new(id, &self.tally), &mut Removals::new());
             found.expect("plain keys do not fail").map(|value| value.word())
         })
     }
@@ -117,7 +117,7 @@ impl Shared {
         })
     }
 
-    /// Starts a thread that computes key 1 and waits, in the middle, for the sender to be dropped.
+    /// Starts a thread that computes key 1 and, during the computation, waits until the sender is dropped.
     pub fn leader(
         self: &Arc<Self>,
         outcome: Result<u64, Failure<Error>>,
@@ -130,7 +130,7 @@ impl Shared {
         })
     }
 
-    /// The same in a way of its own, which calls what it is given where it is to wait, once.
+    /// The same with a given body, which calls its second argument once to wait.
     pub fn leader_by<R: Send + 'static>(
         self: &Arc<Self>,
         body: impl FnOnce(&Self, &dyn Fn()) -> R + Send + 'static,
@@ -147,7 +147,7 @@ impl Shared {
         (leader, end)
     }
 
-    /// Threads that ask for key 1 while another computes it, and wait.
+    /// Starts threads that wait for key 1, which another thread computes.
     pub fn waiters(self: &Arc<Self>, many: usize, word: u64) -> Vec<thread::JoinHandle<Loaded>> {
         let before = self.waited.load(SeqCst);
         let waiters = (0..many).map(|_| self.thread(move |shared| shared.load(0, 1, || Ok(word)))).collect();
@@ -155,14 +155,14 @@ impl Shared {
         waiters
     }
 
-    /// Comes back when so many calls have begun to wait.
+    /// Returns when that many calls have begun to wait.
     pub fn until_waited(&self, many: usize) {
         while self.waited.load(SeqCst) < many {
             thread::sleep(Duration::from_millis(1));
         }
     }
 
-    /// A thread that takes a while to compute a key, and has begun.
+    /// Starts a thread that computes a key for a while. Returns when the computation has begun.
     pub fn thread_computing(self: &Arc<Self>, id: u64) -> thread::JoinHandle<Loaded> {
         let (begun, has_begun) = mpsc::channel();
         let slow = self.thread(move |shared| {

@@ -1,4 +1,4 @@
-//! Keys, values and caches for the tests.
+//! Keys, values, caches, random choices and threads for the tests of the core.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -17,20 +17,20 @@ pub const MILLI: u64 = 1_000_000;
 pub const SECOND: u64 = 1_000_000_000;
 pub const YEAR: u64 = 31_557_600 * SECOND;
 
-/// Counts what is alive.
+/// Counts the living objects of a test.
 #[derive(Clone, Default)]
-pub struct StripedCounter(Arc<AtomicUsize>);
+pub struct LiveCount(Arc<AtomicUsize>);
 
-impl StripedCounter {
+impl LiveCount {
     pub fn alive(&self) -> usize {
         self.0.load(SeqCst)
     }
 }
 
-struct Token(StripedCounter);
+struct Token(LiveCount);
 
 impl Token {
-    fn of(tally: &StripedCounter) -> Self {
+    fn of(tally: &LiveCount) -> Self {
         tally.0.fetch_add(1, SeqCst);
         Token(tally.clone())
     }
@@ -50,12 +50,11 @@ struct Body {
 }
 
 impl Body {
-    fn new(word: u64, tally: &StripedCounter) -> Arc<Self> {
+    fn new(word: u64, tally: &LiveCount) -> Arc<Self> {
         Arc::new(Body { word, let_go: AtomicUsize::new(0), _token: Token::of(tally) })
     }
 
-    /// Tells ThreadSanitizer that the last reference is dropped after the uses of all others: it does not see the
-    /// fence by which `Arc` makes it so.
+    /// Orders the last drop after all other uses for ThreadSanitizer, which does not see the fence of `Arc`.
     fn let_go(&self) {
         if cfg!(moka_sanitize_thread) {
             self.let_go.fetch_add(1, SeqCst);
@@ -86,7 +85,7 @@ impl Drop for Value {
 }
 
 impl Key {
-    pub fn new(id: u64, tally: &StripedCounter) -> Self {
+    pub fn new(id: u64, tally: &LiveCount) -> Self {
         Key(Body::new(id, tally))
     }
 
@@ -100,7 +99,7 @@ impl Key {
 }
 
 impl Value {
-    pub fn new(word: u64, tally: &StripedCounter) -> Self {
+    pub fn new(word: u64, tally: &LiveCount) -> Self {
         Value(Body::new(word, tally))
     }
 
@@ -113,27 +112,27 @@ impl Value {
     }
 }
 
-/// A hash that depends on every bit of the key.
-pub fn mixed(id: u64) -> u64 {
+/// Returns a hash that depends on every bit of the key.
+pub fn mix_hash(id: u64) -> u64 {
     let x = id.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)
 }
 
-/// A key whose equality needs no code of a user.
-pub struct Plain {
+/// A query whose comparison runs no code of a user.
+pub struct BuiltinEqQuery {
     pub key: Key,
     pub hash: u64,
 }
 
-impl Plain {
-    pub fn new(id: u64, tally: &StripedCounter) -> Self {
-        Plain { key: Key::new(id, tally), hash: mixed(id) }
+impl BuiltinEqQuery {
+    pub fn new(id: u64, tally: &LiveCount) -> Self {
+        BuiltinEqQuery { key: Key::new(id, tally), hash: mix_hash(id) }
     }
 }
 
-impl KeyQuery<Key> for Plain {
+impl KeyQuery<Key> for BuiltinEqQuery {
     type Error = Error;
 
     fn hash(&self) -> u64 {
@@ -157,14 +156,14 @@ impl KeyQuery<Key> for Plain {
     }
 }
 
-/// A key whose equality is a user's code; only the very same object is equal without it.
-pub struct Asking<F> {
+/// A query whose comparison runs code of a user, unless both keys are the same object.
+pub struct UserEqQuery<F> {
     pub key: Key,
     pub hash: u64,
     pub eq_slow: F,
 }
 
-impl<F: Fn(&Key) -> Result<bool, Error>> KeyQuery<Key> for Asking<F> {
+impl<F: Fn(&Key) -> Result<bool, Error>> KeyQuery<Key> for UserEqQuery<F> {
     type Error = Error;
 
     fn hash(&self) -> u64 {
@@ -188,43 +187,43 @@ impl<F: Fn(&Key) -> Result<bool, Error>> KeyQuery<Key> for Asking<F> {
     }
 }
 
-/// One leaving, as a listener is told of it.
+/// One removal, as the listener gets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gone {
+pub struct Event {
     pub key: Option<u64>,
     pub value: u64,
     pub cause: Cause,
 }
 
-pub fn gone(key: u64, value: u64, cause: Cause) -> Gone {
-    Gone { key: Some(key), value, cause }
+pub fn event(key: u64, value: u64, cause: Cause) -> Event {
+    Event { key: Some(key), value, cause }
 }
 
-/// Makes a call of the core as its callers do: with a list, which is told and released afterwards.
-pub fn call<R>(cache: &TestCache, body: impl FnOnce(&mut Removals<Key, Value>) -> R) -> (R, Vec<Gone>) {
+/// Calls the core as the Python layer does: with a list of removals, which are reported and released afterwards.
+pub fn call<R>(cache: &TestCache, body: impl FnOnce(&mut Removals<Key, Value>) -> R) -> (R, Vec<Event>) {
     let mut removed = Removals::new();
     let result = body(&mut removed);
-    let told = removed
+    let events = removed
         .iter()
-        .map(|one| Gone { key: one.key().map(Key::id), value: one.value().word(), cause: one.cause() })
+        .map(|one| Event { key: one.key().map(Key::id), value: one.value().word(), cause: one.cause() })
         .collect();
     cache.release(&mut removed);
-    (result, told)
+    (result, events)
 }
 
-/// Checks a cache's invariants, where the build has the check.
+/// Checks the invariants of a cache. Release builds have no such check.
 pub fn validate<K: Handle, V: Handle, E: Clone + Send + Sync + 'static>(_cache: &Cache<K, V, E>) {
     #[cfg(debug_assertions)]
     _cache.validate();
 }
 
-/// A cache in one thread, with its clock, its leavings and counts of what is alive.
+/// A cache in one thread, with its clock, its events, and counts of living keys and values.
 pub struct Subject {
     pub cache: TestCache,
-    pub keys: StripedCounter,
-    pub values: StripedCounter,
+    pub keys: LiveCount,
+    pub values: LiveCount,
     time: Arc<AtomicU64>,
-    told: RefCell<Vec<Gone>>,
+    events: RefCell<Vec<Event>>,
 }
 
 impl Subject {
@@ -233,10 +232,10 @@ impl Subject {
         let cache = Cache::new(Config { has_listener: true, ..config }, Clock::Manual(time.clone()));
         Subject {
             cache,
-            keys: StripedCounter::default(),
-            values: StripedCounter::default(),
+            keys: LiveCount::default(),
+            values: LiveCount::default(),
             time,
-            told: RefCell::default(),
+            events: RefCell::default(),
         }
     }
 
@@ -249,28 +248,28 @@ impl Subject {
     }
 
     pub fn call<R>(&self, body: impl FnOnce(&mut Removals<Key, Value>) -> R) -> R {
-        let (result, told) = call(&self.cache, body);
-        self.told.borrow_mut().extend(told);
+        let (result, events) = call(&self.cache, body);
+        self.events.borrow_mut().extend(events);
         result
     }
 
-    /// What left since this was last asked.
-    pub fn told(&self) -> Vec<Gone> {
-        self.told.take()
+    /// Returns the events since the last call.
+    pub fn events(&self) -> Vec<Event> {
+        self.events.take()
     }
 
-    /// What left since this was last asked, for this cause.
-    pub fn told_keys(&self, cause: Cause) -> Vec<u64> {
-        let told = self.told().into_iter().filter(|gone| gone.cause == cause);
-        told.map(|gone| gone.key.expect("keys are told")).collect()
+    /// Returns the keys of the events with this cause since the last call.
+    pub fn removed_keys(&self, cause: Cause) -> Vec<u64> {
+        let events = self.events().into_iter().filter(|event| event.cause == cause);
+        events.map(|event| event.key.expect("the listener gets keys")).collect()
     }
 
     pub fn advance(&self, nanos: u64) {
         self.time.fetch_add(nanos, SeqCst);
     }
 
-    pub fn query(&self, id: u64) -> Plain {
-        Plain::new(id, &self.keys)
+    pub fn query(&self, id: u64) -> BuiltinEqQuery {
+        BuiltinEqQuery::new(id, &self.keys)
     }
 
     pub fn stored(&self, word: u64) -> NewValue<Value> {
@@ -291,11 +290,11 @@ impl Subject {
         self.store(id, self.stored(word));
     }
 
-    pub fn set_weighing(&self, id: u64, word: u64, weight: u32) {
+    pub fn set_with_weight(&self, id: u64, word: u64, weight: u32) {
         self.store(id, NewValue { weight, ..self.stored(word) });
     }
 
-    pub fn set_for(&self, id: u64, word: u64, ttl: u64, tti: u64) {
+    pub fn set_with_lifetime(&self, id: u64, word: u64, ttl: u64, tti: u64) {
         self.store(id, NewValue { lifetime: Lifetime { ttl, tti }, ..self.stored(word) });
     }
 
@@ -331,16 +330,16 @@ impl Subject {
         self.call(|removed| self.cache.weight(removed))
     }
 
-    pub fn time_left(&self, id: u64) -> Option<Duration> {
+    pub fn remaining_time(&self, id: u64) -> Option<Duration> {
         self.call(|removed| self.cache.expires_in(&self.query(id), removed)).expect("plain keys do not fail")
     }
 
-    /// The same in nanoseconds.
+    /// Returns the remaining time in nanoseconds.
     pub fn expires_in(&self, id: u64) -> Option<u64> {
-        self.time_left(id).map(|removed| removed.as_nanos() as u64)
+        self.remaining_time(id).map(|removed| removed.as_nanos() as u64)
     }
 
-    /// Keys and values by iteration, in the order of the keys.
+    /// Returns keys and values by iteration, sorted by key.
     pub fn entries(&self) -> Vec<(u64, u64)> {
         let mut cursor = Cursor::default();
         let next = || self.cache.next_entry(&mut cursor).map(|(key, value)| (key.id(), value.word()));
@@ -349,7 +348,7 @@ impl Subject {
         entries
     }
 
-    pub fn keys_held(&self) -> Vec<u64> {
+    pub fn held_keys(&self) -> Vec<u64> {
         self.entries().into_iter().map(|(key, _)| key).collect()
     }
 
@@ -358,24 +357,24 @@ impl Subject {
     }
 }
 
-/// Where tests take their choices from.
+/// The source of a test's choices.
 pub enum Random {
-    /// Random numbers, enough for tests.
+    /// Pseudo-random numbers.
     Seed(u64),
-    /// What a fuzzer made up, which ends.
+    /// The bytes of a fuzzer, which end.
     Tape(VecDeque<u8>),
 }
 
 impl Random {
     pub fn new(seed: u64) -> Self {
-        Random::Seed(mixed(seed) | 1)
+        Random::Seed(mix_hash(seed) | 1)
     }
 
     pub fn tape(bytes: &[u8]) -> Self {
         Random::Tape(bytes.iter().copied().collect())
     }
 
-    /// Whether there is nothing more to choose by. From then on every number is 0.
+    /// Whether the bytes are used up. From then on every number is 0.
     pub fn is_over(&self) -> bool {
         matches!(self, Random::Tape(bytes) if bytes.is_empty())
     }
@@ -392,7 +391,7 @@ impl Random {
         }
     }
 
-    /// A number below `end`; of a tape it takes no more bytes than that needs, so that a byte is a choice.
+    /// Returns a number below `end`. It takes only as many bytes from a tape as `end` needs.
     pub fn below(&mut self, end: u64) -> u64 {
         match self {
             Random::Seed(_) => (self.next() >> 32) % end,
@@ -414,7 +413,7 @@ impl Random {
     }
 }
 
-/// The seed of this run: `MOKA_TEST_SEED`, or one of the moment. It is printed, for who wants to repeat a failure.
+/// Returns the seed of this run: `MOKA_TEST_SEED`, or the time. It is printed, so that a failure can be repeated.
 pub fn seed() -> u64 {
     let seed = match std::env::var("MOKA_TEST_SEED") {
         Ok(seed) => seed.parse().expect("MOKA_TEST_SEED is a number"),
@@ -424,11 +423,11 @@ pub fn seed() -> u64 {
     seed
 }
 
-/// Threads that end with a scope.
+/// A scope of threads.
 #[derive(Clone, Copy)]
 pub struct Scope<'scope, 'env>(&'scope thread::Scope<'scope, 'env>);
 
-/// How many threads of a [`Scope`] have ended.
+/// The number of threads of all [`Scope`]s that have ended.
 static ENDED: AtomicUsize = AtomicUsize::new(0);
 
 impl<'scope> Scope<'scope, '_> {
@@ -444,15 +443,15 @@ impl<'scope> Scope<'scope, '_> {
     }
 }
 
-/// `std::thread::scope`, whose end ThreadSanitizer sees too: that of the standard library is not compiled with it.
+/// `std::thread::scope` with an end that ThreadSanitizer sees. The standard library is not compiled with it.
 pub fn scope<'env, R>(body: impl for<'scope> FnOnce(Scope<'scope, 'env>) -> R) -> R {
     let result = thread::scope(|scope| body(Scope(scope)));
     ENDED.load(SeqCst);
     result
 }
 
-/// Runs what must end, and fails when it has not within a minute.
-pub fn must_end<R: Send + 'static>(body: impl FnOnce() -> R + Send + 'static) -> R {
+/// Runs a function that must end within a minute.
+pub fn within_a_minute<R: Send + 'static>(body: impl FnOnce() -> R + Send + 'static) -> R {
     let (sender, receiver) = mpsc::channel();
     let running = thread::spawn(move || {
         let result = body();

@@ -1,4 +1,4 @@
-//! Threads that share caches: nothing is lost, nothing is dropped twice, and nobody sees another key's value.
+//! Threads that share caches: nothing leaks, nothing is dropped twice, and no call returns the value of another key.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -10,40 +10,40 @@ use std::time::{Duration, Instant};
 use moka_py::{Cache, Clock, Config, Cursor, Kind, Lifetime, NewValue};
 
 use crate::support::{
-    Asking, Error, Key, MICRO, Plain, Random, StripedCounter, TestCache, Value, call, mixed, scope, seed,
-    validate,
+    BuiltinEqQuery, Error, Key, LiveCount, MICRO, Random, TestCache, UserEqQuery, Value, call, mix_hash,
+    scope, seed, validate,
 };
 
 const THREADS: u64 = 4;
 
-/// A cache that threads share, and counts of what is alive.
-struct Common {
+/// A cache that threads share, and counts of living keys and values.
+struct SharedCache {
     cache: TestCache,
-    keys: StripedCounter,
-    values: StripedCounter,
+    keys: LiveCount,
+    values: LiveCount,
 }
 
-/// A value tells which key it is for.
+/// Makes the word of a value, which contains its key.
 fn word_for(id: u64, random: &mut Random) -> u64 {
     id << 32 | random.below(1 << 32)
 }
 
-fn assert_is_of(id: u64, value: &Value) {
+fn assert_value_of(id: u64, value: &Value) {
     assert_eq!(value.word() >> 32, id, "a value of another key");
 }
 
-/// Checks that each key is there once; then drops what waits, and checks that what is alive is what the cache holds. Other threads of the process may hold
-/// up what waits, but not for long.
-fn assert_all_accounted(common: &Common) {
-    let (held, _) = call(&common.cache, |removed| common.cache.count(removed));
+/// Checks that each key is in the cache once, and that only the cache's keys and values are alive. Other threads of the
+/// process can delay the release, but not for long.
+fn assert_nothing_leaked(shared: &SharedCache) {
+    let (held, _) = call(&shared.cache, |removed| shared.cache.count(removed));
     let mut cursor = Cursor::default();
-    let next = || common.cache.next_entry(&mut cursor).map(|(key, _)| key.id());
+    let next = || shared.cache.next_entry(&mut cursor).map(|(key, _)| key.id());
     let keys: Vec<u64> = std::iter::from_fn(next).collect();
     assert_eq!(keys.iter().collect::<BTreeSet<_>>().len(), keys.len(), "each key is there once");
     let begin = Instant::now();
     loop {
-        common.cache.flush();
-        let alive = (common.keys.alive(), common.values.alive());
+        shared.cache.flush();
+        let alive = (shared.keys.alive(), shared.values.alive());
         if alive == (held, held) {
             return;
         }
@@ -55,10 +55,10 @@ fn assert_all_accounted(common: &Common) {
     }
 }
 
-impl Common {
+impl SharedCache {
     fn new(config: Config) -> Self {
         let cache = Cache::new(Config { has_listener: true, ..config }, Clock::default());
-        Common { cache, keys: StripedCounter::default(), values: StripedCounter::default() }
+        SharedCache { cache, keys: LiveCount::default(), values: LiveCount::default() }
     }
 
     fn stored(&self, id: u64, random: &mut Random) -> NewValue<Value> {
@@ -69,11 +69,11 @@ impl Common {
         NewValue { value, weight, lifetime: Lifetime { ttl, tti } }
     }
 
-    /// One call of any kind.
+    /// Makes one call of a random kind.
     fn any_call(&self, id: u64, hash: u64, random: &mut Random) {
         let cache = &self.cache;
-        let plain = Plain { key: Key::new(id, &self.keys), hash };
-        let asking = || Asking {
+        let plain = BuiltinEqQuery { key: Key::new(id, &self.keys), hash };
+        let asking = || UserEqQuery {
             key: Key::new(id, &self.keys),
             hash,
             eq_slow: |key: &Key| {
@@ -108,7 +108,7 @@ impl Common {
             }
             36 => {
                 if let Some((key, value)) = call(cache, |removed| cache.pop_any(removed)).0 {
-                    assert_is_of(key.id(), &value);
+                    assert_value_of(key.id(), &value);
                 }
                 Ok(None)
             }
@@ -128,99 +128,109 @@ impl Common {
                 let mut cursor = Cursor::default();
                 for _ in 0..random.below(30) {
                     let Some((key, value)) = cache.next_entry(&mut cursor) else { break };
-                    assert_is_of(key.id(), &value);
+                    assert_value_of(key.id(), &value);
                 }
                 Ok(None)
             }
         };
         if let Some(value) = found.expect("no failure") {
-            assert_is_of(id, &value);
+            assert_value_of(id, &value);
         }
     }
 }
 
-fn torture(config: Config, keys: u64, hash: fn(u64) -> u64, steps: u64) {
+fn random_calls_by_threads(config: Config, keys: u64, hash: fn(u64) -> u64, steps: u64) {
     let seed = seed();
-    let common = Common::new(config);
+    let shared = SharedCache::new(config);
     scope(|scope| {
         for thread in 0..THREADS {
-            let common = &common;
+            let shared = &shared;
             scope.spawn(move || {
-                let mut random = Random::new(seed ^ mixed(thread));
+                let mut random = Random::new(seed ^ mix_hash(thread));
                 for _ in 0..steps {
                     let id = random.below(keys);
-                    common.any_call(id, hash(id), &mut random);
+                    shared.any_call(id, hash(id), &mut random);
                 }
             });
         }
     });
-    validate(&common.cache);
-    let (weight, _) = call(&common.cache, |removed| common.cache.weight(removed));
+    validate(&shared.cache);
+    let (weight, _) = call(&shared.cache, |removed| shared.cache.weight(removed));
     assert!(weight <= config.capacity);
-    assert_all_accounted(&common);
-    let Common { cache, keys, values } = common;
+    assert_nothing_leaked(&shared);
+    let SharedCache { cache, keys, values } = shared;
     drop(cache);
     assert_eq!((keys.alive(), values.alive()), (0, 0));
 }
 
 #[test]
-fn small_caches_survive_threads() {
+fn small_caches_survive_random_calls_by_threads() {
     for capacity in [0, 1, 2, 7, 16, 100] {
         for kind in [Kind::Lru, Kind::TinyLfu] {
-            torture(Config::new(capacity, kind), 2 * capacity + 3, mixed, 3_000);
+            random_calls_by_threads(Config::new(capacity, kind), 2 * capacity + 3, mix_hash, 3_000);
         }
     }
 }
 
 #[test]
-fn large_caches_survive_threads() {
+fn large_caches_survive_random_calls_by_threads() {
     for kind in [Kind::Lru, Kind::TinyLfu] {
-        torture(Config::new(4_096, kind), 6_000, mixed, 20_000);
-        torture(Config::new(u64::MAX, kind), 3_000, mixed, 20_000);
+        random_calls_by_threads(Config::new(4_096, kind), 6_000, mix_hash, 20_000);
+        random_calls_by_threads(Config::new(u64::MAX, kind), 3_000, mix_hash, 20_000);
     }
 }
 
 #[test]
-fn weighted_caches_survive_threads() {
+fn weighted_caches_survive_random_calls_by_threads() {
     for (capacity, kind) in [(10, Kind::Lru), (50, Kind::TinyLfu), (3_000, Kind::TinyLfu)] {
-        torture(Config { weighted: true, ..Config::new(capacity, kind) }, capacity, mixed, 10_000);
+        random_calls_by_threads(
+            Config { weighted: true, ..Config::new(capacity, kind) },
+            capacity,
+            mix_hash,
+            10_000,
+        );
     }
 }
 
 #[test]
-fn caches_whose_entries_all_expire_survive_threads() {
+fn caches_whose_entries_expire_survive_random_calls_by_threads() {
     for lifetime in [Lifetime { ttl: 50 * MICRO, tti: 0 }, Lifetime { ttl: 0, tti: 50 * MICRO }] {
         for capacity in [30, 3_000] {
-            torture(Config { lifetime, ..Config::new(capacity, Kind::Lru) }, 200, mixed, 10_000);
+            random_calls_by_threads(
+                Config { lifetime, ..Config::new(capacity, Kind::Lru) },
+                200,
+                mix_hash,
+                10_000,
+            );
         }
     }
 }
 
 #[test]
-fn keys_of_equal_hash_survive_threads() {
-    torture(Config::new(100, Kind::Lru), 12, |_| 0x1234_5678_9abc_def0, 2_000);
-    torture(Config::new(10_000, Kind::TinyLfu), 30, |id| mixed(id % 3), 2_000);
-    torture(Config::new(5_000, Kind::Lru), 200, |id| mixed(id) << 6, 2_000);
+fn keys_of_equal_hash_survive_random_calls_by_threads() {
+    random_calls_by_threads(Config::new(100, Kind::Lru), 12, |_| 0x1234_5678_9abc_def0, 2_000);
+    random_calls_by_threads(Config::new(10_000, Kind::TinyLfu), 30, |id| mix_hash(id % 3), 2_000);
+    random_calls_by_threads(Config::new(5_000, Kind::Lru), 200, |id| mix_hash(id) << 6, 2_000);
 }
 
 #[test]
-fn a_reader_never_sees_an_older_value_than_before() {
-    // One writer a key, which counts up; keys come and go, and the table grows and shrinks around them.
+fn a_reader_never_sees_an_older_value_again() {
+    // Each key has one writer, which counts up. Other keys are added and removed, so the table grows and shrinks.
     for capacity in [50, 1_000_000] {
-        let common = Common::new(Config::new(capacity, Kind::TinyLfu));
+        let shared = SharedCache::new(Config::new(capacity, Kind::TinyLfu));
         let is_done = AtomicBool::new(false);
         scope(|scope| {
-            let (common, is_done) = (&common, &is_done);
+            let (shared, is_done) = (&shared, &is_done);
             for reader in 0..2 {
                 scope.spawn(move || {
                     let mut last = [0; 8];
                     let mut random = Random::new(reader);
                     while !is_done.load(SeqCst) {
                         let id = random.below(8);
-                        let query = Plain::new(id, &common.keys);
-                        let found = call(&common.cache, |removed| common.cache.get(&query, removed)).0;
+                        let query = BuiltinEqQuery::new(id, &shared.keys);
+                        let found = call(&shared.cache, |removed| shared.cache.get(&query, removed)).0;
                         if let Some(value) = found.expect("no failure") {
-                            assert_is_of(id, &value);
+                            assert_value_of(id, &value);
                             assert!(value.word() >= last[id as usize], "an older value");
                             last[id as usize] = value.word();
                         }
@@ -231,24 +241,24 @@ fn a_reader_never_sees_an_older_value_than_before() {
                 let mut random = Random::new(9);
                 for round in 0..30_000 {
                     let id = random.below(8);
-                    let query = Plain::new(id, &common.keys);
-                    let value = Value::new(id << 32 | round, &common.values);
+                    let query = BuiltinEqQuery::new(id, &shared.keys);
+                    let value = Value::new(id << 32 | round, &shared.values);
                     if random.one_in(3) {
-                        drop(call(&common.cache, |removed| common.cache.remove(&query, removed)));
+                        drop(call(&shared.cache, |removed| shared.cache.remove(&query, removed)));
                     }
-                    call(&common.cache, |removed| common.cache.set(&query, NewValue::plain(value), removed))
+                    call(&shared.cache, |removed| shared.cache.set(&query, NewValue::plain(value), removed))
                         .0
                         .expect("no failure");
-                    let other = Plain::new(100 + random.below(300), &common.keys);
+                    let other = BuiltinEqQuery::new(100 + random.below(300), &shared.keys);
                     if random.one_in(2) {
-                        let value = Value::new(0, &common.values);
-                        call(&common.cache, |removed| {
-                            common.cache.set(&other, NewValue::plain(value), removed)
+                        let value = Value::new(0, &shared.values);
+                        call(&shared.cache, |removed| {
+                            shared.cache.set(&other, NewValue::plain(value), removed)
                         })
                         .0
                         .expect("no failure");
                     } else {
-                        drop(call(&common.cache, |removed| common.cache.remove(&other, removed)));
+                        drop(call(&shared.cache, |removed| shared.cache.remove(&other, removed)));
                     }
                 }
             });
@@ -256,19 +266,19 @@ fn a_reader_never_sees_an_older_value_than_before() {
             is_done.store(true, SeqCst);
             ended.expect("no panic");
         });
-        validate(&common.cache);
-        assert_all_accounted(&common);
+        validate(&shared.cache);
+        assert_nothing_leaked(&shared);
     }
 }
 
 #[test]
-fn what_stays_is_found_while_the_table_grows_and_shrinks() {
+fn lasting_entries_are_found_while_the_table_grows_and_shrinks() {
     const STAY: u64 = 200;
-    let common = Common::new(Config::new(u64::MAX, Kind::TinyLfu));
+    let shared = SharedCache::new(Config::new(u64::MAX, Kind::TinyLfu));
     let set = |id: u64| {
-        let value = Value::new(id << 32, &common.values);
-        let query = Plain::new(id, &common.keys);
-        call(&common.cache, |removed| common.cache.set(&query, NewValue::plain(value), removed))
+        let value = Value::new(id << 32, &shared.values);
+        let query = BuiltinEqQuery::new(id, &shared.keys);
+        call(&shared.cache, |removed| shared.cache.set(&query, NewValue::plain(value), removed))
             .0
             .expect("no failure");
     };
@@ -276,22 +286,24 @@ fn what_stays_is_found_while_the_table_grows_and_shrinks() {
     let is_done = AtomicBool::new(false);
     let walks = AtomicUsize::new(0);
     scope(|scope| {
-        let (common, is_done, walks, set) = (&common, &is_done, &walks, &set);
+        let (shared, is_done, walks, set) = (&shared, &is_done, &walks, &set);
         scope.spawn(move || {
             let mut random = Random::new(1);
             while !is_done.load(SeqCst) {
                 let id = random.below(STAY);
-                let found =
-                    call(&common.cache, |removed| common.cache.get(&Plain::new(id, &common.keys), removed)).0;
-                assert_is_of(id, &found.expect("no failure").expect("it stays"));
+                let found = call(&shared.cache, |removed| {
+                    shared.cache.get(&BuiltinEqQuery::new(id, &shared.keys), removed)
+                })
+                .0;
+                assert_value_of(id, &found.expect("no failure").expect("it stays"));
             }
         });
         scope.spawn(move || {
             while !is_done.load(SeqCst) {
                 let mut cursor = Cursor::default();
                 let mut seen = vec![0; STAY as usize];
-                while let Some((key, value)) = common.cache.next_entry(&mut cursor) {
-                    assert_is_of(key.id(), &value);
+                while let Some((key, value)) = shared.cache.next_entry(&mut cursor) {
+                    assert_value_of(key.id(), &value);
                     if let Some(times) = seen.get_mut(key.id() as usize) {
                         *times += 1;
                     }
@@ -305,11 +317,11 @@ fn what_stays_is_found_while_the_table_grows_and_shrinks() {
             while rounds < 15 || walks.load(SeqCst) < 5 {
                 (1_000..6_000).for_each(set);
                 for id in 1_000..6_000 {
-                    drop(call(&common.cache, |removed| {
-                        common.cache.remove(&Plain::new(id, &common.keys), removed)
+                    drop(call(&shared.cache, |removed| {
+                        shared.cache.remove(&BuiltinEqQuery::new(id, &shared.keys), removed)
                     }));
                 }
-                common.cache.flush();
+                shared.cache.flush();
                 rounds += 1;
             }
         });
@@ -317,18 +329,18 @@ fn what_stays_is_found_while_the_table_grows_and_shrinks() {
         is_done.store(true, SeqCst);
         ended.expect("no panic");
     });
-    validate(&common.cache);
-    assert_all_accounted(&common);
+    validate(&shared.cache);
+    assert_nothing_leaked(&shared);
 }
 
 #[test]
-fn hostile_equalities_survive_threads() {
-    // A comparison may fail, or use the cache itself: at any place of a look-up something else happens.
-    let common = Arc::new(Common::new(Config::new(30, Kind::Lru)));
+fn the_cache_survives_hostile_comparisons_in_threads() {
+    // A comparison may fail or use the cache, so that any call can happen in the middle of a look-up.
+    let shared = Arc::new(SharedCache::new(Config::new(30, Kind::Lru)));
     let failures = AtomicU64::new(0);
     scope(|scope| {
         for thread in 0..THREADS {
-            let (common, failures) = (&common, &failures);
+            let (shared, failures) = (&shared, &failures);
             scope.spawn(move || {
                 let mut random = Random::new(thread);
                 for _ in 0..3_000 {
@@ -336,32 +348,33 @@ fn hostile_equalities_survive_threads() {
                     let seed = random.next();
                     let asked = Cell::new(0);
                     let eq_slow = |key: &Key| {
-                        // A user's code that puts new keys in the way for ever would never end.
+                        // A comparison that always inserts another key to compare with must not make the call endless.
                         asked.set(asked.get() + 1);
                         assert!(asked.get() < 1_000, "the call does not end");
-                        let mut random = Random::new(seed ^ mixed(asked.get()));
+                        let mut random = Random::new(seed ^ mix_hash(asked.get()));
                         match random.below(4) {
                             0 => {
                                 let id = random.below(20);
-                                common.any_call(id, mixed(id % 2), &mut random);
+                                shared.any_call(id, mix_hash(id % 2), &mut random);
                             }
                             1 if random.one_in(10) => return Err("boom"),
                             _ => {}
                         }
                         Ok(key.id() == id)
                     };
-                    let query = Asking { key: Key::new(id, &common.keys), hash: mixed(id % 2), eq_slow };
-                    let cache = &common.cache;
+                    let query =
+                        UserEqQuery { key: Key::new(id, &shared.keys), hash: mix_hash(id % 2), eq_slow };
+                    let cache = &shared.cache;
                     let result = match random.below(4) {
                         0 => call(cache, |removed| cache.get(&query, removed)).0,
                         1 => call(cache, |removed| cache.remove(&query, removed)).0,
                         _ => {
-                            let stored = common.stored(id, &mut random);
+                            let stored = shared.stored(id, &mut random);
                             call(cache, |removed| cache.set(&query, stored, removed)).0.map(|()| None)
                         }
                     };
                     match result {
-                        Ok(found) => found.iter().for_each(|value| assert_is_of(id, value)),
+                        Ok(found) => found.iter().for_each(|value| assert_value_of(id, value)),
                         Err(error) => {
                             assert_eq!(error, "boom");
                             failures.fetch_add(1, SeqCst);
@@ -372,6 +385,6 @@ fn hostile_equalities_survive_threads() {
         }
     });
     assert!(failures.load(SeqCst) > 0);
-    validate(&common.cache);
-    assert_all_accounted(&common);
+    validate(&shared.cache);
+    assert_nothing_leaked(&shared);
 }

@@ -1,4 +1,4 @@
-//! Unsafe code is in few files, and `stress/README.md` says which, how much, and why.
+//! Unsafe code is in few files. `stress/README.md` lists them, with the amount and the reason.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,7 +19,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// How many blocks, implementations and functions of a source are unsafe; `None` if nothing is.
+/// Counts the unsafe blocks, implementations and functions of a source. Returns `None` if there are none.
 fn counted(source: &str) -> Option<[usize; 3]> {
     let code = source.lines().filter(|line| !line.trim_start().starts_with("//"));
     let code = code.collect::<Vec<_>>().join("\n");
@@ -28,7 +28,7 @@ fn counted(source: &str) -> Option<[usize; 3]> {
         .filter(|counts| counts.iter().sum::<usize>() > 0)
 }
 
-/// The lines of the table of files with unsafe code, by file.
+/// Reads the table of files with unsafe code.
 fn listed(readme: &str) -> BTreeMap<String, [usize; 3]> {
     let lines = readme.lines().filter(|line| line.starts_with("| [src/"));
     let line = |line: &str| {
@@ -45,12 +45,12 @@ fn listed(readme: &str) -> BTreeMap<String, [usize; 3]> {
 }
 
 #[test]
-fn unsafe_code_is_where_the_readme_says() {
+fn unsafe_code_is_exactly_where_the_readme_says() {
     let mut files = Vec::new();
     sources(&root().join("src"), &mut files);
     let counts = files.iter().filter_map(|path| {
         let source = fs::read_to_string(path).expect("a source can be read");
-        let name = path.strip_prefix(root()).expect("it is below").display().to_string();
+        let name = path.strip_prefix(root()).expect("the file is below the root").display().to_string();
         Some((name.replace('\\', "/"), counted(&source)?))
     });
     let readme = fs::read_to_string(root().join("stress/README.md")).expect("it can be read");
@@ -58,7 +58,7 @@ fn unsafe_code_is_where_the_readme_says() {
 }
 
 #[test]
-fn unsafe_code_is_counted_without_comments() {
+fn comments_do_not_count_as_unsafe_code() {
     let source = "#![allow(unsafe_code)]\n// unsafe { }\nunsafe { f() };\nunsafe impl S {}\nunsafe extern \"C\" fn g() {}";
     assert_eq!(counted(source), Some([1, 1, 1]));
     assert_eq!(counted("fn f() {}"), None);

@@ -1,4 +1,4 @@
-//! Computations that no other call waits for: a write to the key keeps their result out (law 13).
+//! Loads that no other call waits for: a write to the key keeps their result out (law 13).
 
 use moka_py::{Run, RunStart};
 
@@ -12,20 +12,20 @@ fn begin(subject: &Subject, id: u64) -> Run {
     }
 }
 
-fn keep(subject: &Subject, id: u64, run: Run, word: u64) -> bool {
+fn store(subject: &Subject, id: u64, run: Run, word: u64) -> bool {
     let stored = subject.stored(word);
     subject
         .call(|removed| subject.cache.complete_run(&subject.query(id), run, stored, removed))
         .expect("no key fails")
 }
 
-/// Begins a run of key 1, does something else, and ends the run with 10. Returns the value that the key has then.
-fn beside(write: impl FnOnce(&Subject)) -> Option<u64> {
+/// Begins a run of key 1, makes a write, and ends the run with the value 10. Returns the value of the key after that.
+fn value_after(write: impl FnOnce(&Subject)) -> Option<u64> {
     let subject = Subject::lru(10);
     subject.set(2, 20);
     let run = begin(&subject, 1);
     write(&subject);
-    let is_kept = keep(&subject, 1, run, 10);
+    let is_kept = store(&subject, 1, run, 10);
     let now = subject.peek(1);
     assert_eq!(is_kept, now == Some(10));
     subject.validate();
@@ -33,59 +33,59 @@ fn beside(write: impl FnOnce(&Subject)) -> Option<u64> {
 }
 
 #[test]
-fn a_result_is_kept_where_nothing_was_written() {
-    assert_eq!(beside(|_| ()), Some(10));
+fn a_result_is_stored_if_its_key_was_not_written() {
+    assert_eq!(value_after(|_| ()), Some(10));
     assert_eq!(
-        beside(|subject| assert_eq!(subject.remove(2), Some(20))),
+        value_after(|subject| assert_eq!(subject.remove(2), Some(20))),
         Some(10),
         "a removal of another key"
     );
-    assert_eq!(beside(|subject| subject.set(3, 30)), Some(10), "a set of another key");
-    assert_eq!(beside(|subject| (3..30).for_each(|id| subject.set(id, id))), Some(10), "eviction");
+    assert_eq!(value_after(|subject| subject.set(3, 30)), Some(10), "a set of another key");
+    assert_eq!(value_after(|subject| (3..30).for_each(|id| subject.set(id, id))), Some(10), "eviction");
 }
 
 #[test]
 fn every_write_to_the_key_keeps_the_result_out() {
-    assert_eq!(beside(|subject| assert_eq!(subject.remove(1), None)), None);
-    assert_eq!(beside(Subject::clear), None);
-    assert_eq!(beside(|subject| subject.cache.supersede_all()), None);
-    assert_eq!(beside(|subject| subject.set(1, 9)), Some(9));
-    assert_eq!(beside(|subject| assert_eq!(subject.set_if_absent(1, 9), None)), Some(9));
-    assert_eq!(beside(|subject| (1..3).for_each(|word| subject.set(1, word))), Some(2));
+    assert_eq!(value_after(|subject| assert_eq!(subject.remove(1), None)), None);
+    assert_eq!(value_after(Subject::clear), None);
+    assert_eq!(value_after(|subject| subject.cache.supersede_all()), None);
+    assert_eq!(value_after(|subject| subject.set(1, 9)), Some(9));
+    assert_eq!(value_after(|subject| assert_eq!(subject.set_if_absent(1, 9), None)), Some(9));
+    assert_eq!(value_after(|subject| (1..3).for_each(|word| subject.set(1, word))), Some(2));
     let set_and_pop = |subject: &Subject| {
         subject.clear();
         subject.set(1, 9);
         assert_eq!(subject.pop_any(), Some((1, 9)));
     };
-    assert_eq!(beside(set_and_pop), None);
+    assert_eq!(value_after(set_and_pop), None);
 }
 
 #[test]
-fn runs_of_one_key_go_on_side_by_side() {
+fn runs_of_one_key_proceed_concurrently() {
     let subject = Subject::lru(10);
     let (first, second, given_up) = (begin(&subject, 1), begin(&subject, 1), begin(&subject, 1));
     assert!(first != second && !subject.cache.is_superseded(first));
     subject.cache.end_run(given_up);
     subject.cache.end_run(given_up);
-    assert!(keep(&subject, 1, first, 10) && keep(&subject, 1, second, 11));
+    assert!(store(&subject, 1, first, 10) && store(&subject, 1, second, 11));
     assert_eq!(subject.peek(1), Some(11));
     subject.validate();
 }
 
 #[test]
-fn a_run_that_begins_after_the_write_is_kept() {
+fn the_result_of_a_run_that_begins_after_the_write_is_stored() {
     let subject = Subject::lru(10);
     let early = begin(&subject, 1);
     subject.remove(1);
     let late = begin(&subject, 1);
     assert!(subject.cache.is_superseded(early) && !subject.cache.is_superseded(late));
-    assert!(keep(&subject, 1, late, 11) && !keep(&subject, 1, early, 10));
+    assert!(store(&subject, 1, late, 11) && !store(&subject, 1, early, 10));
     assert_eq!(subject.peek(1), Some(11));
 }
 
 #[cfg(not(moka_gil))]
 #[test]
-fn a_value_that_came_before_the_run_is_returned() {
+fn a_value_stored_before_the_run_is_returned() {
     let subject = Subject::lru(10);
     subject.set(1, 9);
     let begun =

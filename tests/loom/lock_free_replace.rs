@@ -1,4 +1,4 @@
-//! A value replaced without the lock, beside all that has it.
+//! A write that replaces a value without the shard lock, beside the other operations.
 
 use std::sync::Arc;
 
@@ -6,42 +6,42 @@ use loom::thread::JoinHandle;
 use moka_py::Cause;
 
 use crate::support::{
-    Gone, World, apart, end_after_a_removal, model, replace_beside_a_newcomer, replace_beside_a_removal,
-    spawn,
+    Event, World, end_after_a_removal, model, replace_beside_a_removal, replace_beside_a_second_thread,
+    separate_homes, spawn,
 };
 
 const TTL: u64 = 1 << 20;
 
-/// Key 1 with the value 10, in a cache where a value may be replaced so.
-fn with_one() -> Arc<World> {
-    let world = Arc::new(World::unheard(7, apart));
+/// Makes a cache that may replace without the lock, with the value 10 for key 1.
+fn world_with_one_entry() -> Arc<World> {
+    let world = Arc::new(World::without_listener(7, separate_homes));
     world.set(1, 10);
     world
 }
 
-/// So that what was there is dropped, if nobody is seen to look at it.
+/// Replaces the value of key 1, and drops the old value unless a reader is seen.
 fn replace_and_flush(world: &World) {
     world.set(1, 11);
     world.flush();
 }
 
-/// What left in a call, and in that of the other thread: the values in their order, and why.
-fn time_left_of(mut gone: Vec<Gone>, other: JoinHandle<Vec<Gone>>) -> Vec<(u64, Cause)> {
-    gone.extend(other.join().expect("no panic"));
-    let mut removed: Vec<_> = gone.into_iter().map(|(_, value, cause)| (value, cause)).collect();
+/// Returns the removed values and causes of a call and of the other thread's call, sorted by value.
+fn time_left_of(mut events: Vec<Event>, other: JoinHandle<Vec<Event>>) -> Vec<(u64, Cause)> {
+    events.extend(other.join().expect("no panic"));
+    let mut removed: Vec<_> = events.into_iter().map(|(_, value, cause)| (value, cause)).collect();
     removed.sort_by_key(|&(value, _)| value);
     removed
 }
 
 #[test]
-fn each_value_is_replaced_once() {
+fn each_value_is_reported_as_replaced_once() {
     model(3, || {
-        let world = with_one();
+        let world = world_with_one_entry();
         let other = spawn(&world, |world| world.set(1, 11));
-        let gone = world.set(1, 12);
-        let last = world.get(1).expect("nobody removes it");
-        let removed = time_left_of(gone, other);
-        let stays = world.get(1).expect("nobody removes it");
+        let events = world.set(1, 12);
+        let last = world.get(1).expect("no thread removes it");
+        let removed = time_left_of(events, other);
+        let stays = world.get(1).expect("no thread removes it");
         assert_eq!(removed, [(10, Cause::Replaced), (23 - stays, Cause::Replaced)]);
         assert!([11, 12].contains(&last));
         world.end();
@@ -49,39 +49,39 @@ fn each_value_is_replaced_once() {
 }
 
 #[test]
-fn a_value_that_comes_beside_a_removal_is_there_or_is_what_was_removed() {
+fn a_value_set_beside_a_removal_is_present_or_removed() {
     model(3, || {
-        replace_beside_a_removal(with_one());
+        replace_beside_a_removal(world_with_one_entry());
     });
 }
 
-/// A new thread registers while the only one replaces a value.
+/// While a single thread uses the cache, a second one must wait until a replacement is complete.
 #[test]
-fn what_the_only_thread_replaces_is_whole_for_a_newcomer() {
+fn a_value_that_the_only_thread_replaces_is_valid_for_a_second_thread() {
     model(3, || {
-        let world = with_one();
-        replace_beside_a_newcomer(&world);
+        let world = world_with_one_entry();
+        replace_beside_a_second_thread(&world);
         world.end();
     });
 }
 
 #[test]
-fn what_the_only_thread_replaces_is_what_a_newcomer_removes_or_is_there_after_it() {
+fn a_value_set_by_the_only_thread_beside_a_removal_is_present_or_removed() {
     model(3, || {
-        let world = with_one();
-        let newcomer = spawn(&world, |world| world.remove(1));
+        let world = world_with_one_entry();
+        let second = spawn(&world, |world| world.remove(1));
         let replaced = world.set(1, 11);
-        let (removed, _) = newcomer.join().expect("no panic");
+        let (removed, _) = second.join().expect("no panic");
         end_after_a_removal(world, removed, &replaced);
     });
 }
 
 #[test]
-fn the_value_that_is_there_comes_again_beside_a_removal_and_stays_if_it_comes_after() {
+fn setting_the_present_value_beside_a_removal_is_linearizable() {
     model(3, || {
-        let world = with_one();
+        let world = world_with_one_entry();
         let again = world.value_of(1);
-        let writer = spawn(&world, move |world| world.set_shared_for(1, again, 0));
+        let writer = spawn(&world, move |world| world.set_value_with_lifetime(1, again, 0));
         let (removed, _) = world.remove(1);
         assert_eq!(removed, Some(10));
         let replaced = writer.join().expect("no panic");
@@ -92,38 +92,38 @@ fn the_value_that_is_there_comes_again_beside_a_removal_and_stays_if_it_comes_af
 }
 
 #[test]
-fn the_value_that_is_there_comes_again_beside_another_and_one_of_them_is_last() {
+fn setting_the_present_value_beside_another_set_is_linearizable() {
     model(3, || {
-        let world = with_one();
+        let world = world_with_one_entry();
         let again = world.value_of(1);
         let other = spawn(&world, |world| world.set(1, 11));
-        let gone = world.set_shared_for(1, again, 0);
-        let removed = time_left_of(gone, other);
-        let stays = world.get(1).expect("nobody removes it");
+        let events = world.set_value_with_lifetime(1, again, 0);
+        let removed = time_left_of(events, other);
+        let stays = world.get(1).expect("no thread removes it");
         assert_eq!(removed, [(10, Cause::Replaced), (21 - stays, Cause::Replaced)]);
         world.end();
     });
 }
 
 #[test]
-fn a_value_that_comes_beside_an_eviction_is_there_or_left_with_its_key() {
+fn a_value_set_beside_an_eviction_is_present_or_evicted() {
     model(3, || {
-        let world = Arc::new(World::unheard(2, apart));
+        let world = Arc::new(World::without_listener(2, separate_homes));
         world.set(1, 10);
         world.set(2, 20);
         let other = spawn(&world, |world| world.set(1, 11));
-        let mut gone = world.set(3, 30);
-        gone.extend(other.join().expect("no panic"));
+        let mut events = world.set(3, 30);
+        events.extend(other.join().expect("no panic"));
         assert_eq!(world.count(), 2);
-        assert_eq!(gone.len(), 2, "{gone:?}");
+        assert_eq!(events.len(), 2, "{events:?}");
         world.end();
     });
 }
 
 #[test]
-fn an_iteration_beside_it_yields_a_whole_value() {
+fn an_iteration_beside_a_replacement_yields_a_valid_value() {
     model(3, || {
-        let world = with_one();
+        let world = world_with_one_entry();
         let other = spawn(&world, replace_and_flush);
         let entries = world.entries();
         assert!([[(1, 10)], [(1, 11)]].iter().any(|seen| entries == seen), "{entries:?}");
@@ -133,9 +133,9 @@ fn an_iteration_beside_it_yields_a_whole_value() {
 }
 
 #[test]
-fn what_is_kept_beside_it_is_a_whole_value() {
+fn a_set_if_absent_beside_a_replacement_returns_a_valid_value() {
     model(3, || {
-        let world = with_one();
+        let world = world_with_one_entry();
         let other = spawn(&world, replace_and_flush);
         let kept = world.set_if_absent(1, 12);
         assert!([Some(10), Some(11)].contains(&kept), "{kept:?}");
@@ -145,9 +145,9 @@ fn what_is_kept_beside_it_is_a_whole_value() {
 }
 
 #[test]
-fn who_removes_what_was_seen_does_not_remove_what_came_in_its_place() {
+fn removing_a_yielded_entry_does_not_remove_its_replacement() {
     model(3, || {
-        let world = with_one();
+        let world = world_with_one_entry();
         let other = spawn(&world, |world| world.set(1, 11));
         world.remove_all_if(10);
         other.join().expect("no panic");
@@ -157,12 +157,12 @@ fn who_removes_what_was_seen_does_not_remove_what_came_in_its_place() {
 }
 
 #[test]
-fn it_does_not_get_the_deadline_of_another_write() {
+fn a_replacement_does_not_get_the_deadline_of_another_write() {
     model(3, || {
-        let world = with_one();
+        let world = world_with_one_entry();
         let again = world.value_of(1);
-        // The very value that is there, so that nobody can tell it from what was seen.
-        let other = spawn(&world, move |world| world.set_shared_for(1, again, TTL));
+        // This write sets the present value again, so that a comparison of values cannot detect it.
+        let other = spawn(&world, move |world| world.set_value_with_lifetime(1, again, TTL));
         world.set(1, 11);
         other.join().expect("no panic");
         let last = world.get(1);
@@ -174,10 +174,10 @@ fn it_does_not_get_the_deadline_of_another_write() {
 }
 
 #[test]
-fn a_key_that_gets_its_first_deadline_is_there_throughout() {
+fn a_key_that_gets_its_first_deadline_is_always_present() {
     model(3, || {
-        let world = with_one();
-        let other = spawn(&world, |world| world.set_for(1, 11, TTL, 0));
+        let world = world_with_one_entry();
+        let other = spawn(&world, |world| world.set_with_lifetime(1, 11, TTL, 0));
         let found = world.get(1);
         assert!([Some(10), Some(11)].contains(&found), "{found:?}");
         other.join().expect("no panic");
@@ -186,9 +186,9 @@ fn a_key_that_gets_its_first_deadline_is_there_throughout() {
 }
 
 #[test]
-fn a_computation_does_not_take_its_place() {
+fn a_computed_value_does_not_overwrite_a_replacement() {
     model(2, || {
-        let world = Arc::new(World::unheard(7, apart));
+        let world = Arc::new(World::without_listener(7, separate_homes));
         let other = spawn(&world, |world| world.get_with(1, || Ok(77)));
         world.set(1, 10);
         world.set(1, 11);
@@ -200,9 +200,9 @@ fn a_computation_does_not_take_its_place() {
 }
 
 #[test]
-fn who_joins_a_computation_after_it_gets_no_older_value_than_it_could_have_seen() {
+fn a_call_after_a_replacement_gets_no_older_value() {
     model(2, || {
-        let world = Arc::new(World::unheard(7, apart));
+        let world = Arc::new(World::without_listener(7, separate_homes));
         let other = spawn(&world, |world| world.get_with(1, || Ok(77)));
         world.set(1, 10);
         world.set(1, 11);

@@ -1,5 +1,5 @@
-//! Models of the core: a few threads of a few calls each, which loom runs in every order, with every value that a
-//! load may see. What is asserted is what a user of the cache would see.
+//! Models of the core: a few threads with a few calls each. loom runs them in every order, with every value that a load
+//! may see. The assertions are about results that a user of the cache can observe.
 #![cfg(moka_loom)]
 
 mod capacity;

@@ -1,21 +1,21 @@
-//! The map: a read beside inserts, replacements, removals and other tables.
+//! The map: reads beside inserts, replacements, removals and resizes.
 
 use std::sync::Arc;
 
-use crate::support::{World, apart, model, one_hash, one_home, replace_beside_a_removal, spawn};
+use crate::support::{World, model, one_hash, one_home, replace_beside_a_removal, separate_homes, spawn};
 
-/// A world with these keys in it, each of ten times its own value.
-fn with(keys: &[u64], hash: fn(u64) -> u64) -> Arc<World> {
+/// Makes a world with these keys, whose values are ten times as large.
+fn world_with(keys: &[u64], hash: fn(u64) -> u64) -> Arc<World> {
     let world = Arc::new(World::new(7, false, hash));
     keys.iter().for_each(|&id| drop(world.set(id, 10 * id)));
     world
 }
 
 #[test]
-fn a_key_that_stays_is_found_while_the_table_grows() {
+fn a_lasting_key_is_found_while_the_table_grows() {
     model(3, || {
-        // The smallest table is full with these.
-        let world = with(&[1, 2, 3], apart);
+        // These keys fill the smallest table.
+        let world = world_with(&[1, 2, 3], separate_homes);
         let writer = spawn(&world, |world| world.set(4, 40));
         assert_eq!(world.get(2), Some(20));
         assert!([None, Some(40)].contains(&world.get(4)));
@@ -26,9 +26,9 @@ fn a_key_that_stays_is_found_while_the_table_grows() {
 }
 
 #[test]
-fn a_key_that_stays_is_found_while_the_table_shrinks() {
+fn a_lasting_key_is_found_while_the_table_shrinks() {
     model(3, || {
-        let world = with(&[1, 2, 3, 4], apart);
+        let world = world_with(&[1, 2, 3, 4], separate_homes);
         [1, 2].into_iter().for_each(|id| drop(world.remove(id)));
         let writer = spawn(&world, |world| world.remove(3).0);
         assert_eq!(world.get(4), Some(40));
@@ -40,15 +40,15 @@ fn a_key_that_stays_is_found_while_the_table_shrinks() {
 }
 
 #[test]
-fn a_new_key_is_there_with_its_value_or_not_at_all() {
+fn a_new_key_is_found_with_its_value_or_not_at_all() {
     model(3, || {
         // The third entry is the first of a new chunk.
-        let world = with(&[1, 2], one_home);
+        let world = world_with(&[1, 2], one_home);
         let writer = spawn(&world, |world| world.set(3, 30));
         let first = world.get(3);
         assert!([None, Some(30)].contains(&first));
         let second = world.get(3);
-        assert!(second == Some(30) || (first, second) == (None, None), "it does not go again");
+        assert!(second == Some(30) || (first, second) == (None, None), "the key must not disappear");
         drop(writer.join().expect("no panic"));
         assert_eq!(world.get(3), Some(30));
         world.end();
@@ -56,9 +56,9 @@ fn a_new_key_is_there_with_its_value_or_not_at_all() {
 }
 
 #[test]
-fn a_value_is_the_old_or_the_new_and_never_the_old_again() {
+fn a_read_never_returns_the_old_value_after_the_new_one() {
     model(3, || {
-        let world = with(&[1], apart);
+        let world = world_with(&[1], separate_homes);
         let writer = spawn(&world, |world| world.set(1, 11));
         let (first, second) = (world.get(1), world.get(1));
         assert!([(10, 10), (10, 11), (11, 11)].map(|(a, b)| (Some(a), Some(b))).contains(&(first, second)));
@@ -69,9 +69,9 @@ fn a_value_is_the_old_or_the_new_and_never_the_old_again() {
 }
 
 #[test]
-fn a_key_in_the_same_probe_is_found_while_one_before_it_goes_and_comes() {
+fn a_key_is_found_while_keys_before_it_in_the_probe_change() {
     model(2, || {
-        let world = with(&[1, 2, 3], one_home);
+        let world = world_with(&[1, 2, 3], one_home);
         let writer = spawn(&world, |world| {
             world.remove(1);
             world.remove(2);
@@ -86,12 +86,12 @@ fn a_key_in_the_same_probe_is_found_while_one_before_it_goes_and_comes() {
 }
 
 #[test]
-fn a_number_of_one_key_is_not_given_to_another_under_a_reader() {
+fn an_index_is_not_reused_under_a_reader() {
     model(3, || {
-        let world = with(&[1, 2], one_hash);
+        let world = world_with(&[1, 2], one_hash);
         let writer = spawn(&world, |world| {
             world.remove(1);
-            // It gets the number of the first, if no reader can hold it.
+            // This key gets the index of the first one, if no reader can hold that.
             world.set(3, 30);
         });
         assert!([None, Some(10)].contains(&world.get(1)));
@@ -102,9 +102,9 @@ fn a_number_of_one_key_is_not_given_to_another_under_a_reader() {
 }
 
 #[test]
-fn what_a_user_compared_is_what_is_found() {
+fn a_user_defined_comparison_and_the_result_are_of_the_same_entry() {
     model(3, || {
-        let world = Arc::new(World::new(7, false, one_hash).asking());
+        let world = Arc::new(World::new(7, false, one_hash).with_user_eq());
         world.set(1, 10);
         let writer = spawn(&world, |world| {
             world.remove(1);
@@ -120,7 +120,7 @@ fn what_a_user_compared_is_what_is_found() {
 #[test]
 fn two_writers_of_one_new_key_leave_one_entry() {
     model(3, || {
-        let world = Arc::new(World::new(7, false, one_hash).asking());
+        let world = Arc::new(World::new(7, false, one_hash).with_user_eq());
         world.set(1, 10);
         let writer = spawn(&world, |world| world.set(2, 20));
         let mine = world.set(2, 21);
@@ -133,19 +133,19 @@ fn two_writers_of_one_new_key_leave_one_entry() {
 }
 
 #[test]
-fn a_writer_beside_a_removal_does_not_write_to_what_has_left() {
+fn a_writer_beside_a_removal_does_not_write_to_the_removed_entry() {
     model(3, || {
-        let world = Arc::new(World::new(7, false, one_hash).asking());
+        let world = Arc::new(World::new(7, false, one_hash).with_user_eq());
         world.set(1, 10);
         replace_beside_a_removal(world);
     });
 }
 
 #[test]
-fn a_number_of_one_key_is_not_given_to_another_under_a_writer() {
-    // Of one hash, so that the other key would be in the very place that the writer found.
+fn an_index_is_not_reused_under_a_writer() {
+    // The keys share a hash, so that the other key can get the slot that the writer found.
     model(2, || {
-        let world = Arc::new(World::new(7, false, one_hash).asking());
+        let world = Arc::new(World::new(7, false, one_hash).with_user_eq());
         world.set(1, 10);
         let writer = spawn(&world, |world| world.set(1, 11));
         world.remove(1);

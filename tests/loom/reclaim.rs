@@ -1,17 +1,17 @@
-//! Who drops what, when: nobody reads what was dropped, each thing is dropped once, and never in the middle of a
-//! call. The values of [`World`] see to the assertions: in each use, and at its end.
+//! Reclaiming: no thread reads a dropped reference, each reference is dropped once, and never inside a call of the
+//! core. The references of [`World`] assert this at each use and at their end.
 
 use std::sync::Arc;
 
-use crate::support::{World, apart, model, one_hash, replace_beside_a_newcomer, spawn};
+use crate::support::{World, model, one_hash, replace_beside_a_second_thread, separate_homes, spawn};
 
-fn with(keys: &[u64]) -> Arc<World> {
-    let world = Arc::new(World::new(7, false, apart));
+fn world_with(keys: &[u64]) -> Arc<World> {
+    let world = Arc::new(World::new(7, false, separate_homes));
     keys.iter().for_each(|&id| drop(world.set(id, 10 * id)));
     world
 }
 
-/// Ends a model after which so many keys and values live, and what they are.
+/// Ends a model, and checks that `alive` keys and values are left. `what` names them.
 #[track_caller]
 fn end_with(world: Arc<World>, alive: usize, what: &str) {
     world.flush();
@@ -20,9 +20,9 @@ fn end_with(world: Arc<World>, alive: usize, what: &str) {
 }
 
 #[test]
-fn a_value_that_is_replaced_and_flushed_is_whole_for_its_reader() {
+fn a_replaced_and_flushed_value_is_valid_for_its_reader() {
     model(3, || {
-        let world = with(&[1]);
+        let world = world_with(&[1]);
         let writer = spawn(&world, |world| {
             world.set(1, 11);
             world.flush();
@@ -34,9 +34,9 @@ fn a_value_that_is_replaced_and_flushed_is_whole_for_its_reader() {
 }
 
 #[test]
-fn a_key_and_value_that_are_removed_are_whole_for_their_reader() {
+fn a_removed_key_and_value_are_valid_for_their_reader() {
     model(3, || {
-        let world = with(&[1]);
+        let world = world_with(&[1]);
         let writer = spawn(&world, |world| {
             world.remove(1);
             world.flush();
@@ -47,20 +47,20 @@ fn a_key_and_value_that_are_removed_are_whole_for_their_reader() {
     });
 }
 
-/// The only registered thread needs no grace period, until a reader registers, and again after that reader ended.
+/// The only thread waits for no readers until a second thread begins, and again after that thread has ended.
 #[test]
-fn what_the_only_thread_replaces_is_whole_for_a_newcomer() {
+fn a_value_that_the_only_thread_replaces_is_valid_for_a_second_thread() {
     model(3, || {
-        let world = with(&[1]);
-        replace_beside_a_newcomer(&world);
+        let world = world_with(&[1]);
+        replace_beside_a_second_thread(&world);
         end_with(world, 2, "the key and its last value");
     });
 }
 
 #[test]
-fn what_the_only_thread_removes_is_whole_for_a_newcomer() {
+fn a_value_that_the_only_thread_removes_is_valid_for_a_second_thread() {
     model(3, || {
-        let world = with(&[1]);
+        let world = world_with(&[1]);
         let reader = spawn(&world, |world| world.get(1));
         world.remove(1);
         assert!([Some(10), None].contains(&reader.join().expect("no panic")));
@@ -69,9 +69,9 @@ fn what_the_only_thread_removes_is_whole_for_a_newcomer() {
 }
 
 #[test]
-fn two_readers_hold_a_value_up_until_both_are_gone() {
+fn a_retired_value_outlives_both_of_its_readers() {
     model(1, || {
-        let world = with(&[1]);
+        let world = world_with(&[1]);
         let readers = [(); 2].map(|()| spawn(&world, |world| world.get(1)));
         world.set(1, 11);
         world.flush();
@@ -83,14 +83,14 @@ fn two_readers_hold_a_value_up_until_both_are_gone() {
 }
 
 #[test]
-fn two_writers_hand_on_each_value_once() {
+fn two_writers_report_each_value_once() {
     model(3, || {
-        let world = with(&[1]);
+        let world = world_with(&[1]);
         let writer = spawn(&world, |world| world.set(1, 11));
-        let mut gone = world.set(1, 12);
-        gone.extend(writer.join().expect("no panic"));
-        let mut values: Vec<u64> = gone.iter().map(|&(_, value, _)| value).collect();
-        values.push(world.get(1).expect("it is there"));
+        let mut events = world.set(1, 12);
+        events.extend(writer.join().expect("no panic"));
+        let mut values: Vec<u64> = events.iter().map(|&(_, value, _)| value).collect();
+        values.push(world.get(1).expect("the key is present"));
         values.sort_unstable();
         assert_eq!(values, [10, 11, 12]);
         end_with(world, 2, "the key and its last value");
@@ -98,9 +98,9 @@ fn two_writers_hand_on_each_value_once() {
 }
 
 #[test]
-fn a_table_that_is_replaced_is_whole_for_its_reader() {
+fn a_replaced_table_is_valid_for_its_reader() {
     model(3, || {
-        let world = with(&[1, 2, 3]);
+        let world = world_with(&[1, 2, 3]);
         let writer = spawn(&world, |world| {
             world.set(4, 40);
             world.flush();
@@ -112,9 +112,9 @@ fn a_table_that_is_replaced_is_whole_for_its_reader() {
 }
 
 #[test]
-fn a_chunk_that_is_trimmed_is_whole_for_its_reader() {
+fn a_trimmed_chunk_is_valid_for_its_reader() {
     model(3, || {
-        let world = with(&[1, 2, 3]);
+        let world = world_with(&[1, 2, 3]);
         let writer = spawn(&world, |world| {
             world.remove(3);
             world.remove(2);
@@ -129,9 +129,9 @@ fn a_chunk_that_is_trimmed_is_whole_for_its_reader() {
 }
 
 #[test]
-fn an_iteration_beside_a_writer_sees_what_was_there() {
+fn an_iteration_beside_a_writer_sees_valid_entries() {
     model(3, || {
-        let world = with(&[1, 2]);
+        let world = world_with(&[1, 2]);
         let writer = spawn(&world, |world| {
             world.remove(1);
             world.flush();
@@ -144,9 +144,9 @@ fn an_iteration_beside_a_writer_sees_what_was_there() {
 }
 
 #[test]
-fn a_key_that_is_compared_by_a_user_is_held_while_it_leaves() {
+fn a_key_in_a_user_defined_comparison_outlives_its_removal() {
     model(3, || {
-        let world = Arc::new(World::new(7, false, one_hash).asking());
+        let world = Arc::new(World::new(7, false, one_hash).with_user_eq());
         world.set(1, 10);
         let writer = spawn(&world, |world| {
             world.remove(1);

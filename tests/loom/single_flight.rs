@@ -1,5 +1,5 @@
-//! Single flight: a leader, its waiters, its failure, and writes during the computation. That nobody waits for ever
-//! is loom's own assertion: a run where all threads wait fails.
+//! Single flight: a leader, its waiters, its failure, and writes during the computation. loom itself fails a run in
+//! which all threads wait.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -7,19 +7,19 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use loom::sync::atomic::{AtomicU64 as Seen, Ordering};
 use moka_py::{Failure, LoadError};
 
-use crate::support::{World, apart, model, one_hash, spawn};
+use crate::support::{World, model, one_hash, separate_homes, spawn};
 
 fn empty() -> Arc<World> {
-    Arc::new(World::new(7, false, apart))
+    Arc::new(World::new(7, false, separate_homes))
 }
 
-/// Counts beside the model, without a step in it.
+/// A counter that is not a step of the model.
 fn counter() -> Arc<AtomicU64> {
     Arc::default()
 }
 
 #[test]
-fn one_thread_computes_for_both() {
+fn one_thread_computes_for_both_callers() {
     model(2, || {
         let (world, computed) = (empty(), counter());
         let count = computed.clone();
@@ -36,7 +36,7 @@ fn one_thread_computes_for_both() {
 }
 
 #[test]
-fn all_that_wait_are_woken() {
+fn all_waiters_are_woken() {
     model(1, || {
         let (world, computed) = (empty(), counter());
         let mut waiters = Vec::new();
@@ -56,7 +56,7 @@ fn all_that_wait_are_woken() {
 }
 
 #[test]
-fn keys_of_one_hash_are_computed_each_for_itself() {
+fn keys_of_equal_hash_are_computed_separately() {
     model(2, || {
         let world = Arc::new(World::new(7, false, one_hash));
         let other = spawn(&world, |world| world.get_with(1, || Ok(10)));
@@ -68,7 +68,7 @@ fn keys_of_one_hash_are_computed_each_for_itself() {
 }
 
 #[test]
-fn who_waits_for_a_leader_that_fails_computes_itself() {
+fn a_waiter_of_a_failed_leader_computes_itself() {
     model(2, || {
         let world = empty();
         let failing =
@@ -82,7 +82,7 @@ fn who_waits_for_a_leader_that_fails_computes_itself() {
 }
 
 #[test]
-fn a_shared_failure_is_that_of_its_waiters_and_is_not_cached() {
+fn a_shared_failure_goes_to_the_waiters_and_is_not_cached() {
     model(2, || {
         let world = empty();
         let failing =
@@ -91,7 +91,7 @@ fn a_shared_failure_is_that_of_its_waiters_and_is_not_cached() {
         let failed = failing.join().expect("no panic");
         match mine {
             Ok(10) => assert_eq!(world.get(1), Some(10)),
-            // It waited for the other.
+            // This thread waited for the failing one.
             Err(LoadError::User("boom")) => assert_eq!((failed, world.get(1)), (mine, None)),
             other => panic!("{other:?}"),
         }
@@ -100,12 +100,12 @@ fn a_shared_failure_is_that_of_its_waiters_and_is_not_cached() {
 }
 
 #[test]
-fn a_leader_that_fails_before_it_computes_leaves_nobody_waiting() {
+fn a_leader_that_fails_before_it_computes_leaves_no_thread_waiting() {
     model(2, || {
-        let world = Arc::new(World::new(7, false, one_hash).asking());
+        let world = Arc::new(World::new(7, false, one_hash).with_user_eq());
         world.set(2, 20);
-        // The first comparison is that of the look before, the second that of the leader.
-        let failing = spawn(&world, |world| world.get_with_patience(1, 1, || Ok(10)));
+        // The first comparison is that of the look-up, the second that of the leader.
+        let failing = spawn(&world, |world| world.get_with_failing_eq(1, 1, || Ok(10)));
         assert_eq!(world.get_with(1, || Ok(10)), Ok(10));
         let failed = failing.join().expect("no panic");
         assert!([Ok(10), Err(LoadError::User("no patience"))].contains(&failed), "{failed:?}");
@@ -114,14 +114,14 @@ fn a_leader_that_fails_before_it_computes_leaves_nobody_waiting() {
     });
 }
 
-/// A run that no other call waits for reads a source that changes. A result of before the change is not to be in the cache
-/// after a write that came with it.
-fn run_beside_a_change(world: fn() -> World, change: fn(&World), expected: fn(Option<u64>) -> bool) {
-    run_beside_a_change_of(2, world, change, expected);
+/// A run that no other call waits for reads a source that changes. A result from before the change must not be in the
+/// cache after the write that came with the change.
+fn check_run_beside_change(world: fn() -> World, change: fn(&World), expected: fn(Option<u64>) -> bool) {
+    check_run_beside_change_with(2, world, change, expected);
 }
 
-/// The same with so many preemptions at most.
-fn run_beside_a_change_of(
+/// The same with a given bound of preemptions.
+fn check_run_beside_change_with(
     preemptions: usize,
     world: fn() -> World,
     change: fn(&World),
@@ -147,8 +147,8 @@ fn run_beside_a_change_of(
     });
 }
 
-fn heard() -> World {
-    World::new(7, false, apart)
+fn with_listener() -> World {
+    World::new(7, false, separate_homes)
 }
 
 fn is_new(now: Option<u64>) -> bool {
@@ -157,51 +157,51 @@ fn is_new(now: Option<u64>) -> bool {
 
 #[test]
 fn a_removal_during_a_run_keeps_its_result_out() {
-    run_beside_a_change(heard, |world| drop(world.remove(1)), is_new);
+    check_run_beside_change(with_listener, |world| drop(world.remove(1)), is_new);
 }
 
 #[test]
-fn a_removal_during_a_run_keeps_its_result_out_where_a_user_compares() {
-    run_beside_a_change(|| heard().asking(), |world| drop(world.remove(1)), is_new);
+fn a_removal_during_a_run_keeps_its_result_out_with_user_defined_comparisons() {
+    check_run_beside_change(|| with_listener().with_user_eq(), |world| drop(world.remove(1)), is_new);
 }
 
 #[test]
-fn clearing_during_a_run_keeps_its_result_out() {
-    run_beside_a_change(heard, World::clear, is_new);
+fn a_clear_during_a_run_keeps_its_result_out() {
+    check_run_beside_change(with_listener, World::clear, is_new);
 }
 
 #[test]
-fn a_removal_by_a_predicate_during_a_run_keeps_its_result_out() {
+fn a_remove_if_during_a_run_keeps_its_result_out() {
     let change = |world: &World| {
         world.supersede_all();
         world.remove_all_if(1);
     };
-    // The run asks whether it was marked, and stores its result, between two steps of the removal.
-    run_beside_a_change_of(3, heard, change, is_new);
+    // The run checks whether it was superseded and stores its result between two steps of the removal.
+    check_run_beside_change_with(3, with_listener, change, is_new);
 }
 
 #[test]
 fn a_set_during_a_run_wins() {
-    run_beside_a_change(heard, |world| drop(world.set(1, 9)), |now| now == Some(9));
+    check_run_beside_change(with_listener, |world| drop(world.set(1, 9)), |now| now == Some(9));
 }
 
-/// The second `set` finds a value and puts its own in the place of that one without the lock.
+/// The second `set` finds a value and replaces it without the lock.
 #[test]
-fn a_set_without_the_lock_during_a_run_wins() {
+fn a_lock_free_set_during_a_run_wins() {
     let change = |world: &World| {
         world.set(1, 8);
         world.set(1, 8);
         world.set(1, 9);
     };
-    run_beside_a_change(|| World::unheard(7, apart), change, |now| now == Some(9));
+    check_run_beside_change(|| World::without_listener(7, separate_homes), change, |now| now == Some(9));
 }
 
-/// Two runs of one key, of which the first may be kept before a `set` puts its value in the place of the result.
+/// Two runs of one key. The result of the first may be stored before a `set` replaces it without the lock.
 #[test]
-fn a_set_without_the_lock_beside_two_runs_wins() {
+fn a_lock_free_set_beside_two_runs_wins() {
     model(1, || {
-        let world = Arc::new(World::unheard(7, apart));
-        // The thread's last set is one that replaced a value, so that the next tries to do without the lock.
+        let world = Arc::new(World::without_listener(7, separate_homes));
+        // The last set of this thread replaced a value, so the next one tries to replace without the lock.
         world.set(2, 1);
         world.set(2, 1);
         let other = spawn(&world, |world| world.run(1, || 1));
@@ -214,19 +214,19 @@ fn a_set_without_the_lock_beside_two_runs_wins() {
     });
 }
 
-/// Computes from a source that changes. A result of before the change is not to be in the cache after a removal
-/// that came with it.
-fn beside_a_change(change: fn(&World), asks: bool, expected: fn(Option<u64>) -> bool) {
+/// Computes from a source that changes. A result from before the change must not be in the cache after the removal that
+/// came with the change.
+fn check_load_beside_change(change: fn(&World), user_eq: bool, expected: fn(Option<u64>) -> bool) {
     model(2, move || {
-        let world = World::new(7, false, apart);
-        let world = Arc::new(if asks { world.asking() } else { world });
+        let world = World::new(7, false, separate_homes);
+        let world = Arc::new(if user_eq { world.with_user_eq() } else { world });
         let source = Arc::new(Seen::new(1));
         let read = {
             let source = source.clone();
             move || Ok(source.load(Ordering::SeqCst))
         };
         let other = spawn(&world, move |world| {
-            // A change to a value that is read in a computation, and then what tells the cache of it.
+            // The source changes, and then a write tells the cache.
             source.store(2, Ordering::SeqCst);
             change(world);
         });
@@ -241,26 +241,26 @@ fn beside_a_change(change: fn(&World), asks: bool, expected: fn(Option<u64>) -> 
 
 #[test]
 fn a_removal_during_the_computation_keeps_its_result_out() {
-    beside_a_change(|world| drop(world.remove(1)), false, |now| [None, Some(2)].contains(&now));
+    check_load_beside_change(|world| drop(world.remove(1)), false, |now| [None, Some(2)].contains(&now));
 }
 
 #[test]
-fn a_removal_during_the_computation_keeps_its_result_out_where_a_user_compares() {
-    beside_a_change(|world| drop(world.remove(1)), true, |now| [None, Some(2)].contains(&now));
+fn a_removal_during_the_computation_keeps_its_result_out_with_user_defined_comparisons() {
+    check_load_beside_change(|world| drop(world.remove(1)), true, |now| [None, Some(2)].contains(&now));
 }
 
 #[test]
-fn clearing_during_the_computation_keeps_its_result_out() {
-    beside_a_change(World::clear, false, |now| [None, Some(2)].contains(&now));
+fn a_clear_during_the_computation_keeps_its_result_out() {
+    check_load_beside_change(World::clear, false, |now| [None, Some(2)].contains(&now));
 }
 
 #[test]
 fn a_set_during_the_computation_wins() {
-    beside_a_change(|world| drop(world.set(1, 9)), false, |now| now == Some(9));
+    check_load_beside_change(|world| drop(world.set(1, 9)), false, |now| now == Some(9));
 }
 
 #[test]
-fn who_comes_after_a_removal_does_not_get_what_was_computed_before() {
+fn a_call_after_a_removal_does_not_get_an_earlier_result() {
     model(2, || {
         let world = empty();
         let source = Arc::new(Seen::new(1));
@@ -280,7 +280,7 @@ fn who_comes_after_a_removal_does_not_get_what_was_computed_before() {
 }
 
 #[test]
-fn a_circle_of_two_threads_is_told_to_one_of_them() {
+fn a_deadlock_of_two_threads_is_reported_to_one_of_them() {
     model(2, || {
         let world = empty();
         let nested = |world: &Arc<World>, first: u64, second: u64| {
@@ -288,7 +288,7 @@ fn a_circle_of_two_threads_is_told_to_one_of_them() {
             move |world: &World| {
                 world.get_with(first, || {
                     inner.get_with(second, || Ok(100 * second)).map_err(|error| match error {
-                        LoadError::Deadlock => Failure { error: "circle", for_waiters: None },
+                        LoadError::Deadlock => Failure { error: "deadlock", for_waiters: None },
                         other => panic!("{other:?}"),
                     })
                 })
@@ -297,8 +297,8 @@ fn a_circle_of_two_threads_is_told_to_one_of_them() {
         let other = spawn(&world, nested(&world, 1, 2));
         let mine = nested(&world, 2, 1)(&world);
         let other = other.join().expect("no panic");
-        let is_circle = |got: &Result<u64, _>| *got == Err(LoadError::User("circle"));
-        assert!(!(is_circle(&mine) && is_circle(&other)), "{mine:?}, {other:?}");
+        let is_deadlock = |got: &Result<u64, _>| *got == Err(LoadError::User("deadlock"));
+        assert!(!(is_deadlock(&mine) && is_deadlock(&other)), "{mine:?}, {other:?}");
         world.end();
     });
 }

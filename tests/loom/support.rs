@@ -1,4 +1,4 @@
-//! Keys, values and caches for the models.
+//! Keys, values and caches for the loom models.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64 as Time, AtomicUsize as Count, Ordering::Relaxed as Beside};
@@ -13,8 +13,8 @@ use moka_py::{
 
 pub type Error = &'static str;
 
-/// Tries a model: all runs of it with at most so many preemptions, or what `LOOM_MAX_PREEMPTIONS` says, and
-/// `MOKA_MODEL_MORE` beyond that. Without a bound two calls would take hours, and most bugs show with two.
+/// Explores a model: all its runs with at most `preemptions` preemptions, or `LOOM_MAX_PREEMPTIONS`, plus
+/// `MOKA_MODEL_MORE`. Without a bound two calls would take hours, and most bugs need at most two preemptions.
 pub fn model(preemptions: usize, run: impl Fn() + Sync + Send + 'static) {
     let more =
         std::env::var("MOKA_MODEL_MORE").map_or(0, |more| more.parse().expect("MOKA_MODEL_MORE is a number"));
@@ -35,19 +35,19 @@ pub fn model(preemptions: usize, run: impl Fn() + Sync + Send + 'static) {
 }
 
 loom::thread_local! {
-    /// Whether the thread is in a call of the cache, where nothing of a user may be dropped.
+    /// Whether the thread is inside a call of the core, where no reference may be dropped.
     static IS_INSIDE: Cell<bool> = Cell::new(false);
 }
 
 struct Body {
-    /// loom's, so that whoever reads it must be ordered after its making, and before its end: it is taken out then.
+    /// loom checks that each read is ordered after the construction and before the end, which takes the word out.
     word: RwLock<Option<AtomicU64>>,
     count: AtomicUsize,
     alive: Arc<Count>,
 }
 
-/// A key or a value: a counted reference that knows when it is used after its end. What it refers to is never
-/// freed, so that it can tell.
+/// A key or a value: a counted reference that detects a use after its end. Its body is never freed, so that a late use
+/// can be detected.
 pub struct Shared(&'static Body);
 
 impl Shared {
@@ -58,8 +58,8 @@ impl Shared {
     }
 
     pub fn word(&self) -> u64 {
-        let word = self.0.word.try_read().expect("nobody ends what is read");
-        word.as_ref().expect("it is read after its end").load(Ordering::Relaxed)
+        let word = self.0.word.try_read().expect("a reference must not end while it is read");
+        word.as_ref().expect("the reference was read after its end").load(Ordering::Relaxed)
     }
 }
 
@@ -68,7 +68,7 @@ impl Handle for Shared {}
 impl Clone for Shared {
     fn clone(&self) -> Self {
         let before = self.0.count.fetch_add(1, Ordering::Relaxed);
-        assert!(before > 0, "it is used after its end");
+        assert!(before > 0, "the reference was cloned after its end");
         Shared(self.0)
     }
 }
@@ -79,25 +79,25 @@ impl Drop for Shared {
             return;
         }
         let before = self.0.count.fetch_sub(1, Ordering::AcqRel);
-        assert!(before > 0, "it is dropped twice");
+        assert!(before > 0, "the reference was dropped twice");
         if before == 1 {
-            assert!(!IS_INSIDE.with(Cell::get), "it is dropped in the middle of a call");
-            let word = self.0.word.try_write().expect("nobody reads what ends").take();
-            // A write: loom knows who is not ordered before it.
-            word.expect("it ends once").with_mut(|_| ());
+            assert!(!IS_INSIDE.with(Cell::get), "the reference was dropped inside a call");
+            let word = self.0.word.try_write().expect("a reference must not be read while it ends").take();
+            // This write lets loom find reads that are not ordered before it.
+            word.expect("a reference ends once").with_mut(|_| ());
             self.0.alive.fetch_sub(1, Beside);
         }
     }
 }
 
-/// How a key asks. Keys of one tag meet in one probe.
+/// A query for a key.
 pub struct Query {
     key: Shared,
     hash: u64,
-    /// Whether equality needs a user's code.
-    asks: bool,
-    /// How often that runs until it fails.
-    patience: Cell<usize>,
+    /// Whether comparisons run a user's code.
+    user_eq: bool,
+    /// The number of user-defined comparisons before they fail.
+    comparisons_left: Cell<usize>,
 }
 
 impl KeyQuery<Shared> for Query {
@@ -112,11 +112,11 @@ impl KeyQuery<Shared> for Query {
     }
 
     fn eq_builtin(&self, key: &Shared) -> Option<bool> {
-        (!self.asks).then_some(key.word() == self.key.word())
+        (!self.user_eq).then_some(key.word() == self.key.word())
     }
 
     fn eq_slow(&self, key: &Shared) -> Result<bool, Error> {
-        self.patience.set(self.patience.get().checked_sub(1).ok_or("no patience")?);
+        self.comparisons_left.set(self.comparisons_left.get().checked_sub(1).ok_or("no patience")?);
         Ok(key.word() == self.key.word())
     }
 
@@ -125,9 +125,8 @@ impl KeyQuery<Shared> for Query {
     }
 }
 
-/// One leaving, as a listener is told of it: key, value, cause. Where nobody listens, the key of a value that was replaced
-/// is 0.
-pub type Gone = (u64, u64, Cause);
+/// One removal: key, value, cause. Without a listener, the key of a replaced value is 0.
+pub type Event = (u64, u64, Cause);
 
 /// A cache in a model.
 pub struct World {
@@ -135,20 +134,20 @@ pub struct World {
     time: Arc<Time>,
     alive: Arc<Count>,
     hash: fn(u64) -> u64,
-    asks: bool,
+    user_eq: bool,
 }
 
-/// Spreads keys over the slots of the smallest table, one after the other; even and odd ones are in different shards.
-pub fn apart(id: u64) -> u64 {
+/// Gives keys separate home slots in the smallest table. Even and odd keys are in different shards.
+pub fn separate_homes(id: u64) -> u64 {
     id << 62 | id << 32 | id & 1
 }
 
-/// All keys have one home, and so a common probe; their tags differ.
+/// Gives all keys the same home slot, and so the same probe, with different tags.
 pub fn one_home(id: u64) -> u64 {
     id << 32
 }
 
-/// All keys have one hash.
+/// Gives all keys the same hash.
 pub fn one_hash(_: u64) -> u64 {
     0
 }
@@ -158,20 +157,20 @@ impl World {
         Self::of(Config { weighted, has_listener: true, ..Config::new(capacity, Kind::Lru) }, hash)
     }
 
-    /// One to which nobody listens.
-    pub fn unheard(capacity: u64, hash: fn(u64) -> u64) -> Self {
+    /// A cache without a listener.
+    pub fn without_listener(capacity: u64, hash: fn(u64) -> u64) -> Self {
         Self::of(Config::new(capacity, Kind::Lru), hash)
     }
 
     fn of(config: Config, hash: fn(u64) -> u64) -> Self {
         let time = Arc::new(Time::new(0));
         let cache = Cache::new(config, Clock::Manual(time.clone()));
-        World { cache, time, alive: Arc::default(), hash, asks: false }
+        World { cache, time, alive: Arc::default(), hash, user_eq: false }
     }
 
-    /// One in which each comparison is a user's code.
-    pub fn asking(self) -> Self {
-        World { asks: true, ..self }
+    /// The same cache with user-defined comparisons.
+    pub fn with_user_eq(self) -> Self {
+        World { user_eq: true, ..self }
     }
 
     pub fn now(&self) -> u64 {
@@ -183,82 +182,90 @@ impl World {
     }
 
     fn query(&self, id: u64) -> Query {
-        let patience = Cell::new(usize::MAX);
-        Query { key: Shared::new(id, &self.alive), hash: (self.hash)(id), asks: self.asks, patience }
+        let comparisons_left = Cell::new(usize::MAX);
+        Query {
+            key: Shared::new(id, &self.alive),
+            hash: (self.hash)(id),
+            user_eq: self.user_eq,
+            comparisons_left,
+        }
     }
 
     fn stored(&self, word: u64) -> NewValue<Shared> {
         NewValue::plain(Shared::new(word, &self.alive))
     }
 
-    /// Makes a call of the core as its callers do, and returns what left in it as well.
+    /// Calls the core as the Python layer does. Returns the events, too.
     fn call<R>(
         &self,
         body: impl FnOnce(&Cache<Shared, Shared, Error>, &mut Removals<Shared, Shared>) -> R,
-    ) -> (R, Vec<Gone>) {
+    ) -> (R, Vec<Event>) {
         let mut removed = Removals::new();
         IS_INSIDE.with(|inside| inside.set(true));
         let result = body(&self.cache, &mut removed);
         IS_INSIDE.with(|inside| inside.set(false));
-        let is_heard = self.cache.config().has_listener;
-        let told = |key: Option<&Shared>, value: &Shared, cause| {
-            assert!(key.is_some() || !is_heard, "a listener is told it");
+        let has_listener = self.cache.config().has_listener;
+        let to_event = |key: Option<&Shared>, value: &Shared, cause| {
+            assert!(key.is_some() || !has_listener, "a listener gets the key");
             (key.map_or(0, Shared::word), value.word(), cause)
         };
-        let gone = removed.iter().map(|one| told(one.key(), one.value(), one.cause())).collect();
+        let events = removed.iter().map(|one| to_event(one.key(), one.value(), one.cause())).collect();
         self.cache.release(&mut removed);
-        (result, gone)
+        (result, events)
     }
 
-    pub fn get_and_tell(&self, id: u64) -> (Option<u64>, Vec<Gone>) {
+    pub fn get_with_events(&self, id: u64) -> (Option<u64>, Vec<Event>) {
         let query = self.query(id);
-        let (found, gone) = self.call(|cache, removed| cache.get(&query, removed));
-        (found.expect("no key fails").map(|value| value.word()), gone)
+        let (found, events) = self.call(|cache, removed| cache.get(&query, removed));
+        (found.expect("no key fails").map(|value| value.word()), events)
     }
 
     pub fn get(&self, id: u64) -> Option<u64> {
-        self.get_and_tell(id).0
+        self.get_with_events(id).0
     }
 
-    pub fn set(&self, id: u64, word: u64) -> Vec<Gone> {
+    pub fn set(&self, id: u64, word: u64) -> Vec<Event> {
         self.store(id, self.stored(word))
     }
 
-    pub fn set_weighing(&self, id: u64, word: u64, weight: u32) -> Vec<Gone> {
+    pub fn set_with_weight(&self, id: u64, word: u64, weight: u32) -> Vec<Event> {
         self.store(id, NewValue { weight, ..self.stored(word) })
     }
 
-    pub fn set_for(&self, id: u64, word: u64, ttl: u64, tti: u64) -> Vec<Gone> {
+    pub fn set_with_lifetime(&self, id: u64, word: u64, ttl: u64, tti: u64) -> Vec<Event> {
         self.store(id, NewValue { lifetime: Lifetime { ttl, tti }, ..self.stored(word) })
     }
 
-    fn store(&self, id: u64, stored: NewValue<Shared>) -> Vec<Gone> {
+    fn store(&self, id: u64, stored: NewValue<Shared>) -> Vec<Event> {
         let query = self.query(id);
-        let (done, gone) = self.call(|cache, removed| cache.set(&query, stored, removed));
+        let (done, events) = self.call(|cache, removed| cache.set(&query, stored, removed));
         done.expect("no key fails");
-        gone
+        events
     }
 
-    /// The very value that a key has.
+    /// Returns the value of a key, as the same object.
     pub fn value_of(&self, id: u64) -> Shared {
         let query = self.query(id);
-        self.call(|cache, removed| cache.peek(&query, removed)).0.expect("no key fails").expect("it is there")
+        self.call(|cache, removed| cache.peek(&query, removed))
+            .0
+            .expect("no key fails")
+            .expect("the key is present")
     }
 
-    pub fn set_shared_for(&self, id: u64, value: Shared, ttl: u64) -> Vec<Gone> {
+    pub fn set_value_with_lifetime(&self, id: u64, value: Shared, ttl: u64) -> Vec<Event> {
         self.store(id, NewValue { lifetime: Lifetime { ttl, tti: 0 }, ..NewValue::plain(value) })
     }
 
     pub fn set_if_absent(&self, id: u64, word: u64) -> Option<u64> {
         let query = self.query(id);
-        // The caller has it as well, also where it is not stored.
+        // The caller has a reference, too, even if the value is not stored.
         let value = Shared::new(word, &self.alive);
         let stored = NewValue::plain(value.clone());
         let kept = self.call(|cache, removed| cache.set_if_absent(&query, stored, removed)).0;
         kept.expect("no key fails").map(|value| value.word())
     }
 
-    /// Goes through all, and removes what has this value still when it comes to that.
+    /// Iterates, and removes each entry that still has this value.
     pub fn remove_all_if(&self, word: u64) {
         let mut cursor = Cursor::default();
         while let Some((_, value)) = self.cache.next_entry(&mut cursor) {
@@ -269,31 +276,31 @@ impl World {
         }
     }
 
-    pub fn remove(&self, id: u64) -> (Option<u64>, Vec<Gone>) {
+    pub fn remove(&self, id: u64) -> (Option<u64>, Vec<Event>) {
         let query = self.query(id);
-        let (removed, gone) = self.call(|cache, removed| cache.remove(&query, removed));
-        (removed.expect("no key fails").map(|value| value.word()), gone)
+        let (removed, events) = self.call(|cache, removed| cache.remove(&query, removed));
+        (removed.expect("no key fails").map(|value| value.word()), events)
     }
 
-    /// The value of a key, which `compute` makes where it is not there. The last of those who waited for a
-    /// computation drops what is left of it, in its own call.
+    /// Returns the value of a key, which `compute` makes if the key is absent. The last waiter of a computation drops
+    /// its remains, inside its own call.
     pub fn get_with(
         &self,
         id: u64,
         compute: impl FnOnce() -> Result<u64, Failure<Error>>,
     ) -> Result<u64, LoadError<Error>> {
-        self.get_with_patience(id, usize::MAX, compute)
+        self.get_with_failing_eq(id, usize::MAX, compute)
     }
 
-    /// The same, with a user's code that fails when it has compared keys so often.
-    pub fn get_with_patience(
+    /// The same, with user-defined comparisons that fail after a number of them.
+    pub fn get_with_failing_eq(
         &self,
         id: u64,
-        patience: usize,
+        comparisons_left: usize,
         compute: impl FnOnce() -> Result<u64, Failure<Error>>,
     ) -> Result<u64, LoadError<Error>> {
         let query = self.query(id);
-        query.patience.set(patience);
+        query.comparisons_left.set(comparisons_left);
         let mut removed = Removals::new();
         let compute = || compute().map(|word| (Shared::new(word, &self.alive), 1));
         let mut pause = |park: &(dyn Fn() + Sync)| {
@@ -305,7 +312,7 @@ impl World {
         got.map(|value| value.word())
     }
 
-    /// The value of a key; where it is not there, `compute` makes it, in a run that no other call waits for.
+    /// Returns the value of a key. If it is absent, `compute` makes it in a run that no other call waits for.
     pub fn run(&self, id: u64, compute: impl FnOnce() -> u64) -> u64 {
         let query = self.query(id);
         if let Some(word) = self.get(id) {
@@ -317,7 +324,7 @@ impl World {
             RunStart::Run(run) => run,
         };
         let word = compute();
-        // The caller has it as well, also where it is not stored.
+        // The caller has a reference, too, even if the value is not stored.
         let value = Shared::new(word, &self.alive);
         let stored = NewValue::plain(value.clone());
         let kept = self.call(|cache, removed| cache.complete_run(&query, run, stored, removed)).0;
@@ -325,12 +332,12 @@ impl World {
         word
     }
 
-    /// Marks all computations under way, as a removal by a predicate does before it asks.
+    /// Supersedes all computations in flight, as `remove_if` does before it calls its predicate.
     pub fn supersede_all(&self) {
         self.cache.supersede_all();
     }
 
-    /// Keys and values by iteration, in the order of the keys.
+    /// Returns keys and values by iteration, sorted by key.
     pub fn entries(&self) -> Vec<(u64, u64)> {
         let mut cursor = Cursor::default();
         let next = || self.cache.next_entry(&mut cursor).map(|(key, value)| (key.word(), value.word()));
@@ -344,7 +351,7 @@ impl World {
         while self.call(|cache, removed| cache.clear_batch(&mut cursor, removed)).0 {}
     }
 
-    /// How many keys and values are alive, in the cache or out of it.
+    /// Returns the number of living keys and values, inside and outside the cache.
     pub fn alive(&self) -> usize {
         self.alive.load(Beside)
     }
@@ -361,7 +368,7 @@ impl World {
         self.call(|cache, removed| cache.weight(removed)).0
     }
 
-    /// Ends the model, once its threads have: the invariants hold, and with the cache all it held goes.
+    /// Ends the model after its threads: checks the invariants, and that nothing outlives the cache.
     pub fn end(self: Arc<Self>) {
         let World { cache, alive, .. } = Arc::into_inner(self).expect("the threads have ended");
         cache.validate();
@@ -380,15 +387,15 @@ pub fn spawn<R: 'static>(
     loom::thread::spawn(move || body(&world))
 }
 
-/// Replaces key 1's value 10, by the only thread, beside a newcomer that reads it.
-pub fn replace_beside_a_newcomer(world: &Arc<World>) {
-    let newcomer = spawn(world, |world| world.get(1));
+/// Replaces key 1's value 10 in the only thread, beside a second thread that reads it.
+pub fn replace_beside_a_second_thread(world: &Arc<World>) {
+    let second = spawn(world, |world| world.get(1));
     world.set(1, 11);
     world.set(1, 12);
-    assert!([Some(10), Some(11), Some(12)].contains(&newcomer.join().expect("no panic")));
+    assert!([Some(10), Some(11), Some(12)].contains(&second.join().expect("no panic")));
 }
 
-/// Replaces key 1's value 10 by 11 beside its removal, and ends the model: one comes after the other.
+/// Replaces key 1's value 10 by 11 beside its removal, and ends the model. One must come after the other.
 pub fn replace_beside_a_removal(world: Arc<World>) {
     let writer = spawn(&world, |world| world.set(1, 11));
     let (removed, _) = world.remove(1);
@@ -396,8 +403,8 @@ pub fn replace_beside_a_removal(world: Arc<World>) {
     end_after_a_removal(world, removed, &replaced);
 }
 
-/// The same, by what was removed and what the replacement pushed out.
-pub fn end_after_a_removal(world: Arc<World>, removed: Option<u64>, replaced: &[Gone]) {
+/// Checks the same from the removed value and the events of the replacement, and ends the model.
+pub fn end_after_a_removal(world: Arc<World>, removed: Option<u64>, replaced: &[Event]) {
     let expected = match removed {
         Some(10) => Some(11),
         Some(11) => None,
