@@ -1,4 +1,4 @@
-"""Caches with a mistake each, which a check of what threads see must find."""
+"""Caches with one bug each. The linearizability checker must find every bug."""
 
 import random
 import threading
@@ -10,7 +10,7 @@ ABSENT = object()
 
 
 class StaleGet(Moka):
-    """Answers now and then what it answered before."""
+    """`get` sometimes repeats an earlier result."""
 
     def __init__(self, *_, **__):
         self.before = {}
@@ -24,7 +24,7 @@ class StaleGet(Moka):
 
 
 class TornSetdefault(Moka):
-    """Looks, then sets."""
+    """`setdefault` looks the key up, and then sets it in a second step."""
 
     def setdefault(self, key, default=None):
         value = super().get(key, ABSENT)
@@ -36,7 +36,7 @@ class TornSetdefault(Moka):
 
 
 class TornPop(Moka):
-    """Looks, then removes."""
+    """`pop` reads the value, and then removes it in a second step."""
 
     def pop(self, key, default=None):
         value = super().get(key, default)
@@ -45,8 +45,8 @@ class TornPop(Moka):
         return value
 
 
-class LateLanding(Moka):
-    """Puts what it computed over what was set meanwhile."""
+class OverwritingLoad(Moka):
+    """`get_with` stores the computed value over a later write."""
 
     def get_with(self, key, initializer):
         value = super().get(key, ABSENT)
@@ -57,7 +57,7 @@ class LateLanding(Moka):
 
 
 class LazySet(Moka):
-    """Sets later than it returns, when the same thread comes again."""
+    """`set` takes effect at the next `set` of the same thread, after it has returned."""
 
     def __init__(self, *_, **__):
         self.local = threading.local()
@@ -73,6 +73,6 @@ BUGS = {
     "stale_get": StaleGet,
     "torn_setdefault": TornSetdefault,
     "torn_pop": TornPop,
-    "late_landing": LateLanding,
+    "overwriting_load": OverwritingLoad,
     "lazy_set": LazySet,
 }

@@ -1,53 +1,56 @@
-"""Says whether what threads saw of one key can have happened in some order: a search as by Wing and Gong, with the
-memory of Lowe ("Testing for Linearizability", 2017).
+"""Decides whether the history of one key is linearizable: the search of Wing and Gong, with the memory of visited
+states by Lowe ("Testing for Linearizability", 2017).
 
-How it works: a history is a list of steps for each thread, each with the moments before its call and after its return.
-A step takes effect at one moment between the two; so one that returned before another was called comes before it, and
-those that overlap may come in any order. The search puts one step after the other: of each thread the next one, if no
-step that is still to come returned before it was called. Each changes the state as its act says, or cannot be next.
-Where nothing can be next it goes back. What it has tried is remembered: how far each thread was, in which state. A mere
-look that can be next and changes nothing is taken at once, since it would spoil nothing.
+A history is a list of steps for each thread. Each step has the moments before its call and after its return, and takes
+effect at one moment between the two. If a step returned before another was called, it comes first. Overlapping steps
+have any order.
 
-A cache may be larger than its keys, or it may evict; then an entry may be gone at any moment (`evicts`). Where keys
-have one hash, a write to one may overtake the computation of another (`collides`): its result is then not kept.
+The search appends one step after the other. The candidates are the next steps of each thread, if no remaining step
+returned before they were called. A step changes the state as its action says, or cannot be next. If no step can be
+next, the search backtracks. It remembers each visited state together with the position of each thread. A read that
+can be next and changes nothing is appended without alternatives, because it cannot make a later step impossible.
 
-Computations are three steps: `join`, from where on others may wait for it, and a write to the key overtakes it, as does
-`overtake`, with which a removal by a predicate begins; `look`, which finds no value; `land`, which puts the value in
-unless it was overtaken, or `fail`. Two that were not overtaken are never under way at once.
+If the cache may evict, an entry can be absent at any moment (`evicts`). If keys share a hash, a write to one key may
+supersede the computation of another, whose result is then not stored (`collides`).
+
+A computation is three steps. From `begin` on, other calls may wait for it, and a write to the key supersedes it.
+`supersede` does the same: `remove_if` begins with it. `miss` finds no value. `complete` stores the value unless the
+computation was superseded, and `fail` ends the computation without a value. There are never two computations in flight
+that were not superseded.
 """
 
 from typing import Any, NamedTuple
 
 ABSENT = "absent"
-# For `take`: there was some value; there was one or none.
+# The values of `remove`: some unknown value; a value or none.
 SOME, UNKNOWN = "some", "unknown"
-# What changes nothing wherever it is put, but that an entry may have gone before it.
-LOOKS = frozenset(["read", "has", "look"])
+# Actions that change nothing, except that an entry may have been evicted before them.
+READS = frozenset(["read", "has", "miss"])
 
 
 class Step(NamedTuple):
     call: int
     ret: int
-    act: str
+    action: str
     value: Any = ABSENT
 
 
 class State(NamedTuple):
     value: Any = ABSENT
-    # What the computation that is under way and was not overtaken will come to.
+    # The result of the computation that is in flight and was not superseded.
     flight: Any = None
-    # Where entries may be gone at any moment: values of computations that return in a moment and may still be joined.
-    landed: frozenset = frozenset()
+    # Only with `evicts`: stored values whose computation has not returned, so that calls may still wait for it.
+    completed: frozenset = frozenset()
 
 
 class Order:
-    """What each act does to the state: the states that can come of it, none where it cannot be next."""
+    """The effects of actions: each method returns the possible states after a step, or none if it cannot be next."""
 
     def __init__(self, evicts, collides):
         self.evicts, self.collides = evicts, collides
 
     def after(self, step, state):
-        return getattr(self, step.act)(step, state)
+        return getattr(self, step.action)(step, state)
 
     def absent(self, state):
         if state.value is ABSENT:
@@ -65,59 +68,62 @@ class Order:
     def write(self, step, _):
         return [State(step.value)]
 
-    def put(self, step, state):
-        """A value is put in because there was none."""
+    def insert(self, step, state):
+        """A value is stored because there was none."""
         return [State(step.value) for _ in self.absent(state)]
 
-    def take(self, step, state):
+    def remove(self, step, state):
         if step.value is SOME:
             return [] if state.value is ABSENT else [State()]
         if step.value is UNKNOWN:
             return [State(), state] if state.value is ABSENT else [State()]
         if step.value is not ABSENT:
             return [State()] if state.value == step.value else []
-        # A removal that finds nothing may have come before the computation that it would have overtaken.
+        # A removal that finds nothing may have come before the computation that it would have superseded.
         return [each for was in self.absent(state) for each in ([State(), was] if self.evicts else [State()])]
 
-    def overtake(self, _, state):
-        """The result of the computation under way is not kept, and no later call waits for it."""
+    def supersede(self, _, state):
+        """The result of the computation in flight is not stored, and no later call waits for it."""
         return [state._replace(flight=None)]
 
-    def join(self, step, state):
+    def begin(self, step, state):
         return [state._replace(flight=step.value)] if state.flight is None or self.collides else []
 
-    def look(self, _, state):
+    def miss(self, _, state):
         return self.absent(state)
 
-    def land(self, step, state):
+    def complete(self, step, state):
         if state.flight != step.value:
             return [state]
-        landed = state.landed | {(step.value, step.ret)} if self.evicts else state.landed
-        kept = State(step.value, None, landed)
+        completed = state.completed | {(step.value, step.ret)} if self.evicts else state.completed
+        kept = State(step.value, None, completed)
         return [kept, state._replace(flight=None)] if self.collides else [kept]
 
     def fail(self, step, state):
         return [state._replace(flight=None)] if state.flight == step.value else [state]
 
     def wait(self, step, state):
-        """A value that somebody else computes, computed or set."""
+        """Returns a value that another thread computes, or that is stored."""
         after = []
         if state.value == step.value:
-            landed = state.landed | {(step.value, step.ret)} if self.evicts else state.landed
-            after.append(state._replace(landed=landed))
-        if state.flight == step.value or any(value == step.value and ret >= step.call for value, ret in state.landed):
+            completed = state.completed | {(step.value, step.ret)} if self.evicts else state.completed
+            after.append(state._replace(completed=completed))
+        if state.flight == step.value or any(
+            value == step.value and ret >= step.call for value, ret in state.completed
+        ):
             after.append(state)
         return after
 
 
-# Where a thread is held up, a state has hundreds of values that landed meanwhile: so many of such take half a minute.
-MOST_STATES = 50_000
+# If a thread is delayed, a state can have hundreds of completed values. Then this many states take half a minute.
+MAX_STATES = 50_000
 
 
 def explain(threads, evicts=False, collides=False):
-    """None if the steps of these threads have an order; else where the search came to its end, in words.
+    """Returns None if the steps of these threads have an order, or else a text that shows where the search got stuck.
 
-    A history for which more than MOST_STATES are tried passes as well: few are such, and their search could take hours.
+    A history with more than MAX_STATES visited states passes, too. Such histories are few, and their search could take
+    hours.
     """
     order = Order(evicts, collides)
     threads = [steps for steps in threads if steps]
@@ -127,7 +133,7 @@ def explain(threads, evicts=False, collides=False):
     while todo:
         here = todo.pop()
         at, state = here
-        if len(tried) > MOST_STATES:
+        if len(tried) > MAX_STATES:
             return None
         if at == ends:
             return None
@@ -144,14 +150,14 @@ def explain(threads, evicts=False, collides=False):
             if step.call > first_return:
                 continue
             after = order.after(step, state)
-            if step.act in LOOKS and after == [state]:
+            if step.action in READS and after == [state]:
                 moves = [(thread, state)]
                 break
             moves += [(thread, each) for each in after]
         for thread, after in moves:
-            if after.landed:
-                still = frozenset(each for each in after.landed if each[1] >= min(step.call for _, step in coming))
-                after = after._replace(landed=still)
+            if after.completed:
+                still = frozenset(each for each in after.completed if each[1] >= min(step.call for _, step in coming))
+                after = after._replace(completed=still)
             there = (*at[:thread], at[thread] + 1, *at[thread + 1 :]), after
             if there not in tried:
                 tried.add(there)
@@ -160,17 +166,17 @@ def explain(threads, evicts=False, collides=False):
 
 
 def describe(threads, furthest):
-    """The steps that cannot be next, and what came before them; moments are counted from the first that is shown."""
+    """Describes the steps that cannot be next, and the steps before them. Times count from the first step shown."""
     at = furthest[0][0]
     states = {state for place, state in furthest if place == at}
     shown = [(thread, number) for thread, number in enumerate(at) for number in range(number - 4, number + 1)]
     shown = [(thread, n) for thread, n in shown if 0 <= n < len(threads[thread])]
     zero = min(threads[thread][n].call for thread, n in shown)
-    lines = [f"no order explains these steps; it could be {', '.join(map(str, states))} before those marked ?"]
+    lines = [f"no order explains these steps; the state before those marked ? could be {', '.join(map(str, states))}"]
     for thread, n in sorted(shown, key=lambda place: threads[place[0]][place[1]].call):
         step = threads[thread][n]
         mark = "?" if n == at[thread] else " "
         lines.append(
-            f"{mark} thread {thread}, {step.call - zero:>9} to {step.ret - zero:>9} ns: {step.act} {step.value}"
+            f"{mark} thread {thread}, {step.call - zero:>9} to {step.ret - zero:>9} ns: {step.action} {step.value}"
         )
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Cases of the torture in which keys, values and functions of a user do what they should not."""
+"""Torture cases with hostile keys, values and callbacks."""
 
 import contextlib
 import gc
@@ -8,13 +8,13 @@ import sys
 import threading
 import time
 
-from torture_lib import POLICIES, Planned, Value, check_empty, in_child, some_operation
+from torture_lib import POLICIES, PlannedError, Value, check_empty, in_child, random_call
 
 from moka_py import Moka, cached
 
 
 class HostileKey:
-    """A key whose hash and equality raise, sleep, collect, change the cache, or answer what is no bool."""
+    """A key whose `__hash__` and `__eq__` raise, sleep, collect, change the cache, or return no bool."""
 
     __slots__ = ("acts", "cache", "dice", "number")
 
@@ -26,7 +26,7 @@ class HostileKey:
 
     def __hash__(self):
         if self.acts and self.dice.random() < 0.01:
-            raise Planned("hash")
+            raise PlannedError("hash")
         return self.number % 5
 
     def __eq__(self, other):
@@ -35,7 +35,7 @@ class HostileKey:
         if self.acts:
             match self.dice.randrange(40):
                 case 0:
-                    raise Planned("eq")
+                    raise PlannedError("eq")
                 case 1:
                     time.sleep(0)
                 case 2:
@@ -56,19 +56,19 @@ class HostileKey:
 
     def __del__(self):
         if self.acts and self.dice.random() < 0.05:
-            with contextlib.suppress(Planned, RecursionError, RuntimeError):
+            with contextlib.suppress(PlannedError, RecursionError, RuntimeError):
                 self.cache.get(self.dice.randrange(20))
 
 
 def hostile_keys(round_):
-    """Keys whose `__eq__` and `__hash__` do as they please."""
+    """Calls with keys whose `__eq__` and `__hash__` are hostile."""
     dice = round_.dice("shape")
     cache = Moka(dice.choice([1, 10, 50]), policy=dice.choice(POLICIES), ttl=dice.choice([None, 1e-3]))
 
     def work(dice):
-        # RuntimeError: a comparison inside a computation asked for what is being computed.
-        with contextlib.suppress(Planned, RuntimeError):
-            some_operation(cache, dice, HostileKey(dice.randrange(30), dice, cache), Value)
+        # RuntimeError: a comparison inside a computation asked for the key of that computation.
+        with contextlib.suppress(PlannedError, RuntimeError):
+            random_call(cache, dice, HostileKey(dice.randrange(30), dice, cache), Value)
 
     round_.run(work)
     assert cache.weighted_size() <= cache.capacity
@@ -76,7 +76,7 @@ def hostile_keys(round_):
 
 
 class LateValue(Value):
-    """A value whose end uses the cache."""
+    """A value whose finalizer uses the cache."""
 
     __slots__ = ()
 
@@ -106,7 +106,7 @@ def callbacks(round_):
     def listener(key, value, cause):
         chance = random.randrange(30)
         if chance == 0:
-            raise Planned("listener")
+            raise PlannedError("listener")
         if chance < 6:
             nested(lambda: cache.set(key, Value()))
         elif chance < 12:
@@ -119,7 +119,7 @@ def callbacks(round_):
     def weigher(key, value):
         chance = random.randrange(40)
         if chance == 0:
-            raise Planned("weigher")
+            raise PlannedError("weigher")
         if chance == 1:
             nested(lambda: cache.remove(key))
         return chance % 4
@@ -129,7 +129,7 @@ def callbacks(round_):
     def initializer():
         chance = random.randrange(20)
         if chance == 0:
-            raise Planned("initializer")
+            raise PlannedError("initializer")
         if chance < 4:
             nested(lambda: cache.get_with(random.randrange(50), initializer))
         return LateValue(cache)
@@ -140,9 +140,9 @@ def callbacks(round_):
             if dice.randrange(2):
                 cache.get_with(key, initializer)
             else:
-                some_operation(cache, dice, key, lambda: LateValue(cache))
-        except (Planned, RuntimeError):
-            pass  # RuntimeError: a circle of computations.
+                random_call(cache, dice, key, lambda: LateValue(cache))
+        except (PlannedError, RuntimeError):
+            pass  # RuntimeError: computations that wait for each other.
 
     hook, sys.unraisablehook = sys.unraisablehook, lambda report: None
     try:
@@ -154,23 +154,23 @@ def callbacks(round_):
         sys.unraisablehook = hook
 
 
-class Mischief:
-    """Does something that nobody should do where it is asked to: inside a key, a callback, or the end of a value."""
+class HostileAction:
+    """A callable that takes a random hostile action inside a key, a callback, or a finalizer."""
 
     def __init__(self, cache, dice):
         self.cache = cache
         self.dice = dice
         self.depth = threading.local()
-        self.heard = []
+        self.causes = []
         self.process = os.getpid()
-        # One of both: CPython 3.13t can leave a set of `threading` locked for ever in a child, if another thread was
-        # starting or ending then.
+        # A round either forks or starts threads. If a thread starts or ends during a fork, CPython 3.13t can leave a
+        # set of the module `threading` locked for ever in the child.
         self.forks = dice.random() < 0.5
 
     def __call__(self, *, starts=True):
-        """`starts`: whether it may also start threads."""
+        """Takes an action. `starts` says whether it may start threads."""
         if os.getpid() != self.process:
-            # In a child CPython drops what other threads held before the locks of `threading` are whole again.
+            # In a child, CPython drops the objects of other threads before it resets the locks of `threading`.
             return
         depth = getattr(self.depth, "now", 0)
         if depth < 3:
@@ -180,20 +180,20 @@ class Mischief:
             finally:
                 self.depth.now = depth
 
-    def at_end(self):
-        """What a `__del__` does: it may run inside of `threading`, whose lock a thread that is started waits for."""
-        with contextlib.suppress(Planned, RuntimeError):
+    def in_finalizer(self):
+        """Takes an action of a `__del__`. It may run inside `threading`, whose lock a new thread would wait for."""
+        with contextlib.suppress(PlannedError, RuntimeError):
             self(starts=False)
 
     def act(self, what, starts):
         cache, key = self.cache, self.dice.randrange(30)
         match what:
             case 0 | 1 | 2:
-                raise Planned
+                raise PlannedError
             case 3:
                 sys.setswitchinterval(self.dice.choice([1e-6, 1e-5, 1e-3]))
             case 4 if starts:
-                # Joined it may be by nobody: it uses the cache while its maker goes on.
+                # No thread joins this one, so that it uses the cache while its maker goes on.
                 threading.Thread(target=self.quietly, args=(cache.set, key, Value()), daemon=True).start()
             case 5 if starts:
                 thread = threading.Thread(target=self.quietly, args=(cache.remove, key))
@@ -220,7 +220,7 @@ class Mischief:
                 cache.stats(), cache.reset_stats(), cache.run_pending_tasks()
 
     def quietly(self, call, *arguments):
-        with contextlib.suppress(Planned, RuntimeError):
+        with contextlib.suppress(PlannedError, RuntimeError):
             call(*arguments)
 
     def fork(self):
@@ -229,15 +229,15 @@ class Mischief:
         in_child(self.use)
 
     def use(self):
-        # CPython 3.13t leaves an object locked in a child if its lock was on its way to a thread that waited for it.
-        self.process, self.dice, self.heard = os.getpid(), random.Random(os.getpid()), []
+        # CPython 3.13t leaves an object locked in a child if its lock was being handed to a waiting thread.
+        self.process, self.dice, self.causes = os.getpid(), random.Random(os.getpid()), []
         cache = self.cache
         self.quietly(lambda: (cache.set("new", 1), cache.get("new"), cache.get_with("newer", Value)))
         self.quietly(lambda: (cache.remove("new"), cache.stats(), cache.clear()))
 
 
 class ChangingKey:
-    """A key whose hash changes, and which is equal to whatever it likes, by an answer that need be no bool."""
+    """A key whose hash changes, and whose `__eq__` returns a random object."""
 
     __slots__ = ("mischief", "number")
 
@@ -255,7 +255,7 @@ class ChangingKey:
         return self.mischief.dice.choice(answers)
 
     def __del__(self):
-        self.mischief.at_end()
+        self.mischief.in_finalizer()
 
 
 class MischievousValue(Value):
@@ -266,11 +266,11 @@ class MischievousValue(Value):
         self.mischief = mischief
 
     def __del__(self):
-        self.mischief.at_end()
+        self.mischief.in_finalizer()
 
 
 def mischief(round_):
-    """Everything that is a user's code does what it should not, also start threads, fork and collect."""
+    """All code of the user takes hostile actions, including starting threads, forking and collecting."""
     dice = random.Random(round_.dice("shape").random())
 
     def function(*_):
@@ -278,7 +278,7 @@ def mischief(round_):
         return act.dice.choice([0, 1, 1, 3])
 
     def listener(key, value, cause):
-        act.heard.append(cause)
+        act.causes.append(cause)
         act()
 
     cache = Moka(
@@ -288,7 +288,7 @@ def mischief(round_):
         eviction_listener=dice.choice([None, listener]),
         weigher=dice.choice([None, function]),
     )
-    act = Mischief(cache, dice)
+    act = HostileAction(cache, dice)
     shared = cached(maxsize=5, wait_concurrent=dice.random() < 0.5)(function)
 
     def yields():
@@ -302,8 +302,8 @@ def mischief(round_):
 
     def work(own):
         key = own.choice([own.randrange(30), ChangingKey(own.randrange(30), act)])
-        # RuntimeError: a circle of computations, or too many threads.
-        with contextlib.suppress(Planned, RuntimeError):
+        # RuntimeError: computations that wait for each other, or too many threads.
+        with contextlib.suppress(PlannedError, RuntimeError):
             match own.randrange(9):
                 case 0:
                     cache.get_with(key, make)
@@ -318,7 +318,7 @@ def mischief(round_):
                 case 5:
                     cache.remove_many(yields())
                 case _:
-                    some_operation(cache, own, key, make)
+                    random_call(cache, own, key, make)
 
     hook, sys.unraisablehook = sys.unraisablehook, lambda report: None
     try:
@@ -333,6 +333,6 @@ def mischief(round_):
             assert len(owned) == len(list(owned)) == 0
     finally:
         sys.unraisablehook = hook
-    assert set(act.heard) <= {"expired", "explicit", "replaced", "size"}
-    del act.heard[:]
+    assert set(act.causes) <= {"expired", "explicit", "replaced", "size"}
+    del act.causes[:]
     act.cache = None

@@ -1,9 +1,8 @@
-"""Counts what is alive after millions of operations: nothing may be lost, and nothing may be let go twice.
+"""Counts leaked objects after millions of operations: no object may leak, and none may be released twice.
 
-How it works: threads make all kinds of calls with keys and values that are counted as they are made and as they die.
-A few more are told by their reference counts: each is put into caches again and again, and at the end nobody may hold
-it but this program. Once the caches are gone, the interpreter must have as many blocks of memory as after a first,
-short run, but for some that it keeps by itself.
+Threads make all kinds of calls with keys and values that are counted when they are made and when they die. Sentinels
+are put into caches again and again, and at the end each must have its first reference count. When the caches are
+gone, the interpreter must have about as many memory blocks as after a first, short run.
 
     python stress/torture/leaks.py --operations 10_000_000
 """
@@ -19,11 +18,11 @@ import threading
 from moka_py import Moka, cached
 
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
-# Blocks that the interpreter may keep besides, of free lists and threads that have ended.
-OF_ITS_OWN = 500
+# The number of additional blocks that the interpreter may keep, for free lists and ended threads.
+MAX_MORE_BLOCKS = 500
 
 
-# What each thread made, and what died in it.
+# For each thread, the numbers of objects that were made and that died in it.
 COUNTS = []
 
 
@@ -39,7 +38,7 @@ ACCOUNT = Account()
 
 
 class Counted:
-    """A key or a value: its own count is written by one thread, so none is lost."""
+    """A key or a value that is counted. Each thread writes its own counts, so no update is lost."""
 
     __slots__ = ("number",)
 
@@ -62,7 +61,7 @@ def alive():
 
 
 def operate(cache, function, dice, sentinels):
-    """One call with a counted key or value, or a sentinel."""
+    """Makes one call with a counted key or value, or a sentinel."""
     number = dice.randrange(3_000)
     key = number if dice.randrange(2) else Counted(number)
     match dice.randrange(12):
@@ -90,9 +89,9 @@ def operate(cache, function, dice, sentinels):
 
 
 def run(operations, threads, seed, sentinels):
-    """That many operations by some threads on caches of their own making."""
-    told = []
-    cache = Moka(1_000, eviction_listener=lambda key, value, cause: told.append(cause) if len(told) < 9 else None)
+    """Makes a number of operations in several threads, on a new cache and a new cached function."""
+    causes = []
+    cache = Moka(1_000, eviction_listener=lambda key, value, cause: causes.append(cause) if len(causes) < 9 else None)
     function = cached(maxsize=500)(lambda key: sentinels[0] if isinstance(key, int) else Counted(0))
     errors = []
 
@@ -136,9 +135,9 @@ def main():
     after, more = [sys.getrefcount(each) for each in sentinels], sys.getallocatedblocks() - blocks
     made = sum(made for made, _ in COUNTS)
     print(f"{arguments.operations:,} operations, {made:,} objects made, {alive()} alive; {more:+} blocks of memory")
-    assert alive() == 0, f"{alive()} objects live on that nobody holds"
+    assert alive() == 0, f"{alive()} objects leaked"
     assert after == references, f"references to the sentinels, before and after: {references}, {after}"
-    assert more <= OF_ITS_OWN, f"{more} more blocks of memory"
+    assert more <= MAX_MORE_BLOCKS, f"{more} more blocks of memory"
 
 
 if __name__ == "__main__":

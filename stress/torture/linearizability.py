@@ -1,18 +1,18 @@
-"""Records what threads see of a cache, and checks that each key behaved as if one call came after the other.
+"""Records concurrent calls on a cache, and checks that the calls on each key are linearizable.
 
-How it works: in each round threads call one cache at once, on a key or a few, and note for each call the moments
-before and after it and what came of it. Which calls there are in a round is by chance, since some hide what others
-would show. Beside it threads set and remove other keys, so that the table grows, shrinks and reuses its places.
-Afterwards `histories.py` looks for an order, for each key by itself: a call of several keys, as
-`set_many` or `clear`, promises no more than to do something to each between its beginning and its end.
+In each round threads call one cache at once, on one to three keys. For each call they record the times before and after
+it, and its result. The kinds of calls in a round are random, because some calls hide the bugs of others. The threads
+also set and remove other keys, so that the table grows, shrinks and reuses slots. Afterwards `history_checker.py` looks
+for an order, for each key separately. A call on several keys, such as `set_many` or `clear`, promises only that its
+effect on each key takes place between its call and its return.
 
-The moments are of `time.perf_counter_ns`, the system's monotonic clock, which all threads and cores share. It is read
-before the call begins and after it has returned, so a call seems longer than it was and never shorter: an order that
-the clock shows was there, and what it cannot tell apart overlaps. A counter would say more, but one that is exact
-without the GIL needs a lock, which would keep apart what is to meet here; `itertools.count` of 3.13t is not exact.
+The times are those of `time.perf_counter_ns`, the system's monotonic clock, which all threads and cores share. It is
+read before the call and after the return, so a call can look longer than it was, but never shorter. A shared counter
+would be more precise. But without the GIL an exact counter needs a lock, which would keep the calls from overlapping,
+and `itertools.count` of 3.13t is not exact.
 
-On the GIL build threads take turns only in Python code: there the calls with initializers, predicates and keys that
-have an `__eq__` of their own are what is tried.
+On the GIL build threads switch in Python code only. There, mainly the calls with initializers, predicates and keys with
+a user-defined `__eq__` overlap.
 
     python stress/torture/linearizability.py --seconds 60
     python stress/torture/linearizability.py --seed 7 --rounds 1
@@ -35,17 +35,17 @@ from history_checker import ABSENT, SOME, UNKNOWN, Step, explain
 from moka_py import Moka
 
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
-# A hang is told after this many seconds more than were asked for.
-SLACK = 120
+# A run that takes this many seconds longer than asked for counts as hung.
+HANG_SECONDS = 120
 now = time.perf_counter_ns
 
 
-class Planned(Exception):
-    """What initializers raise."""
+class PlannedError(Exception):
+    """The error that initializers raise."""
 
 
 class Key:
-    """A key that Python compares."""
+    """A key with a user-defined `__eq__`."""
 
     def __init__(self, name):
         self.name = name
@@ -58,19 +58,19 @@ class Key:
 
 
 class Colliding(Key):
-    """All have one hash."""
+    """A key whose hash is the same for all."""
 
     def __hash__(self):
         return 7
 
 
 class Worker:
-    """One thread's calls, each noted as steps in the log of its key."""
+    """The calls of one thread, each recorded as steps in the log of its key."""
 
     def __init__(self, cache, keys, others, ttls, shares, seed, number):
         self.cache, self.keys, self.others, self.ttls = cache, keys, others, ttls
         self.dice = random.Random(f"{seed} {number}")
-        # Values tell who made them, so no two that are made are the same.
+        # Each value contains the number of its thread, so that all values are different.
         self.fresh = map("{}.{}".format, itertools.repeat(number), itertools.count()).__next__
         self.log = defaultdict(list)
         self.calls = [getattr(self, name) for name in CALLS]
@@ -89,72 +89,72 @@ class Worker:
         else:
             self.cache.remove(other)
 
-    def note(self, call, key, act, value=ABSENT):
-        self.log[key].append(Step(call, now(), act, value))
+    def record(self, call, key, action, value=ABSENT):
+        self.log[key].append(Step(call, now(), action, value))
 
-    def note_all(self, call, act, values):
+    def record_all(self, call, action, values):
         ret = now()
         for key in self.keys:
-            self.log[key].append(Step(call, ret, act, values.get(key, ABSENT)))
+            self.log[key].append(Step(call, ret, action, values.get(key, ABSENT)))
 
-    def do_get(self, key):
+    def call_get(self, key):
         call = now()
         value = self.cache.get(key, ABSENT)
-        self.note(call, key, "read", value)
+        self.record(call, key, "read", value)
         return value
 
-    def do_subscript(self, key):
+    def call_subscript(self, key):
         call = now()
         try:
-            self.note(call, key, "read", self.cache[key])
+            self.record(call, key, "read", self.cache[key])
         except KeyError:
-            self.note(call, key, "read")
+            self.record(call, key, "read")
 
-    def do_in(self, key):
+    def call_in(self, key):
         call = now()
-        self.note(call, key, "has" if key in self.cache else "read")
+        self.record(call, key, "has" if key in self.cache else "read")
 
-    def do_set(self, key):
+    def call_set(self, key):
         value, call = self.fresh(), now()
         self.cache.set(key, value, ttl=self.dice.choice(self.ttls))
-        self.note(call, key, "write", value)
+        self.record(call, key, "write", value)
 
-    def do_set_again(self, key):
-        """Mostly the very object that is there, which takes another way."""
-        value = self.do_get(key)
+    def call_set_again(self, key):
+        """Sets the present value again, which takes another code path."""
+        value = self.call_get(key)
         if value is not ABSENT:
             call = now()
             self.cache.set(key, value)
-            self.note(call, key, "write", value)
+            self.record(call, key, "write", value)
 
-    def do_setitem(self, key):
+    def call_setitem(self, key):
         value, call = self.fresh(), now()
         self.cache[key] = value
-        self.note(call, key, "write", value)
+        self.record(call, key, "write", value)
 
-    def do_setdefault(self, key):
+    def call_setdefault(self, key):
         value, call = self.fresh(), now()
         kept = self.cache.setdefault(key, value)
-        self.note(call, key, "put" if kept == value else "read", kept)
+        self.record(call, key, "insert" if kept == value else "read", kept)
 
-    def do_remove(self, key):
+    def call_remove(self, key):
         call = now()
-        self.note(call, key, "take", self.cache.remove(key, ABSENT))
+        self.record(call, key, "remove", self.cache.remove(key, ABSENT))
 
-    def do_pop(self, key):
+    def call_pop(self, key):
         call = now()
-        self.note(call, key, "take", self.cache.pop(key, ABSENT))
+        self.record(call, key, "remove", self.cache.pop(key, ABSENT))
 
-    def do_del(self, key):
+    def call_del(self, key):
         call = now()
         try:
             del self.cache[key]
-            self.note(call, key, "take", SOME)
+            self.record(call, key, "remove", SOME)
         except KeyError:
-            self.note(call, key, "take")
+            self.record(call, key, "remove")
 
-    def do_get_with(self, key):
-        """Computed here it is three steps; else the value, or the failure, is somebody else's."""
+    def call_get_with(self, key):
+        """If this thread computes, the call is three steps. Otherwise the result is that of another thread."""
         begun = []
         outcome = self.fresh()
 
@@ -165,48 +165,48 @@ class Worker:
             fails = self.dice.random() < 0.2
             begun.append(now())
             if fails:
-                raise Planned(outcome)
+                raise PlannedError(outcome)
             return outcome
 
-        call, act = now(), "land"
+        call, action = now(), "complete"
         try:
             got = self.cache.get_with(key, compute)
-        except Planned as planned:
-            got, act = planned.args[0], "fail"
+        except PlannedError as planned:
+            got, action = planned.args[0], "fail"
         ret = now()
         if not begun:
             self.log[key].append(Step(call, ret, "wait", got))
             return
-        assert got == outcome, "who computes gets what was computed"
+        assert got == outcome, "a thread that computes must get its own result"
         self.log[key] += [
-            Step(call, begun[0], "join", got),
-            Step(call, begun[0], "look"),
-            Step(begun[1], ret, act, got),
+            Step(call, begun[0], "begin", got),
+            Step(call, begun[0], "miss"),
+            Step(begun[1], ret, action, got),
         ]
 
-    def do_get_many(self, _):
+    def call_get_many(self, _):
         call = now()
-        self.note_all(call, "read", self.cache.get_many(self.keys))
+        self.record_all(call, "read", self.cache.get_many(self.keys))
 
-    def do_items(self, _):
+    def call_items(self, _):
         call = now()
-        # What is moved meanwhile may come twice; then both values were there.
+        # An entry that was removed and set again may be yielded twice.
         seen = [(key, value) for key, value in self.cache.items() if key in self.keys]
         if len(seen) == len(dict(seen)):
-            self.note_all(call, "read", dict(seen))
+            self.record_all(call, "read", dict(seen))
 
-    def do_set_many(self, _):
+    def call_set_many(self, _):
         values, call = {key: self.fresh() for key in self.keys}, now()
         self.dice.choice([self.cache.set_many, self.cache.update])(values)
-        self.note_all(call, "write", values)
+        self.record_all(call, "write", values)
 
-    def do_remove_many(self, _):
+    def call_remove_many(self, _):
         call = now()
         count = self.cache.remove_many(self.keys)
         what = {0: ABSENT, len(self.keys): SOME}.get(count, UNKNOWN)
-        self.note_all(call, "take", dict.fromkeys(self.keys, what))
+        self.record_all(call, "remove", dict.fromkeys(self.keys, what))
 
-    def do_remove_if(self, key):
+    def call_remove_if(self, key):
         seen = []
 
         def is_meant(other, value):
@@ -218,56 +218,56 @@ class Worker:
         call = now()
         count = self.cache.remove_if(is_meant)
         ret = now()
-        # First it overtakes all computations under way, whatever their keys.
+        # `remove_if` first supersedes all computations in flight, whatever their keys.
         for each in self.keys:
-            self.log[each].append(Step(call, ret, "overtake"))
-        self.log[key].append(Step(call, ret, "take" if count else "read", *seen))
+            self.log[each].append(Step(call, ret, "supersede"))
+        self.log[key].append(Step(call, ret, "remove" if count else "read", *seen))
 
-    def do_popitem(self, _):
+    def call_popitem(self, _):
         call = now()
         try:
             key, value = self.cache.popitem()
         except KeyError:
-            self.note_all(call, "read", {})
+            self.record_all(call, "read", {})
         else:
             if key in self.keys:
-                self.note(call, key, "take", value)
+                self.record(call, key, "remove", value)
 
-    def do_clear(self, _):
+    def call_clear(self, _):
         call = now()
         self.cache.clear()
-        self.note_all(call, "take", dict.fromkeys(self.keys, UNKNOWN))
+        self.record_all(call, "remove", dict.fromkeys(self.keys, UNKNOWN))
 
 
-CALLS = [name for name in dir(Worker) if name.startswith("do_")]
+CALLS = [name for name in dir(Worker) if name.startswith("call_")]
 
 
 def pair(number):
     return number, "x"
 
 
-def play(seed, made_by=Moka, calls=600):
-    """One round. Returns what is wrong, in words, or None; and how many steps there were."""
+def play(seed, cache_type=Moka, calls=600):
+    """Runs one round. Returns a description of a failure, or None, and the number of steps."""
     dice = random.Random(seed)
     evicts = dice.random() < 0.4
     capacity = dice.choice([1, 2, 4, 16]) if evicts else dice.choice([1_000, 5_000])
-    cache = made_by(capacity, policy=dice.choice(["lru", "tiny_lfu"]))
+    cache = cache_type(capacity, policy=dice.choice(["lru", "tiny_lfu"]))
     kind = dice.choice([int, str, pair, Key, Key, Colliding])
     many = dice.choice([1, 1, 2, 3])
-    # Few calls in one half of the rounds, which meet oftener; any in the other.
+    # Half of the rounds have two kinds of calls, which then meet more often.
     few = dice.sample(CALLS, 2) if dice.random() < 0.5 else CALLS
-    shares = [dice.choice([1, 4, 16]) * (name in few) + (name in ("do_get", "do_get_with")) for name in CALLS]
-    # With one hash for all, a look would compare with hundreds of keys.
+    shares = [dice.choice([1, 4, 16]) * (name in few) + (name in ("call_get", "call_get_with")) for name in CALLS]
+    # With one hash for all keys, a look-up would compare with hundreds of keys.
     others = (lambda number: kind(100 + number % 10)) if kind is Colliding else (lambda number: kind(100 + number))
 
     if not evicts and dice.random() < 0.3:
         others = None
 
-    # While nothing can expire, values give way to others without a lock. That ends with the first ttl.
+    # Until the first ttl, writes may replace values without the lock.
     ttls = [None] * dice.choice([1, 1, 1, 100]) + [1000] * (dice.random() < 0.6)
 
     def keys():
-        """Of each thread its own, so that they are not the same but equal."""
+        """Returns new key objects, so that the threads use equal keys and not the same ones."""
         return [kind(number) for number in range(many)]
 
     count = dice.choice([2, 3, 4])
@@ -303,11 +303,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
-    parser.add_argument("--rounds", type=int, help="no more than this")
-    parser.add_argument("--bug", choices=BUGS, help="try a cache with this mistake, which must be found")
+    parser.add_argument("--rounds", type=int, help="the most rounds to run")
+    parser.add_argument("--bug", choices=BUGS, help="check a cache with this bug, which must be found")
     arguments = parser.parse_args()
     faulthandler.enable()
-    faulthandler.dump_traceback_later(arguments.seconds + SLACK, exit=True)
+    faulthandler.dump_traceback_later(arguments.seconds + HANG_SECONDS, exit=True)
     sys.setswitchinterval(1e-6)
     gil = "off" if FREE_THREADED else "on"
     print(f"CPython {sys.version.split()[0]}, GIL {gil}, seed {arguments.seed}", flush=True)
@@ -319,7 +319,7 @@ def main():
         steps += more
         if wrong:
             sys.exit(wrong)
-    print(f"{done} rounds, {steps} steps: each key has an order")
+    print(f"{done} rounds, {steps} steps: the calls on each key are linearizable")
 
 
 if __name__ == "__main__":

@@ -1,20 +1,20 @@
-"""A cache under full load for as long as asked, to see that nothing grows and that all accounts are exact at the end.
+"""Keeps a cache under full load for a given time. Memory must not grow, and all counts must be exact at the end.
 
-How it works: laps of a few seconds. In each, new threads make all kinds of calls with random lifetimes, weights and
-keys, start short-lived threads of their own, and make and drop small caches. Between two laps no thread is in a call,
-so what lives, what is counted and what was told must agree. Each thread counts for itself what it made, what died in
-it, what it was told and what it asked for.
+The run has laps of a few seconds. In each lap new threads make all kinds of calls with random durations, weights and
+keys, start short-lived threads, and make and drop small caches. Between two laps no thread is in a call, so living
+objects, counts and events must agree. Each thread counts the objects that it made, those that died in it, its events
+and its calls.
 
-Memory is sampled all along: what is resident, the blocks that the interpreter has given out, and the bytes that are in
-use of the C library's heap, where all memory of the cache's own comes from. After the warm-up no tenth
-of the run may have a median more than 5 % above the first one's.
+Memory is sampled during the run: resident memory, allocated blocks of the interpreter, and bytes in use of the C
+library's heap, which holds all memory of the cache itself. After the warm-up no tenth of the run may have a median more
+than 5 % above that of the first tenth.
 
-On the free-threaded build the pages of the interpreter's own heap are shown, not judged. They rise there although the
-blocks in them do not: a thread that ends leaves pages to the objects that others hold, and few of these are filled
-again. It is so for dicts in the cache's place as well, which rise by more.
+On the free-threaded build the pages of the interpreter's own heap are shown, but not judged. They grow although the
+blocks in them do not: a thread that ends abandons pages with objects that other threads hold, and few of these pages
+are filled again. Dicts instead of the cache grow by more.
 
     python stress/torture/soak.py --seconds 600
-    python stress/torture/soak.py --seconds 600 --dict     # dicts in the cache's place, for comparison
+    python stress/torture/soak.py --seconds 600 --dict     # dicts instead of the cache, for comparison
 """
 
 import argparse
@@ -36,31 +36,31 @@ from moka_py import Moka
 
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 CAPACITY = 50_000
-# Keys are drawn from so many, the low ones far more often.
+# The number of different keys. Low ones are far more frequent.
 KEYS = 40_000
 LAP = 5.0
-# No entry that can expire lives longer.
-LONGEST = 2.0
-# What a free-threaded writer may keep waiting, law 11 of the core.
-MAY_WAIT = 64 if FREE_THREADED else 0
-# Values that a thread may hold besides: those of a small cache and of the call under way.
-IN_HAND = 32
-# Once: each time it makes a class, and CPython 3.13t lets classes live for ever.
+# The longest duration of an entry that can expire.
+MAX_DURATION_SECONDS = 2.0
+# The number of removed values per thread that may await release, by law 11.
+MAX_UNRELEASED_PER_THREAD = 64 if FREE_THREADED else 0
+# The number of values that a thread may hold outside of the cache: those of a small cache and of its current call.
+MAX_HELD_PER_THREAD = 32
+# Made once, because each `CDLL` makes a class, and classes are immortal on CPython 3.13t.
 LIBRARY = ctypes.CDLL(None)
-# How much each may rise after the warm-up, if that is judged.
+# How much each kind of memory may grow after the warm-up. `None` is not judged.
 GROWTH = {"resident": 0.05, "blocks": 0.05, "heap": 0.05}
 if FREE_THREADED:
     GROWTH["pages of the interpreter"] = None
 
 
 class Account:
-    """What one thread counted. Nobody else writes it, so that no count is lost."""
+    """The counts of one thread. No other thread writes them, so no update is lost."""
 
-    __slots__ = ("accesses", "died", "loads", "made", "operations", "told", "writes")
+    __slots__ = ("accesses", "causes", "died", "loads", "made", "operations", "writes")
 
     def __init__(self):
         self.made = self.died = self.operations = self.accesses = self.loads = self.writes = 0
-        self.told = Counter()
+        self.causes = Counter()
 
     def add(self, other):
         for name in self.__slots__:
@@ -69,7 +69,7 @@ class Account:
 
 
 class Accounts:
-    """The accounts of all threads; those of threads that ended are summed up."""
+    """The accounts of all threads. Those of ended threads are summed up."""
 
     def __init__(self):
         self.local = threading.local()
@@ -85,7 +85,7 @@ class Accounts:
             return account
 
     def close(self):
-        """Sums up, when the only thread left is the caller."""
+        """Sums up all accounts. No other thread may be running."""
         done, self.open = self.open, []
         for account in done:
             self.closed.add(account)
@@ -93,7 +93,7 @@ class Accounts:
         return self.closed
 
     def least_alive(self):
-        """A number of values that live at least, told while others make and drop them: deaths are read last."""
+        """Returns a lower bound of the living values while other threads run, because it reads the deaths last."""
         made = self.closed.made + sum(account.made for account in list(self.open))
         return made - self.closed.died - sum(account.died for account in list(self.open))
 
@@ -102,7 +102,7 @@ ACCOUNTS = Accounts()
 
 
 class Value:
-    """A value that is counted while it lives, with a weight and some memory of its own."""
+    """A value that is counted while it is alive, with a weight and some memory."""
 
     __slots__ = ("payload", "weight")
 
@@ -116,15 +116,15 @@ class Value:
 
 
 def listen(key, value, cause):
-    ACCOUNTS.mine().told[cause] += 1
+    ACCOUNTS.mine().causes[cause] += 1
 
 
-class Refused(Exception):
-    """What an initializer raises now and then."""
+class PlannedError(Exception):
+    """The error that an initializer sometimes raises."""
 
 
 class Load:
-    """What the threads of a lap do."""
+    """The work of the threads of a lap."""
 
     def __init__(self, cache, seconds):
         self.cache = cache
@@ -185,7 +185,10 @@ class Load:
                 cache.set(key, Value(dice.randrange(1, 10)))
             case 16 | 17:
                 account.writes += 1
-                ttl, tti = LONGEST * dice.random(), dice.choice([None, LONGEST * dice.random()])
+                ttl, tti = (
+                    MAX_DURATION_SECONDS * dice.random(),
+                    dice.choice([None, MAX_DURATION_SECONDS * dice.random()]),
+                )
                 cache.set(key, Value(dice.randrange(1, 10)), ttl=ttl, tti=tti)
             case 18:
                 cache.remove(key)
@@ -201,17 +204,18 @@ class Load:
         def initializer():
             account.loads += 1
             if dice.random() < 0.01:
-                raise Refused
+                raise PlannedError
             return Value(dice.randrange(1, 10))
 
-        with contextlib.suppress(Refused):
-            self.cache.get_with(key, initializer, ttl=dice.choice([None, LONGEST * dice.random()]))
+        with contextlib.suppress(PlannedError):
+            self.cache.get_with(key, initializer, ttl=dice.choice([None, MAX_DURATION_SECONDS * dice.random()]))
 
 
 class DictCache:
-    """Dicts that hold as many entries, each with a lock for its writers: what the interpreter does by itself.
+    """Dicts that hold about as many entries, each with a lock for its writers.
 
-    They are read by `d[k]`: on the free-threaded build `d.get` of a shared dict waits for its lock.
+    They show what the interpreter itself does.
+    Reads use `d[k]`, because on the free-threaded build `d.get` of a shared dict waits for its lock.
     """
 
     SHARDS = 16
@@ -260,7 +264,7 @@ class DictCache:
 
 
 class Memory:
-    """Samples of the memory of this process, by kind: moments and amounts, in arrays that take no block each."""
+    """Samples of the memory of this process, by kind: times and amounts, in arrays, which need few blocks."""
 
     def __init__(self):
         self.samples = {kind: (array.array("d"), array.array("d")) for kind in GROWTH}
@@ -272,7 +276,7 @@ class Memory:
             amounts.append(amount)
 
     def tenths(self, kind, begin):
-        """The medians of the tenths of the run after its beginning."""
+        """Returns the medians of the tenths of the run after `begin`."""
         samples = [(at, amount) for at, amount in zip(*self.samples[kind], strict=True) if at >= begin]
         if not samples:
             return []
@@ -283,7 +287,7 @@ class Memory:
         return [statistics.median(tenth) for tenth in tenths if tenth]
 
     def judge(self, begin):
-        """Prints what there is, and returns what rose too far."""
+        """Prints the medians, and returns a description of each kind that grew too much."""
         failures = []
         for kind, allowed in GROWTH.items():
             medians = self.tenths(kind, begin)
@@ -291,16 +295,14 @@ class Memory:
                 continue
             rise = max(medians) / medians[0] - 1
             shown = ", ".join(f"{each:,.0f}" if kind == "blocks" else f"{each / 2**20:.2f}" for each in medians)
-            print(
-                f"{kind}, {'' if kind == 'blocks' else 'MiB, '}in tenths: {shown}: the most is {rise:+.1%} of the first"
-            )
+            print(f"{kind}, {'' if kind == 'blocks' else 'MiB, '}by tenths: {shown}; at most {rise:+.1%} of the first")
             if allowed is not None and rise > allowed:
-                failures.append(f"{kind} rose by {rise:.1%}, where {allowed:.0%} may be")
+                failures.append(f"{kind} grew by {rise:.1%}, and {allowed:.0%} is allowed")
         return failures
 
 
 def mappings():
-    """The mappings of this process: where each begins and ends, and what of it is resident, in bytes."""
+    """Yields the begin, the end and the resident bytes of each mapping of this process."""
     with open("/proc/self/smaps") as file:
         for line in file:
             if found := re.match("([0-9a-f]+)-([0-9a-f]+) ", line):
@@ -310,22 +312,22 @@ def mappings():
 
 
 def heap_of_interpreter():
-    """Where the free-threaded interpreter has its own heap, whose addresses it reserves at once: begin and end."""
+    """Returns the bounds of the free-threaded interpreter's heap, whose addresses it reserves in one piece."""
     one = id(object())
     begin, end = next((begin, end) for begin, end, _ in mappings() if begin <= one < end)
-    assert end - begin >= 2**28, "the addresses of the interpreter's heap are in pieces"
+    assert end - begin >= 2**28, "the interpreter's heap is not in one piece"
     return begin, end
 
 
 def sample_resident(memory, own):
-    """What is resident in this process besides the interpreter's heap, where that is known, and in it."""
+    """Samples resident memory. If the interpreter's heap is known, its pages are a kind of their own."""
     if own is None:
         with open("/proc/self/statm") as file:
             memory.add("resident", int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
         return
     inside = outside = 0
     for begin, end, amount in mappings():
-        # The system may merge it with what lies beside it.
+        # The system may merge the heap with a neighbouring mapping.
         if begin < own[1] and end > own[0]:
             inside += amount
         else:
@@ -335,7 +337,7 @@ def sample_resident(memory, own):
 
 
 def heap():
-    """The bytes that are in use of the C library's heap; `None` where it does not tell."""
+    """Returns the bytes in use of the C library's heap, or `None` if the library has no `malloc_info`."""
     if not hasattr(LIBRARY, "malloc_info"):
         return None
     LIBRARY.fdopen.restype = ctypes.c_void_p
@@ -351,8 +353,7 @@ def heap():
 
 
 def lap(cache, seconds, threads, seed, memory, own):
-    """Threads at full load for some seconds, and the memory sampled beside them. Returns the most values that were
-    seen alive."""
+    """Runs threads at full load for some seconds, and samples memory. Returns the most values that were seen alive."""
     load = Load(cache, seconds)
     workers = [threading.Thread(target=load.run, args=(f"{seed} {number}",)) for number in range(threads)]
     for worker in workers:
@@ -368,29 +369,31 @@ def lap(cache, seconds, threads, seed, memory, own):
         raise load.errors[0]
     memory.add("blocks", sys.getallocatedblocks())
     memory.add("heap", heap())
-    # A worker may have a short-lived thread beside it.
-    bound = CAPACITY + 2 * threads * (MAY_WAIT + IN_HAND)
-    assert most <= bound, f"{most} values were alive, where {bound} may be"
+    # Each worker may have a short-lived thread.
+    bound = CAPACITY + 2 * threads * (MAX_UNRELEASED_PER_THREAD + MAX_HELD_PER_THREAD)
+    assert most <= bound, f"{most} values were alive, and {bound} are allowed"
     return most
 
 
 def check_between_laps(cache, threads):
-    """What must hold when no thread is in a call."""
+    """Checks the conditions that must hold when no thread is in a call."""
     assert cache.weighted_size() <= CAPACITY
     count = cache.count()
     account = ACCOUNTS.close()
     waiting = account.made - account.died - count
-    # What expired since the count is alive no more, or soon.
-    assert waiting <= 2 * threads * MAY_WAIT, f"{waiting} values live on, beside {count} entries"
+    # Entries that expired since the count can only lower this number.
+    assert waiting <= 2 * threads * MAX_UNRELEASED_PER_THREAD, (
+        f"{waiting} removed values are alive, beside {count} entries"
+    )
 
 
 def check_at_the_end(cache):
-    """Counts, when nothing can expire any more."""
-    time.sleep(LONGEST)
+    """Checks all counts when no entry can expire any more."""
+    time.sleep(MAX_DURATION_SECONDS)
     cache.run_pending_tasks()
     values = list(cache.values())
     stats, account = cache.stats(), ACCOUNTS.close()
-    told = account.told
+    causes = account.causes
     facts = {
         "count()": (cache.count(), len(values)),
         "len()": (len(cache), len(values)),
@@ -400,13 +403,13 @@ def check_at_the_end(cache):
         "values alive": (account.made - account.died, len(values)),
         "accesses": (stats.hits + stats.misses, account.accesses),
         "loads": (stats.loads, account.loads),
-        "evictions told": (told["size"], stats.evictions),
-        "expirations told": (told["expired"], stats.expirations),
-        "removals told": (told["explicit"], stats.removals),
-        "replacements told": (told["replaced"], stats.replacements),
+        "evictions reported": (causes["size"], stats.evictions),
+        "expirations reported": (causes["expired"], stats.expirations),
+        "removals reported": (causes["explicit"], stats.removals),
+        "replacements reported": (causes["replaced"], stats.replacements),
         "inserts": (stats.inserts, stats.evictions + stats.expirations + stats.removals + stats.count),
     }
-    assert told.total() == stats.evictions + stats.expirations + stats.removals + stats.replacements
+    assert causes.total() == stats.evictions + stats.expirations + stats.removals + stats.replacements
     del values
     cache.clear()
     cache.run_pending_tasks()
@@ -414,7 +417,7 @@ def check_at_the_end(cache):
     facts["values alive after clear()"] = (account.made - account.died, 0)
     facts["weight after clear()"] = (cache.weighted_size(), 0)
     wrong = {name: pair for name, pair in facts.items() if pair[0] != pair[1]}
-    assert not wrong, f"what is, and what should be: {wrong}"
+    assert not wrong, f"counts that are wrong, with the right ones: {wrong}"
     return facts, account
 
 
@@ -423,7 +426,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--threads", type=int, default=8)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
-    parser.add_argument("--dict", action="store_true", help="a dict in the cache's place, and no checks of it")
+    parser.add_argument("--dict", action="store_true", help="use dicts instead of the cache, without checks")
     arguments = parser.parse_args()
     gil = "off" if FREE_THREADED else "on"
     print(
@@ -448,7 +451,7 @@ def main():
     print(f"{laps} laps, {account.operations:,} operations, {account.made:,} values made, at most {most:,} alive")
     failures = memory.judge(began + arguments.seconds / 5)
     if arguments.seconds < 60 or arguments.dict:
-        print("not judged: that takes a minute or more, and a cache")
+        print("memory is not judged, because the run was shorter than a minute or had no cache")
     elif failures:
         sys.exit("; ".join(failures))
 

@@ -1,9 +1,9 @@
-"""Tortures a cache with threads and with objects that do what they should not, and checks what it promises.
+"""Tortures a cache with threads and with hostile objects, and checks its promises.
 
-How it works: each case runs in a process of its own, for as many seconds as asked, in rounds with a seed each. Workers
-start together, threads take turns as often as they can, and a collector goes round beside them. When a round is over
-and no thread is in a call any more, the bound, the counts and the listener's accounts must be exact, and nothing may be
-alive that nobody holds. A case that takes too long is ended by faulthandler with the tracebacks of all threads.
+Each case runs in its own process for a number of seconds, in rounds with a seed each. The workers start together,
+threads switch as often as possible, and a collector runs beside them. After a round, when no thread is in a call, the
+bound, the counts and the listener's events must be exact, and only referenced values may be alive. If a case takes too
+long, faulthandler prints the tracebacks of all threads and ends it.
 
     python stress/torture/torture.py --seconds 10 --threads 8            # all cases
     python stress/torture/torture.py --case hostile_keys --seed 7 --rounds 1
@@ -28,38 +28,38 @@ from hostile_cases import callbacks, hostile_keys, mischief
 from torture_lib import (
     FREE_THREADED,
     POLICIES,
-    Planned,
+    PlannedError,
     Round,
     Stop,
     Value,
     check_bound,
     check_empty,
+    count_living_values,
     in_child,
-    living,
-    some_operation,
+    random_call,
 )
 
 from moka_py import Moka, cached
 
-# A hang is told after this many seconds more than a case was given.
-SLACK = 120
+# A case that takes this many seconds longer than it was given counts as hung.
+HANG_SECONDS = 120
 
 
 def plain(round_):
-    """Builtin keys, every operation, all policies and shapes; the listener's accounts must add up."""
+    """All calls with builtin keys, all policies and options. The listener's events must add up."""
     dice = round_.dice("shape")
-    told = Counter()
+    reports = Counter()
     causes = Counter()
     lock = threading.Lock()
 
     def listener(key, value, cause):
         assert cause in ("expired", "explicit", "replaced", "size")
         with lock:
-            told[id(value)] += 1
+            reports[id(value)] += 1
             causes[cause] += 1
-            gone.append(value)
+            removed.append(value)
 
-    gone = []
+    removed = []
     capacity = dice.choice([0, 1, 5, 100, 1_000, 5_000])
     cache = Moka(
         capacity,
@@ -69,7 +69,7 @@ def plain(round_):
         weigher=dice.choice([None, lambda key, value: hash(key) % 7]),
         eviction_listener=listener,
     )
-    # While they are held no two values have one id.
+    # The values are kept alive, so that no two have the same id.
     made = []
 
     def value():
@@ -80,30 +80,30 @@ def plain(round_):
     def work(dice):
         number = dice.randrange(2 * capacity + 10)
         key = dice.choice([number, f"key {number}", (number, "x"), float(number) + 0.5, number << 70])
-        some_operation(cache, dice, key, value)
+        random_call(cache, dice, key, value)
 
     round_.run(work)
     check_bound(cache)
     stats = cache.stats()
     counted = {"expired": stats.expirations, "explicit": stats.removals}
     counted |= {"replaced": stats.replacements, "size": stats.evictions}
-    assert +Counter(counted) == causes, "each leaving is counted once, by its cause"
+    assert +Counter(counted) == causes, "each removal must be counted once, by its cause"
     held = {id(value) for value in cache.values()}
-    twice = [count for count in told.values() if count > 1]
-    assert not twice, "each leaving is told once"
-    assert not held & set(told), "what left is not there"
+    twice = [count for count in reports.values() if count > 1]
+    assert not twice, "each removal must be reported once"
+    assert not held & set(reports), "a reported value must not be in the cache"
     check_empty(cache)
-    assert held <= set(told), "what was there is told of when it leaves"
-    del made[:], gone[:]
+    assert held <= set(reports), "each value that was in the cache must be reported when it is removed"
+    del made[:], removed[:]
     cache.run_pending_tasks()
 
 
 def single_flight(round_):
-    """Many threads compute few keys: at most one runs at a time for a key, unless somebody removes it meanwhile."""
+    """Many threads compute few keys. At most one computes a key at a time, unless another thread writes the key."""
     dice = round_.dice("shape")
-    overtakes = dice.random() < 0.5
-    # Where nobody removes a key it must not be kept, so that it is computed again.
-    cache = Moka(dice.choice([0, 1, 100]) if overtakes else 0)
+    supersedes = dice.random() < 0.5
+    # If no thread removes a key, a capacity of zero makes the threads compute it again.
+    cache = Moka(dice.choice([0, 1, 100]) if supersedes else 0)
     running = Counter()
     lock = threading.Lock()
 
@@ -113,11 +113,11 @@ def single_flight(round_):
         def compute():
             with lock:
                 running[key] += 1
-                assert overtakes or running[key] == 1, "two computations of a key at once"
+                assert supersedes or running[key] == 1, "two computations of a key at once"
             try:
                 chance = random.randrange(8)
                 if chance == 0:
-                    raise Planned
+                    raise PlannedError
                 if chance == 1:
                     time.sleep(1e-4)
                 if chance == 2:
@@ -129,10 +129,10 @@ def single_flight(round_):
                 with lock:
                     running[key] -= 1
 
-        with contextlib.suppress(Planned, RuntimeError):
+        with contextlib.suppress(PlannedError, RuntimeError):
             assert isinstance(cache.get_with(key, compute), Value)
         if dice.randrange(3) == 0:
-            if overtakes:
+            if supersedes:
                 dice.choice([cache.remove, lambda key: cache.set(key, Value())])(key)
             else:
                 cache.set(key + 1000, Value())
@@ -143,7 +143,7 @@ def single_flight(round_):
 
 
 def decorated(round_):
-    """Cached functions, plain and shared, with `weak_self`, cleared and invalidated beside their calls."""
+    """Cached functions with and without shared runs and `weak_self`, cleared and invalidated during their calls."""
     dice = round_.dice("shape")
     shared = dice.random() < 0.5
     options = {"maxsize": dice.choice([0, 1, 30, None]), "policy": dice.choice(POLICIES), "wait_concurrent": shared}
@@ -151,7 +151,7 @@ def decorated(round_):
     @cached(**options)
     def function(x, *rest, **named):
         if x == 13:
-            raise Planned
+            raise PlannedError
         return (x, rest, tuple(named.items()))
 
     class Instance:
@@ -179,11 +179,11 @@ def decorated(round_):
                 try:
                     assert function(x) == (x, (), ())
                     assert x != 13
-                except Planned:
+                except PlannedError:
                     assert x == 13
 
     def guarded(dice):
-        with contextlib.suppress(Planned):
+        with contextlib.suppress(PlannedError):
             work(dice)
 
     round_.run(guarded)
@@ -192,18 +192,18 @@ def decorated(round_):
     assert options["maxsize"] is None or info.currsize <= options["maxsize"]
     gc.collect()
     Instance.method.cache.run_pending_tasks()
-    assert Instance.method.cache_info().currsize == 0, "the results of an instance leave with it"
+    assert Instance.method.cache_info().currsize == 0, "the results of an instance must be removed with it"
 
 
 def coroutines(round_):
-    """Event loops in all threads share one cached coroutine function; tasks are cancelled at random."""
+    """Event loops in all threads share one cached coroutine function, and random tasks are cancelled."""
     dice = round_.dice("shape")
 
     @cached(maxsize=dice.choice([0, 1, 20]), wait_concurrent=dice.random() < 0.7)
     async def function(x):
         await asyncio.sleep(0)
         if x == 3:
-            raise Planned
+            raise PlannedError
         if x == 4:
             await function(5)
         return Value()
@@ -215,7 +215,7 @@ def coroutines(round_):
             if dice.randrange(3) == 0:
                 task.cancel()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-        allowed = (Value, Planned, asyncio.CancelledError)
+        allowed = (Value, PlannedError, asyncio.CancelledError)
         assert all(isinstance(outcome, allowed) for outcome in outcomes), outcomes
 
     async def leave(dice):
@@ -233,7 +233,7 @@ def coroutines(round_):
 
 
 def forks(round_):
-    """`fork` at any moment beside threads in every operation; the child must be able to use the cache, and end."""
+    """Threads fork while other threads are in every operation. The child must be able to use the cache, and to exit."""
     cache = Moka(100, ttl=1, eviction_listener=lambda *_: None)
 
     def use():
@@ -246,7 +246,7 @@ def forks(round_):
     def work(dice):
         key = dice.randrange(200)
         if dice.random() > 0.02:
-            some_operation(cache, dice, key, Value)
+            random_call(cache, dice, key, Value)
             return
         in_child(use)
 
@@ -255,7 +255,7 @@ def forks(round_):
 
 
 def churn(round_):
-    """Threads that come and go: what they leave behind must not grow."""
+    """Threads start and end all the time. Their remains must not pile up."""
     cache = Moka(200)
 
     def burst(dice):
@@ -274,15 +274,15 @@ def churn(round_):
         if dice.randrange(50) == 0:
             burst(dice)
         else:
-            some_operation(cache, dice, dice.randrange(300), Value)
+            random_call(cache, dice, dice.randrange(300), Value)
 
     round_.run(work)
     check_bound(cache)
     check_empty(cache)
 
 
-# The threads use no name of a module: at its end CPython 3.13t clears modules, and waits for ever for the lock of their
-# names where one of the threads that it has stopped was to have it next. stress/LOG.md says how often.
+# The threads use no name of a module. CPython 3.13t clears modules at its exit, and waits for ever for the lock of
+# their dictionaries if a stopped thread was to get that lock next. stress/LOG.md says how often.
 EXIT = """
 import faulthandler, sys, threading, time, random
 faulthandler.dump_traceback_later(80, exit=True)
@@ -316,7 +316,7 @@ time.sleep(random.random() * 0.05)
 
 
 def exits(round_):
-    """A program ends while daemon threads are inside of every operation, and in code of theirs under it."""
+    """A program exits while daemon threads are inside every operation, and inside user code that it calls."""
     stop = Stop(round_.seconds)
     dice = round_.dice("exit")
     while not stop():
@@ -332,11 +332,11 @@ CASES = {
 
 
 def run_case(name, seed, seconds, threads, rounds):
-    """One case in this process: rounds until the time is up, each with the next seed."""
+    """Runs one case in this process: rounds until the time is up, each with the next seed."""
     faulthandler.enable()
-    # What a child of a fork has for a watchdog: an alarm.
+    # An alarm is the watchdog of a forked child.
     faulthandler.register(signal.SIGALRM, chain=True)
-    faulthandler.dump_traceback_later(seconds + SLACK, exit=True)
+    faulthandler.dump_traceback_later(seconds + HANG_SECONDS, exit=True)
     sys.setswitchinterval(1e-6)
     end = time.monotonic() + seconds
     done = 0
@@ -344,12 +344,12 @@ def run_case(name, seed, seconds, threads, rounds):
         print(f"{name}, seed {seed + done}", flush=True)
         CASES[name](Round(seed + done, threads, min(2.0, seconds)))
         done += 1
-        left = living()
-        assert left == 0, f"{left} values live on that nobody holds"
+        leaked = count_living_values()
+        assert leaked == 0, f"{leaked} values are alive without a reference of the test"
 
 
 def run_all(names, arguments):
-    """Each case in a process of its own; returns the names of those that failed."""
+    """Runs each case in its own process. Returns the names of the failed cases."""
     failed = []
     for name in names:
         command = [sys.executable, *arguments.python, __file__, "--in-process", "--case", name]
@@ -367,7 +367,7 @@ def run_all(names, arguments):
 
 
 def run_alone(command):
-    """Runs a command; its exit code and what it printed. Whatever it forked ends with it."""
+    """Runs a command, and kills its whole process group at the end. Returns its exit code and its output."""
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
         try:
@@ -381,11 +381,11 @@ def run_alone(command):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--case", choices=CASES, action="append", help="this case alone; may be given several times")
-    parser.add_argument("--seconds", type=float, default=60, help="for all cases together")
+    parser.add_argument("--case", choices=CASES, action="append", help="run only this case; may be given several times")
+    parser.add_argument("--seconds", type=float, default=60, help="the time of all cases together")
     parser.add_argument("--threads", type=int, default=8)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
-    parser.add_argument("--rounds", type=int, help="with --case: no more than this, in this process")
+    parser.add_argument("--rounds", type=int, help="with --case: the most rounds to run, in this process")
     parser.add_argument("--in-process", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument(
         "--python", action="append", default=[], help="an option for the interpreter, as in --python=-Xdev"

@@ -1,4 +1,4 @@
-"""What the cases of the torture share: rounds of threads, values that can be counted, calls at random, the accounts."""
+"""Helpers of the torture cases: rounds of threads, values that can be counted, random calls, and checks of a cache."""
 
 import contextlib
 import gc
@@ -13,12 +13,12 @@ FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 POLICIES = ("tiny_lfu", "lru")
 
 
-class Planned(Exception):
-    """What hostile objects raise."""
+class PlannedError(Exception):
+    """The error that hostile objects raise."""
 
 
 class Value:
-    """A value that is seen by the collector while it lives."""
+    """A value that the collector tracks, so that living values can be counted."""
 
     __slots__ = ("cache",)
 
@@ -26,15 +26,15 @@ class Value:
         self.cache = cache
 
 
-def living():
-    """How many values live once nobody is in a call."""
+def count_living_values():
+    """Returns the number of living values. No other thread may be in a call."""
     for _ in range(3):
         gc.collect()
     return sum(isinstance(each, Value) for each in gc.get_objects())
 
 
 class Stop:
-    """Tells the workers of a round when to end."""
+    """Whether the time of a round is over."""
 
     def __init__(self, seconds):
         self.end = time.monotonic() + seconds
@@ -44,7 +44,7 @@ class Stop:
 
 
 class Round:
-    """What the workers of one round share."""
+    """The seed, the threads and the time of one round."""
 
     def __init__(self, seed, threads, seconds):
         self.seed = seed
@@ -55,7 +55,7 @@ class Round:
         return random.Random(f"{self.seed} {name}")
 
     def run(self, work):
-        """Runs `work(dice)` again and again in all threads until the round is over; raises what one of them raised."""
+        """Repeats `work(dice)` in all threads until the round is over, and raises the first error of a thread."""
         barrier = threading.Barrier(self.threads)
         stop = Stop(self.seconds)
         errors = []
@@ -73,7 +73,7 @@ class Round:
                 errors.append(error)
 
         def collector():
-            # One collection for each step of the workers: without pause it would starve them.
+            # One collection for each step of the workers. A loop without a pause would starve them.
             while steps.acquire() and not stop():
                 gc.collect(random.randrange(3))
 
@@ -92,9 +92,9 @@ def check_bound(cache):
     assert cache.weighted_size() <= cache.capacity, (cache.weighted_size(), cache.capacity)
     before = None
     while before != (after := cache.count()):
-        # Something may have expired between the counts; once nothing did, they must be one.
+        # An entry may expire between the counts. If none did, the counts must be equal.
         before, seen = after, (len(cache), sum(1 for _ in cache))
-    assert seen == (after, after), "the counts are exact when nobody is in a call"
+    assert seen == (after, after), "the counts must be exact when no thread is in a call"
 
 
 def check_empty(cache):
@@ -107,8 +107,8 @@ def some_keys(dice):
     return [dice.randrange(50) for _ in range(dice.randrange(4))]
 
 
-def some_operation(cache, dice, key, value):
-    """One call of the mapping, chosen at random."""
+def random_call(cache, dice, key, value):
+    """Makes one random call on a cache."""
     match dice.randrange(24):
         case 0 | 1 | 2 | 3:
             cache.get(key)
@@ -157,12 +157,12 @@ def some_operation(cache, dice, key, value):
 
 
 def in_child(work):
-    """Forks, and waits for the child: it does `work`, and ends well unless that raises or returns another exit code."""
+    """Runs `work` in a forked child and waits for it. Fails if `work` raises or returns an exit code other than 0."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            # faulthandler's own watchdog is a thread, which the child does not have.
+            # The watchdog of faulthandler is a thread, which the child does not have.
             signal.alarm(60)
             code = work() or 0
         finally:

@@ -44,66 +44,70 @@ def history(*lines):
     for line in lines:
         steps = []
         for text in line.split(","):
-            moments, act, *value = text.split()
+            moments, action, *value = text.split()
             call, ret = map(int, moments.split("-"))
-            steps.append(Step(call, ret, act, *(words.get(word, word) for word in value)))
+            steps.append(Step(call, ret, action, *(words.get(word, word) for word in value)))
         threads.append(steps)
     return threads
 
 
 ORDERLY = {
-    "nothing": ["0-1 read"],
-    "one after the other": ["0-1 write 1, 2-3 read 1, 4-5 take 1, 6-7 read"],
+    "a miss": ["0-1 read"],
+    "sequential steps": ["0-1 write 1, 2-3 read 1, 4-5 remove 1, 6-7 read"],
     "a read beside a write sees it": ["0-9 write 1", "1-2 read 1"],
-    "or not": ["0-9 write 1", "1-2 read"],
-    "what overlaps is in any order": ["0-9 write 1, 10-11 read 2", "0-9 write 2"],
-    "in the other one, too": ["0-9 write 1, 10-11 read 1", "0-9 write 2"],
-    "moments that are one overlap": ["0-5 write 1", "5-9 read"],
-    "one of two takes it": ["0-1 write 1, 2-9 take 1", "2-9 take"],
-    "one of two puts it in": ["0-9 put 1", "0-9 read 1"],
-    "two reads beside a removal": ["0-1 write 1, 2-9 take 1", "2-5 read 1, 6-8 read"],
-    "several take what may be there": ["0-1 write 1, 2-9 take unknown", "2-9 take some, 10-11 read"],
-    "a computation is there afterwards": ["0-1 join 1, 0-1 look, 5-6 land 1, 7-8 read 1", "2-9 wait 1"],
-    "a computation that is overtaken by a write": ["0-1 join 1, 0-1 look, 5-6 land 1, 7-8 read 2", "2-3 write 2"],
-    "a computation that is overtaken by a removal": ["0-1 join 1, 0-1 look, 5-6 land 1, 7-8 read", "2-3 take"],
-    "who waits for what is overtaken later": ["0-1 join 1, 0-1 look, 8-9 land 1", "2-4 wait 1", "3-5 write 2"],
-    "another computation after the overtaken one": [
-        "0-1 join 1, 0-1 look, 8-9 land 1, 10-11 read 2",
-        "2-3 take, 4-5 join 2, 4-5 look, 6-7 land 2",
+    "a read beside a write misses it": ["0-9 write 1", "1-2 read"],
+    "overlapping writes in one order": ["0-9 write 1, 10-11 read 2", "0-9 write 2"],
+    "overlapping writes in the other order": ["0-9 write 1, 10-11 read 1", "0-9 write 2"],
+    "steps that touch overlap": ["0-5 write 1", "5-9 read"],
+    "one of two removals gets the value": ["0-1 write 1, 2-9 remove 1", "2-9 remove"],
+    "one of two inserts stores its value": ["0-9 insert 1", "0-9 read 1"],
+    "two reads beside a removal": ["0-1 write 1, 2-9 remove 1", "2-5 read 1, 6-8 read"],
+    "bulk removals of a possible value": ["0-1 write 1, 2-9 remove unknown", "2-9 remove some, 10-11 read"],
+    "a computed value is stored": ["0-1 begin 1, 0-1 miss, 5-6 complete 1, 7-8 read 1", "2-9 wait 1"],
+    "a computation superseded by a write": ["0-1 begin 1, 0-1 miss, 5-6 complete 1, 7-8 read 2", "2-3 write 2"],
+    "a computation superseded by a removal": ["0-1 begin 1, 0-1 miss, 5-6 complete 1, 7-8 read", "2-3 remove"],
+    "a wait for a computation that is superseded later": [
+        "0-1 begin 1, 0-1 miss, 8-9 complete 1",
+        "2-4 wait 1",
+        "3-5 write 2",
     ],
-    "a failure is shared": ["0-1 join 1, 0-1 look, 5-6 fail 1, 7-8 read", "2-6 wait 1"],
+    "another computation after a superseded one": [
+        "0-1 begin 1, 0-1 miss, 8-9 complete 1, 10-11 read 2",
+        "2-3 remove, 4-5 begin 2, 4-5 miss, 6-7 complete 2",
+    ],
+    "a failure is shared": ["0-1 begin 1, 0-1 miss, 5-6 fail 1, 7-8 read", "2-6 wait 1"],
 }
 
 DISORDERLY = {
     "a value from nowhere": ["0-1 read 1"],
-    "a value that is lost": ["0-1 write 1, 2-3 read"],
-    "a read of what was before": ["0-1 write 1, 2-3 write 2, 4-5 read 1"],
-    "a read of what was before, by another thread": ["0-1 write 1, 2-3 write 2", "4-5 read 1"],
+    "a lost value": ["0-1 write 1, 2-3 read"],
+    "a read of an earlier value": ["0-1 write 1, 2-3 write 2, 4-5 read 1"],
+    "a read of an earlier value by another thread": ["0-1 write 1, 2-3 write 2", "4-5 read 1"],
     "a read back in time": ["0-9 write 1", "1-2 read 1, 3-4 read"],
-    "two threads that see two orders": ["0-9 write 1", "0-9 write 2", "10-11 read 1", "12-13 read 2"],
-    "two take one": ["0-1 write 1, 2-9 take 1", "2-9 take 1"],
-    "two put one in": ["0-9 put 1", "0-9 put 2"],
-    "a removal that is undone": ["0-1 write 1, 2-3 take 1, 4-5 has"],
-    "a removal that took nothing of what was there": ["0-1 write 1, 2-3 take"],
-    "nothing where some were taken": ["0-1 take some"],
-    "two computations at once": ["0-1 join 1, 0-1 look, 6-7 land 1", "2-3 join 2, 2-3 look, 4-5 land 2"],
-    "a computation although it is there": ["0-1 write 1, 2-3 join 2, 2-3 look, 4-5 land 2"],
-    "a computation put over a write": ["0-1 join 1, 0-1 look, 5-6 land 1, 7-8 read 1", "2-3 write 2"],
-    "a computation put back after a removal": ["0-1 join 1, 0-1 look, 5-6 land 1, 7-8 read 1", "2-3 take"],
-    "who comes after the write waits for the overtaken": [
-        "0-1 join 1, 0-1 look, 8-9 land 1",
+    "two threads that see different orders": ["0-9 write 1", "0-9 write 2", "10-11 read 1", "12-13 read 2"],
+    "two removals that get one value": ["0-1 write 1, 2-9 remove 1", "2-9 remove 1"],
+    "two inserts that both store": ["0-9 insert 1", "0-9 insert 2"],
+    "an undone removal": ["0-1 write 1, 2-3 remove 1, 4-5 has"],
+    "a removal that missed a value": ["0-1 write 1, 2-3 remove"],
+    "a bulk removal of an absent key": ["0-1 remove some"],
+    "two concurrent computations": ["0-1 begin 1, 0-1 miss, 6-7 complete 1", "2-3 begin 2, 2-3 miss, 4-5 complete 2"],
+    "a computation of a present key": ["0-1 write 1, 2-3 begin 2, 2-3 miss, 4-5 complete 2"],
+    "a computed value stored over a write": ["0-1 begin 1, 0-1 miss, 5-6 complete 1, 7-8 read 1", "2-3 write 2"],
+    "a computed value stored after a removal": ["0-1 begin 1, 0-1 miss, 5-6 complete 1, 7-8 read 1", "2-3 remove"],
+    "a wait for a superseded computation after the write": [
+        "0-1 begin 1, 0-1 miss, 8-9 complete 1",
         "2-3 write 2, 4-9 wait 1",
     ],
-    "a failure that is kept": ["0-1 join 1, 0-1 look, 2-3 fail 1, 4-5 wait 1"],
+    "a stored failure": ["0-1 begin 1, 0-1 miss, 2-3 fail 1, 4-5 wait 1"],
 }
 
 # Histories without an order, unless entries may be evicted at any moment.
 EVICTED = {
-    "a value is gone": ["0-1 write 1, 2-3 read"],
-    "it is gone and put in again": ["0-1 write 1, 2-3 put 2, 4-5 read 2"],
-    "it is gone and computed": ["0-1 write 1, 2-3 join 2, 2-3 look, 4-5 land 2, 6-7 read 2"],
-    "it is gone, and is had of its computation, which returns later": [
-        "0-1 join 1, 0-1 look, 2-9 land 1",
+    "an evicted value": ["0-1 write 1, 2-3 read"],
+    "an evicted and inserted value": ["0-1 write 1, 2-3 insert 2, 4-5 read 2"],
+    "an evicted and computed value": ["0-1 write 1, 2-3 begin 2, 2-3 miss, 4-5 complete 2, 6-7 read 2"],
+    "an evicted value that a wait gets from its computation": [
+        "0-1 begin 1, 0-1 miss, 2-9 complete 1",
         "3-4 read 1, 5-6 read, 7-8 wait 1",
     ],
 }
@@ -130,13 +134,15 @@ def test_checker_accepts_these_histories_if_entries_may_be_evicted(lines):
         assert explain(threads, evicts=True) is None
 
 
-@pytest.mark.parametrize("case", ["a value from nowhere", "a read of what was before", "two take one"])
+@pytest.mark.parametrize(
+    "case", ["a value from nowhere", "a read of an earlier value", "two removals that get one value"]
+)
 def test_checker_rejects_other_histories_even_if_entries_may_be_evicted(case):
     assert explain(history(*DISORDERLY[case]), evicts=True)
 
 
 def test_superseded_load_of_a_key_of_equal_hash_is_not_kept():
-    lines = "0-1 join 1, 0-1 look, 2-3 land 1, 4-5 read", "6-7 read"
+    lines = "0-1 begin 1, 0-1 miss, 2-3 complete 1, 4-5 read", "6-7 read"
     assert explain(history(*lines))
     assert explain(history(*lines), collides=True) is None
 
