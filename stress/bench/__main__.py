@@ -1,4 +1,4 @@
-"""All benchmarks on this interpreter, or those of `--only`, each in a process of its own."""
+"""Runs all benchmarks on this interpreter, or those of `--only`, each in its own process."""
 
 import argparse
 import json
@@ -13,8 +13,8 @@ PARTS = ("single_thread", "cached", "threads", "tail", "memory", "start_up", "gr
 
 
 def run(part, arguments):
-    """The result of a part, or `None` if it failed or hung: the others go on."""
-    # Peers that ask for the GIL shall not get it.
+    """Returns the result of a part, or `None` if it failed or hung. The other parts still run."""
+    # Peers must not turn the GIL on.
     flags = ["-X", "gil=0"] if sysconfig.get_config_var("Py_GIL_DISABLED") else []
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         command = [sys.executable, *flags, str(HERE / f"{part}.py"), "--json", file.name, *arguments]
@@ -28,7 +28,7 @@ def run(part, arguments):
 
 def main():
     parser = argparse.ArgumentParser(prog="stress/bench", description=__doc__)
-    parser.add_argument("--only", action="append", choices=PARTS, help="this part; may be given several times")
+    parser.add_argument("--only", action="append", choices=PARTS, help="run only this part; may be given several times")
     parser.add_argument("--json", metavar="FILE", help="write the rows to this file as well")
     options, others = parser.parse_known_args()
     gathered, failed = None, []

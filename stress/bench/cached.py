@@ -1,7 +1,7 @@
-"""What a call of a cached function costs, beside `functools.lru_cache` and other decorators in the same process.
+"""Measures the cost of a call of a cached function, compared with `functools.lru_cache` and other decorators.
 
-A hit is one of a thousand keys, equal to the stored ones and other objects, in a cache of ten thousand. A miss has a
-key that was never there before, in a full cache. Threads call one function, each with keys that it made itself.
+A hit has one of 1,000 keys, which are equal to the stored ones but other objects, in a cache of 10,000. A miss has a
+new key, in a full cache. Threads call one function, each with keys that it made itself.
 """
 
 import asyncio
@@ -88,7 +88,7 @@ def call_with_keyword(function, keys):
 
 
 class Missing:
-    """Calls with ints that were never there before."""
+    """Calls with ints that were never in the cache."""
 
     def __init__(self, function):
         self.function = function
@@ -105,12 +105,12 @@ class Missing:
 
 
 def same(x):
-    """At the top of the module, where threads do not count a function's references."""
+    """A module-level function, whose references threads do not count."""
     return x
 
 
 def hits(decorate):
-    """Each kind of hit on a function of its own, filled, with what measures one round of it."""
+    """Yields each kind of hit, with a filled function of its own and a callable that measures one round."""
 
     def none():
         return 1
@@ -173,7 +173,7 @@ async def coroutines(report, scale):
 
 
 def in_threads(report, scale):
-    """Hits of a function at the top of the module, whose references threads do not count."""
+    """Hits of a module-level function, whose references threads do not count."""
     prepares = {}
     for name, decorate in DECORATORS.items():
         laps = threads.laps_of(scale, threads.s.OF_PYPI if name == "moka-py of PyPI" else name, KEYS)
@@ -190,12 +190,12 @@ def in_threads(report, scale):
 
 
 def main(argv=None):
-    asked = harness.options(__doc__, argv)
-    report = harness.Report("cached", asked)
-    single_thread(report, asked.scale)
-    asyncio.run(coroutines(report, asked.scale))
-    asked.scale = harness.dataclasses.replace(asked.scale, rounds=max(1, asked.scale.rounds // 5))
-    in_threads(report, asked.scale)
+    options = harness.parse_options(__doc__, argv)
+    report = harness.Report("cached", options)
+    single_thread(report, options.scale)
+    asyncio.run(coroutines(report, options.scale))
+    options.scale = harness.dataclasses.replace(options.scale, rounds=max(1, options.scale.rounds // 5))
+    in_threads(report, options.scale)
     report.close()
 
 

@@ -1,13 +1,12 @@
-"""Cache lines that move between the cores of two threads in an operation: whatever else the machine does.
+"""Counts the cache lines that move between the cores of two threads per operation, independent of the machine's load.
 
-    python stress/bench/coherence.py               # it takes cargo, valgrind and seven minutes
+    python stress/bench/coherence.py               # needs cargo and valgrind, and takes seven minutes
     python stress/bench/coherence.py --only evict --where 20
 
-`coherence.rs` lets two threads do one operation at a time, in an order drawn at random, and valgrind's lackey tells
-each access to memory. As if each thread had a core with a cache that nothing leaves, a line is fetched when the other
-core wrote it since, and taken when it is here and is written and the other core has it, too. The model knows one access
-after the other: no lock that is waited for, no line that is asked for ahead, and nothing of Python. So it tells how
-many lines move, and where, and not how long that takes.
+`coherence.rs` lets two threads make one operation at a time, in random order, and valgrind's lackey traces each access
+to memory. In the model each thread has a core with an infinite cache. A line is fetched if the other core has written
+it since. A line is taken if it is in this cache and is written, and the other core has it, too. The model knows neither
+contention nor prefetching nor Python. So it shows how many lines move, and where, but not how long that takes.
 """
 
 import argparse
@@ -35,13 +34,13 @@ LINE = 64
 
 
 def build():
-    """The program. It lies where its file says, so that addresses of the trace are those of its lines of source."""
+    """Builds the program at a fixed address, so that addresses of the trace can be mapped to source lines."""
     command = ["cargo", "rustc", "--locked", "--profile", "bench", "--bench", "coherence", "--message-format=json"]
-    told = {"CARGO_PROFILE_BENCH_DEBUG": "1", "CARGO_PROFILE_BENCH_STRIP": "none"}
+    debug_info = {"CARGO_PROFILE_BENCH_DEBUG": "1", "CARGO_PROFILE_BENCH_STRIP": "none"}
     done = subprocess.run(
         [*command, "--", "-Crelocation-model=static"],
         cwd=ROOT,
-        env=os.environ | told,
+        env=os.environ | debug_info,
         stdout=subprocess.PIPE,
         check=True,
     )
@@ -50,9 +49,9 @@ def build():
 
 
 def operations(program, *arguments):
-    """Of each operation its thread and its accesses: the line, whether it is written, the instruction's address."""
-    told = subprocess.run([program], stdout=subprocess.PIPE, check=True).stdout
-    *begins, end = (int(address, 16) // LINE for address in told.split())
+    """Yields the thread and the accesses of each operation: the line, whether it is written, and the instruction."""
+    printed = subprocess.run([program], stdout=subprocess.PIPE, check=True).stdout
+    *begins, end = (int(address, 16) // LINE for address in printed.split())
     read, write = os.pipe()
     lackey = ["valgrind", "--quiet", "--tool=lackey", "--trace-mem=yes", f"--log-fd={write}"]
     with (
@@ -66,7 +65,8 @@ def operations(program, *arguments):
 
 
 def parse(trace, begins, end):
-    """The same from what lackey prints. A thread writes to its line of `begins`, does one, and then writes to `end`."""
+    """Yields the same from the output of lackey. A thread writes to its line of `begins` before an operation, and to
+    `end` after it."""
     thread, accesses, instruction = None, [], 0
     for text in trace:
         if (kind := text[:2]) not in (b"I ", b" L", b" S", b" M"):
@@ -82,13 +82,13 @@ def parse(trace, begins, end):
         elif thread is not None:
             writes = kind != b" L"
             if accesses and accesses[-1][::2] == (line, instruction):
-                # Of an exchange or a locked addition lackey tells a read, and then a write.
+                # lackey reports an exchange or a locked addition as a read and then a write.
                 writes |= accesses.pop()[1]
             accesses.append((line, writes, instruction))
 
 
 class Lines:
-    """Who has which line, and how often one moved in the operations that count."""
+    """The cores that have each line, and the number of moves in the operations that count."""
 
     def __init__(self):
         self.holders, self.written = {}, set()
@@ -115,9 +115,9 @@ class Lines:
 
 
 def sources(program, addresses):
-    """For each address its line of the project, and whose inlined function that is in."""
-    asked = "".join(f"{address:x}\n" for address in addresses)
-    done = subprocess.run(["addr2line", "-aipe", program], input=asked, capture_output=True, text=True, check=True)
+    """Returns the source lines of each address, from the innermost inlined function to the outermost."""
+    wanted = "".join(f"{address:x}\n" for address in addresses)
+    done = subprocess.run(["addr2line", "-aipe", program], input=wanted, capture_output=True, text=True, check=True)
     lines = {}
     for text in done.stdout.splitlines():
         if text.startswith("0x"):
@@ -130,7 +130,7 @@ def sources(program, addresses):
 
 
 def follow(program, operation, policy, entries, count):
-    """The lines of `count` operations, of which the first half passes before it is as it stays."""
+    """Counts the lines of `count` operations. The first half is a warm-up and does not count."""
     lines = Lines()
     for index, done in enumerate(operations(program, operation, policy, entries, count)):
         lines.take(*done, index >= entries + count // 2)
@@ -148,23 +148,23 @@ def print_where(program, lines, most):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="", help="operations whose names hold this")
-    parser.add_argument("--where", type=int, default=0, metavar="N", help="the N places where most lines move")
+    parser.add_argument("--only", default="", help="only operations whose names contain this")
+    parser.add_argument("--where", type=int, default=0, metavar="N", help="show the N places where most lines move")
     parser.add_argument("--entries", type=int, default=10_000)
     parser.add_argument("--operations", type=int, default=10_000)
-    asked = parser.parse_args()
-    if min(asked.entries, asked.operations) < 1:
+    options = parser.parse_args()
+    if min(options.entries, options.operations) < 1:
         parser.error("--entries and --operations must be 1 or more")
     program = build()
     print("| operation | lines touched | written | fetched | taken |\n|---|--:|--:|--:|--:|")
-    names = [name for name in OPERATIONS if asked.only in name]
+    names = [name for name in OPERATIONS if options.only in name]
     for name, policy in itertools.product(names, POLICIES):
-        lines = follow(program, OPERATIONS[name], policy, asked.entries, asked.operations)
+        lines = follow(program, OPERATIONS[name], policy, options.entries, options.operations)
         figures = (lines.touched, lines.changed, lines.fetched.total(), lines.taken.total())
         cells = [f"{figure / lines.operations:.1f}" for figure in figures]
         print(f"| {name}, `{policy}` | {' | '.join(cells)} |", flush=True)
-        if asked.where:
-            print_where(program, lines, asked.where)
+        if options.where:
+            print_where(program, lines, options.where)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""How the cost of `get` and `set` grows with the number of entries, from a hundred to ten million, beside a `dict`.
+"""Measures the cost of `get` and `set` for 100 to 10,000,000 entries, compared with a `dict`.
 
-The needles are up to a hundred thousand of the keys, in no order, so beyond what the processor's caches hold memory's
-own latency is in all of the figures alike.
+The needles are up to 100,000 of the keys, in random order. Beyond the size of the processor's caches, all figures
+include the latency of memory.
 """
 
 import functools
@@ -15,9 +15,9 @@ MOST_NEEDLES = 100_000
 
 
 def main(argv=None):
-    asked = harness.options(__doc__, argv)
-    report = harness.Report("growth", asked)
-    scale = asked.scale
+    options = harness.parse_options(__doc__, argv)
+    report = harness.Report("growth", options)
+    scale = options.scale
     names = (s.DICT, s.OURS, s.OURS_LRU, s.CACHEBOX)
     rows = []
     entries = 100

@@ -1,4 +1,4 @@
-"""What the benchmarks share: scales, rounds in which all subjects take turns, and what comes of them.
+"""Helpers of the benchmarks: scales, rounds in which all subjects take turns, and reports.
 
 A result is a row of a part: an operation, its unit, and for each subject the median of its rounds with the spread.
 Parts print their rows as Markdown and, with `--json`, write them to a file that `report.py` reads.
@@ -21,7 +21,7 @@ NEEDLES = 1_000
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """How much of everything. `quick` is for a look, `tiny` for a test that all of it runs."""
+    """The amounts of a run. `QUICK` gives a rough result, and `TINY` only tests that everything runs."""
 
     name: str
     rounds: int
@@ -30,7 +30,7 @@ class Scale:
     entries: int = 10_000
     large: int = 1_000_000
     largest: int = 10_000_000
-    # Operations of each thread in one round: long enough that when the threads begin does not count.
+    # Operations of each thread in one round. There are so many that the start of the threads does not matter.
     per_thread: int = 300_000
     stampede: int = 1_000
     processes: int = 9
@@ -41,18 +41,20 @@ QUICK = Scale("quick", rounds=7, laps=4, large=50_000, largest=100_000, per_thre
 TINY = Scale("tiny", 1, 1, entries=200, large=1_000, largest=1_000, per_thread=2_000, stampede=20, processes=1)
 
 
-def options(doc, argv=None):
-    """What every part is asked by: its scale, the rounds if others, and where its rows go."""
+def parse_options(doc, argv=None):
+    """Parses the options that every part has: its scale, the number of rounds, and the file for its rows."""
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     sizes = parser.add_mutually_exclusive_group()
-    sizes.add_argument("--quick", dest="scale", action="store_const", const=QUICK, default=FULL, help="a look")
-    sizes.add_argument("--tiny", dest="scale", action="store_const", const=TINY, help="only that it runs")
-    parser.add_argument("--rounds", type=int, help="how often each subject has its turn")
+    sizes.add_argument(
+        "--quick", dest="scale", action="store_const", const=QUICK, default=FULL, help="a rough result in less time"
+    )
+    sizes.add_argument("--tiny", dest="scale", action="store_const", const=TINY, help="only test that it runs")
+    parser.add_argument("--rounds", type=int, help="the number of rounds of each subject")
     parser.add_argument("--json", metavar="FILE", help="write the rows to this file as well")
-    asked = parser.parse_args(argv)
-    if asked.rounds is not None:
-        asked.scale = dataclasses.replace(asked.scale, rounds=asked.rounds)
-    return asked
+    options = parser.parse_args(argv)
+    if options.rounds is not None:
+        options.scale = dataclasses.replace(options.scale, rounds=options.rounds)
+    return options
 
 
 def interpreter():
@@ -61,7 +63,7 @@ def interpreter():
 
 
 def peer(name):
-    """A package to compare with, or None where it is not installed."""
+    """Returns a package to compare with, or None if it is not installed."""
     try:
         return __import__(name)
     except ImportError:
@@ -69,10 +71,10 @@ def peer(name):
 
 
 def own_code(function):
-    """The same function with bytecode of its own.
+    """Returns a copy of a function with its own bytecode.
 
-    The interpreter adapts the bytecode of a loop to what is called in it, so one loop for all subjects would be fit for
-    the last one only.
+    The interpreter specializes the bytecode of a loop for the method that it calls, so a loop that all subjects share
+    would be specialized for one of them only.
     """
     copy = types.FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
     copy.__defaults__, copy.__kwdefaults__ = function.__defaults__, function.__kwdefaults__
@@ -81,7 +83,7 @@ def own_code(function):
 
 @dataclasses.dataclass
 class Figure:
-    """The median of the rounds, and their first and last quarter."""
+    """The median of the rounds, and their quartiles."""
 
     median: float
     low: float
@@ -96,9 +98,10 @@ class Figure:
 
 
 def take_turns(runs, rounds):
-    """A figure for each of `runs`, a dict of callables that return a cost: what disturbs one disturbs all.
+    """Runs each of `runs`, a dict of callables that return a cost, in turns, and returns a figure for each.
 
-    The collector is off meanwhile, as in `timeit`: when it runs depends on what was there before.
+    The turns spread a disturbance over all subjects. The collector is off, as in `timeit`, because its runs depend on
+    earlier allocations.
     """
     seen = {name: [] for name in runs}
     if rounds > 1:
@@ -116,14 +119,14 @@ def take_turns(runs, rounds):
 
 
 class Report:
-    """The rows of one part, printed as they come."""
+    """The rows of one part, which are printed during the run."""
 
-    def __init__(self, part, asked):
-        self.part, self.asked, self.rows, self.printed = part, asked, [], 0
-        print(f"\n## {part}, {interpreter()}, {asked.scale.rounds} rounds\n", flush=True)
+    def __init__(self, part, options):
+        self.part, self.options, self.rows, self.printed = part, options, [], 0
+        print(f"\n## {part}, {interpreter()}, {options.scale.rounds} rounds\n", flush=True)
 
     def add(self, row, figures, unit="ns"):
-        """A row: figures, or plain numbers, by subject."""
+        """Adds a row of figures or plain numbers by subject."""
         figures = {
             subject: figure if isinstance(figure, Figure) else Figure(figure, figure, figure)
             for subject, figure in figures.items()
@@ -133,20 +136,20 @@ class Report:
         self.rows.append({"part": self.part, "row": row, "unit": unit, "figures": plain})
 
     def table(self, base=None):
-        """Prints the rows since the last table: subjects across, ratios to the base in brackets, then the spread."""
+        """Prints the rows since the last table: a column per subject, with the ratio to the base and the spread."""
         print_rows(self.rows[self.printed :], base)
         self.printed = len(self.rows)
 
     def close(self):
-        if self.asked.json:
+        if self.options.json:
             described = {
                 "python": sys.version.split()[0],
                 "free_threaded": FREE_THREADED,
                 "cores": os.cpu_count(),
-                "scale": self.asked.scale.name,
+                "scale": self.options.scale.name,
                 "rows": self.rows,
             }
-            with open(self.asked.json, "w") as file:
+            with open(self.options.json, "w") as file:
                 json.dump(described, file, indent=1)
 
 
@@ -155,7 +158,7 @@ def short(number):
 
 
 def cell(figure, against):
-    """The median, its ratio to the base in brackets, and half the distance of the quarters in percent."""
+    """Formats the median, its ratio to the base in brackets, and half the interquartile range in percent."""
     median = figure["median"]
     text = short(median)
     if against:
@@ -166,7 +169,7 @@ def cell(figure, against):
 
 
 def print_rows(rows, base=None):
-    """Rows of the same unit as one Markdown table. A subject that no row has gets no column."""
+    """Prints rows as one Markdown table. A subject without a figure in any row gets no column."""
     subjects = list(dict.fromkeys(subject for row in rows for subject in row["figures"]))
     if not subjects:
         return
@@ -184,8 +187,8 @@ def print_rows(rows, base=None):
     print(flush=True)
 
 
-# Loops. Each returns nanoseconds an operation, and is given to `own_code` for each subject. They ask for the processor
-# time of the thread: what the machine does in between for others does not count.
+# Loops. Each returns nanoseconds per operation, and is copied with `own_code` for each subject. They measure the
+# processor time of the thread, which leaves out other work of the machine.
 
 
 def loop_over(needles, laps):

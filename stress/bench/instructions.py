@@ -1,10 +1,10 @@
-"""Instructions of the hot operations by what they are for, counted by callgrind: whatever else the machine does.
+"""Counts the instructions of the hot operations by purpose with callgrind, independent of the machine's load.
 
     CARGO_PROFILE_RELEASE_DEBUG=1 CARGO_PROFILE_RELEASE_STRIP=none ./ci/wheel
-    python stress/bench/instructions.py            # where that wheel is installed; it takes valgrind and some minutes
+    python stress/bench/instructions.py            # with that wheel installed; needs valgrind, and takes some minutes
 
-Each operation runs in a process of its own, once with few and once with many rounds: what the rounds that are more
-took, is the operation's. An instruction counts for the function that its line is written in, also inlined.
+Each operation runs in its own process, once with few and once with many rounds. The difference is the cost of the
+operation. An instruction counts for the function in whose source its line is, even if that function is inlined.
 """
 
 import argparse
@@ -26,7 +26,7 @@ rounds, entries = int(sys.argv[1]), 10_000
 
 
 def filled(work, made="Moka(entries)", key="k + 10**6", more=""):
-    """A program's preparation and its work: a cache that is full, and needles equal to some of its keys."""
+    """Returns the preparation and the work of a program: a full cache, and needles equal to some of its keys."""
     prepare = f"""
 cache = {made}
 for k in range(entries): cache.set({key}, k)
@@ -50,7 +50,7 @@ OPERATIONS = {
 }
 FEW, MANY = 20, 120
 
-# What a function is for: the file, and the names of functions in it, or all.
+# The purpose of a function, by its file and a pattern for its name.
 PURPOSES = (
     ("hash", ("object.rs", r"known_hash|builtin_hash|ask_hash|str_hash|small_hash|small$"), ("seed.rs", ".*")),
     ("equality", ("object.rs", r"quick_eq|builtin_eq|of$|str_parts|equal$|bytes_of|float_of"), ("key.rs", "quick")),
@@ -75,7 +75,7 @@ PURPOSES = (
 
 
 class Sources:
-    """The function that each line of the project is in."""
+    """Finds the function that contains a line of the project."""
 
     def __init__(self):
         self.lines = {}
@@ -93,7 +93,7 @@ class Sources:
 
 
 def purpose(sources, file, line, caller):
-    """What an instruction is for; what of the standard library is inlined counts with the function that it is in."""
+    """Returns the purpose of an instruction. Inlined code of the standard library counts for its caller."""
     path = Path(file)
     marked = f"{path.parts[-2] if len(path.parts) > 1 else ''}/{path.name}"
     mine = ROOT / "src" / (file.split("/src/")[-1] if "/src/" in file else file.removeprefix("src/"))
@@ -108,7 +108,7 @@ def purpose(sources, file, line, caller):
 
 
 def counted(profile, sources):
-    """Instructions by purpose in a file of callgrind's."""
+    """Counts the instructions of a callgrind file by purpose."""
     names, counts = {}, collections.Counter()
     thing = file = ""
     line, is_call = 0, False
@@ -147,7 +147,7 @@ def counted(profile, sources):
 
 
 def measure(prepare, work, sources):
-    """Instructions of one operation by purpose."""
+    """Counts the instructions of one operation by purpose."""
     loop = f"def main(needles, get, set, remove, fresh):\n for _ in range(rounds):\n  for k in needles:\n   {work}\n"
     code = PREPARE + prepare + loop + "main(needles, get, set, remove, fresh)\n"
     totals = []
@@ -163,13 +163,13 @@ def measure(prepare, work, sources):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="", help="operations whose names hold this")
-    asked = parser.parse_args()
+    parser.add_argument("--only", default="", help="only operations whose names contain this")
+    options = parser.parse_args()
     sources = Sources()
     columns = ["interpreter", *(name for name, *_ in PURPOSES)]
     print(f"| operation | {' | '.join(columns)} | together |\n|---|{'--:|' * (len(columns) + 1)}")
     for name, (prepare, work) in OPERATIONS.items():
-        if asked.only in name:
+        if options.only in name:
             counts = measure(prepare, work, sources)
             cells = [f"{counts.get(column, 0):.0f}" for column in columns]
             print(f"| {name} | {' | '.join(cells)} | {sum(counts.values()):.0f} |", flush=True)

@@ -1,7 +1,7 @@
-"""Resident memory, each figure from a process of its own.
+"""Measures resident memory, with a separate process for each figure.
 
-The overhead of an entry is what a million of them add to the process, from int to int, keys and values not counted:
-these are made before, and held by lists. What stays is measured after `clear()` of the same million, as a part of that.
+The overhead of an entry is the memory that a million entries from int to int add to the process, without keys and
+values, which are made before and held by lists. The remaining memory after `clear()` is measured as a percentage of it.
 """
 
 import argparse
@@ -17,8 +17,8 @@ import subjects as s
 VTTL, CACHEBOX_TTL = "cachebox VTTL", s.CACHEBOX_TTL
 EMPTY = 500
 CAPACITIES = {"1,000": 1_000, "2**62": 2**62}
-# Seconds. On 3.13t one of the peers does not come to the end of a million with a ttl of their own.
-PATIENCE = 120
+# On 3.13t one of the peers does not finish a million entries with their own ttl.
+TIMEOUT_SECONDS = 120
 
 
 def makers():
@@ -46,7 +46,7 @@ def resident():
 
 
 def of_entries(name, count):
-    """Bytes of overhead an entry, and the part of it that stays after `clear()`."""
+    """Returns the overhead of an entry in bytes, and the percentage that remains after `clear()`."""
     make = makers()[name]
     if make(10) is None:
         return None
@@ -77,7 +77,7 @@ def of_entries(name, count):
 
 
 def of_empty(name, _count):
-    """Bytes of a cache that never held anything, for each of the capacities."""
+    """Returns the bytes of an unused cache, for each of the capacities."""
     make = makers()[name]
     if make(10) is None:
         return None
@@ -94,19 +94,19 @@ def in_its_own_process(*arguments):
     flags = ["-X", "gil=0"] if harness.FREE_THREADED else []
     run = [sys.executable, *flags, __file__, "--one", *map(str, arguments)]
     try:
-        done = subprocess.run(run, check=True, stdout=subprocess.PIPE, text=True, timeout=PATIENCE)
+        done = subprocess.run(run, check=True, stdout=subprocess.PIPE, text=True, timeout=TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired:
-        print(f"{arguments[1]}: not through after {PATIENCE} s", file=sys.stderr)
+        print(f"{arguments[1]}: not finished after {TIMEOUT_SECONDS} s", file=sys.stderr)
         return None
     return json.loads(done.stdout)
 
 
 def main(argv=None):
-    asked = harness.options(__doc__, argv)
-    report = harness.Report("memory", asked)
-    count = asked.scale.large
+    options = harness.parse_options(__doc__, argv)
+    report = harness.Report("memory", options)
+    count = options.scale.large
     overhead, left = {}, {}
-    names = makers() if asked.scale.large > 1_000 else (s.DICT, s.OURS)
+    names = makers() if options.scale.large > 1_000 else (s.DICT, s.OURS)
     for name in names:
         if found := in_its_own_process("entries", name, count):
             overhead[name], left[name] = found

@@ -1,4 +1,4 @@
-"""From the files that `stress/bench --json` wrote, of whole runs or of parts: the targets, and charts.
+"""Prints the targets and draws the charts from files of `stress/bench --json`, of whole runs or of parts.
 
 python stress/bench/report.py gil.json free_threaded.json --targets --charts FOLDER
 """
@@ -36,12 +36,12 @@ CHARTED = (
     "read-through, zipf 0.99",
 )
 THREADS = (1, 2, 8)
-# Plots side by side in the charts of threads.
+# The number of plots in a row in the charts of threads.
 COLUMNS = 4
 
 
 def version(result):
-    """The interpreter of a result as ci/python names it: 3.13, 3.13t."""
+    """Returns the version of a result as ci/python names it, such as 3.13 or 3.13t."""
     return ".".join(result["python"].split(".")[:2]) + "t" * result["free_threaded"]
 
 
@@ -50,7 +50,7 @@ def title(result):
 
 
 def handles_of(plots):
-    """What a legend for all of them has: labels and their handles, each once."""
+    """Returns the labels and handles of a legend for all plots, each once."""
     found = {}
     for plot in plots:
         handles, labels = plot.get_legend_handles_labels()
@@ -59,7 +59,7 @@ def handles_of(plots):
 
 
 def draw_costs(path, results, pyplot):
-    """A line for each operation, a dot for each subject, on a logarithmic scale: the peers are up to 50 times apart."""
+    """Draws a line for each operation and a dot for each subject, on a logarithmic scale."""
     figure, plots = pyplot.subplots(1, len(results), figsize=(6.4 * len(results), 5.2), squeeze=False, sharey=True)
     for plot, result in zip(plots[0], results, strict=True):
         rows = {row["row"]: row["figures"] for row in result["rows"]}
@@ -81,7 +81,7 @@ def draw_costs(path, results, pyplot):
 
 
 def draw_threads(path, result, pyplot):
-    """A plot for each load: throughput over threads, a line for each subject."""
+    """Draws a plot for each load: throughput over threads, with a line for each subject."""
     rows = {row["row"]: row["figures"] for row in result["rows"]}
     loads = [load for load in targets.THREADED if f"{load}, 1 thread" in rows]
     if not loads:
@@ -114,7 +114,7 @@ def draw_threads(path, result, pyplot):
 
 
 def save(figure, path):
-    # The same file for the same figures.
+    # Equal figures give an identical file.
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=120)
 
 
@@ -126,14 +126,14 @@ def draw(folder, results, suffix):
     matplotlib.rcParams["svg.hashsalt"] = "moka_py"
     folder.mkdir(parents=True, exist_ok=True)
     draw_costs(folder / f"costs{suffix}", list(results.values()), pyplot)
-    # A chart of threads for each build, of its oldest version.
+    # Each build has a chart of threads, for its oldest version.
     for free_threaded, name in ((False, "threads_gil"), (True, "threads_free_threaded")):
         for result in [result for result in results.values() if result["free_threaded"] is free_threaded][:1]:
             draw_threads(folder / f"{name}{suffix}", result, pyplot)
 
 
 def gather(results):
-    """One result for each interpreter, of files that may have a part each, by version."""
+    """Merges the files, which may have a part each, into one result per interpreter version."""
     whole = {}
     for result in results:
         first = whole.setdefault(version(result), result)

@@ -1,8 +1,8 @@
-"""What one operation costs in one thread, beside the peers in the same process.
+"""Measures the cost of one operation in one thread, compared with the peers in the same process.
 
-Needles are equal to the stored keys and other objects: a thousand of them over ten thousand entries and over a
-million, and for what the processor's caches do not hold each of them once, in no order. The figures include the loop,
-which has a column of its own, and so has a method that does nothing.
+Needles are equal to the stored keys, but other objects: 1,000 of them over 10,000 entries and over 1,000,000. One row
+reads each of the 1,000,000 once, in random order, so that the processor's caches do not hold them. The figures include
+the loop. The empty loop and a method that does nothing have their own columns.
 """
 
 import functools
@@ -24,9 +24,9 @@ SKEW = 0.99
 
 
 def keys_and_needles(kind, entries, times=1):
-    """The stored keys, and needles in no order, so many times as other objects; they share none with the keys.
+    """Returns the stored keys, and needles in random order, `times` times, as other objects than the keys.
 
-    In the order of the keys a dict would read its entries one after the other, as a program seldom does.
+    In the order of the keys a dict would read its entries sequentially, which programs rarely do.
     """
     make, numbers = KEYS[kind], list(range(0, entries, max(1, entries // NEEDLES)))
     random.Random(entries).shuffle(numbers)
@@ -34,7 +34,7 @@ def keys_and_needles(kind, entries, times=1):
 
 
 def to_store(kind, scale):
-    """Keys, needles and laps for writes. Each finds another value than its own, as it would not with one needle."""
+    """Returns keys, needles and laps for writes. With two needles per key, each write finds another value object."""
     return *keys_and_needles(kind, scale.entries, times=2), max(1, scale.laps // 2)
 
 
@@ -51,7 +51,7 @@ def floors(needles, laps, arguments=1):
 
 
 def filled(entries, keys, *names, makers=s.MAKERS):
-    """Subjects with room to spare, filled; each of them has all keys."""
+    """Makes filled subjects with spare capacity, and checks that each has all keys."""
     made = s.make(2 * entries, *names, makers=makers)
     for name, subject in made.items():
         subject.fill(keys)
@@ -117,7 +117,7 @@ def a_million(report, scale):
     everywhere = [key + 0 for key in keys]
     dice = random.Random(1)
     dice.shuffle(everywhere)
-    # Made in this order, so that the needles themselves are read one after the other.
+    # The needles are made in this order, so that they themselves lie in memory sequentially.
     everywhere = [key + 1 - 1 for key in everywhere]
     piece = max(1, min(len(everywhere) // 50, 10_000))
     pieces = [everywhere[at : at + piece] for at in range(0, len(everywhere), piece)]
@@ -128,7 +128,7 @@ def a_million(report, scale):
     report.add(f"get, hit, int, {about}, 1,000 needles", harness.take_turns(runs, scale.rounds))
 
     class Everywhere:
-        """Each round another part of the keys."""
+        """A run that takes another part of the keys in each round."""
 
         def __init__(self, operation):
             self.loop, self.operation, self.next = own_code(call_with_key), operation, itertools.cycle(pieces)
@@ -141,7 +141,7 @@ def a_million(report, scale):
 
 
 class Newcomers:
-    """A round of a loop with keys that were never there before."""
+    """A round of a loop with keys that were never in the cache."""
 
     def __init__(self, loop, operation, count, *more):
         self.loop, self.operation, self.more = own_code(loop), operation, more
@@ -279,7 +279,7 @@ def get_with(report, scale):
 
 
 def zipf(keys, count, seed=7):
-    """So many draws by Zipf's law, as objects of their own."""
+    """Draws keys by Zipf's law, each as a new object."""
     weights = itertools.accumulate((rank + 1) ** -SKEW for rank in range(keys))
     places = list(range(keys))
     dice = random.Random(seed)
@@ -337,16 +337,16 @@ def reading_through(report, scale):
 
 
 def main(argv=None):
-    asked = harness.options(__doc__, argv)
-    report = harness.Report("single thread", asked)
-    hits_and_sets(report, asked.scale)
-    a_million(report, asked.scale)
+    options = harness.parse_options(__doc__, argv)
+    report = harness.Report("single thread", options)
+    hits_and_sets(report, options.scale)
+    a_million(report, options.scale)
     report.table(s.DICT)
-    evicting(report, asked.scale)
-    other_sets(report, asked.scale)
-    get_with(report, asked.scale)
+    evicting(report, options.scale)
+    other_sets(report, options.scale)
+    get_with(report, options.scale)
     report.table(s.CACHEBOX)
-    reading_through(report, asked.scale)
+    reading_through(report, options.scale)
     report.close()
 
 

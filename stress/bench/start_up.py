@@ -1,4 +1,4 @@
-"""What it takes to begin: to import the package, in a process of its own each time, and to make a cache and drop it."""
+"""Measures the import of the package, each time in a new process, and the time to make and drop a cache."""
 
 import functools
 import subprocess
@@ -41,11 +41,11 @@ def make_and_drop(make, times):
 
 
 def main(argv=None):
-    asked = harness.options(__doc__, argv)
-    report = harness.Report("start-up", asked)
+    options = harness.parse_options(__doc__, argv)
+    report = harness.Report("start-up", options)
     there = {name: package for name, package in PACKAGES.items() if harness.peer(package)}
     runs = {name: functools.partial(time_to_import, package) for name, package in there.items()}
-    report.add("import, in a fresh process", harness.take_turns(runs, asked.scale.processes), "milliseconds")
+    report.add("import, in a fresh process", harness.take_turns(runs, options.scale.processes), "milliseconds")
     report.table()
 
     makers = {
@@ -62,9 +62,9 @@ def main(argv=None):
         makers[s.LRU_DICT] = functools.partial(s.lru.LRU, 1_000)
     if s.cachetools:
         makers["cachetools"] = functools.partial(s.cachetools.LRUCache, 1_000)
-    times = 100 * asked.scale.laps
+    times = 100 * options.scale.laps
     runs = {name: functools.partial(harness.own_code(make_and_drop), make, times) for name, make in makers.items()}
-    report.add("a cache of capacity 1,000 made and dropped", harness.take_turns(runs, asked.scale.rounds))
+    report.add("a cache of capacity 1,000 made and dropped", harness.take_turns(runs, options.scale.rounds))
     report.table(s.OURS)
     report.close()
 

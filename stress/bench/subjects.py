@@ -1,6 +1,6 @@
-"""The subjects: what is compared, each as the same few bound methods.
+"""The subjects of the comparisons, each with the same few bound methods.
 
-A maker takes a capacity and returns a `Subject`, or `None` where its package is not installed.
+A maker takes a capacity and returns a `Subject`, or `None` if its package is not installed.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ LRU_CACHE = "lru_cache"
 LOOP = "empty loop"
 NO_OP = "no-op method"
 
-# So far off that nothing expires.
+# A duration in seconds that never passes.
 LATER = 100_000
 
 
@@ -47,7 +47,7 @@ class Subject:
     set: Callable | None = None
     remove: Callable | None = None
     get_with: Callable | None = None
-    # Whether what `get` returned is a hit.
+    # Whether the result of `get` is a hit.
     is_hit: Callable = lambda found: found is not None
 
     def fill(self, keys):
@@ -96,7 +96,7 @@ def of_theine(capacity, ttl=None):
 
 
 def of_cachetools(capacity, ttl=None):
-    """As its documentation has it for threads: a lock around each use."""
+    """cachetools with a lock around each call, as its documentation recommends for threads."""
     if cachetools is None:
         return None
     cache = cachetools.LRUCache(capacity) if ttl is None else cachetools.TTLCache(capacity, ttl)
@@ -152,7 +152,7 @@ TIMED_MAKERS = {
 
 
 def make(capacity, *names, makers=MAKERS):
-    """The subjects of these names that are there; without names all."""
+    """Returns the installed subjects of these names, or all installed subjects."""
     made = {name: makers[name](capacity) for name in names or makers}
     return {name: subject for name, subject in made.items() if subject is not None}
 

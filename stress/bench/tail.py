@@ -1,11 +1,11 @@
-"""The longest waits.
+"""Measures the longest waits: tail latencies.
 
-Of a read beside a writer, of a write while a table grows, of calls that meet a million due entries, of reads while a
-million are cleared, and of a thousand threads that want one key.
+It measures reads beside a writer, writes while a table grows, calls that meet a million expired entries, reads during
+the clear of a million entries, and a thousand threads that load one key.
 
-On a machine that does other things as well a single call may be stopped for milliseconds. So of pauses that are the
-call's own the processor time of the thread counts, and of waits the quietest of several tries; a method that does
-nothing is measured beside the same writer, as the machine's share.
+On a busy machine a single call may be stopped for milliseconds. So the work of a call counts as processor time of the
+thread, and a wait counts as the best of several tries. A method that does nothing is measured beside the same writer,
+to show the share of the machine.
 """
 
 import functools
@@ -23,7 +23,7 @@ NO_OP = "no-op method"
 
 
 def timed_reads(get, needles, stop_after):
-    """Nanoseconds of each call, until so many or, where that is callable, until it says so."""
+    """Returns the nanoseconds of each call. `stop_after` is a number of calls, or a function that says when to stop."""
     clock, costs = time.perf_counter_ns, []
     append = costs.append
     is_over = stop_after if callable(stop_after) else lambda: len(costs) >= stop_after
@@ -40,7 +40,7 @@ def at(costs, part):
 
 
 class Writer:
-    """A thread that sets new keys into a full cache, for as long as the block runs."""
+    """A thread that sets new keys in a full cache during a `with` block."""
 
     def __init__(self, store):
         self.store, self.is_over = store, False
@@ -85,7 +85,7 @@ def reads_beside_a_writer(report, scale):
 
 
 def longest(operation, keys):
-    """The longest call by the thread's processor time, and by the wall clock, in microseconds."""
+    """Returns the longest call in microseconds, by the processor time of the thread and by the wall clock."""
     cpu, wall = time.thread_time_ns, time.perf_counter_ns
     worst, slowest = 0, 0
     began, begun = cpu(), wall()
@@ -100,8 +100,8 @@ def longest(operation, keys):
     return worst / 1000, slowest / 1000
 
 
-def quietest(tries, attempt):
-    """The smallest of each figure over several tries."""
+def best_of(tries, attempt):
+    """Returns the smallest value of each figure over several tries."""
     return [min(figures) for figures in zip(*(attempt() for _ in range(tries)), strict=True)]
 
 
@@ -127,12 +127,12 @@ def growing(report, scale):
             return longest(lambda key: store(key, key), keys)
 
         if maker(1) is not None:
-            figures[name] = quietest(2, attempt)
+            figures[name] = best_of(2, attempt)
     add_longest(report, f"longest set while {scale.large:,} entries come", figures)
 
 
 def due_at_once(report, scale):
-    """Entries of one deadline, all past it, then calls that are none of their keys."""
+    """Makes calls on other keys when a million entries have expired at the same time."""
     figures, counted = {}, {}
     for policy in ("tiny_lfu", "lru"):
         name = s.OURS if policy == "tiny_lfu" else s.OURS_LRU
@@ -152,7 +152,7 @@ def due_at_once(report, scale):
 
 
 def clearing(report, scale):
-    """`clear()` of many while another thread goes on with gets: how long each, and how many gets went through."""
+    """Clears many entries while another thread makes gets. Measures both, and counts the gets."""
     took, waits, through = {}, {}, {}
     for name in (s.OURS, s.OURS_LRU, s.CACHEBOX, s.OF_PYPI):
         subject = s.MAKERS[name](2 * scale.large)
@@ -182,7 +182,7 @@ def clearing(report, scale):
 
 
 def stampede(report, scale):
-    """From the first call to the last return, less the computation itself; and how often it ran."""
+    """Measures the time from the first call to the last return, and counts the computations."""
     extra, runs = {}, {}
     computation = COMPUTATION if scale.large > 1_000 else 0.02
     for name in (s.OURS, s.OF_PYPI):
@@ -202,7 +202,7 @@ def stampede(report, scale):
             begin = time.perf_counter_ns()
             get_with("key", compute)
             spans[number] = (begin, time.perf_counter_ns())
-            # The end of a thread takes CPython 3.13t longer than to serve it, and the others would wait for that.
+            # On CPython 3.13t the end of a thread takes longer than its call, and the other threads would wait for it.
             ready.wait()
 
         threads = [threading.Thread(target=ask, args=(number,)) for number in range(scale.stampede)]
@@ -218,13 +218,13 @@ def stampede(report, scale):
 
 
 def main(argv=None):
-    asked = harness.options(__doc__, argv)
-    report = harness.Report("tail", asked)
-    reads_beside_a_writer(report, asked.scale)
-    growing(report, asked.scale)
-    due_at_once(report, asked.scale)
-    clearing(report, asked.scale)
-    stampede(report, asked.scale)
+    options = harness.parse_options(__doc__, argv)
+    report = harness.Report("tail", options)
+    reads_beside_a_writer(report, options.scale)
+    growing(report, options.scale)
+    due_at_once(report, options.scale)
+    clearing(report, options.scale)
+    stampede(report, options.scale)
     report.table()
     report.close()
 

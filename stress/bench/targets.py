@@ -1,4 +1,4 @@
-"""What the figures should be, and whether they are: a table of target, limit, measured and met."""
+"""Compares the figures with their targets, as a table of target, limit, measured value and verdict."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,8 +14,8 @@ THREADED = {
     "half get, half set of other values": 1.7,
     "set, all evict": 1.6,
 }
-# Milliseconds that the computation of the stampede takes.
-COMPUTED = 500
+# The duration of the computation in the stampede.
+COMPUTATION_MILLIS = 500
 
 
 class Missing(Exception):
@@ -38,7 +38,7 @@ class Figures:
         return self.of(row, subject) / self.of(base_row or row, base)
 
     def first(self, start, end=""):
-        """The one row whose name begins and ends so; it names a size in between."""
+        """Returns the first row whose name begins and ends like this, with a size in between."""
         for row in self.rows:
             if row.startswith(start) and row.endswith(end):
                 return row
@@ -55,7 +55,7 @@ class Target:
 
 
 def of_one_thread():
-    """Those of the build with the GIL; each takes its figures."""
+    """Yields the targets of one thread on the GIL build. Each measures the figures of that build."""
 
     def at_most(what, limit, row, subject, base, base_row=None):
         return Target(what, limit, lambda figures: figures.ratio(row, subject, base, base_row))
@@ -94,7 +94,7 @@ def of_one_thread():
 
 
 def of_both_builds():
-    """What each operation costs in terms of a dict's on the free-threaded build, to the same with the GIL."""
+    """Yields targets for the cost of an operation relative to a dict, on the free-threaded against the GIL build."""
     rows = [f"{operation}, {kind}" for operation in ("get, hit", "set, present") for kind in KINDS]
     rows += ["get, miss, int", "set, evicts, int", "remove and set again, int", "get_with, hit, int"]
     rows += ["get_with, miss that evicts, int", "read-through, zipf 0.99", "set, present, int, ttl of its own"]
@@ -102,7 +102,7 @@ def of_both_builds():
     for row in rows:
 
         def compare(gil, free, row=row):
-            # Where a dict has no such row, its `get` stands for how fast the interpreter is.
+            # If a dict has no such row, its `get` stands for the speed of the interpreter.
             base = row if DICT in gil.rows.get(row, {}) else "get, hit, int"
             return free.ratio(row, OURS, DICT, base) / gil.ratio(row, OURS, DICT, base)
 
@@ -128,7 +128,7 @@ def of_threads():
     def served(figures):
         return figures.of(figures.first("1,000 threads", "all served after"))
 
-    yield Target("1,000 threads' stampede, all served", 1.2 * COMPUTED + 50, served, "ms")
+    yield Target("1,000 threads' stampede, all served", 1.2 * COMPUTATION_MILLIS + 50, served, "ms")
 
     def runs(figures):
         return figures.of(figures.first("1,000 threads", "computations"))
@@ -160,7 +160,7 @@ def of_memory_and_pauses():
 
 
 def judge(target, *figures):
-    """One line of the table."""
+    """Returns one line of the table."""
     sign = ">=" if target.at_least else "<="
     limit = f"{sign} {target.limit:,.4g} {target.unit}".strip()
     try:
@@ -174,7 +174,7 @@ def judge(target, *figures):
 
 
 def lines(results):
-    """The table for results by version, such as 3.13 and 3.13t."""
+    """Yields the table for a dict of results by version, such as 3.13 and 3.13t."""
     figures = {version: Figures(result) for version, result in results.items()}
     yield "| target | limit | measured | met |"
     yield "|---|--:|--:|---|"

@@ -1,11 +1,11 @@
-"""Throughput of one, two and eight threads, beside the peers in the same process.
+"""Measures the throughput of one, two and eight threads, compared with the peers in the same process.
 
-Each thread makes its own needles and its own bound methods, and its loop has nothing but locals: on the free-threaded
-build what threads share besides the cache would otherwise be what is measured. Values are immortal: `True`, which is
-not written again where it is, or in rows that say so small ints, which differ from what is there. Where a thread has
-keys of its own, values are those keys. Figures are millions of operations a second of all threads together, from the
-first that begins to the last that ends. Beside them stands the processor time of one operation, which a machine that
-does other things does not stretch, and which grows where threads take cache lines from each other.
+Each thread makes its own needles and its own bound methods, and its loop has local variables only. Otherwise, on the
+free-threaded build, objects that threads share besides the cache would dominate the figures. Values are immortal:
+`True`, which a write does not replace by itself, or small ints that differ from the stored value, in rows that say so.
+In rows with own keys, the values are those keys. Figures are millions of operations per second of all threads together,
+from the start of the first to the end of the last. The second figure is the processor time of one operation. Other work
+of the machine does not extend it, but cache lines that move between threads do.
 """
 
 import dataclasses
@@ -24,10 +24,10 @@ OWN_DICT = "a dict a thread, d[k]"
 SHARED_DICT = "a shared dict, d[k]"
 NOTHING = "no-op method"
 OTHERS = " of other values"
-# Operations of each thread in one round where threads run side by side. The system may begin two on one processor and
-# part them after some milliseconds: rounds of 20 ms showed two threads that evict a third faster than they are.
+# Operations of each thread in one round on the free-threaded build. The system may start two threads on one processor
+# and separate them after some milliseconds. Rounds of 20 ms showed two evicting threads as 33 % too fast.
 SIDE_BY_SIDE = 500_000
-# How many times fewer operations the slow ones do, so that all take about as long.
+# Slow subjects make fewer operations by these factors, so that all take about the same time.
 FEWER = {s.OF_PYPI: 10, s.CACHETOOLS: 15, s.THEINE: 60}
 CACHES = (s.OURS, s.OURS_LRU, s.CACHEBOX, s.OF_PYPI, s.THEINE, s.CACHETOOLS)
 
@@ -45,7 +45,7 @@ def get_all_by_subscript(table, needles, laps):
 
 
 def get_and_set(get, store, groups, values, laps):
-    """For each group a get of all and a set of its last key."""
+    """For each group, gets all its keys and sets the last one."""
     for lap in range(laps):
         for group, value in zip(groups, values[lap % 2]):  # noqa: B905
             for key in group:
@@ -61,12 +61,12 @@ def set_by_turns(get, store, gets, sets, values, laps):
 
 
 def one_value(_number, count):
-    """For each write of a lap, and of the next."""
+    """Returns the values of the writes of two laps: always the same one."""
     return [[True] * count] * 2
 
 
 def other_values(number, count):
-    """The same of a thread's own, and others in the next lap."""
+    """Returns the values of the writes of two laps: different for each thread and lap."""
     return [[16 * number + 8 * lap + at % 7 for at in range(count)] for lap in range(2)]
 
 
@@ -76,10 +76,10 @@ def set_all(store, keys):
 
 
 def throughput(prepare, threads, costs):
-    """What so many threads do in a microsecond.
+    """Returns the operations per microsecond of a number of threads.
 
-    `prepare(number)`, called in each, returns what the thread is to do, and how many operations that is. `costs` gets
-    the processor time of one operation in nanoseconds.
+    Each thread calls `prepare(number)`, which returns its work and the number of operations in it. The processor time
+    of one operation, in nanoseconds, is appended to `costs`.
     """
     ready = threading.Barrier(threads)
     spans = [None] * threads
@@ -109,7 +109,7 @@ def throughput(prepare, threads, costs):
 
 
 def own_keys(number):
-    """A thousand keys of a thread's own, as new objects in no order."""
+    """Returns 1,000 keys that only this thread uses, as new objects in random order."""
     order = list(range(NEEDLES))
     random.Random(number).shuffle(order)
     begin = 10**6 + number * NEEDLES
@@ -123,7 +123,7 @@ def measure(report, row, prepares, scale, base=s.OURS):
         for name, threads in costs
     }
     figures = harness.take_turns(runs, scale.rounds)
-    # A round before the others does not count.
+    # The warm-up round does not count.
     used = {run: harness.Figure.of(seen[-scale.rounds :]) for run, seen in costs.items()}
     for unit, kind, found in (("million a second", "", figures), ("ns", ", processor time of an operation", used)):
         for threads in THREADS:
@@ -133,7 +133,7 @@ def measure(report, row, prepares, scale, base=s.OURS):
 
 
 def laps_of(scale, name, operations):
-    """How often so many operations are done."""
+    """Returns the number of laps over that many operations."""
     return max(1, scale.per_thread // FEWER.get(name, 1) // operations)
 
 
@@ -143,7 +143,7 @@ def hits_of_own_keys(report, scale):
 
     def of_cache(name, cache, number):
         store, remove = cache.set, cache.remove
-        # Keys and values are of this thread, also those that the cache keeps.
+        # This thread makes all of these keys and values, including those that the cache stores.
         for key in sorted(own_keys(number)):
             if cache.is_hit(cache.get(key)):
                 remove(key)
@@ -172,7 +172,7 @@ def hits_of_own_keys(report, scale):
 
 
 def bound(subject, name="get"):
-    """A bound method of the calling thread's own, where the cache itself has it."""
+    """Returns a new bound method for the calling thread, if the method is one of the cache itself."""
     method = getattr(subject, name)
     owner = getattr(method, "__self__", None)
     return getattr(owner, method.__name__) if owner is not None else method
@@ -205,7 +205,7 @@ def mixed(report, scale):
 
     def mostly_gets(values, name, subject, number):
         laps = laps_of(scale, name, count)
-        # Objects of the thread's own.
+        # New key objects for this thread.
         mine = [key + 10**6 - 10**6 for key in draws[number * count : (number + 1) * count]]
         groups = [mine[at : at + 19] for at in range(0, count, 19)]
         stored = values(number, len(groups))
@@ -249,12 +249,12 @@ def all_sets_evict(report, scale):
 
 
 def main(argv=None):
-    asked = harness.options(__doc__, argv)
-    if asked.rounds is None and asked.scale is harness.FULL:
-        per_thread = SIDE_BY_SIDE if harness.FREE_THREADED else asked.scale.per_thread
-        asked.scale = dataclasses.replace(asked.scale, rounds=5, per_thread=per_thread)
-    scale = asked.scale
-    report = harness.Report("threads", asked)
+    options = harness.parse_options(__doc__, argv)
+    if options.rounds is None and options.scale is harness.FULL:
+        per_thread = SIDE_BY_SIDE if harness.FREE_THREADED else options.scale.per_thread
+        options.scale = dataclasses.replace(options.scale, rounds=5, per_thread=per_thread)
+    scale = options.scale
+    report = harness.Report("threads", options)
     hits_of_own_keys(report, scale)
     one_hot_key(report, scale)
     mixed(report, scale)

@@ -1,7 +1,7 @@
-"""Hit ratios of the policies and their peers on traces of real systems, as a table and, if asked, a chart.
+"""Prints the hit ratios of the policies and their peers on traces of real systems as a table, and can draw a chart.
 
-A trace is a name in tests/data/traces.json or a file of little-endian 32-bit ids, compressed with xz. Each access is a
-get, and a set where it misses, in one thread, from an empty cache on. Subjects that are not installed are left out.
+A trace is a name in tests/data/traces.json, or a file of little-endian 32-bit ids compressed with xz. Each access is a
+get, and a set after a miss, in one thread, starting with an empty cache. Subjects that are not installed are left out.
 """
 
 import argparse
@@ -16,13 +16,13 @@ from replay import SUBJECTS
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parent.parent / "tests" / "data"
-# The sizes of a file that has none of its own, and those of a chart: parts of its different ids.
-PARTS = (0.01, 0.05, 0.2)
-CHARTED = (0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.45, 0.6)
+# The capacities for a file without its own sizes, and those of a chart, as fractions of the number of distinct ids.
+DEFAULT_FRACTIONS = (0.01, 0.05, 0.2)
+CHART_FRACTIONS = (0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.45, 0.6)
 
 
 def traces_of(names):
-    """Name, files (with the accesses taken of each) and sizes of each trace asked for."""
+    """Yields the name, the files (with the number of accesses of each) and the sizes of each requested trace."""
     carried = {trace["name"]: trace for trace in json.loads((DATA / "traces.json").read_text())}
     for name in names or carried:
         if name not in carried:
@@ -39,14 +39,14 @@ def traces_of(names):
 
 
 def replay(python, subject, capacities, files):
-    """The hits at each capacity, with the trace's length; `None` where the interpreter does not have the subject."""
+    """Returns the hits at each capacity and the length of the trace, or `None` if the subject is not installed."""
     run = [python, HERE / "replay.py", subject, json.dumps(capacities), *files]
     result = json.loads(subprocess.run(run, check=True, stdout=subprocess.PIPE).stdout)
     return result if result["hits"] is not None else None
 
 
 def ratios_of(pythons, capacities, files):
-    """For each subject that is there its ratios in percent, one a capacity."""
+    """Returns the hit ratios in percent of each installed subject, one per capacity."""
 
     def ratios(subject):
         for python in pythons:
@@ -59,13 +59,13 @@ def ratios_of(pythons, capacities, files):
     return {subject: ratios for subject, ratios in found.items() if ratios is not None}
 
 
-def sizes_for(parts, files):
+def sizes_for(fractions, files):
     unique = replay(sys.executable, "exact LRU", [1], files)["unique"]
-    return sorted({max(1, round(part * unique)) for part in parts})
+    return sorted({max(1, round(fraction * unique)) for fraction in fractions})
 
 
 def print_table(rows):
-    """Rows of trace, capacity and ratio by subject, as Markdown."""
+    """Prints rows of trace, capacity and hit ratio per subject as Markdown."""
     subjects = [subject for subject in SUBJECTS if all(subject in ratios for _, _, ratios in rows)]
     print(f"| trace | capacity | {' | '.join(subjects)} |")
     print(f"|---|--:|{'--:|' * len(subjects)}")
@@ -76,7 +76,7 @@ def print_table(rows):
 
 
 def draw(path, curves):
-    """One plot a trace: hit ratio over capacity, a line for each subject."""
+    """Draws one plot per trace: hit ratio over capacity, with a line for each subject."""
     import matplotlib
     from matplotlib import pyplot
 
@@ -85,7 +85,7 @@ def draw(path, curves):
     figure, plots = pyplot.subplots(1, len(curves), figsize=(5 * len(curves), 4.2), squeeze=False)
     for plot, (name, sizes, ratios) in zip(plots[0], curves, strict=True):
         for color, subject in enumerate(SUBJECTS):
-            # An LRU is an LRU: one line is enough.
+            # The two LRUs have the same line.
             if subject not in ratios or subject == "cachebox LRU":
                 continue
             is_ours = subject.startswith("moka_py")
@@ -102,21 +102,21 @@ def draw(path, curves):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("traces", nargs="*", metavar="TRACE", help="a name or a file (default: all that are carried)")
-    parser.add_argument("--sizes", help="capacities, with commas between (default: the trace's own)")
+    parser.add_argument("traces", nargs="*", metavar="TRACE", help="a name or a file (default: all named traces)")
+    parser.add_argument("--sizes", help="capacities, separated by commas (default: those of the trace)")
     parser.add_argument("--chart", metavar="FILE", help="draw a chart of these traces, as SVG or PNG; needs matplotlib")
-    parser.add_argument("--peers", metavar="PYTHON", help="an interpreter that has PyPI's moka-py")
+    parser.add_argument("--peers", metavar="PYTHON", help="an interpreter with PyPI's moka-py")
     options = parser.parse_args()
     pythons = [sys.executable, *filter(None, [options.peers])]
     rows, curves = [], []
     for name, files, sizes in traces_of(options.traces):
         if options.sizes:
             sizes = [int(size) for size in options.sizes.split(",")]
-        sizes = sizes or sizes_for(PARTS, files)
+        sizes = sizes or sizes_for(DEFAULT_FRACTIONS, files)
         ratios = ratios_of(pythons, sizes, files)
         rows += [(name, size, {subject: row[at] for subject, row in ratios.items()}) for at, size in enumerate(sizes)]
         if options.chart:
-            sizes = sizes_for(CHARTED, files)
+            sizes = sizes_for(CHART_FRACTIONS, files)
             curves.append((name, sizes, ratios_of(pythons, sizes, files)))
     print_table(rows)
     if options.chart:

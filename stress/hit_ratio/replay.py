@@ -1,6 +1,6 @@
-"""Replays accesses through one subject: get, and set after a miss. Run as a program, it prints the hits as JSON.
+"""Replays accesses through one subject: get, and set after a miss. As a program it prints the hits as JSON.
 
-It is a program of its own because PyPI's moka-py has the name of this package, so the two need an environment each.
+It is a separate program because PyPI's moka-py has the name of this package, so that each needs its own environment.
 """
 
 import array
@@ -12,7 +12,7 @@ from collections import OrderedDict
 
 
 def ids_of(paths):
-    """The accesses of trace files, one after the other; the ids of different files are kept apart."""
+    """Returns the accesses of trace files, one after the other. Ids of different files are different keys."""
     names = sorted(set(paths))
     accesses = []
     for path in paths:
@@ -50,7 +50,7 @@ def ours(policy):
 
 
 def moka_py(capacity, keys):
-    """PyPI's moka-py; its maintenance runs after each set, since it holds more than its capacity otherwise."""
+    """PyPI's moka-py. Its maintenance runs after each set, because it would exceed its capacity otherwise."""
     from moka_py import Moka
 
     if hasattr(Moka, "expires_in"):
@@ -92,7 +92,7 @@ def exact_lru(capacity, keys):
 
 
 def optimum(capacity, keys):
-    """What knowing the future would give: who is needed last leaves, or does not enter.
+    """The offline optimum: it evicts the key whose next access is latest, or does not admit it.
 
     Belady, "A study of replacement algorithms for a virtual-storage computer" (1966).
     """
