@@ -1,7 +1,7 @@
-"""Replays real traces through one cache from several threads, and prints a table of what happened.
+"""Replays real traces through one cache from several threads, and prints a table of counts.
 
-Each thread has a stretch of the trace for itself. It asks for every object, loads one that is not there and sets it,
-and sets each 50th anew whether it is there or not, as a program does that changes it.
+Each thread has its own part of the trace. It gets every object, and loads and sets an absent one. It also sets every
+50th object again, like a program that changes it.
 """
 
 import array
@@ -18,14 +18,14 @@ from moka_py import Moka
 
 TRACES = ("sprite", "web12", "orm-busy")
 DATA = Path(__file__).resolve().parent.parent / "tests" / "data"
-# About as many accesses for each trace, so that short ones last long enough to measure.
+# The approximate number of accesses for each trace. Short traces are repeated, so that they last long enough.
 ACCESSES = 1_000_000
 THREADS = (1, 4)
-# Short beside the run, so that something expires.
+# A short duration, so that entries expire during the run.
 TTL = 0.05
 WRITE_EACH = 50
 
-# Each with the width of its column.
+# The columns with their widths.
 COLUMNS = {
     "trace": -8,
     "capacity": 8,
@@ -36,12 +36,12 @@ COLUMNS = {
     "evicted": 9,
     "expired": 9,
     "replaced": 9,
-    "left": 6,
+    "remaining": 9,
 }
 
 
-class Leavings(threading.local):
-    """Counts the causes by which entries leave, in each thread for itself, so that no thread waits for another."""
+class RemovalCounts(threading.local):
+    """Counts removals by cause. Each thread has its own counts, so that no thread waits for another."""
 
     def __init__(self, of_all_threads):
         self.causes = Counter()
@@ -52,13 +52,13 @@ class Leavings(threading.local):
 
 
 def load(key):
-    """Stands for the database."""
+    """Stands for a query of a database."""
     return f"object {key}"
 
 
 def replay(cache, stretch, start):
-    """One thread's part; returns how many accesses were hits and how many sets there were."""
-    # The thread's own objects, as in a program where each thread works on its own requests.
+    """Replays the part of one thread. Returns the numbers of hits and of sets."""
+    # The thread makes its own key objects, as in a program where each thread works on its own requests.
     keys = stretch.tolist()
     hits = sets = 0
     get, put = cache.get, cache.set
@@ -76,9 +76,9 @@ def replay(cache, stretch, start):
 
 
 def run(ids, capacity, threads):
-    """Replays all ids with so many threads; returns the figures of a row."""
+    """Replays all ids with a number of threads. Returns the figures of a row."""
     by_thread = []
-    cache = Moka(capacity, ttl=TTL, eviction_listener=Leavings(by_thread).listener)
+    cache = Moka(capacity, ttl=TTL, eviction_listener=RemovalCounts(by_thread).listener)
     length = -(-len(ids) // threads)
     stretches = [ids[first : first + length] for first in range(0, len(ids), length)]
     start = threading.Barrier(threads + 1)
@@ -98,16 +98,16 @@ def run(ids, capacity, threads):
         raise SystemExit("a thread failed")
 
     hits, sets = map(sum, zip(*results, strict=True))
-    left = len(cache)
+    remaining = len(cache)
     causes = sum(by_thread, Counter())
-    if sets != causes.total() + left:
-        raise SystemExit(f"{sets} entries were set, but {causes.total()} have left and {left} are there")
+    if sets != causes.total() + remaining:
+        raise SystemExit(f"{sets} entries were set, but {causes.total()} were removed and {remaining} remain")
     return (
         f"{hits / len(ids):.1%}",
         f"{(len(ids) + sets) / seconds / 1e6:.2f}",
         f"{sets:,}",
         *(f"{causes[cause]:,}" for cause in ("size", "expired", "replaced")),
-        f"{left:,}",
+        f"{remaining:,}",
     )
 
 

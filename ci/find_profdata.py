@@ -1,7 +1,7 @@
-"""Prints the folder of an llvm-profdata that reads the profiles of this rustc; says why not where there is none.
+"""Prints the folder of an llvm-profdata that can read the profiles of this rustc, or an error if there is none.
 
-A wheel is compiled by a profile of ci/pgo_workload.py. maturin takes the tool of the toolchain, which rustup adds, or
-else the first in PATH. That of another LLVM serves as well, as long as the two agree on the format.
+A wheel is compiled with a profile of ci/pgo_workload.py. maturin uses the tool of the toolchain, which rustup installs,
+or else the first one in PATH. The tool of another LLVM works, too, if both agree on the format.
 """
 
 import os
@@ -15,7 +15,7 @@ NAME = "llvm-profdata.exe" if os.name == "nt" else "llvm-profdata"
 
 
 def run(*command: str | Path, **variables: str) -> str | None:
-    """What a command prints, or nothing where it fails."""
+    """Returns the output of a command, or None if it fails."""
     try:
         done = subprocess.run(
             list(map(str, command)), check=True, capture_output=True, text=True, env=os.environ | variables
@@ -26,13 +26,13 @@ def run(*command: str | Path, **variables: str) -> str | None:
 
 
 def of_toolchain() -> Path | None:
-    """Where the toolchain has its own."""
+    """Returns the folder of the toolchain's own tools."""
     libraries = run("rustc", "--print", "target-libdir")
     return Path(libraries).parent / "bin" if libraries else None
 
 
 def folders() -> list[Path]:
-    """Where it may be, in the order in which they are asked."""
+    """Returns the folders that have an llvm-profdata, in the order in which they are tried."""
     own = of_toolchain()
     if own and not (own / NAME).exists() and shutil.which("rustup"):
         run("rustup", "component", "add", "llvm-tools")
@@ -43,7 +43,7 @@ def folders() -> list[Path]:
 
 
 def count(scratch: Path) -> Path | None:
-    """The profile of a program that does nothing, or nothing where rustc has no runtime to count with."""
+    """Returns the profile of an empty program, or None if rustc has no profiler runtime."""
     source, program, profile = scratch / "main.rs", scratch / "main", scratch / "main.profraw"
     source.write_text("fn main() {}\n")
     if run("rustc", "-Cprofile-generate", source, "-o", program) is None:
@@ -53,15 +53,15 @@ def count(scratch: Path) -> Path | None:
 
 
 def find_profdata() -> Path:
-    """The folder of the first that does. Raises LookupError where none does."""
+    """Returns the folder of the first llvm-profdata that reads a profile. Raises LookupError if there is none."""
     with tempfile.TemporaryDirectory() as scratch:
         profile = count(Path(scratch))
         if profile is None:
-            raise LookupError("this rustc makes no program that counts what it runs")
+            raise LookupError("this rustc cannot build a program that records a profile")
         for folder in folders():
             if run(folder / NAME, "merge", "-o", Path(scratch, "merged"), profile) is not None:
                 return folder
-    raise LookupError("no llvm-profdata here reads the profiles of this rustc: try `rustup component add llvm-tools`")
+    raise LookupError("no llvm-profdata can read the profiles of this rustc: try `rustup component add llvm-tools`")
 
 
 def main() -> None:

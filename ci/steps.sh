@@ -1,14 +1,15 @@
 # shellcheck shell=bash disable=SC2034
-# The steps of ci/check and ci/test: how one is run and counted, and those that need no wheel. Sourced after ci/lib.sh.
+# Functions that run and count steps, and the steps that need no wheel. Sourced after ci/lib.sh.
 
-# No step needs so much memory, in KiB: one that runs away fails by itself and leaves the machine alone.
+# A limit in KiB that no step needs. A step that allocates without end fails before it exhausts the machine.
 ulimit -S -v 12000000
 LOGS=$ROOT/target/ci-logs
 mkdir -p "$LOGS"
 passed=0 failed=0 skipped=0
 failures=()
 
-# Prints "passed failed skipped" of a step: the tests that cargo and pytest counted in its log, else the step as one.
+# count LOG CODE: prints the numbers of passed, failed and skipped tests in a log of cargo or pytest. Without such
+# numbers the step counts as one test.
 count() {
   awk -v code="$2" '
     function add(number, word) {
@@ -26,16 +27,16 @@ count() {
     }' "$1"
 }
 
-# Prints what of a failed step's log names the failure: the lines of pytest and cargo that do, then the log's end without its dots.
-telling() {
+# Prints the lines of a failed step's log that name the failure, and then its last lines.
+failure_excerpt() {
   local dots='^[.sxFE]+ *\[ *[0-9]+%\]$'
   { grep -m 20 -E '^(FAILED|ERROR|Fatal Python error|test .* FAILED$|---- )' "$1" || true; }
-  # These follow the dots of other tests on one line, and the tracebacks of all threads follow them.
+  # These messages can stand behind the dots of other tests, and the tracebacks of all threads follow them.
   { grep -m 2 -A 60 -E 'Fatal Python error|Timeout \(' "$1" || true; }
   { grep -vE "$dots" "$1" || true; } | tail -n 60
 }
 
-# step NAME COMMAND...: runs it, with its output in a log of its own, and goes on whatever comes of it.
+# step NAME COMMAND...: runs a command with its output in its own log, and continues even if it fails.
 step() {
   local name=$1 log code=0 began=$SECONDS counts
   shift
@@ -48,11 +49,11 @@ step() {
   else
     failures+=("$name")
     printf 'FAILED  %4d s  %s (exit code %s); the end of %s:\n' $((SECONDS - began)) "$name" "$code" "${log#"$ROOT"/}"
-    telling "$log" | sed 's/^/    /'
+    failure_excerpt "$log" | sed 's/^/    /'
   fi
 }
 
-# Lists what failed, then the closing line; the exit code says whether anything did.
+# Prints the failed steps and a summary. Fails if a step failed.
 finish() {
   local name
   for name in "${failures[@]}"; do printf 'failed: %s\n' "$name"; done
@@ -70,7 +71,7 @@ shell_scripts() {
   "$lint/bin/shellcheck" -x -P ci "${scripts[@]}"
 }
 
-# The workflows say what GitHub understands, with no more rights than they need and actions pinned by their hash.
+# Checks that the workflows are valid, have minimal permissions, and pin actions by their hash.
 check_workflows() {
   "$lint/bin/check-jsonschema" --builtin-schema vendor.github-workflows .github/workflows/*.yml &&
     "$lint/bin/zizmor" --offline --no-progress --color never .github
@@ -78,11 +79,12 @@ check_workflows() {
 
 clippy_core() { with_target core cargo clippy --locked --all-targets -- -D warnings; }
 
-# clippy_extension NAME: the extension for an interpreter of MUST, for the free-threaded build of one of NOT_HERE, or for a
-# target, with CPython 3.13. Of what is not here PyO3 reads from a file what it would ask an interpreter.
+# clippy_extension NAME: lints the extension for an interpreter of REQUIRED_PYTHONS, for the free-threaded build of a
+# version of COMPILE_ONLY_FREE_THREADED, or for a target with CPython 3.13. Without an interpreter PyO3 reads its
+# settings from a file.
 clippy_extension() {
   local name=$1 version=$1 target=() flags='' python sources variable
-  if [[ " ${MUST[*]} " == *" $name "* ]]; then
+  if [[ " ${REQUIRED_PYTHONS[*]} " == *" $name "* ]]; then
     python=$("$ROOT/ci/python" "$name") || return
     variable=PYO3_PYTHON=$python
   else
@@ -100,7 +102,8 @@ clippy_extension() {
   with_target "clippy-$name" env -C "$sources" "$variable" cargo clippy --locked --features python "${target[@]}" -- -D warnings
 }
 
-# Flags of a user take the place of those that the extension needs. Then the build fails, and tells which to add.
+# RUSTFLAGS of a user replace the flags that the extension needs. Checks that the build fails then, with a helpful
+# message.
 check_rustflags() {
   local python said
   python=$("$ROOT/ci/python" 3.13) || return
@@ -117,7 +120,7 @@ clippy_models() {
 
 test_core() { with_target core timeout --foreground -k 10 900 cargo test --locked --no-fail-fast; }
 
-# The core as the GIL build has it, where the lock is the GIL's.
+# Tests the core as it is on the GIL build, where the GIL is its lock.
 test_core_gil() {
   RUSTFLAGS="--cfg moka_gil" with_target core-gil timeout --foreground -k 10 900 cargo test --locked --no-fail-fast
 }
@@ -128,10 +131,10 @@ check_pyright() {
   PYRIGHT_PYTHON_IGNORE_WARNINGS=1 "$lint/bin/python" -m pyright --pythonpath "$lint/bin/python" tests/typing
 }
 
-# Where what is tested on an interpreter is installed.
+# The virtual environment of the tests for an interpreter.
 environment() { echo "$ROOT/target/test-$1"; }
 
-# install_wheel INTERPRETER WHEEL TOOLS: the wheel in a new environment, and beside it the tools of an environment that holds them.
+# install_wheel INTERPRETER WHEEL TOOLS: installs the wheel in a new environment, and links the environment TOOLS to it.
 install_wheel() {
   local venv
   venv=$(environment "$1")
@@ -140,7 +143,7 @@ install_wheel() {
     >"$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tools.pth"
 }
 
-# Imports the package that is installed in a folder, with no warning and the GIL as the build has it.
+# Imports the package in a virtual environment. Fails if there is a warning or the import changes the state of the GIL.
 smoke() {
   (cd target && "$1/bin/python" -I -W error - <<'PY'
 import sys, sysconfig
@@ -159,7 +162,7 @@ PY
   )
 }
 
-# test_wheel INTERPRETER WHEEL: the steps that install the wheel there and run all tests.
+# test_wheel INTERPRETER WHEEL: installs the wheel and runs all tests, as steps.
 test_wheel() {
   local interpreter=$1 wheel=$2 more=() tools
   [[ $interpreter == *t ]] || more=("${GIL_TEST_TOOLS[@]}")
@@ -169,15 +172,15 @@ test_wheel() {
   step "pytest, $interpreter" run_tests "$(environment "$interpreter")" 1500
 }
 
-# run_tests ENVIRONMENT SECONDS: the tests of the package that is installed there, in so many seconds.
+# run_tests ENVIRONMENT SECONDS: runs the tests of the installed package with a time limit.
 run_tests() {
   timeout --foreground -s INT -k 30 "$2" "$1/bin/python" -P -m pytest -n 2 -q --tb=short --import-mode=importlib \
     -c pyproject.toml --rootdir . -p no:cacheprovider tests/python
 }
 
-# What needs neither a wheel nor an interpreter with the package.
+# The steps that need neither a wheel nor an installed package.
 quick_steps() {
-  need_rust
+  ensure_rust
   have cargo-fmt && have cargo-clippy || rustup component add rustfmt clippy >&2 || true
   lint=$(tool_venv 3.13 "${LINT_TOOLS[@]}")
   cd "$ROOT" || return
@@ -186,7 +189,7 @@ quick_steps() {
   step "rustfmt" cargo fmt --check -- --color never
   step "clippy, core" clippy_core
   step "clippy, models" clippy_models
-  step "clippy, extension" side_by_side clippy_extension "${MUST[@]}" "${NOT_HERE[@]/%/t}" "${TARGETS[@]}"
+  step "clippy, extension" side_by_side clippy_extension "${REQUIRED_PYTHONS[@]}" "${COMPILE_ONLY_FREE_THREADED[@]/%/t}" "${TARGETS[@]}"
   step "foreign RUSTFLAGS fail the build" check_rustflags
   step "ruff check" "$lint/bin/ruff" check --output-format concise .
   step "ruff format" "$lint/bin/ruff" format --check .
