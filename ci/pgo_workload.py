@@ -1,4 +1,4 @@
-"""The workload for profile-guided optimization: the compiler optimizes the wheel for the code that runs often here.
+"""The workload for profile-guided optimization: the compiler optimizes the wheel for code that runs often here.
 
 maturin runs it with an instrumented module, by `pgo-command` in pyproject.toml. Each kind of call is about as frequent
 as in programs, so that none is slow for the sake of another: mainly hits with all kinds of keys, then misses, writes

@@ -1,4 +1,4 @@
-//! What the fuzz targets share: the naive model and its helpers, which are those of the core's tests.
+//! The naive model and its helpers from the tests of the core, which all fuzz targets share.
 
 #[allow(dead_code)]
 #[path = "../../tests/core/naive_model.rs"]

@@ -66,7 +66,7 @@ class NaiveCache:
     # The effects of calls.
 
     def take_events(self):
-        """Takes the events of the call that has just returned."""
+        """Take the events of the call that has just returned."""
         if self.events is None:
             self.remove_expired()
         else:
@@ -74,7 +74,7 @@ class NaiveCache:
             self.listener_events.clear()
 
     def access(self, key, default):
-        """Returns the result of an access, and counts it."""
+        """Return the result of an access, and count it."""
         entry = self.live_entry(key)
         self.counts["misses" if entry is None else "hits"] += 1
         if entry is None:
@@ -85,7 +85,7 @@ class NaiveCache:
         return entry.value
 
     def write(self, key, value, ttl=None, tti=None):
-        """Accounts for a write and for the removals that it caused."""
+        """Account for a write and for the removals that it caused."""
         weight = self.weigh(key, value)
         replaced = self.live_entry(key)
         self.counts["inserts"] += replaced is None
@@ -123,7 +123,7 @@ class NaiveCache:
             assert self.events.popleft() == event
 
     def account_for_removals(self, keep=None):
-        """Accounts for the other removals of the call: expired entries, and evictions while the weight was too high."""
+        """Account for the other removals of the call: expired entries, and evictions while the weight was too high."""
         if self.events is None:
             self.remove_expired()
             while self.weight() > self.capacity:
@@ -152,7 +152,7 @@ class NaiveCache:
             self.remove_entry(entry.key, "expired")
 
     def check_nothing_expired(self):
-        """Checks the state after a call that removes all expired entries and reports them."""
+        """Check the state after a call that removes all expired entries and reports them."""
         self.account_for_removals()
         assert not [entry for entry in self.entries.values() if self.is_expired(entry)], (
             "an expired entry is still in the cache"

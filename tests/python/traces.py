@@ -17,7 +17,7 @@ ROWS = [(name, size) for name, trace in TRACES.items() for size in trace["sizes"
 
 @remember
 def accesses(name):
-    """Returns the ids of a trace in order. The ids of its parts are kept apart."""
+    """Return the ids of a trace in order. The ids of its parts are kept apart."""
     trace = TRACES[name]
     if "parts" in trace:
         names = sorted({part["name"] for part in trace["parts"]})
@@ -33,7 +33,7 @@ def accesses(name):
 
 
 def hits_of(cache, keys):
-    """Replays keys as a get, and a set after each miss. Returns the number of hits."""
+    """Replay keys as a get, and a set after each miss. Return the number of hits."""
     hits = 0
     for key in keys:
         if cache.get(key) is None:
@@ -44,7 +44,7 @@ def hits_of(cache, keys):
 
 
 def ratio_of(name, capacity):
-    """Returns the hit ratio of a trace in percent."""
+    """Return the hit ratio of a trace in percent."""
     keys, cache = accesses(name), Moka(capacity)
     hits = hits_of(cache, keys)
     assert len(cache) <= capacity

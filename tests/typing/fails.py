@@ -1,4 +1,4 @@
-"""What a type checker must reject. A line that it comes to accept is an unused ignore, which is an error."""
+"""Lines that a type checker must reject. If it accepts a line, the ignore comment is unused, which is an error."""
 
 # pyright: reportUnnecessaryTypeIgnoreComment=true
 

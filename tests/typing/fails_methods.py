@@ -1,4 +1,4 @@
-"""Cached functions of classes: what a type checker must reject. A line that it comes to accept is an unused ignore."""
+"""Cached functions of classes: lines that a type checker must reject. An unused ignore comment is an error."""
 
 # pyright: reportUnnecessaryTypeIgnoreComment=true
 

@@ -1,4 +1,4 @@
-"""What a type checker must accept, and the types that it must find. Checked, never run."""
+"""Code that a type checker must accept, and the types that it must infer. The code is checked and never run."""
 
 import asyncio
 from collections.abc import Hashable, ItemsView, Iterator, KeysView, MutableMapping, ValuesView
@@ -73,7 +73,7 @@ del cache["a"]
 cache.clear()
 cache.run_pending_tasks()
 
-# It is a mapping, and goes where one is asked for.
+# A cache is a mapping, and can be passed where one is expected.
 assert_type(iter(cache), Iterator[str])
 assert_type(cache.keys(), KeysView[str])
 assert_type(cache.values(), ValuesView[int])

@@ -1,4 +1,4 @@
-"""Cached functions of classes, overloads and callbacks: what a type checker must accept. Checked, never run."""
+"""Cached functions of classes, overloads and callbacks that a type checker must accept. Checked, never run."""
 
 import functools
 from abc import ABC, abstractmethod
@@ -171,7 +171,7 @@ cb3: Callable[[Service, int], str] = Service.m1
 cb4: Callable[[int], Awaitable[str]] = s.m3
 
 
-# overloads
+# Overloads.
 @overload
 def ov(x: int) -> int: ...
 @overload

@@ -1,4 +1,4 @@
-"""The call of a cached coroutine function as an iterator: send, throw, close; and what it holds a reference to."""
+"""The coroutine protocol of a cached call: send, throw and close; and the references that the call holds."""
 
 import asyncio
 import contextlib

@@ -91,7 +91,7 @@ class FollowingModel(NaiveLru):
 
 
 def make_keys(count):
-    """Returns keys of many types, some of equal hash."""
+    """Return keys of many types, some of equal hash."""
     kinds = [
         int,
         str,
@@ -103,7 +103,7 @@ def make_keys(count):
 
 
 def random_call(dice, cache, model, keys, value, durations):
-    """Makes one random call on both, and returns both results."""
+    """Make one random call on both, and return both results."""
     key = dice.choice(keys)
     expired = durations and dice.random() < 0.15
     options = {}

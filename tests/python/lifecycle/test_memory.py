@@ -13,7 +13,7 @@ from moka_py import Moka
 
 def resident():
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # What the allocator keeps for itself is not ours.
+        ctypes.CDLL(None).malloc_trim(0)  # Memory that only the allocator keeps does not count.
     except AttributeError:
         pass
     with open("/proc/self/statm") as file:

@@ -70,7 +70,7 @@ def test_load_can_get_its_own_key_once_it_was_set():
 def run_waiting_threads(asks, catch):
     """Run threads that each compute one key and then load the key of another thread.
 
-    `asks` is a list of (own, other) pairs, each a cache and a key. Returns a value or an error for each thread.
+    `asks` is a list of (own, other) pairs, each a cache and a key. Return a value or an error for each thread.
     """
     barrier = threading.Barrier(len(asks))
 
