@@ -6,6 +6,7 @@ import os
 import sys
 
 import pytest
+from helpers import Events
 
 TIME_LIMIT_SECONDS = 120.0
 
@@ -53,3 +54,9 @@ def fast_collections():
     gc.freeze()
     yield
     gc.unfreeze()
+
+
+@pytest.fixture
+def events():
+    """Return a listener that records its events."""
+    return Events()

@@ -1,6 +1,7 @@
 """The traces of real systems in `tests/data`, and their replay through a cache."""
 
 import array
+import importlib.util
 import json
 import lzma
 import sys
@@ -13,6 +14,14 @@ from moka_py import Moka
 DATA = ROOT / "tests" / "data"
 TRACES = {trace["name"]: trace for trace in json.loads((DATA / "traces.json").read_text())}
 ROWS = [(name, size) for name, trace in TRACES.items() for size in trace["sizes"]]
+
+
+def load_replay():
+    """Load `stress/hit_ratio/replay.py`, which has an independent exact LRU and an independent offline optimum."""
+    spec = importlib.util.spec_from_file_location("replay", ROOT / "stress" / "hit_ratio" / "replay.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @remember

@@ -6,7 +6,7 @@ import re
 from datetime import timedelta
 
 import pytest
-from helpers import MISSING, Events, observable_state
+from helpers import MISSING, observable_state
 
 from moka_py import Moka
 
@@ -45,11 +45,6 @@ NO_DURATION = [
 
 def exactly(text):
     return f"^{re.escape(text)}$"
-
-
-@pytest.fixture
-def events():
-    return Events()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import pytest
 from helpers import (
     IMMEDIATELY_DUE,
     CallbackKey,
-    Events,
     Key,
     contents,
     observable_state,
@@ -14,11 +13,6 @@ from helpers import (
 )
 
 from moka_py import Moka
-
-
-@pytest.fixture
-def events():
-    return Events()
 
 
 @pytest.fixture

@@ -2,11 +2,10 @@
 
 import random
 import statistics
-from collections import OrderedDict
 
 import pytest
 from helpers import FREE_THREADED, ROOT, run_script
-from traces import ROWS, TRACES, accesses, hits_of, ratio_of
+from traces import ROWS, TRACES, accesses, hits_of, load_replay, ratio_of
 
 from moka_py import Moka
 
@@ -25,18 +24,7 @@ BEST = {
 }
 MEAN = 61.3
 
-
-def hits_of_exact_lru(capacity, keys):
-    order, hits = OrderedDict(), 0
-    for key in keys:
-        if key in order:
-            order.move_to_end(key)
-            hits += 1
-        else:
-            order[key] = None
-            if len(order) > capacity:
-                order.popitem(last=False)
-    return hits
+hits_of_exact_lru = load_replay().exact_lru
 
 
 @pytest.mark.parametrize(("name", "capacity"), [*ROWS, ("web12", 1), ("web12", 7), ("sprite", 16)])

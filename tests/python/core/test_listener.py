@@ -21,11 +21,6 @@ from moka_py import Moka
 
 
 @pytest.fixture
-def events():
-    return Events()
-
-
-@pytest.fixture
 def cache(events):
     return Moka(10, eviction_listener=events)
 

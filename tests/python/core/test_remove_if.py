@@ -25,11 +25,6 @@ from moka_py import Moka
 
 
 @pytest.fixture
-def events():
-    return Events()
-
-
-@pytest.fixture
 def cache(events):
     cache = Moka(10, policy="lru", eviction_listener=events)
     cache.set_many({"a": 1, "b": 2, "c": 3})

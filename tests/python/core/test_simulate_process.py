@@ -14,8 +14,7 @@ import xml.etree.ElementTree
 from pathlib import Path
 
 import pytest
-from helpers import ROOT
-from traces import ROWS, accesses, hits_of
+from traces import ROWS, accesses, hits_of, load_replay
 
 from moka_py import Moka
 
@@ -78,9 +77,7 @@ def test_hit_ratios_of_real_traces_equal_those_of_the_cache(tmp_path, name):
 
 
 def test_optimum_equals_that_of_an_independent_program(web12):
-    spec = importlib.util.spec_from_file_location("replay", ROOT / "stress" / "hit_ratio" / "replay.py")
-    replay = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(replay)
+    replay = load_replay()
     keys = accesses("web12")
     result = run(web12, "--json", "--capacities", "1,10,100,500,2000,100000")
     for row in json.loads(result.stdout)["hit_ratios"]:

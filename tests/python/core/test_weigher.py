@@ -25,11 +25,6 @@ def weigher():
 
 
 @pytest.fixture
-def events():
-    return Events()
-
-
-@pytest.fixture
 def cache(weigher, events):
     return Moka(10, weigher=weigher, eviction_listener=events, policy="lru")
 
