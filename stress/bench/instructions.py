@@ -50,27 +50,27 @@ OPERATIONS = {
 }
 FEW, MANY = 20, 120
 
-# The purpose of a function, by its file and a pattern for its name.
+# The purpose of a function: the beginning of its path below src/, or a part of the path of another crate, and a
+# pattern for its name. The first match counts.
 PURPOSES = (
-    ("hash", ("object.rs", r"known_hash|builtin_hash|ask_hash|str_hash|small_hash|small$"), ("seed.rs", ".*")),
-    ("equality", ("object.rs", r"quick_eq|builtin_eq|of$|str_parts|equal$|bytes_of|float_of"), ("key.rs", "quick")),
-    ("probe", ("table.rs", ".*"), ("resize.rs", ".*"), ("mod.rs:map", "glance|find.*"), ("shards.rs", ".*")),
-    ("pin, lock", ("sync.rs", ".*"), ("reclaim.rs", "pin"), ("gil.rs", ".*"), ("threads.rs", ".*"), ("epoch", ".*")),
-    ("entry", ("slab.rs", ".*"), ("entry.rs", ".*"), ("life.rs", ".*"), ("mod.rs:map", ".*"), ("reclaim.rs", ".*")),
-    ("stamp", ("uses.rs", "record.*"), ("mod.rs:policy", "record.*")),
-    ("sketch", ("sketch.rs", ".*"), ("uses.rs", ".*")),
-    ("order", ("policy", ".*"), ("lists.rs", ".*"), ("lazy_queue.rs", ".*"), ("lru.rs", ".*"), ("regions.rs", ".*")),
-    ("clock, deadlines", ("expiry", ".*"), ("clock.rs", ".*"), ("quanta", ".*"), ("deadline_queue.rs", ".*")),
-    ("count", ("counts.rs", ".*"), ("tally.rs", ".*")),
-    ("references, result", ("object.rs", ".*"), ("refcount.rs", ".*"), ("departure.rs", ".*")),
+    ("hash", ("python/object/", r"hash|small$"), ("cache/seed.rs", ".*")),
+    ("equality", ("python/object/", r"(^|_)eq(_|$)|of$|str_parts|equal"), ("map/query.rs", ".*")),
     (
-        "way in and out",
-        ("python", ".*"),
-        ("cache.rs", ".*"),
-        ("shard.rs", ".*"),
-        ("change.rs", ".*"),
-        ("config.rs", ".*"),
+        "probe",
+        ("map/table.rs", ".*"),
+        ("map/resize.rs", ".*"),
+        ("map/mod.rs", "try_get|find"),
+        ("shard/shards.rs", ".*"),
     ),
+    ("pin, lock", ("sync/", ".*"), ("reclaim/thread", ".*"), ("reclaim/", "pin"), ("crossbeam-epoch", ".*")),
+    ("references, result", ("python/object/", ".*"), ("refcount.rs", ".*"), ("map/removal.rs", ".*")),
+    ("entry", ("map/", ".*"), ("reclaim/", ".*")),
+    ("stamp", ("policy/tiny_lfu/access_stamps.rs", "record"), ("policy/mod.rs", "record")),
+    ("sketch", ("policy/tiny_lfu/sketch.rs", ".*"), ("policy/tiny_lfu/access_stamps.rs", ".*")),
+    ("count", ("python/moka/stats.rs", ".*"), ("collections/striped_counter.rs", ".*")),
+    ("order", ("policy/", ".*"), ("collections/", ".*")),
+    ("clock, deadlines", ("expiry/", ".*"), ("python/moka/clock.rs", ".*"), ("quanta", ".*")),
+    ("way in and out", ("python/", ".*"), ("cache/", ".*"), ("shard/", ".*"), ("config.rs", ".*")),
 )
 
 
@@ -94,15 +94,13 @@ class Sources:
 
 def purpose(sources, file, line, caller):
     """Returns the purpose of an instruction. Inlined code of the standard library counts for its caller."""
-    path = Path(file)
-    marked = f"{path.parts[-2] if len(path.parts) > 1 else ''}/{path.name}"
-    mine = ROOT / "src" / (file.split("/src/")[-1] if "/src/" in file else file.removeprefix("src/"))
-    function = sources.function(mine, line) if mine.is_file() else ""
+    below = file.split("/src/")[-1] if "/src/" in file else file.removeprefix("src/")
+    is_ours = (ROOT / "src" / below).is_file()
+    function = sources.function(ROOT / "src" / below, line) if is_ours else ""
     for name, *places in PURPOSES:
         for place, functions in places:
-            where, _, folder = place.partition(":")
-            fits = where in (path.name if where.endswith(".rs") else marked) and (not folder or f"{folder}/" in marked)
-            if fits and re.search(functions, function):
+            is_there = below.startswith(place) if is_ours else "/" not in place and place in file
+            if is_there and re.search(functions, function):
                 return name
     return caller
 
