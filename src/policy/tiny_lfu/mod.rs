@@ -15,8 +15,9 @@
 //! [TinyLFU: A Highly Efficient Cache Admission Policy](https://doi.org/10.1145/3149371) (2017).
 //!
 //! # Frequencies
-//! "How often of late" is asked of a count-min sketch, which also counts keys that are not in the cache.
-//! It takes 8 to 16 bytes for each entry, whatever the keys. All counters are halved now and then, so the past fades. See [`sketch`].
+//! "How often of late" is asked of a count-min sketch, which also counts keys that are not in the cache. It takes 8
+//! to 16 bytes for each entry, whatever the keys. All counters are halved now and then, so the past fades. See
+//! [`sketch`].
 //!
 //! # Weights
 //! A candidate that weighs more than its victim displaces several entries. It must have been used more often than all

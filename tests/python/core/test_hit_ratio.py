@@ -91,19 +91,6 @@ def test_tiny_lfu_adapts_to_a_workload_of_recent_keys(capacity):
     assert hits >= 0.8 * 50 * capacity
 
 
-def test_misses_raise_the_frequency_of_a_key():
-    """A key with several misses before its set outranks keys that were set once."""
-    cache = Moka(100)
-    for number in range(100):
-        cache.set(number, True)
-    for _ in range(5):
-        cache.get("wanted")
-    cache.set("wanted", True)
-    for number in range(1000, 1200):
-        cache.set(number, True)
-    assert "wanted" in cache
-
-
 @pytest.mark.parametrize("policy", ["tiny_lfu", "lru"])
 def test_entries_of_weight_zero_are_never_victims(policy):
     cache = Moka(50, policy=policy, weigher=lambda key, value: value)

@@ -8,8 +8,8 @@
 //! last few ticks. If the first entry of the oldest list has a later tick in its stamp, it moves to the list of that
 //! tick.
 //!
-//! Probation and protected are queues with a second chance: if the first entry of either was hit, it goes to the end of
-//! protected.
+//! Probation and protected are queues with a second chance: if the first entry of either was hit, it goes to the end
+//! of protected.
 //!
 //! Entries of weight 0 are in a list of their own, `Weightless`, which no victim is taken from.
 //!

@@ -10,7 +10,7 @@
 use super::Segment::{self, Probation, Protected, Window};
 use super::{MAX_STEPS_PER_CALL, Segments, access_stamps, window_list};
 use crate::policy::{EntryView, EntryViews};
-use crate::sync::FAR;
+use crate::sync::is_far;
 
 /// A losing candidate is admitted at random if it was used at least this often of late.
 const ADMIT_HASHDOS_THRESHOLD: u32 = 6;
@@ -23,7 +23,7 @@ type IndexedEntry<'a> = (u32, EntryView<'a>);
 impl Segments {
     /// Removes the next victim and returns it; never `keep`. `None` if no other entry has a weight.
     pub fn take_victim(&mut self, keep: Option<u32>, entries: &impl EntryViews) -> Option<u32> {
-        if self.live() >= FAR {
+        if is_far(self.live()) {
             self.prefetch_victim(entries);
         }
         let is_over = self.weights[Window as usize] > self.window_share;
