@@ -85,8 +85,9 @@ fn a_waiter_of_a_failed_leader_computes_itself() {
 fn a_shared_failure_goes_to_the_waiters_and_is_not_cached() {
     model(2, || {
         let world = empty();
-        let failing =
-            spawn(&world, |world| world.get_with(1, || Err(Failure { error: "boom", for_waiters: Some("boom") })));
+        let failing = spawn(&world, |world| {
+            world.get_with(1, || Err(Failure { error: "boom", for_waiters: Some("boom") }))
+        });
         let mine = world.get_with(1, || Ok(10));
         let failed = failing.join().expect("no panic");
         match mine {
