@@ -1,7 +1,7 @@
 """An in-process cache that threads hit in parallel.
 
-`Moka` is the cache, a mutable mapping with a capacity and deadlines; `cached` puts one in front of a function,
-sync or async.
+`Moka` is the cache, a mutable mapping with a capacity and deadlines. `cached` stores the results of a function, sync or
+async, in such a cache.
 """
 
 import collections.abc as _abc
@@ -11,7 +11,7 @@ try:
 except ModuleNotFoundError as _error:
     if _error.name != "moka_py._moka_py":
         raise
-    # Python started in a checkout, most likely, which it prefers to what is installed.
+    # Most likely Python was started in a checkout, which it prefers to the installed package.
     raise ModuleNotFoundError(
         f"{__path__[0]} has no extension module for this interpreter; if that is a checkout, and the package is"
         " installed, run Python in another folder or with -P",
@@ -22,5 +22,5 @@ from moka_py._stats import Stats
 
 __all__ = ["VERSION", "CacheInfo", "CachedFunction", "CachedMethod", "Moka", "Stats", "cached"]
 
-# To be a mapping for `isinstance` and `match`, without a base class written in Python.
+# `isinstance` and `match` then treat it as a mapping, without a base class written in Python.
 _abc.MutableMapping.register(Moka)

@@ -42,23 +42,46 @@ VERSION: str
 
 @disjoint_base
 class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
-    """An in-process cache with a bound on what it holds and deadlines for it, which threads share.
+    """An in-process cache with a bounded total weight and deadlines, which threads use in parallel.
 
-    It is a mutable mapping. Keys are hashable and compared as `dict` compares them; keys and values are held by
-    reference. Every method may be called from any thread. There is no background thread: what is due leaves during
-    some call, and no call returns an entry past its deadline.
+    It is a mutable mapping. Keys are hashable, and compared as `dict` compares them. Keys and values are held by
+    reference. Every method can be called from any thread. There is no background thread: each call expires some of
+    the entries that are due, and no call returns an entry past its deadline.
 
-    Copy it by `dict(cache.items())`. `dict(cache)` and `{**cache}` ask for the keys first and for each value after
-    that, so they raise KeyError if an entry leaves in between.
+    Args:
+        capacity: The most that all entries may weigh together, at least 0. An entry weighs 1 unless there is a
+            weigher, so without one it is the number of entries. Memory is allocated as entries are added.
+        ttl: How long an entry lives after it was set, in seconds or as a timedelta. It is positive and at most 1,000
+            years. The clock is steady: no change of the date affects it. Whether it runs while the machine is
+            suspended depends on the system.
+        tti: How long an entry lives after it was last set or got, like ttl. The earlier deadline counts.
+        eviction_listener: Called as `eviction_listener(key, value, cause)` once for each removed entry, after the
+            removal, on the thread whose call removed it, with no lock held. It may use the cache. The causes are
+            "expired" (past its deadline), "explicit" (removed by `remove`, `pop`, `del`, `clear` and the like),
+            "replaced" (set again) and "size" (evicted, or heavier than the capacity). Its result is ignored, and its
+            exceptions go to `sys.unraisablehook`. It is not called for the entries of a cache that is destroyed.
+        policy: Which entry is evicted when the cache is full: under "tiny_lfu" one that is used rarely, under "lru"
+            the one whose last use is longest ago.
+        weigher: Called as `weigher(key, value)` once for each insert, on the calling thread, with no lock held. It
+            returns the weight of the entry, an int of at least 0. More than 2**32 - 1 counts as 2**32 - 1. If it
+            raises, or returns another kind of object (TypeError) or a negative int (ValueError), the insert raises,
+            and the cache is as before.
 
-    An exception of a key's `__hash__` or `__eq__`, of the weigher or of an initializer comes out of the call that
-    met it, and the cache is as before. An unhashable key is a `TypeError` in every method that takes a key.
+    Raises:
+        TypeError: If an argument is of the wrong kind.
+        ValueError: If a duration is not positive and finite, or is out of range, and for an unknown policy. For a
+            capacity below 0 or of 2**64 or more the exception is an OverflowError, too.
 
-    `Moka[str, int]` is an alias, as `dict[str, int]` is, and makes a cache too. A cache equals only itself, and can be
-    hashed, weakly referenced and subclassed, but neither copied nor pickled (`TypeError`).
+    An exception of a key's `__hash__` or `__eq__`, of the weigher or of an initializer leaves the call unchanged, and
+    the cache is as before. Each method that takes a key raises TypeError if the key is not hashable.
+
+    Copy a cache by `dict(cache.items())`. `dict(cache)` and `{**cache}` ask for the keys first and for each value
+    after that, so they raise KeyError if an entry is removed meanwhile. A cache equals only itself. It can be hashed,
+    weakly referenced and subclassed, but neither copied nor pickled (TypeError). `Moka[str, int]` is an alias, as
+    `dict[str, int]` is, and makes a cache, too.
 
     A subclass may have an `__init__` with other arguments, which calls `super().__init__` with those of the cache. If
-    it does not, an insert raises RuntimeError, unless the arguments of the subclass are those of a cache themselves.
+    it does not call it, inserts raise RuntimeError, unless the arguments of the subclass make a cache themselves.
     """
 
     # A subclass that overrides `__init__` may take any arguments.
@@ -71,37 +94,9 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
         eviction_listener: Callable[[_K, _V, _Cause], object] | None = None,
         policy: _Policy = "tiny_lfu",
         weigher: Callable[[_K, _V], int] | None = None,
-    ) -> None:
-        """Make an empty cache.
-
-        capacity is the most that all entries may weigh together, at least 0. An entry weighs 1 unless there is a
-        weigher, so without one it is the number of entries. Memory is taken as entries come, not by the capacity.
-
-        ttl is how long an entry lives after it was set, tti how long after it was last set or got; the sooner
-        deadline counts. Both are seconds or a timedelta, positive, at most 1,000 years. The clock is a steady one,
-        which no change of the date moves. Whether it goes on while the machine is suspended depends on the machine.
-
-        eviction_listener(key, value, cause) is called once for each entry that leaves, after the fact, on the
-        thread whose call removed it and with no lock held: it may use the cache. The causes are "expired" (past its
-        deadline), "explicit" (removed by `remove`, `pop`, `del`, `clear` and their like), "replaced" (set again) and
-        "size" (evicted, or heavier than the whole capacity). What it returns is ignored, and what it raises goes to
-        `sys.unraisablehook`.
-
-        policy says which entry leaves when the cache is full: under "tiny_lfu" one that is used rarely, under "lru"
-        the one whose last use is longest ago.
-
-        weigher(key, value) is called once for each insert, on the calling thread, with no lock held, and returns
-        the entry's weight: an int of at least 0, where more than 2**32 - 1 counts as that. From `set` and its like
-        it may raise what it wants; other than an int is a `TypeError`, a negative one a `ValueError`, and the cache
-        is as before.
-
-        Raises TypeError for an argument of the wrong kind; ValueError for a duration that is not positive and
-        finite or is out of range, and for an unknown policy. A capacity below 0 or of 2**64 or more is an
-        OverflowError that is also a ValueError.
-        """
-
+    ) -> None: ...
     def __class_getitem__(cls, parameters: Any) -> GenericAlias:
-        """Return an alias of the class, so that `Moka[str, int](100)` makes a cache."""
+        """Return an alias of the class for type checkers. `Moka[str, int](100)` makes a cache."""
 
     @property
     def capacity(self) -> int:
@@ -109,37 +104,48 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
 
     @property
     def policy(self) -> _Policy:
-        """The name of the eviction policy."""
+        """The name of the eviction policy: "tiny_lfu" or "lru"."""
 
     @property
     def ttl(self) -> float | None:
-        """Seconds that an entry lives after it was set, or None."""
+        """Seconds that an entry lives after it was set, or None if there is no such limit."""
 
     @property
     def tti(self) -> float | None:
-        """Seconds that an entry lives after its last use, or None."""
+        """Seconds that an entry lives after it was last set or got, or None if there is no such limit."""
 
     @overload
     def get(self, key: _K, default: None = None) -> _V | None:
-        """Return the value of the key, or default if it has none. This is an access, which restarts the entry's
-        tti."""
+        """Return the value of a key. This counts as an access and restarts the entry's tti.
+
+        Args:
+            key: The key.
+            default: The result if the key has no value.
+
+        Returns:
+            The value, or default.
+        """
 
     @overload
     def get(self, key: _K, default: _V) -> _V: ...
     @overload
     def get(self, key: _K, default: _D) -> _V | _D: ...
     def set(self, key: _K, value: _V, ttl: _Duration | None = None, tti: _Duration | None = None) -> None:
-        """Put the value in, in place of one that the key may have.
+        """Store a value. It replaces a value that the key has.
 
-        ttl and tti are for this entry, in seconds or as a timedelta; they shorten those of the cache and never
-        lengthen them. Setting a key again restarts its deadlines and forgets what was given before.
+        The entry stays until its deadline, its removal, or its eviction by a later insert. If it alone outweighs the
+        capacity, it is not kept, and an older value of the key is removed, too.
 
-        The entry stays until its deadline, its removal, or its eviction by a later insert. Only one that alone
-        outweighs the capacity is not kept, and an older value of its key does not stay behind either.
+        Args:
+            key: The key.
+            value: The value.
+            ttl: How long this entry lives after it was set, in seconds or as a timedelta. It shortens the ttl of the
+                cache and never lengthens it. The next `set` of the key does not inherit it.
+            tti: How long this entry lives after it was last set or got, like ttl.
 
-        Raises ValueError for a duration that is not positive or out of range, TypeError for one that is none; then,
-        as said in the class's docstring, what the key or the weigher raises. Every error leaves the cache as it
-        was.
+        Raises:
+            TypeError: If a duration is neither a number nor a timedelta.
+            ValueError: If a duration is not positive or out of range.
         """
 
     def get_with(
@@ -149,61 +155,91 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
         ttl: _Duration | None = None,
         tti: _Duration | None = None,
     ) -> _V:
-        """Return the value of the key; if it has none, call initializer(), put its result in and return it.
+        """Return the value of a key; if it has none, compute it by `initializer()` and store it.
 
-        Of several threads that ask for a key at once, one calls its initializer and the others wait for the result.
-        If it raises, nothing is cached, and those that waited raise a copy of the exception, so that the traceback of
-        each has its own frames. (After KeyboardInterrupt and the like only the one raises: another takes its place.)
-        The waiting can be interrupted by a signal.
+        If several threads ask for a key at once, one calls its initializer and the others wait for the result. If it
+        raises, nothing is stored, and each thread that waited raises a copy of the exception. The copies keep the
+        traceback of each thread apart. After KeyboardInterrupt and the like only that thread raises, and another
+        takes its place. A signal interrupts the wait.
 
-        A `set`, a removal or a `clear` during the computation wins: the result goes to the callers, but is not
-        cached over it. ttl and tti are for the new entry, as in `set`; a hit ignores them.
+        A `set`, a removal or a `clear` during the computation wins: the callers get the result, but it is not stored.
 
-        Raises RuntimeError for two waits that would never end: an initializer that asks for its own key, and threads
-        that wait for one another's keys in a circle. Other waits are not seen: if an initializer waits for a thread of
-        an executor that asks for the same key, both wait for ever. TypeError if initializer is not callable; else as
-        `set`.
+        Args:
+            key: The key.
+            initializer: Called without arguments if the key has no value. Its result is the value.
+            ttl: How long a new entry lives, as in `set`. A hit ignores it.
+            tti: How long a new entry lives after it was last set or got, as in `set`. A hit ignores it.
+
+        Returns:
+            The value.
+
+        Raises:
+            RuntimeError: If the wait would never end: an initializer asks for its own key, or threads wait for each
+                other's keys in a circle. Other waits are not detected: if an initializer waits for a thread of an
+                executor that asks for the same key, both wait for ever.
+            TypeError: If initializer is not callable, or a duration is neither a number nor a timedelta.
+            ValueError: If a duration is not positive or out of range.
         """
 
     @overload
     def remove(self, key: _K, default: None = None) -> _V | None:
-        """Take the entry of the key out and return its value, or default if it has none."""
+        """Remove the entry of a key and return its value.
+
+        Args:
+            key: The key.
+            default: The result if the key has no value.
+
+        Returns:
+            The value, or default.
+        """
 
     @overload
     def remove(self, key: _K, default: _V) -> _V: ...
     @overload
     def remove(self, key: _K, default: _D) -> _V | _D: ...
     def clear(self) -> None:
-        """Take every entry out. The listener hears of each."""
+        """Remove all entries. The listener is called for each.
+
+        The result of a load in flight is not stored.
+        """
 
     def count(self) -> int:
-        """Return how many entries there are, which is exact: what is due is removed first."""
+        """Return the exact number of entries. Entries that are due are removed first."""
 
     def weighted_size(self) -> int:
-        """Return what all entries weigh together, which is exact. Without a weigher it equals `count()`."""
+        """Return the exact total weight of all entries. Without a weigher it equals `count()`."""
 
     def run_pending_tasks(self) -> None:
-        """Finish now what is due: expire entries, and let go of values that have left.
+        """Do all pending work: remove the entries that are due, and release removed values.
 
-        Other calls do this in small steps. It is of use before measuring memory or waiting for a destructor.
+        Other calls do this in small steps. Use it before you measure memory or wait for a destructor.
         """
 
     def stats(self) -> Stats:
-        """Return what the cache counted since it was made or last reset: hits, misses, what came, what left and why,
-        and loads. `Stats` says what each means.
+        """Return the counts since the cache was made or last reset: accesses, inserts, removals by cause, and loads.
 
-        What is due is removed first. The counts are exact when no call on the cache is under way.
+        Entries that are due are removed first. The counts are exact if no other call on the cache is in flight.
+
+        Returns:
+            A `Stats`, which says what each count means.
         """
 
     def reset_stats(self) -> None:
-        """Count anew. The entries stay, and so do `weight` and `count`. Calls that are under way meanwhile may count
-        before or after it."""
+        """Set all counts to 0. The entries stay, and so do `weight` and `count`.
+
+        Calls that are in flight may count before or after it.
+        """
 
     def get_many(self, keys: Iterable[_K]) -> dict[_K, _V]:
-        """Return the values of those keys that have one, in a dict, in the order in which they were asked for.
+        """Return the values of several keys. Each key that is found counts as an access, as in `get`.
 
-        Each is an access, as `get` is. If a key cannot be hashed or compared its exception comes out, and those
-        before it have been accesses nevertheless.
+        If a key cannot be hashed or compared, its exception ends the call. The keys before it have been accessed.
+
+        Args:
+            keys: The keys, an iterable.
+
+        Returns:
+            A dict of the keys that have a value, in the order of `keys`.
         """
 
     def set_many(
@@ -212,84 +248,145 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
         ttl: _Duration | None = None,
         tti: _Duration | None = None,
     ) -> None:
-        """Set each pair of a mapping or of an iterable of pairs, one after the other, each as `set` does.
+        """Store several entries, one after the other, each as `set` does.
 
-        ttl and tti are for each of these entries. They are checked before anything is set. Where the key or the
-        weigher of a pair raises, or there is no pair, that comes out, and what was set before it stays.
+        If the key or the weigher of a pair raises, or an element is not a pair, the exception ends the call. The
+        entries before it stay.
+
+        Args:
+            entries: A mapping, or an iterable of pairs of a key and a value.
+            ttl: How long each of these entries lives, as in `set`. It is checked before anything is stored.
+            tti: How long each of these entries lives after it was last set or got, like ttl.
+
+        Raises:
+            TypeError: If entries is neither a mapping nor an iterable of pairs, or a duration is of the wrong kind.
+            ValueError: If a duration is not positive or out of range, or an element does not have two items.
         """
 
     def remove_many(self, keys: Iterable[_K]) -> int:
-        """Take the entries of the keys out and return how many there were.
+        """Remove the entries of several keys.
 
-        If a key cannot be hashed or compared its exception comes out, and what was removed before it stays removed.
+        If a key cannot be hashed or compared, its exception ends the call. The entries before it stay removed.
+
+        Args:
+            keys: The keys, an iterable.
+
+        Returns:
+            The number of entries removed.
         """
 
     def remove_if(self, predicate: Callable[[_K, _V], object]) -> int:
-        """Take each entry out for which predicate(key, value) is true, and return how many those were.
+        """Remove each entry for which `predicate(key, value)` is true.
 
-        The predicate is called with no lock held, so it may use the cache, and other threads go on. An entry that
-        comes meanwhile may be asked about or not; one that gets another value after the predicate saw it stays. This
-        is no access to any of them. What the predicate raises comes out and ends the call; what was removed
-        until then stays removed.
+        The predicate is called with no lock held, so it may use the cache, and other threads go on. It may or may not
+        be called for an entry that is added meanwhile. An entry that gets another value after the predicate saw it
+        stays. This does not count as an access. An exception of the predicate ends the call; the entries removed
+        before it stay removed.
+
+        Args:
+            predicate: Called with the key and the value of each entry.
+
+        Returns:
+            The number of entries removed.
+
+        Raises:
+            TypeError: If predicate is not callable.
         """
 
     def expires_in(self, key: _K) -> float | None:
-        """Return the seconds that the entry of the key has left, or None if it has no deadline or there is no such
-        entry. This is no access."""
+        """Return how long the entry of a key still lives. This does not count as an access.
+
+        Args:
+            key: The key.
+
+        Returns:
+            Seconds, or None if the entry has no deadline or there is no such entry.
+        """
 
     def __getitem__(self, key: _K, /) -> _V:
-        """Return the value of the key; raise KeyError if it has none. This is an access, as `get` is."""
+        """Return the value of a key, or raise KeyError. This counts as an access, as `get` does."""
 
     def __setitem__(self, key: _K, value: _V, /) -> None:
-        """Put the value in, as `set(key, value)` does."""
+        """Store a value, as `set(key, value)` does."""
 
     def __delitem__(self, key: _K, /) -> None:
-        """Take the entry of the key out; raise KeyError if there is none."""
+        """Remove the entry of a key, or raise KeyError."""
 
     def __contains__(self, key: object, /) -> bool:
-        """Say whether the key has a value. This is no access: it restarts no tti and counts for no policy."""
+        """Return whether a key has a value. This does not count as an access."""
 
     def __len__(self) -> int:
-        """Return how many entries there are, as `count()` does. An empty cache is false."""
+        """Return the number of entries, as `count()` does. An empty cache is false."""
 
     def __iter__(self) -> Iterator[_K]:
         """Iterate over the keys, in no particular order.
 
-        The cache may change meanwhile, which never raises: each entry that stays throughout is yielded once, and
-        one that comes or goes may be or not. This is no access to any of them.
+        The cache may change meanwhile, which never raises. Each entry that stays throughout is yielded once; one that
+        is added or removed may be or not. This does not count as an access.
         """
 
     def keys(self) -> KeysView[_K]:
-        """Return a live view of the keys. Iterating over it and `in` are no accesses."""
+        """Return a live view of the keys. Its iteration and `in` do not count as accesses."""
 
     def values(self) -> ValuesView[_V]:
-        """Return a live view of the values. Iterating over it and `in` are no accesses."""
+        """Return a live view of the values. Its iteration and `in` do not count as accesses."""
 
     def items(self) -> ItemsView[_K, _V]:
-        """Return a live view of the pairs of key and value. Iterating over it and `in` are no accesses."""
+        """Return a live view of the pairs of key and value. Its iteration and `in` do not count as accesses."""
 
     @overload
     def pop(self, key: _K) -> _V:
-        """Take the entry of the key out and return its value; if there is none, return default, or raise KeyError
-        where none was given."""
+        """Remove the entry of a key and return its value.
+
+        Args:
+            key: The key.
+            default: The result if the key has no value.
+
+        Returns:
+            The value, or default.
+
+        Raises:
+            KeyError: If the key has no value and no default is given.
+        """
 
     @overload
     def pop(self, key: _K, default: _V) -> _V: ...
     @overload
     def pop(self, key: _K, default: _D) -> _V | _D: ...
     def popitem(self) -> tuple[_K, _V]:
-        """Take some entry out and return its key and value; raise KeyError if there is none."""
+        """Remove some entry and return it.
+
+        Returns:
+            The key and the value.
+
+        Raises:
+            KeyError: If the cache is empty.
+        """
 
     @overload
     def setdefault(self: Moka[_K, _D | None], key: _K, default: None = None) -> _D | None:
-        """Return the value of the key; if it has none, put default in and return it. Of several threads at once,
-        all return the same value."""
+        """Return the value of a key; if it has none, store default and return it.
+
+        If several threads do so at once, all return the same value. This counts as an access.
+
+        Args:
+            key: The key.
+            default: The value to store.
+
+        Returns:
+            The value of the key.
+        """
 
     @overload
     def setdefault(self, key: _K, default: _V) -> _V: ...
     @overload
     def update(self, other: _KeysAndGetItem[_K, _V], /) -> None:
-        """Set each pair of a mapping or of an iterable of pairs, and each keyword argument."""
+        """Store each pair of a mapping or of an iterable of pairs, then each keyword argument.
+
+        Args:
+            other: A mapping, or an iterable of pairs of a key and a value.
+            **pairs: Values by name; the name is the key.
+        """
 
     @overload
     def update(self: Moka[str, _V], other: _KeysAndGetItem[str, _V], /, **pairs: _V) -> None: ...
@@ -300,12 +397,12 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
     @overload
     def update(self: Moka[str, _V], **pairs: _V) -> None: ...
     def __eq__(self, other: object, /) -> bool:
-        """Say whether it is the same cache."""
+        """Return whether it is the same cache."""
 
     def __hash__(self) -> int:
         """Return a hash of the identity."""
 
-    # For the views of `_views.py`: no accesses either.
+    # For the views of `_views.py`. They do not count as accesses.
     def _items_iter(self) -> Iterator[tuple[_K, _V]]: ...
     def _values_iter(self) -> Iterator[_V]: ...
     def _peek(self, key: _K, default: _D) -> _V | _D: ...
@@ -379,10 +476,12 @@ class _OwnerRegistry:
 
 @final
 class _ManualClock:
-    """A clock for tests, which stands still. Caches that its thread makes inside of `with` go by it for good."""
+    """A clock for tests, which stands still. Caches that its thread makes in its `with` block use it for good."""
 
     def __new__(cls) -> Self: ...
-    def advance(self, nanos: int) -> None: ...
+    def advance(self, nanos: int) -> None:
+        """Move the clock on, by nanoseconds. Raise OverflowError if that takes it past 144 years."""
+
     def __enter__(self) -> Self: ...
     def __exit__(self, *_args: object) -> None: ...
 

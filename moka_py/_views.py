@@ -1,8 +1,8 @@
-"""What `Moka.values()` and `Moka.items()` return: views whose iteration and `in` are no accesses.
+"""The views that `Moka.values()` and `Moka.items()` return. Their iteration and `in` do not count as accesses.
 
-The views of `collections.abc` would look up each key with `cache[key]`, which refreshes its idle time, and
-raise `KeyError` where an entry leaves meanwhile. `Moka.keys()` needs nothing of its own: `KeysView` uses `in` and
-the iterator of the cache, and neither is an access.
+The views of `collections.abc` would look up each key with `cache[key]`. That counts as an access, restarts the tti of
+the entry, and raises `KeyError` if the entry is removed during the iteration. `Moka.keys()` needs no view of its own:
+`KeysView` uses `in` and the iterator of the cache, and neither counts as an access.
 """
 
 from collections import abc
@@ -18,12 +18,12 @@ V = TypeVar("V")
 _ABSENT = object()
 
 
-def rest() -> None:
-    """Nothing: at its call the interpreter looks whether other threads wait, or a signal."""
+def yield_to_interpreter() -> None:
+    """Do nothing. At the call the interpreter lets other threads run and handles signals."""
 
 
 class ValuesView(abc.ValuesView[V]):
-    """The values of a cache, as they are when it is asked."""
+    """A live view of the values of a cache."""
 
     __slots__ = ()
     _mapping: "Moka[Any, V]"
@@ -36,7 +36,7 @@ class ValuesView(abc.ValuesView[V]):
 
 
 class ItemsView(abc.ItemsView[K, V]):
-    """The pairs of a cache, as they are when it is asked."""
+    """A live view of the pairs of key and value of a cache."""
 
     __slots__ = ()
     _mapping: "Moka[K, V]"
@@ -45,7 +45,7 @@ class ItemsView(abc.ItemsView[K, V]):
         return self._mapping._items_iter()
 
     def __contains__(self, item: object) -> bool:
-        # As for `dict`: what is no pair is not in it.
+        # As for `dict`: an object that is not a pair is not in it.
         if not (isinstance(item, tuple) and len(item) == 2):
             return False
         key, value = item

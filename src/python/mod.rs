@@ -1,11 +1,30 @@
-//! The Python face: the class `Moka`, and how its arguments, keys and user functions meet the core.
+//! The Python face: the class `Moka`, cached functions, and how arguments, keys and user functions meet the core.
 //!
-//! A method reads its arguments, makes one call into the core, and settles: the listener is told and what
-//! left is dropped, with nothing held.
+//! # How it works
+//! A method reads its arguments, makes one call into the core, and converts the result. Then it calls the listener for each
+//! removed entry, and drops the entry, with no lock held.
+//!
+//! # Rooms
+//! ```text
+//! cached             cached functions
+//! moka               the class: state.rs has its operations, fastcall.rs and methods.rs read the arguments
+//! object             references, keys, errors that threads share
+//! runtime            threads, forks, the end of the interpreter, the depth of calls
+//! ffi | raised       CPython's C API, each function wrapped once | the marker that an exception is set
+//! ```
+
+/// The docstring of a name in `moka_py/_moka_py.pyi`, such as `"Moka.get"`. `build.rs` extracts them.
+macro_rules! doc {
+    ($name:literal) => {
+        include_str!(concat!(env!("OUT_DIR"), "/docs/", $name))
+    };
+}
 
 mod cached;
+mod ffi;
 mod moka;
 mod object;
+mod raised;
 mod runtime;
 mod simulate;
 
@@ -14,16 +33,16 @@ use pyo3::sync::PyOnceLock;
 
 use self::cached::{owner_registry, state, weak_self};
 use self::moka::{clock, fastcall, listener, mapping, stats};
-use self::object::shared_error;
+use self::object::{int_layout, shared_error};
 #[cfg(unix)]
 use self::runtime::fork;
 use self::runtime::{interpreter, shutdown};
 
 #[pymodule(gil_used = false)]
 fn _moka_py(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    // Before anything else: another interpreter's module may not even hold the classes, which its collector would mark.
+    // First: the module of another interpreter must not hold the classes, which the collector of that interpreter would mark.
     interpreter::claim(module.py())?;
-    object::check_layout(module.py())?;
+    int_layout::check(module.py())?;
     module.add("VERSION", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<moka::Moka>()?;
     module.add_class::<state::CallKey>()?;
@@ -38,21 +57,21 @@ fn _moka_py(module: &Bound<'_, PyModule>) -> PyResult<()> {
     prepare(module.py())
 }
 
-/// What is done once a process, also where the module is imported anew.
+/// Prepares the process, once, also if the module is imported again.
 fn prepare(py: Python<'_>) -> PyResult<()> {
     static PREPARED: PyOnceLock<()> = PyOnceLock::new();
     let prepare = || {
         fastcall::install(py)?;
-        listener::prepare(py);
+        listener::make_cause_names(py);
         mapping::import_views(py)?;
         stats::import_stats(py)?;
-        shared_error::prepare(py)?;
+        shared_error::import_copier(py)?;
         register_hooks(py)
     };
     PREPARED.get_or_try_init(py, prepare).copied()
 }
 
-/// Lets the core know of a fork, in the child, and of the interpreter's end.
+/// Has the face called in the child of a fork, and at the end of the interpreter.
 fn register_hooks(py: Python<'_>) -> PyResult<()> {
     #[cfg(unix)]
     fork::watch()?;

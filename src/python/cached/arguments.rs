@@ -20,8 +20,11 @@ use smallvec::SmallVec;
 
 use crate::KeyQuery;
 use crate::cache::seed::Seed;
+use crate::python::ffi as face_ffi;
+use crate::python::object::Object;
+use crate::python::object::key::{self, eq_builtin};
 use crate::python::object::tuple::{self, TupleHash};
-use crate::python::object::{self, Object};
+use crate::python::raised::Raised;
 
 pub(crate) type Parts = SmallVec<[*mut ffi::PyObject; 16]>;
 
@@ -148,25 +151,17 @@ fn tuple_of(py: Python<'_>, items: &[*mut ffi::PyObject]) -> Option<Object> {
     Some(Object::new(tuple.unbind()))
 }
 
-/// The user's code raised, and the interpreter has the exception.
-pub(crate) struct Raised;
-
 /// The hash of an object, which may run the user's code. `None` is with an exception set.
 #[inline]
 fn hash_of(object: &Bound<'_, PyAny>) -> Option<isize> {
-    let known = object::known_hash(object);
-    known.or_else(|| {
-        // SAFETY: `attached`; a live object.
-        let hash = unsafe { ffi::PyObject_Hash(object.as_ptr()) };
-        (hash != -1).then_some(hash)
-    })
+    key::hash(object).ok()
 }
 
 /// Whether two objects are equal, as containers compare: the same is equal to itself.
 fn are_equal(stored: &Bound<'_, PyAny>, key: &Bound<'_, PyAny>) -> Result<bool, Raised> {
     // SAFETY: `attached`; both are live.
     match unsafe { ffi::PyObject_RichCompareBool(stored.as_ptr(), key.as_ptr(), ffi::Py_EQ) } {
-        -1 => Err(Raised),
+        -1 => Err(Raised::already_set(stored.py())),
         equal => Ok(equal == 1),
     }
 }
@@ -192,11 +187,11 @@ impl KeyQuery<Object> for SingleArgKey<'_, '_> {
     }
 
     fn key(&self) -> Object {
-        Object::kept(self.object)
+        Object::for_cache(self.object)
     }
 
     fn eq_builtin(&self, key: &Object) -> Option<bool> {
-        key.quick_eq(self.object)
+        eq_builtin(key.bind(self.object.py()), self.object)
     }
 
     fn eq_slow(&self, key: &Object) -> Result<bool, Raised> {
@@ -240,6 +235,10 @@ impl<'a, 'py> ArgsKey<'a, 'py> {
         ArgsKey { py, parts, hash }
     }
 
+    pub fn py(&self) -> Python<'py> {
+        self.py
+    }
+
     /// The tuple; `None` is with an exception set.
     pub fn tuple(&self) -> Option<Object> {
         tuple_of(self.py, self.parts)
@@ -251,7 +250,8 @@ impl<'a, 'py> ArgsKey<'a, 'py> {
         &'b self,
         key: &'b Object,
     ) -> Option<impl Iterator<Item = (Borrowed<'b, 'py, PyAny>, Borrowed<'b, 'py, PyAny>)>> {
-        let items = tuple::items(key.bind(self.py)).filter(|items| items.len() == self.parts.len())?;
+        let items =
+            face_ffi::tuple_items(key.bind(self.py)).filter(|items| items.len() == self.parts.len())?;
         // SAFETY: `held`.
         let parts = self.parts.iter().map(|&part| unsafe { Borrowed::from_ptr(self.py, part) });
         Some(items.zip(parts))
@@ -274,7 +274,7 @@ impl KeyQuery<Object> for ArgsKey<'_, '_> {
     #[inline]
     fn eq_builtin(&self, key: &Object) -> Option<bool> {
         let Some(pairs) = self.beside(key) else { return Some(false) };
-        tuple::all_equal(pairs.map(|(item, part)| object::quick_eq(&item, &part)))
+        tuple::all_equal(pairs.map(|(item, part)| eq_builtin(&item, &part)))
     }
 
     fn eq_slow(&self, key: &Object) -> Result<bool, Raised> {

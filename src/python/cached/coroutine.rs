@@ -30,7 +30,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use smallvec::SmallVec;
 
-use crate::python::cached::arguments::{CallArgs, Raised};
+use crate::python::cached::arguments::CallArgs;
 use crate::python::cached::lookup::{self, MissReason};
 use crate::python::cached::state::{CachedState, CallKey, Mode};
 use crate::python::moka::stats::Load;
@@ -233,7 +233,7 @@ impl Body {
     /// Counts the run of the function, if there is one that was not counted.
     fn count(&self, load: &mut Option<Load>, is_failure: bool) {
         if let Some(load) = load.take() {
-            self.memo().get().moka().counts().end(load, is_failure);
+            self.memo().get().moka().counts().end_load(load, is_failure);
         }
     }
 
@@ -341,7 +341,7 @@ impl Body {
                         Ok(RunStart::Present(value)) => {
                             return Outcome::Returns(lookup::counted(memo, value));
                         }
-                        Err(Raised) => return Outcome::Raises,
+                        Err(_raised) => return Outcome::Raises,
                     }
                 }
                 memo.miss();

@@ -27,7 +27,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
 use crate::RunStart;
-use crate::python::cached::arguments::{CallArgs, Raised};
+use crate::python::cached::arguments::CallArgs;
 use crate::python::cached::coroutine_type;
 use crate::python::cached::lookup::{self, MissReason, Rest};
 use crate::python::cached::state::{CachedState, CallKey, Mode};
@@ -144,14 +144,14 @@ unsafe fn compute(
         Some(made) => match lookup::begin(memo, made) {
             Ok(RunStart::Run(run)) => Some(run),
             Ok(RunStart::Present(value)) => return lookup::counted(this, value),
-            Err(Raised) => return ptr::null_mut(),
+            Err(_raised) => return ptr::null_mut(),
         },
         None => None,
     };
     this.miss();
     let load = Load::begin();
     let value = given.call(&this.function);
-    this.moka().counts().end(load, value.is_null());
+    this.moka().counts().end_load(load, value.is_null());
     match made.zip(run) {
         Some((_, run)) if value.is_null() => this.moka().core().end_run(run),
         // SAFETY: a new reference.

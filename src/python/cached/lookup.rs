@@ -14,16 +14,19 @@
 
 #![allow(unsafe_code)]
 
+use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::python::cached::arguments::{ArgsKey, CallArgs, Parts, Raised, SingleArgKey};
+use crate::python::cached::arguments::{ArgsKey, CallArgs, Parts, SingleArgKey};
 use crate::python::cached::state::{CachedState, CallKey, Mode, WeakSelf, is_own_key};
+use crate::python::cached::weak_self::Owner;
 use crate::python::object::Object;
-use crate::python::object::key::{Key, Unsure};
+use crate::python::object::key::Key;
+use crate::python::raised::Raised;
 use crate::{KeyQuery, Run, RunStart};
 
 /// Why the look-up of a call found no result.
@@ -99,7 +102,7 @@ pub(in crate::python) fn find<R>(
     } else if !memo.is_plain || given.has_names() {
         rest(Rest::Composed, 0)
     } else if let Some(only) = given.only(py).filter(|only| is_own_key(only)) {
-        match memo.moka().known(&only) {
+        match memo.moka().builtin_key(&only) {
             Some(query) => match cache.try_get_fast(&query) {
                 Some(Some(value)) => hit(counted(memo, value)),
                 None => rest(Rest::Known, query.hash()),
@@ -169,9 +172,13 @@ fn find_known(memo: &CachedState, is_absent: bool, hash: u64, key: &Bound<'_, Py
 #[inline(never)]
 fn find_arguments(memo: &CachedState, is_absent: bool, query: &ArgsKey<'_, '_>) -> Found {
     // A glance could not tell where a user's code or maintenance is needed.
-    let value = if is_absent { Ok(None) } else { memo.moka().look_up_unheard(query) };
+    let value = if is_absent {
+        Ok(None)
+    } else {
+        memo.moka().run(query.py(), |removed| memo.moka().core().get(query, removed))
+    };
     match value {
-        Err(Raised) => Err(MissReason::Failed),
+        Err(_raised) => Err(MissReason::Failed),
         Ok(Some(value)) => Ok(counted(memo, value)),
         Ok(None) => {
             let object = query.tuple().ok_or(MissReason::Failed)?;
@@ -184,8 +191,8 @@ fn find_arguments(memo: &CachedState, is_absent: bool, query: &ArgsKey<'_, '_>) 
 #[cold]
 fn find_lone(memo: &CachedState, key: &Bound<'_, PyAny>) -> Found {
     let query = SingleArgKey::new(key, memo.moka().seed()).ok_or(MissReason::Failed)?;
-    match memo.moka().look_up_unheard(&query) {
-        Err(Raised) => Err(MissReason::Failed),
+    match memo.moka().run(key.py(), |removed| memo.moka().core().get(&query, removed)) {
+        Err(_raised) => Err(MissReason::Failed),
         Ok(None) => Err(MissReason::Miss(CallKey { object: Object::of(key), hash: query.hash() })),
         Ok(Some(value)) => Ok(counted(memo, value)),
     }
@@ -206,7 +213,7 @@ fn find_parts(memo: &CachedState, parts: &[*mut ffi::PyObject]) -> Found {
 /// A look-up of a call whose key is more than its positional arguments.
 #[inline(never)]
 fn find_composed(memo: &CachedState, given: &CallArgs<'_>) -> Found {
-    let owner = owner_of(memo, given).map_err(|Raised| MissReason::Failed)?;
+    let owner = owner_of(memo, given).map_err(|_raised| MissReason::Failed)?;
     if let Some(make_key) = &memo.make_key {
         return find_made(memo, make_key, owner, given);
     }
@@ -253,25 +260,42 @@ fn leads_to(reference: &Py<PyAny>, object: *mut ffi::PyObject) -> bool {
 /// The owner, which stands for the instance in the keys of a method that does not keep it alive.
 fn owner_of(memo: &CachedState, given: &CallArgs<'_>) -> Result<Option<Object>, Raised> {
     let Some(WeakSelf { owners, make_owner }) = &memo.weakly else { return Ok(None) };
+    // SAFETY: `attached`.
+    let py = unsafe { Python::assume_attached() };
     let Some(&instance) = given.positional().first() else {
         let text = c"weak_self needs the instance as the first positional argument";
         // SAFETY: `attached`.
         let kind = unsafe { ffi::PyExc_TypeError };
         // SAFETY: `attached`.
         unsafe { ffi::PyErr_SetString(kind, text.as_ptr()) };
-        return Err(Raised);
+        return Err(Raised::already_set(py));
     };
     // SAFETY: `attached`.
-    let py = unsafe { Python::assume_attached() };
-    if let Some(owner) = owners.get().get(py, instance.addr())
-        && leads_to(owner.get().reference(), instance)
-    {
-        return Ok(Some(Object::new(owner.into_any().unbind())));
+    let place = unsafe { ffi::PyLong_FromVoidPtr(instance.cast()) };
+    if place.is_null() {
+        return Err(Raised::already_set(py));
+    }
+    let mut owner = ptr::null_mut();
+    // SAFETY: `attached`; all are live.
+    let found = unsafe { ffi::compat::PyDict_GetItemRef(owners.as_ptr(), place, &mut owner) };
+    // SAFETY: the reference made above.
+    unsafe { ffi::Py_DECREF(place) };
+    // The dict compares ints by a call of the interpreter, which fails at the recursion limit.
+    if found < 0 {
+        return Err(Raised::already_set(py));
+    }
+    // SAFETY: a new reference, or null where there is none.
+    if let Some(owner) = unsafe { Bound::from_owned_ptr_or_opt(py, owner) } {
+        // SAFETY: only owners are put into the dict.
+        let owner = unsafe { owner.cast_into_unchecked::<Owner>() };
+        if leads_to(owner.get().reference(), instance) {
+            return Ok(Some(Object::new(owner.into_any().unbind())));
+        }
     }
     // SAFETY: `attached`; both are live.
     let owner = unsafe { ffi::PyObject_CallOneArg(make_owner.as_ptr(), instance) };
     // SAFETY: a new reference, or null with an exception set.
-    let owner = unsafe { Bound::from_owned_ptr_or_opt(py, owner) }.ok_or(Raised)?;
+    let owner = unsafe { Bound::from_owned_ptr_or_opt(py, owner) }.ok_or_else(|| Raised::already_set(py))?;
     Ok(Some(Object::new(owner.unbind())))
 }
 
@@ -287,9 +311,9 @@ pub(in crate::python) fn made_of(
     let given = unsafe { CallArgs::new(all.as_ptr(), all.len() - names.len(), names.as_ptr()) };
     let made = |object: Object| {
         let hash = Key::new(object.bind(py), memo.moka().seed())?.hash();
-        Ok(CallKey { object, hash })
+        Ok::<_, PyErr>(CallKey { object, hash })
     };
-    let owner = owner_of(memo, &given).map_err(|Raised| PyErr::fetch(py))?;
+    let owner = owner_of(memo, &given).map_err(PyErr::from)?;
     let mut parts = given.parts(&memo.mark, memo.typed);
     let own;
     if let Some(make_key) = &memo.make_key {
@@ -324,41 +348,7 @@ pub(in crate::python) fn begin(
     memo: &Borrowed<'_, '_, CachedState>,
     made: &CallKey,
 ) -> Result<RunStart<Object>, Raised> {
-    match memo.get().moka().begin_sure(made.query(memo.py())) {
-        Ok(begun) => Ok(begun),
-        Err(Unsure::Code) => begin_slow(memo, made),
-        Err(Unsure::NoMemory) => {
-            // SAFETY: `attached`.
-            unsafe { ffi::PyErr_NoMemory() };
-            Err(Raised)
-        }
-    }
-}
-
-/// The same where a user's code compares the key.
-#[cold]
-fn begin_slow(memo: &Borrowed<'_, '_, CachedState>, made: &CallKey) -> Result<RunStart<Object>, Raised> {
-    let py = memo.py();
-    let (key, hash) = (made.object.as_ptr(), made.hash);
-    // SAFETY: `attached`; the arguments are those of the format.
-    let begun = unsafe {
-        ffi::PyObject_CallMethod(memo.as_ptr(), c"_begin_hashed".as_ptr(), c"OK".as_ptr(), key, hash)
-    };
-    // SAFETY: a new reference, or null with an exception set.
-    let begun = unsafe { Bound::from_owned_ptr_or_opt(py, begun) }.ok_or(Raised)?;
-    let begun = Object::new(begun.unbind());
-    if let Some(value) = begun.first_item() {
-        // SAFETY: the tuple holds it.
-        let value = unsafe { Borrowed::<PyAny>::from_ptr(py, value) };
-        return Ok(RunStart::Present(Object::of(&value)));
-    }
-    // SAFETY: `attached`; a live object.
-    let number = unsafe { ffi::PyLong_AsUnsignedLongLong(begun.as_ptr()) };
-    // SAFETY: `attached`.
-    if number == u64::MAX && !unsafe { ffi::PyErr_Occurred() }.is_null() {
-        return Err(Raised);
-    }
-    Ok(RunStart::Run(Run::new(hash, number)))
+    memo.get().moka().begin_run(memo.py(), &made.query(memo.py()))
 }
 
 /// Ends a run and keeps its result, unless the key was written to meanwhile. Returns the result; or null with what the
@@ -373,40 +363,14 @@ pub(in crate::python) unsafe fn keep(
     value: *mut ffi::PyObject,
     run: Run,
 ) -> *mut ffi::PyObject {
-    let py = memo.py();
     let this = memo.get();
     // SAFETY: the caller's.
-    let lent = unsafe { Borrowed::from_ptr(py, value) };
-    let fast = if this.weakly.is_some() {
-        Err(Unsure::Code)
-    } else {
-        this.moka().keep_fast(made.query(py), run, &lent)
-    };
-    let key = made.object.as_ptr();
-    let kept = match fast {
-        Ok(()) => return value,
-        // SAFETY: `attached`; it returns null.
-        Err(Unsure::NoMemory) => unsafe { ffi::PyErr_NoMemory() },
-        // SAFETY: `attached`; the arguments are those of the format.
-        Err(Unsure::Code) => unsafe {
-            ffi::PyObject_CallMethod(
-                memo.as_ptr(),
-                c"_keep_hashed".as_ptr(),
-                c"OKOK".as_ptr(),
-                key,
-                made.hash,
-                value,
-                run.number(),
-            )
-        },
-    };
-    if kept.is_null() {
-        this.moka().core().end_run(run);
-        // SAFETY: the caller's reference.
-        unsafe { ffi::Py_DECREF(value) };
-        return kept;
+    let result = unsafe { Bound::from_owned_ptr(memo.py(), value) };
+    match this.keep(made, &result, run) {
+        Ok(()) => result.into_ptr(),
+        Err(_raised) => {
+            this.moka().core().end_run(run);
+            ptr::null_mut()
+        }
     }
-    // SAFETY: a new reference.
-    unsafe { ffi::Py_DECREF(kept) };
-    value
 }

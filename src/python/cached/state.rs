@@ -7,12 +7,12 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 
 use crate::python::cached::annotations;
 use crate::python::cached::lookup;
-use crate::python::cached::owner_registry::OwnerRegistry;
 use crate::python::cached::weak_self::Owner;
-use crate::python::moka::state::{self, Moka};
 use crate::python::moka::stats::Load;
+use crate::python::moka::{Moka, errors};
 use crate::python::object::Object;
 use crate::python::object::key::Key;
+use crate::python::raised::Raised;
 use crate::python::runtime::interpreter::RecursionGuard;
 use crate::{KeyQuery, Lifetime, Run, RunStart};
 
@@ -49,7 +49,7 @@ pub(crate) struct CachedState {
 /// For a method that does not keep its instances alive.
 pub(crate) struct WeakSelf {
     /// The [`Owner`] of each instance, by address.
-    pub owners: Py<OwnerRegistry>,
+    pub owners: Py<PyDict>,
     /// Makes the owner of an instance.
     pub make_owner: Py<PyAny>,
 }
@@ -71,7 +71,7 @@ pub(crate) struct CallKey {
 
 impl CallKey {
     pub fn query<'a, 'py>(&'a self, py: Python<'py>) -> Key<'a, 'py> {
-        Key::hashed(self.object.bind(py), self.hash)
+        Key::with_hash(self.object.bind(py), self.hash)
     }
 }
 
@@ -88,7 +88,7 @@ impl CallKey {
 
     /// The message if the computation of the key waits for its own result.
     fn own_key_error(&self, py: Python<'_>) -> PyResult<String> {
-        state::own_key_error(self.object.bind(py))
+        errors::own_key_message(self.object.bind(py))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -124,27 +124,27 @@ impl Drop for CachedRun {
 impl CachedState {
     #[inline]
     pub fn hit(&self) {
-        self.moka().counts().hit();
+        self.moka().counts().record_hit();
     }
 
     pub fn miss(&self) {
-        self.moka().counts().miss();
+        self.moka().counts().record_miss();
     }
 
     pub fn moka(&self) -> &Moka {
         self.cache.get()
     }
 
-    fn keep(&self, made: &CallKey, value: &Bound<'_, PyAny>, run: Run) -> PyResult<()> {
+    pub fn keep(&self, made: &CallKey, value: &Bound<'_, PyAny>, run: Run) -> Result<(), Raised> {
         let key = made.object.bind(value.py());
-        if self.moka().keep(&made.query(value.py()), run, key, value)? {
+        if self.moka().keep_result(&made.query(value.py()), run, value)? {
             self.note(key, made.hash);
         }
         Ok(())
     }
 
-    fn begin(&self, py: Python<'_>, made: &CallKey) -> PyResult<RunStart<Object>> {
-        self.moka().call(py, |removed| self.moka().core().begin_run(&made.query(py), removed))
+    fn begin(&self, py: Python<'_>, made: &CallKey) -> Result<RunStart<Object>, Raised> {
+        self.moka().begin_run(py, &made.query(py))
     }
 
     /// Has the owner of a key know of its entry.
@@ -190,7 +190,7 @@ impl CachedState {
         typed: bool,
         shared: bool,
         make_key: Option<Py<PyAny>>,
-        owners: Option<Py<OwnerRegistry>>,
+        owners: Option<Py<PyDict>>,
         make_owner: Option<Py<PyAny>>,
         awaited: Option<Py<PyAny>>,
         share: Option<Py<PyAny>>,
@@ -242,7 +242,7 @@ impl CachedState {
             return Ok(false);
         }
         let made = self.make(args, keywords)?;
-        self.moka().discard(args.py(), &made.query(args.py()))
+        Ok(self.moka().remove(args.py(), &made.query(args.py()))?.is_some())
     }
 
     /// Return whether the result of a call with these arguments is kept. It is no use of it.
@@ -256,7 +256,7 @@ impl CachedState {
             return Ok(false);
         }
         let made = self.make(args, keywords)?;
-        self.moka().holds(args.py(), &made.query(args.py()))
+        Ok(self.moka().peek(args.py(), &made.query(args.py()))?.is_some())
     }
 
     fn _hit(&self) {
@@ -269,12 +269,12 @@ impl CachedState {
 
     /// The instant at which a run begins.
     fn _begin_load(&self) -> u64 {
-        Load::begin().since()
+        Load::begin().start()
     }
 
     /// Counts a run that has ended.
     fn _end_load(&self, since: u64, is_failure: bool) {
-        self.moka().counts().end(Load::begun(since), is_failure);
+        self.moka().counts().end_load(Load::from_start(since), is_failure);
     }
 
     /// Begins a run. Returns a tuple of the value, if there is one already.
@@ -295,7 +295,7 @@ impl CachedState {
         value: &Bound<'_, PyAny>,
         run: &Bound<'_, CachedRun>,
     ) -> PyResult<()> {
-        self.keep(made.get(), value, run.get().run)
+        Ok(self.keep(made.get(), value, run.get().run)?)
     }
 
     /// Begins a run, and returns its number; or a tuple of the value, if there is one already.
@@ -315,7 +315,7 @@ impl CachedState {
         value: &Bound<'_, PyAny>,
         number: u64,
     ) -> PyResult<()> {
-        self.keep(&CallKey { object: Object::of(key), hash }, value, Run::new(hash, number))
+        Ok(self.keep(&CallKey { object: Object::of(key), hash }, value, Run::new(hash, number))?)
     }
 
     /// The result of a call, computed once for all threads that ask for it.
@@ -332,15 +332,18 @@ impl CachedState {
         let compute = || {
             leads = true;
             self.miss();
-            self.function.bind(key.py()).call(args, Some(keywords))
+            self.function
+                .bind(key.py())
+                .call(args, Some(keywords))
+                .map_err(|error| Raised::set(key.py(), error))
         };
-        let value = self.moka().load(&Key::hashed(key, hash), key, Lifetime::default(), false, compute)?;
+        let value = self.moka().load(&Key::with_hash(key, hash), Lifetime::default(), false, compute)?;
         if leads {
             self.note(key, hash);
         } else {
             self.hit();
         }
-        Ok(value)
+        Ok(value.into_py())
     }
 
     /// An attribute that every function has, of the wrapper whose own attributes these are.

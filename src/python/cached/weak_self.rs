@@ -9,6 +9,8 @@
 //! - `noted`: an entry whose key has the owner is noted, or the call that made it is under way and will note it.
 //! - `gone`: after `_forget` no entry is noted, and the weak reference is cleared.
 
+#![allow(unsafe_code)]
+
 use std::convert::Infallible;
 
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -57,7 +59,10 @@ impl KeyQuery<Object> for Of {
     }
 
     fn eq_builtin(&self, key: &Object) -> Option<bool> {
-        Some(key.first_item().is_some_and(|first| first == self.owner.as_ptr()))
+        // SAFETY: comparisons happen on an attached thread.
+        let py = unsafe { Python::assume_attached() };
+        let first = crate::python::ffi::tuple_items(key.bind(py)).and_then(|mut items| items.next());
+        Some(first.is_some_and(|first| first.as_ptr() == self.owner.as_ptr()))
     }
 
     fn eq_slow(&self, _key: &Object) -> Result<bool, Infallible> {
@@ -94,7 +99,10 @@ impl Owner {
         if !was_gone {
             hashes.sort_unstable();
             hashes.dedup();
-            hashes.retain(|&hash| cache.has(&Owner::of(this, hash)));
+            hashes.retain(|&hash| {
+                let Ok(value) = cache.peek(this.py(), &Owner::of(this, hash));
+                value.is_some()
+            });
             let mut noted = this.get().noted.lock();
             if !noted.is_gone {
                 noted.hashes.append(&mut hashes);
@@ -108,7 +116,7 @@ impl Owner {
     /// Removes the entries of these hashes whose keys have the owner.
     fn remove(this: &Bound<'_, Self>, hashes: Vec<u64>, cache: &Moka) {
         for hash in hashes {
-            while cache.take_out(&Owner::of(this, hash)) {}
+            while let Ok(Some(_)) = cache.remove(this.py(), &Owner::of(this, hash)) {}
         }
     }
 

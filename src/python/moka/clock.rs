@@ -1,5 +1,5 @@
-//! A clock that stands still, for tests of what time does. The core asks in any case which clock a cache has, so no call
-//! pays for it.
+//! [`ManualClock`]: a clock for tests, which stands still. The core checks in any case which clock a cache has, so no call
+//! gets slower.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -12,16 +12,16 @@ use pyo3::types::PyTuple;
 use crate::Clock;
 
 thread_local! {
-    /// The clocks that this thread has entered, the last one on top.
+    /// The clocks whose `with` block this thread is in, the innermost last.
     static ENTERED: RefCell<Vec<Arc<AtomicU64>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The clock of a cache that this thread makes now.
+/// The clock for a cache that this thread makes now.
 pub(crate) fn of_new_cache() -> Clock {
     ENTERED.with_borrow(|entered| entered.last().cloned().map_or(Clock::Process, Clock::Manual))
 }
 
-/// Caches that its thread makes inside of `with` go by it for good.
+#[doc = doc!("_ManualClock")]
 #[pyclass(module = "moka_py", name = "_ManualClock", frozen)]
 pub(crate) struct ManualClock(Arc<AtomicU64>);
 
@@ -32,7 +32,7 @@ impl ManualClock {
         ManualClock(Arc::default())
     }
 
-    /// Moves it on.
+    #[doc = doc!("_ManualClock.advance")]
     fn advance(&self, nanos: u64) -> PyResult<()> {
         let advanced = |now: u64| now.checked_add(nanos).filter(|&now| now < Clock::END - 1);
         // Relaxed: a program that shares the clock between threads orders their calls.

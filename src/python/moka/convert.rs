@@ -1,22 +1,23 @@
-//! Arguments into plain numbers: each error names the argument, the rule, and what came.
+//! Reads arguments: Python objects into numbers, checked. Each error names the argument, the rule, and the value.
 
-use pyo3::exceptions::{PyException, PyOverflowError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{IntoPyDict, PyDelta, PyDeltaAccess, PyFloat, PyInt, PyIterator, PyString, PyType};
 
-use crate::{Clock, Kind, word_of_nanos};
+use crate::python::object::shared_error;
+use crate::{Clock, Kind, Lifetime, word_of_nanos};
 
-const NANOS: f64 = 1e9;
-/// From here on all floats are whole, 52 days in nanoseconds.
-const WHOLE: f64 = (1_u64 << 52) as f64;
-/// Longer durations than 1,000 years are taken for a mistake.
-const MOST_SECONDS: f64 = 1000.0 * 365.25 * 86_400.0;
+const NANOS_PER_SECOND: f64 = 1e9;
+/// From here on each float is a whole number. As nanoseconds it is 52 days.
+const MIN_WHOLE_FLOAT: f64 = (1_u64 << 52) as f64;
+/// A duration of more than 1,000 years counts as a mistake.
+const MAX_SECONDS: f64 = 1000.0 * 365.25 * 86_400.0;
 
-/// A duration as the core takes it and as the user gave it.
+/// A duration for the core, and as the user gave it.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Duration {
-    /// Nanoseconds, as [`Lifetime`](crate::Lifetime) has them; 0 is none.
+    /// Nanoseconds, as in [`Lifetime`]; 0 if there is none.
     pub nanos: u64,
     pub seconds: Option<f64>,
 }
@@ -25,7 +26,12 @@ fn type_name(value: &Bound<'_, PyAny>) -> String {
     value.get_type().name().map_or_else(|_| "another type".to_owned(), |name| name.to_string())
 }
 
-/// Reads a duration: a number of seconds or a `timedelta`, or `None`.
+/// Reads the deadlines of an entry.
+pub(crate) fn lifetime(ttl: Option<&Bound<'_, PyAny>>, tti: Option<&Bound<'_, PyAny>>) -> PyResult<Lifetime> {
+    Ok(Lifetime { ttl: duration("ttl", ttl)?.nanos, tti: duration("tti", tti)?.nanos })
+}
+
+/// Reads a duration: a number of seconds, a `timedelta`, or `None`.
 pub(crate) fn duration(name: &str, value: Option<&Bound<'_, PyAny>>) -> PyResult<Duration> {
     let Some(value) = value.filter(|value| !value.is_none()) else { return Ok(Duration::default()) };
     let seconds = if let Ok(float) = value.cast::<PyFloat>() {
@@ -56,31 +62,39 @@ pub(crate) fn duration(name: &str, value: Option<&Bound<'_, PyAny>>) -> PyResult
         None => {
             let is_long = seconds.is_finite() && seconds > 0.0;
             let rule = if is_long { "at most 1,000 years (out of range)" } else { "positive and finite" };
-            Err(PyValueError::new_err(broken(name, rule, value)))
+            Err(value_error(name, rule, value)?)
         }
     }
 }
 
-/// The text of a `ValueError`.
-fn broken(name: &str, rule: &str, value: &Bound<'_, PyAny>) -> String {
-    format!("{name} must be {rule}, got {}", shown(value))
+fn message(name: &str, rule: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
+    Ok(format!("{name} must be {rule}, got {}", show(value)?))
 }
 
-/// A value as an error shows it: by its type if its `repr` fails, as that of a very long int does.
-fn shown(value: &Bound<'_, PyAny>) -> String {
-    value
-        .repr()
-        .map_or_else(|_| format!("an {} too long to print", type_name(value)), |text| text.to_string())
+fn value_error(name: &str, rule: &str, value: &Bound<'_, PyAny>) -> PyResult<PyErr> {
+    message(name, rule, value).map(PyValueError::new_err)
 }
 
-/// The nanoseconds of a duration in seconds, if it is one; of a long one the word that stands for them.
+/// A value as a message shows it: its `repr`, or its type if `repr` raises, as it does for a very long int. An
+/// interrupt of `repr` is an error.
+#[cold]
+pub(crate) fn show(value: &Bound<'_, PyAny>) -> PyResult<String> {
+    match value.repr() {
+        Ok(text) => Ok(text.to_string_lossy().into_owned()),
+        Err(error) if !shared_error::is_failure(error.value(value.py())) => Err(error),
+        Err(_) if value.is_instance_of::<PyInt>() => Ok(format!("an {} too long to print", type_name(value))),
+        Err(_) => Ok(format!("<{} object>", type_name(value))),
+    }
+}
+
+/// The nanoseconds of a duration in seconds, as [`Lifetime`] has them; `None` if it is not positive or too long.
 pub(crate) fn nanos(seconds: f64) -> Option<u64> {
-    if !(seconds > 0.0 && seconds <= MOST_SECONDS) {
+    if !(seconds > 0.0 && seconds <= MAX_SECONDS) {
         return None;
     }
-    let nanos = seconds * NANOS;
-    Some(if nanos < WHOLE {
-        // `f64::round` is a call on most processors that the wheel is for.
+    let nanos = seconds * NANOS_PER_SECOND;
+    Some(if nanos < MIN_WHOLE_FLOAT {
+        // `f64::round` is a function call on the processors that the wheel is built for.
         ((nanos + 0.5) as u64).max(1)
     } else if nanos < Clock::END as f64 {
         nanos as u64
@@ -89,12 +103,12 @@ pub(crate) fn nanos(seconds: f64) -> Option<u64> {
     })
 }
 
-/// Whether the object is an int, or of a type that stands for one.
+/// Whether the object is an int, or has `__index__`.
 fn is_index(value: &Bound<'_, PyAny>) -> PyResult<bool> {
     Ok(value.is_instance_of::<PyInt>() || value.get_type().hasattr("__index__")?)
 }
 
-/// Reads a capacity: an int from 0 on that fits 64 bits.
+/// Reads a capacity: an int of at least 0 and less than 2**64.
 pub(crate) fn capacity(value: &Bound<'_, PyAny>) -> PyResult<u64> {
     let py = value.py();
     if !is_index(value)? {
@@ -110,16 +124,13 @@ pub(crate) fn capacity(value: &Bound<'_, PyAny>) -> PyResult<u64> {
             Ok(false) => "at most 2**64 - 1",
             Err(error) => return error,
         };
-        let text = broken("capacity", rule, value);
-        match capacity_error(py) {
-            Ok(kind) => PyErr::from_type(kind.clone(), text),
-            Err(error) => error,
-        }
+        let make = || Ok(PyErr::from_type(capacity_error(py)?.clone(), message("capacity", rule, value)?));
+        make().unwrap_or_else(|error: PyErr| error)
     })
 }
 
-/// The error for a capacity of the wrong value: a `ValueError`, and an `OverflowError`, as PyPI's moka-py
-/// raises, so that a program's `except` still works.
+/// The class of the error for a wrong capacity. It is a `ValueError`, and an `OverflowError`, which PyPI's moka-py raises, so
+/// that a program's `except` still works.
 fn capacity_error(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     static KIND: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     let make = || {
@@ -146,7 +157,7 @@ pub(crate) fn policy(value: &Bound<'_, PyAny>) -> PyResult<Kind> {
     }
 }
 
-/// Checks that an argument can be called.
+/// Checks that an argument is callable.
 pub(crate) fn callable(name: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
     if value.is_callable() {
         return Ok(());
@@ -155,28 +166,28 @@ pub(crate) fn callable(name: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
     Err(PyTypeError::new_err(format!("{name} must be callable, got {what}")))
 }
 
-/// Checks that an argument can be called, where it may be left out.
+/// Checks that an argument is callable, if there is one.
 pub(crate) fn callable_or_none(name: &str, value: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
     value.map_or(Ok(()), |value| callable(name, value))
 }
 
-/// Iterates over an argument, which must be something iterable.
-pub(crate) fn iterable<'py>(
+/// Iterates over an argument, which must be iterable.
+pub(crate) fn iterate<'py>(
     name: &str,
     rule: &str,
     value: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyIterator>> {
-    iterable_or(value, |kind| format!("{name} must be {rule}, got {kind}"))
+    iterate_or(value, |kind| format!("{name} must be {rule}, got {kind}"))
 }
 
-/// Iterates over something, or tells of it by the name of its type, where it is not iterable.
-pub(crate) fn iterable_or<'py>(
+/// Iterates over an object. If it is not iterable, raises TypeError with a text that is made of the name of its type.
+pub(crate) fn iterate_or<'py>(
     value: &Bound<'py, PyAny>,
     text: impl FnOnce(&str) -> String,
 ) -> PyResult<Bound<'py, PyIterator>> {
     value.try_iter().map_err(|error| {
         let kind = value.get_type();
-        // By the type, as the interpreter looks. The error of one that is iterable is its own.
+        // On the type, where the interpreter looks. The error of an iterable object is its own.
         let is_iterable = ["__iter__", "__getitem__"].iter().any(|name| kind.hasattr(*name).unwrap_or(true));
         if is_iterable {
             return error;
@@ -185,7 +196,7 @@ pub(crate) fn iterable_or<'py>(
     })
 }
 
-/// Reads what a weigher returned: an int from 0 on; more than 2**32 - 1 counts as that.
+/// Reads the result of a weigher: an int of at least 0. More than 2**32 - 1 counts as 2**32 - 1.
 pub(crate) fn weight(value: &Bound<'_, PyAny>) -> PyResult<u32> {
     if !value.is_instance_of::<PyInt>() {
         let what = type_name(value);
@@ -194,13 +205,8 @@ pub(crate) fn weight(value: &Bound<'_, PyAny>) -> PyResult<u32> {
     match value.extract::<u32>() {
         Ok(weight) => Ok(weight),
         Err(_) if value.lt(0)? => {
-            Err(PyValueError::new_err(format!("weigher must return at least 0, got {}", shown(value))))
+            Err(PyValueError::new_err(format!("weigher must return at least 0, got {}", show(value)?)))
         }
         Err(_) => Ok(u32::MAX),
     }
-}
-
-/// Whether an exception is shared by those who wait: a failure is, an interrupted thread is not.
-pub(crate) fn is_failure(py: Python<'_>, error: &PyErr) -> bool {
-    error.is_instance_of::<PyException>(py)
 }

@@ -1,290 +1,387 @@
-//! `Moka.get`, `set`, `remove` and `get_with` as bare C functions: PyO3's way in and out of a method costs as much as the
+//! `Moka.get`, `set`, `remove` and `get_with`, as bare C functions. PyO3's way in and out of a method takes as long as the
 //! look-up itself.
 //!
-//! What is usual is done here: keys that are hashed and compared in place, and deadlines that are numbers. All else goes
-//! to the method that PyO3 made, with the arguments as they came: in a bare C function PyO3 takes the thread for detached,
-//! so nothing of it that drops references or makes errors is touched, but where it is [`with_pyo3_attached`](crate::python::runtime::interpreter::with_pyo3_attached) that
-//! the thread is attached. An error that a call returned may be handed on.
+//! # How it works
+//! Each function reads the usual forms of its arguments in place; [`Signature::bind`] reads all others. Then it calls one
+//! operation of [`CacheState`]. [`install`] puts the functions into the class at import.
+//!
+//! PyO3 believes in them that the thread is detached, so they return [`Raised`] and never touch a `PyErr`.
 //!
 //! # Invariants
-//! - `called`: the interpreter calls these functions as methods of `Moka`: attached, with an instance
-//!   first, then `count` arguments and a value for each of `names`.
-//! - `whole`: the plain methods and the definitions are set before the first call, and stay.
+//! - `called`: the interpreter calls these functions as methods of `Moka`: attached, with an instance first, then `count`
+//!   positional arguments and a value for each of `names`. All are alive for the call.
 
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
-use pyo3::ffi;
+use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::PyString;
-use smallvec::SmallVec;
 
 use crate::Lifetime;
-use crate::python::cached::arguments::CallArgs;
+use crate::python::ffi::{Arg, Args, borrowed, is_callable, none, owned};
+use crate::python::moka::class::Moka;
 use crate::python::moka::convert;
-use crate::python::moka::state::{CacheState, FastOutcome, Moka};
-use crate::python::object::{self, Object};
+use crate::python::moka::signature::Signature;
+use crate::python::moka::state::CacheState;
+use crate::python::object::{Object, builtin};
+use crate::python::raised::Raised;
 
-const GET_DOC: &CStr = c"get($self, /, key, default=None)\n--\n\n\
-    Return the value of key, or default. CacheStats as a use.";
+const GET: Signature<2> = Signature { function: "Moka.get()", parameters: ["key", "default"], required: 1 };
+const SET: Signature<4> =
+    Signature { function: "Moka.set()", parameters: ["key", "value", "ttl", "tti"], required: 2 };
+const REMOVE: Signature<2> =
+    Signature { function: "Moka.remove()", parameters: ["key", "default"], required: 1 };
+const GET_WITH: Signature<4> =
+    Signature { function: "Moka.get_with()", parameters: ["key", "initializer", "ttl", "tti"], required: 2 };
 
-const SET_DOC: &CStr = c"set($self, /, key, value, ttl=None, tti=None)\n--\n\n\
-    Store a value; ttl and tti are the entry's own, in seconds or as a timedelta.";
-
-const REMOVE_DOC: &CStr = c"remove($self, /, key, default=None)\n--\n\n\
-    Remove key and return its value, or default.";
-
-const GET_WITH_DOC: &CStr = c"get_with($self, /, key, initializer, ttl=None, tti=None)\n--\n\n\
-    Return the value of key, computed by initializer() if absent, once for all threads that ask.";
-
-type Kept = AtomicPtr<ffi::PyObject>;
-
-/// The methods that PyO3 made.
-static PLAIN_GET: Kept = Kept::new(ptr::null_mut());
-static PLAIN_SET: Kept = Kept::new(ptr::null_mut());
-static PLAIN_REMOVE: Kept = Kept::new(ptr::null_mut());
-static PLAIN_GET_WITH: Kept = Kept::new(ptr::null_mut());
-
-/// The names of arguments, as the interpreter keeps such strings once.
-static TTL: Kept = Kept::new(ptr::null_mut());
-static TTI: Kept = Kept::new(ptr::null_mut());
-
-/// Puts the bare functions into the class, and keeps the plain ones.
+/// Puts the functions into the class.
 pub(in crate::python) fn install(py: Python<'_>) -> PyResult<()> {
-    for (kept, name) in [(&TTL, "ttl"), (&TTI, "tti")] {
-        kept.store(PyString::intern(py, name).into_ptr(), Ordering::Relaxed);
-    }
-    replace(py, c"get", GET_DOC, get, &PLAIN_GET)?;
-    replace(py, c"set", SET_DOC, set, &PLAIN_SET)?;
-    replace(py, c"remove", REMOVE_DOC, remove, &PLAIN_REMOVE)?;
-    replace(py, c"get_with", GET_WITH_DOC, get_with, &PLAIN_GET_WITH)
+    deadline_names(py);
+    let method = |name, function, doc: &'static str| add_method(py, name, function, doc);
+    method(c"get", get, concat!("get($self, /, key, default=None)\n--\n\n", doc!("Moka.get"), "\0"))?;
+    method(
+        c"set",
+        set,
+        concat!("set($self, /, key, value, ttl=None, tti=None)\n--\n\n", doc!("Moka.set"), "\0"),
+    )?;
+    method(
+        c"remove",
+        remove,
+        concat!("remove($self, /, key, default=None)\n--\n\n", doc!("Moka.remove"), "\0"),
+    )?;
+    method(
+        c"get_with",
+        get_with,
+        concat!(
+            "get_with($self, /, key, initializer, ttl=None, tti=None)\n--\n\n",
+            doc!("Moka.get_with"),
+            "\0"
+        ),
+    )
 }
 
-fn replace(
+/// `doc` begins with the signature and ends with a zero byte.
+fn add_method(
     py: Python<'_>,
     name: &'static CStr,
-    doc: &'static CStr,
     function: ffi::PyCFunctionFastWithKeywords,
-    plain: &Kept,
+    doc: &'static str,
 ) -> PyResult<()> {
     let class = py.get_type::<Moka>();
-    let python_name = name.to_string_lossy();
-    // Release: pairs with the Acquire in `call_plain`.
-    plain.store(class.getattr(&*python_name)?.into_ptr(), Ordering::Release);
     // The interpreter keeps a pointer to it for as long as it runs.
     let definition = Box::leak(Box::new(ffi::PyMethodDef {
         ml_name: name.as_ptr(),
         ml_meth: ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: function },
         ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
-        ml_doc: doc.as_ptr(),
+        ml_doc: doc.as_ptr().cast(),
     }));
-    // SAFETY: the class is a live type, and the definition lives for ever.
+    // SAFETY: the class is alive, and the definition is never freed.
     let method = unsafe { ffi::PyDescr_NewMethod(class.as_type_ptr(), definition) };
-    // SAFETY: a new reference, or null with an error set.
-    let method = unsafe { Bound::from_owned_ptr_or_err(py, method) }?;
-    class.setattr(&*python_name, method)
+    // SAFETY: a new reference, or null with an exception set.
+    let method = unsafe { owned(py, method) }?;
+    class.setattr(&*name.to_string_lossy(), method)
 }
 
-/// The cache and the arguments of a call without names.
-///
-/// # Safety
-/// - `called`; and the result does not outlive the call.
-#[inline]
-unsafe fn read_call<'a>(
-    py: Python<'a>,
-    slf: *mut ffi::PyObject,
-    arguments: *const *mut ffi::PyObject,
-    count: usize,
-) -> (Borrowed<'a, 'a, Moka>, &'a [*mut ffi::PyObject]) {
-    // SAFETY: `called`; borrowed for the call.
-    let slf = unsafe { Borrowed::from_ptr(py, slf) };
-    // SAFETY: `called`; an instance.
-    let cache = unsafe { slf.cast_unchecked::<Moka>() };
-    // SAFETY: `called`; so many arguments are there.
-    (cache, unsafe { std::slice::from_raw_parts(arguments, count) })
-}
-
-/// A method of a key and a default: what `fast` finds or the default, where it can tell; else the plain method.
-///
-/// # Safety
-/// - `called`.
-#[inline(always)]
-unsafe fn find(
-    fast: impl FnOnce(&CacheState, &Bound<'_, PyAny>) -> Option<Option<Object>>,
-    plain: &Kept,
-    slf: *mut ffi::PyObject,
-    arguments: *const *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    names: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    if names.is_null() && (count == 1 || count == 2) {
-        // SAFETY: the caller's.
-        let py = unsafe { Python::assume_attached() };
-        // SAFETY: the caller's.
-        let (cache, given) = unsafe { read_call(py, slf, arguments, count as usize) };
-        // SAFETY: `called`; borrowed for the call.
-        let key = unsafe { Borrowed::from_ptr(py, given[0]) };
-        if let Some(found) = fast(cache.get(), &key) {
-            return match (found, given.get(1)) {
-                (Some(value), _) => value.into_ptr(),
-                // SAFETY: a live object, and attached.
-                (None, Some(&default)) => unsafe { ffi::Py_NewRef(default) },
-                (None, None) => py.None().into_ptr(),
-            };
-        }
-    }
-    // SAFETY: the caller's; the same arguments.
-    unsafe { call_plain(plain, slf, arguments, count, names) }
-}
-
-/// The deadlines that a call asks for behind its first two arguments, where they can be told at a glance.
-///
-/// # Safety
-/// - `called`.
-#[inline]
-unsafe fn lifetime_fast(
-    py: Python<'_>,
-    arguments: *const *mut ffi::PyObject,
-    count: usize,
-    names: *mut ffi::PyObject,
-) -> Option<Lifetime> {
-    if count == 2 && names.is_null() {
-        return Some(Lifetime::default());
-    }
-    let positional = count.checked_sub(2).filter(|&positional| positional <= 2)?;
-    // SAFETY: the caller's.
-    let asked = &unsafe { CallArgs::new(arguments, count, names) }.all()[2..];
-    let mut nanos = [None; 2];
-    for (at, &value) in asked.iter().enumerate() {
-        let which = match at.checked_sub(positional) {
-            None => at,
-            // SAFETY: `called`; there is a name for each value behind the `count`.
-            Some(named) => which_deadline(unsafe { ffi::PyTuple_GET_ITEM(names, named as ffi::Py_ssize_t) })?,
-        };
-        // SAFETY: `called`; borrowed for the call.
-        let value = unsafe { Borrowed::from_ptr(py, value) };
-        let given = if value.is_none() { 0 } else { convert::nanos(object::small_number(&value)?)? };
-        // That an argument comes twice is for the plain method to say.
-        if nanos[which].replace(given).is_some() {
-            return None;
-        }
-    }
-    let [ttl, tti] = nanos.map(Option::unwrap_or_default);
-    Some(Lifetime { ttl, tti })
-}
-
-/// Which of `ttl` and `tti` a name is.
-#[inline]
-fn which_deadline(name: *mut ffi::PyObject) -> Option<usize> {
-    // Relaxed: they were stored before the first call, and are compared, no more.
-    [&TTL, &TTI].iter().position(|kept| kept.load(Ordering::Relaxed) == name)
-}
+// --- The functions ---
 
 /// `Moka.get(key, default=None)`.
 unsafe extern "C" fn get(
-    slf: *mut ffi::PyObject,
-    arguments: *const *mut ffi::PyObject,
+    slf: *mut PyObject,
+    arguments: *const *mut PyObject,
     count: ffi::Py_ssize_t,
-    names: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
+    names: *mut PyObject,
+) -> *mut PyObject {
     // SAFETY: `called`.
-    unsafe { find(CacheState::try_get_fast, &PLAIN_GET, slf, arguments, count, names) }
+    let call = unsafe { Call::new(slf, arguments, count, names) };
+    match call.key_and_default() {
+        Some((key, default)) => match call.cache().get_fast(&key) {
+            Some(found) => value_or_default(found, default, call.py),
+            None => get_slow(&call, key, default),
+        },
+        None => match call.bind_key_and_default(&GET) {
+            Ok((key, default)) => get_slow(&call, key, default),
+            Err(_raised) => ptr::null_mut(),
+        },
+    }
+}
+
+/// `get`, also if the look-up needs a user's code or maintenance.
+#[cold]
+#[inline(never)]
+fn get_slow(call: &Call<'_>, key: Arg<'_>, default: Option<Arg<'_>>) -> *mut PyObject {
+    let cache = call.cache();
+    let found = cache.key(&key).and_then(|query| cache.get(call.py, &query));
+    found.map_or(ptr::null_mut(), |found| value_or_default(found, default, call.py))
 }
 
 /// `Moka.set(key, value, ttl=None, tti=None)`.
 unsafe extern "C" fn set(
-    slf: *mut ffi::PyObject,
-    arguments: *const *mut ffi::PyObject,
+    slf: *mut PyObject,
+    arguments: *const *mut PyObject,
     count: ffi::Py_ssize_t,
-    names: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
+    names: *mut PyObject,
+) -> *mut PyObject {
     // SAFETY: `called`.
-    let py = unsafe { Python::assume_attached() };
-    // SAFETY: `called`.
-    if let Some(lifetime) = unsafe { lifetime_fast(py, arguments, count as usize, names) } {
-        // SAFETY: `called`.
-        let (cache, given) = unsafe { read_call(py, slf, arguments, 2) };
-        // SAFETY: `called`; borrowed for the call.
-        let key = unsafe { Borrowed::from_ptr(py, given[0]) };
-        // SAFETY: likewise.
-        let value = unsafe { Borrowed::from_ptr(py, given[1]) };
-        match cache.get().set_fast(&key, &value, lifetime) {
-            FastOutcome::Done => return py.None().into_ptr(),
-            FastOutcome::Raised => return ptr::null_mut(),
-            FastOutcome::Fallback => {}
-        }
+    let call = unsafe { Call::new(slf, arguments, count, names) };
+    match call.two() {
+        Some((key, value)) => set_bound(&call, key, value, Lifetime::default()),
+        None => set_slow(&call),
     }
-    // SAFETY: `called`; the same arguments.
-    unsafe { call_plain(&PLAIN_SET, slf, arguments, count, names) }
+}
+
+#[inline(never)]
+fn set_slow(call: &Call<'_>) -> *mut PyObject {
+    match call.two_and_deadlines(&SET, |_| true, |_| Ok(())) {
+        Ok((key, value, lifetime)) => set_bound(call, key, value, lifetime),
+        Err(_raised) => ptr::null_mut(),
+    }
+}
+
+#[inline(always)]
+fn set_bound(call: &Call<'_>, key: Arg<'_>, value: Arg<'_>, lifetime: Lifetime) -> *mut PyObject {
+    let cache = call.cache();
+    match cache.key(&key).and_then(|query| cache.set(query, &value, lifetime)) {
+        Ok(()) => none(call.py).to_owned().into_ptr(),
+        Err(_raised) => ptr::null_mut(),
+    }
 }
 
 /// `Moka.remove(key, default=None)`.
 unsafe extern "C" fn remove(
-    slf: *mut ffi::PyObject,
-    arguments: *const *mut ffi::PyObject,
+    slf: *mut PyObject,
+    arguments: *const *mut PyObject,
     count: ffi::Py_ssize_t,
-    names: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
+    names: *mut PyObject,
+) -> *mut PyObject {
     // SAFETY: `called`.
-    unsafe { find(CacheState::remove_fast, &PLAIN_REMOVE, slf, arguments, count, names) }
+    let call = unsafe { Call::new(slf, arguments, count, names) };
+    match call.key_and_default() {
+        Some((key, default)) => remove_bound(&call, key, default),
+        None => match call.bind_key_and_default(&REMOVE) {
+            Ok((key, default)) => remove_bound(&call, key, default),
+            Err(_raised) => ptr::null_mut(),
+        },
+    }
+}
+
+#[inline]
+fn remove_bound(call: &Call<'_>, key: Arg<'_>, default: Option<Arg<'_>>) -> *mut PyObject {
+    let cache = call.cache();
+    match cache.key(&key).and_then(|query| cache.remove(call.py, &query)) {
+        Ok(found) => value_or_default(found, default, call.py),
+        Err(_raised) => ptr::null_mut(),
+    }
 }
 
 /// `Moka.get_with(key, initializer, ttl=None, tti=None)`.
 unsafe extern "C" fn get_with(
-    slf: *mut ffi::PyObject,
-    arguments: *const *mut ffi::PyObject,
+    slf: *mut PyObject,
+    arguments: *const *mut PyObject,
     count: ffi::Py_ssize_t,
-    names: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
+    names: *mut PyObject,
+) -> *mut PyObject {
     // SAFETY: `called`.
-    let py = unsafe { Python::assume_attached() };
-    // SAFETY: `called`.
-    if let Some(lifetime) = unsafe { lifetime_fast(py, arguments, count as usize, names) } {
-        // SAFETY: `called`.
-        let (cache, given) = unsafe { read_call(py, slf, arguments, 2) };
-        // SAFETY: `called`; borrowed for the call.
-        let key = unsafe { Borrowed::from_ptr(py, given[0]) };
-        // SAFETY: likewise.
-        let initializer = unsafe { Borrowed::from_ptr(py, given[1]) };
-        // SAFETY: a live object, and attached.
-        let is_callable = unsafe { ffi::PyCallable_Check(given[1]) } != 0;
-        if is_callable {
-            match cache.get().get_with_fast(&key, &initializer, lifetime) {
-                Ok(value) => return value,
-                Err(FastOutcome::Fallback) => {}
-                Err(_) => return ptr::null_mut(),
-            }
+    let call = unsafe { Call::new(slf, arguments, count, names) };
+    match call.two() {
+        Some((key, initializer)) if is_callable(&initializer) => {
+            get_with_bound(&call, key, initializer, Lifetime::default())
         }
+        _ => get_with_slow(&call),
     }
-    // SAFETY: `called`; the same arguments.
-    unsafe { call_plain(&PLAIN_GET_WITH, slf, arguments, count, names) }
 }
 
-/// # Safety
-/// - The arguments are those of a call of a method of `Moka` by the interpreter.
-#[cold]
-unsafe fn call_plain(
-    plain: &Kept,
-    slf: *mut ffi::PyObject,
-    arguments: *const *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    names: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    let named = if names.is_null() {
-        0
-    } else {
-        // SAFETY: the caller's; names are a tuple.
-        unsafe { ffi::PyTuple_GET_SIZE(names) }
+#[inline(never)]
+fn get_with_slow(call: &Call<'_>) -> *mut PyObject {
+    let check = |initializer: &Arg<'_>| convert::callable("initializer", initializer);
+    match call.two_and_deadlines(&GET_WITH, |initializer| is_callable(initializer), check) {
+        Ok((key, initializer, lifetime)) => get_with_bound(call, key, initializer, lifetime),
+        Err(_raised) => ptr::null_mut(),
+    }
+}
+
+#[inline(always)]
+fn get_with_bound(call: &Call<'_>, key: Arg<'_>, initializer: Arg<'_>, lifetime: Lifetime) -> *mut PyObject {
+    match call.cache().get_fast(&key) {
+        Some(Some(value)) => value.into_ptr(),
+        Some(None) => load(call, key, initializer, lifetime, true),
+        None => load(call, key, initializer, lifetime, false),
+    }
+}
+
+/// Apart, so that a hit does not make room for the frame of a load. `is_absent` says that a look-up has just found no value.
+#[inline(never)]
+fn load(
+    call: &Call<'_>,
+    key: Arg<'_>,
+    initializer: Arg<'_>,
+    lifetime: Lifetime,
+    is_absent: bool,
+) -> *mut PyObject {
+    let cache = call.cache();
+    let compute = || Args::of(call.py, &[]).call(&initializer);
+    let load = || {
+        let query = cache.key(&key)?;
+        if !is_absent && let Some(value) = cache.get(call.py, &query)? {
+            return Ok(value);
+        }
+        cache.load(&query, lifetime, is_absent, compute)
     };
-    // SAFETY: the caller's; so many arguments are there.
-    let given = unsafe { std::slice::from_raw_parts(arguments, (count + named) as usize) };
-    let mut all = SmallVec::<[*mut ffi::PyObject; 6]>::from_slice(&[slf]);
-    all.extend_from_slice(given);
-    // Acquire: pairs with the Release in `replace`.
-    let plain = plain.load(Ordering::Acquire);
-    // SAFETY: `whole`; the instance and the arguments are alive for the call.
-    unsafe { ffi::PyObject_Vectorcall(plain, all.as_ptr(), count as usize + 1, names) }
+    load().map_or(ptr::null_mut(), |value: Object| value.into_ptr())
+}
+
+#[inline(always)]
+fn value_or_default(found: Option<Object>, default: Option<Arg<'_>>, py: Python<'_>) -> *mut PyObject {
+    match (found, default) {
+        (Some(value), _) => value.into_ptr(),
+        (None, Some(default)) => default.to_owned().into_ptr(),
+        (None, None) => none(py).to_owned().into_ptr(),
+    }
+}
+
+// --- Arguments ---
+
+/// The arguments of a call, as the interpreter passes them.
+struct Call<'a> {
+    py: Python<'a>,
+    cache: Borrowed<'a, 'a, Moka>,
+    arguments: *const *mut PyObject,
+    count: usize,
+    names: *mut PyObject,
+}
+
+impl<'a> Call<'a> {
+    /// # Safety
+    /// - `called`; and the result does not outlive the call.
+    #[inline(always)]
+    unsafe fn new(
+        slf: *mut PyObject,
+        arguments: *const *mut PyObject,
+        count: ffi::Py_ssize_t,
+        names: *mut PyObject,
+    ) -> Self {
+        // SAFETY: `called`.
+        let py = unsafe { Python::assume_attached() };
+        // SAFETY: `called`.
+        let slf = unsafe { borrowed(py, slf) };
+        // SAFETY: `called`; an instance of `Moka`.
+        let cache = unsafe { slf.cast_unchecked::<Moka>() };
+        Call { py, cache, arguments, count: count as usize, names }
+    }
+
+    #[inline(always)]
+    fn cache(&self) -> &CacheState {
+        self.cache.get()
+    }
+
+    #[inline(always)]
+    fn args(&self) -> Args<'a> {
+        // SAFETY: `called`.
+        unsafe { Args::new(self.py, self.arguments, self.count, self.names) }
+    }
+
+    /// A key and a default, if they are given by position. Else [`Call::bind_key_and_default`] reads them.
+    ///
+    /// The usual forms of arguments do not pass through memory, as the result of `bind` does: that takes some ns.
+    #[inline(always)]
+    fn key_and_default(&self) -> Option<(Arg<'a>, Option<Arg<'a>>)> {
+        if !self.names.is_null() {
+            return None;
+        }
+        match *self.args().positional() {
+            [key] => Some((key, None)),
+            [key, default] => Some((key, Some(default))),
+            _ => None,
+        }
+    }
+
+    /// Two arguments, if they are all and given by position. Else [`Call::two_and_deadlines`] reads them.
+    #[inline(always)]
+    fn two(&self) -> Option<(Arg<'a>, Arg<'a>)> {
+        match *self.args().positional() {
+            [first, second] if self.names.is_null() => Some((first, second)),
+            _ => None,
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn bind_key_and_default(&self, signature: &Signature<2>) -> Result<(Arg<'a>, Option<Arg<'a>>), Raised> {
+        let args = self.args();
+        Raised::catch(self.py, || {
+            let [key, default] = signature.bind(args.positional(), args.named())?;
+            Ok((required(self.py, key), default))
+        })
+    }
+
+    /// Reads two arguments and the deadlines. `is_fine` says whether the second argument need not be given to `check`.
+    #[inline]
+    fn two_and_deadlines(
+        &self,
+        signature: &Signature<4>,
+        is_fine: impl FnOnce(&Arg<'_>) -> bool,
+        check: impl FnOnce(&Arg<'_>) -> PyResult<()>,
+    ) -> Result<(Arg<'a>, Arg<'a>, Lifetime), Raised> {
+        if let Some(lifetime) = self.deadlines_fast()
+            && let [first, second, ..] = *self.args().positional()
+            && is_fine(&second)
+        {
+            return Ok((first, second, lifetime));
+        }
+        self.bind_two_and_deadlines(signature, check)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn bind_two_and_deadlines(
+        &self,
+        signature: &Signature<4>,
+        check: impl FnOnce(&Arg<'_>) -> PyResult<()>,
+    ) -> Result<(Arg<'a>, Arg<'a>, Lifetime), Raised> {
+        let args = self.args();
+        Raised::catch(self.py, || {
+            let [first, second, ttl, tti] = signature.bind(args.positional(), args.named())?;
+            let second = required(self.py, second);
+            check(&second)?;
+            Ok((required(self.py, first), second, convert::lifetime(ttl.as_deref(), tti.as_deref())?))
+        })
+    }
+
+    /// The deadlines behind two positional arguments, if they are numbers or `None`, and named by interned strings, as those of
+    /// a call in a program are. Else `None`; [`Signature::bind`] then finds what is wrong, if anything.
+    #[inline]
+    fn deadlines_fast(&self) -> Option<Lifetime> {
+        let args = self.args();
+        let positional = args.positional().get(2..).filter(|positional| positional.len() <= 2)?;
+        let mut nanos = [None; 2];
+        let mut put = |index: usize, value: Arg<'_>| {
+            let value = if value.is_none() { 0 } else { convert::nanos(builtin::small_number(&value)?)? };
+            // `None` if the argument was given twice.
+            nanos[index].replace(value).is_none().then_some(())
+        };
+        for (index, &value) in positional.iter().enumerate() {
+            put(index, value)?;
+        }
+        let names = deadline_names(self.py);
+        for (name, value) in args.named() {
+            put(names.iter().position(|known| known.as_ptr() == name.as_ptr())?, value)?;
+        }
+        let [ttl, tti] = nanos.map(Option::unwrap_or_default);
+        Some(Lifetime { ttl, tti })
+    }
+}
+
+/// A required argument, which [`Signature::bind`] has found.
+fn required<'a>(py: Python<'a>, argument: Option<Arg<'a>>) -> Arg<'a> {
+    argument.unwrap_or_else(|| none(py))
+}
+
+/// `ttl` and `tti`, as the interpreter interns them.
+#[inline]
+fn deadline_names(py: Python<'_>) -> &[Py<PyString>; 2] {
+    static NAMES: PyOnceLock<[Py<PyString>; 2]> = PyOnceLock::new();
+    NAMES.get_or_init(py, || ["ttl", "tti"].map(|name| PyString::intern(py, name).unbind()))
 }

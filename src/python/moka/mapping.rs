@@ -1,4 +1,4 @@
-//! `Moka` as a mapping: iterators, `update`, and the arguments that only mappings have.
+//! `Moka` as a mapping: iterators, views, `update`, and defaults that may be left out.
 
 use std::convert::Infallible;
 
@@ -9,13 +9,14 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyType};
 
-use crate::Cursor;
+use crate::python::moka::class::Moka;
 use crate::python::moka::convert;
-use crate::python::moka::{CacheState, Moka};
+use crate::python::moka::state::CacheState;
 use crate::python::runtime::interpreter::RecursionGuard;
 use crate::sync::Lock;
+use crate::{Cursor, Lifetime};
 
-/// A default that may be left out, where `None` is one like any other.
+/// An argument that may be left out, where `None` is a value like any other.
 pub(crate) enum OptionalArg<'py> {
     Missing,
     Given(Bound<'py, PyAny>),
@@ -30,7 +31,7 @@ impl<'py> FromPyObject<'_, 'py> for OptionalArg<'py> {
 }
 
 impl OptionalArg<'_> {
-    /// The default, or a `KeyError` of the key.
+    /// The argument, or a `KeyError` of the key if it was left out.
     pub fn or_key_error(self, key: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         match self {
             OptionalArg::Given(default) => Ok(default.unbind()),
@@ -43,7 +44,7 @@ pub(crate) fn key_error(key: &Bound<'_, PyAny>) -> PyErr {
     PyKeyError::new_err((key.clone().unbind(),))
 }
 
-/// What an iterator yields.
+/// Which part of an entry an iterator yields.
 #[derive(Clone, Copy)]
 pub(crate) enum Part {
     Key,
@@ -51,7 +52,7 @@ pub(crate) enum Part {
     Item,
 }
 
-/// An iterator over a cache. It holds no lock between its steps, and never raises because of changes.
+/// An iterator over a cache. It holds no lock between its steps, and changes of the cache never make it raise.
 #[pyclass(module = "moka_py", name = "_Iterator", frozen)]
 pub(crate) struct EntryIterator {
     cache: Py<Moka>,
@@ -90,7 +91,7 @@ impl EntryIterator {
 static KEYS_VIEW: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 static VALUES_VIEW: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 static ITEMS_VIEW: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-static REST: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static YIELD: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 /// The class of a view, which is written in Python.
 fn view_class<'py>(py: Python<'py>, part: Part) -> PyResult<&'py Bound<'py, PyType>> {
@@ -101,20 +102,20 @@ fn view_class<'py>(py: Python<'py>, part: Part) -> PyResult<&'py Bound<'py, PyTy
     }
 }
 
-/// Lets other threads go on, and signals be handled, as the interpreter does between two steps of a program.
-pub(crate) fn rest(py: Python<'_>) -> PyResult<()> {
-    REST.import(py, "moka_py._views", "rest")?.call0().map(drop)
+/// Lets other threads run and handles signals, as the interpreter does between two steps of a program.
+pub(crate) fn yield_to_interpreter(py: Python<'_>) -> PyResult<()> {
+    YIELD.import(py, "moka_py._views", "yield_to_interpreter")?.call0().map(drop)
 }
 
-/// Imports the classes of the views, and what lets others go on, so that no call ever waits for an import: another
-/// thread may be in it when a process forks.
+/// Imports what `_views.py` has, so that no call ever waits for an import: another thread may be in that import when the
+/// process forks.
 pub(crate) fn import_views(py: Python<'_>) -> PyResult<()> {
     [Part::Key, Part::Value, Part::Item].into_iter().try_for_each(|part| view_class(py, part).map(drop))?;
-    rest(py)
+    yield_to_interpreter(py)
 }
 
-/// A live view of a cache. Its `__init__` would run Python code under a Rust frame, where a daemon thread
-/// must not be when the interpreter ends; so it is made without.
+/// A live view of a cache. It is made without its `__init__`, which would run Python code under a Rust frame. A daemon thread
+/// must not be there when the interpreter ends.
 pub(crate) fn view(cache: Bound<'_, Moka>, part: Part) -> PyResult<Bound<'_, PyAny>> {
     let py = cache.py();
     let class = view_class(py, part)?;
@@ -130,25 +131,30 @@ pub(crate) fn update<'py>(
     keywords: Option<&Bound<'py, PyDict>>,
 ) -> PyResult<()> {
     if let OptionalArg::Given(other) = other {
-        each_pair("other", other, |key, value| cache.store(key, value))?;
+        for_each_pair("other", other, |key, value| set(cache, key, value))?;
     }
     for (key, value) in keywords.into_iter().flatten() {
-        cache.store(&key, &value)?;
+        set(cache, &key, &value)?;
     }
     Ok(())
 }
 
-/// Goes through the pairs of an argument that is a mapping, which has `keys`, or an iterable of pairs.
-pub(crate) fn each_pair<'py>(
+/// Sets a pair, without deadlines of its own.
+pub(crate) fn set(cache: &CacheState, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+    Ok(cache.set(cache.key(key)?, value, Lifetime::default())?)
+}
+
+/// Calls `each` with each pair of an argument, which is a mapping, that is, has `keys`, or an iterable of pairs.
+pub(crate) fn for_each_pair<'py>(
     name: &str,
     pairs: &Bound<'py, PyAny>,
     mut each: impl FnMut(&Bound<'py, PyAny>, &Bound<'py, PyAny>) -> PyResult<()>,
 ) -> PyResult<()> {
-    let _deeper = RecursionGuard::enter(pairs.py())?;
+    let _guard = RecursionGuard::enter(pairs.py())?;
     if let Ok(moka) = pairs.cast::<Moka>() {
-        // Its items, since a key may leave between its iteration and its look-up.
+        // Its items, since a key may be removed between its iteration and its look-up.
         let items = Bound::new(pairs.py(), EntryIterator::new(moka.clone().unbind(), Part::Item))?;
-        each_of_iterable(name, items.as_any(), each)
+        for_each_of_iterable(name, items.as_any(), each)
     } else if pairs.hasattr("keys")? {
         for key in pairs.call_method0("keys")?.try_iter()? {
             let key = key?;
@@ -156,12 +162,12 @@ pub(crate) fn each_pair<'py>(
         }
         Ok(())
     } else {
-        let pairs = convert::iterable(name, "a mapping or an iterable of pairs", pairs)?;
-        each_of_iterable(name, pairs.as_any(), each)
+        let pairs = convert::iterate(name, "a mapping or an iterable of pairs", pairs)?;
+        for_each_of_iterable(name, pairs.as_any(), each)
     }
 }
 
-fn each_of_iterable<'py>(
+fn for_each_of_iterable<'py>(
     name: &str,
     pairs: &Bound<'py, PyAny>,
     mut each: impl FnMut(&Bound<'py, PyAny>, &Bound<'py, PyAny>) -> PyResult<()>,
@@ -170,7 +176,7 @@ fn each_of_iterable<'py>(
         let wrong = |what: &str| {
             format!("{name} must have pairs of a key and a value, got {what} in its element {position}")
         };
-        let pair = convert::iterable_or(&pair?, wrong)?.collect::<PyResult<Vec<_>>>()?;
+        let pair = convert::iterate_or(&pair?, wrong)?.collect::<PyResult<Vec<_>>>()?;
         let [key, value] = pair.as_slice() else {
             return Err(PyValueError::new_err(wrong(&format!("{} things", pair.len()))));
         };

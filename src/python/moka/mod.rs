@@ -1,14 +1,16 @@
 //! The class `Moka`.
 
-pub(in crate::python) mod bulk;
+mod bulk;
+mod class;
 pub(in crate::python) mod clock;
-pub(in crate::python) mod construction;
 pub(in crate::python) mod convert;
+pub(in crate::python) mod errors;
 pub(in crate::python) mod fastcall;
 pub(in crate::python) mod listener;
 pub(in crate::python) mod mapping;
-pub(in crate::python) mod methods;
+mod methods;
+mod signature;
 pub(in crate::python) mod state;
 pub(in crate::python) mod stats;
 
-pub(in crate::python) use self::state::{CacheState, Moka};
+pub(in crate::python) use self::class::Moka;

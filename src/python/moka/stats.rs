@@ -1,11 +1,11 @@
-//! What a cache counts of itself, and the `moka_py.Stats` that is made of it.
+//! [`CacheStats`]: the counts of a cache, and the `moka_py.Stats` made of them.
 //!
 //! # How it works
-//! An access is counted by who makes it, as a hit or a miss, and what left by its cause when its call is settled,
-//! before a listener hears of it. Inserts cost nothing: what came is what is there, and what has left but was not
-//! replaced, less what was there at the last reset.
+//! The operation that makes an access counts it, as a hit or a miss. A removal is counted by its cause after the shard lock is
+//! released, before the listener is called. Inserts are not counted. Their number is that of the entries now, plus the entries
+//! that were evicted, expired or removed, minus the entries at the last reset.
 //!
-//! The calls of a function that is cached are counted here too, so its cache has one set of counts.
+//! The calls of a cached function are counted here, too, so its cache has one set of counts.
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -16,7 +16,7 @@ use crate::collections::striped_counter::StripedCounter;
 use crate::sync::{AtomicU64, Ordering};
 use crate::{Cause, Clock};
 
-// A cause is counted under its own number.
+// A cause is counted at its own index.
 const EVICTIONS: usize = Cause::Size as usize;
 const EXPIRATIONS: usize = Cause::Expired as usize;
 const REMOVALS: usize = Cause::Explicit as usize;
@@ -31,12 +31,12 @@ const ALL: usize = CAUSES + 5;
 
 /// The counts of one cache.
 pub(crate) struct CacheStats {
-    tally: StripedCounter<ALL>,
-    /// How many entries there were at the last reset.
-    count_before: AtomicU64,
+    counters: StripedCounter<ALL>,
+    /// The number of entries at the last reset.
+    entries_at_reset: AtomicU64,
 }
 
-/// A load under way, since an instant.
+/// A load in flight, by the instant of its start.
 pub(crate) struct Load(u64);
 
 impl Load {
@@ -44,86 +44,84 @@ impl Load {
         Load(Clock::Process.now())
     }
 
-    /// As a number, on its way through Python code and back.
-    pub fn since(self) -> u64 {
+    /// The instant of the start, to pass through Python code; [`Load::from_start`] takes it back.
+    pub fn start(self) -> u64 {
         self.0
     }
 
-    pub fn begun(since: u64) -> Self {
-        Load(since)
+    pub fn from_start(start: u64) -> Self {
+        Load(start)
     }
 }
 
 impl CacheStats {
     pub fn new() -> Self {
-        CacheStats { tally: StripedCounter::new(), count_before: AtomicU64::new(0) }
+        CacheStats { counters: StripedCounter::new(), entries_at_reset: AtomicU64::new(0) }
     }
 
     #[inline]
-    pub fn hit(&self) {
-        self.tally.add(HITS);
+    pub fn record_hit(&self) {
+        self.counters.add(HITS);
     }
 
     #[inline]
-    pub fn miss(&self) {
-        self.tally.add(MISSES);
+    pub fn record_miss(&self) {
+        self.counters.add(MISSES);
     }
 
-    /// An access, by whether it found the value.
     #[inline]
-    pub fn access(&self, is_hit: bool) {
-        self.tally.add(if is_hit { HITS } else { MISSES });
+    pub fn record_access(&self, is_hit: bool) {
+        self.counters.add(if is_hit { HITS } else { MISSES });
     }
 
-    /// A value that left.
     #[inline]
-    pub fn gone(&self, cause: Cause) {
-        self.tally.add(cause as usize);
+    pub fn record_removal(&self, cause: Cause) {
+        self.counters.add(cause as usize);
     }
 
     /// Counts a load that has ended.
-    pub fn end(&self, Load(began): Load, is_failure: bool) {
-        let nanos = Clock::Process.now().saturating_sub(began);
-        self.tally.add_all([(LOADS, 1), (LOAD_FAILURES, u64::from(is_failure)), (LOAD_NANOS, nanos)]);
+    pub fn end_load(&self, Load(start): Load, is_failure: bool) {
+        let nanos = Clock::Process.now().saturating_sub(start);
+        self.counters.add_all([(LOADS, 1), (LOAD_FAILURES, u64::from(is_failure)), (LOAD_NANOS, nanos)]);
     }
 
     /// Runs a load, and counts it.
-    pub fn load<T>(&self, load: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
-        let began = Load::begin();
-        let loaded = load();
-        self.end(began, loaded.is_err());
-        loaded
+    pub fn time_load<T, E>(&self, compute: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        let load = Load::begin();
+        let result = compute();
+        self.end_load(load, result.is_err());
+        result
     }
 
     pub fn hits(&self) -> u64 {
-        self.tally.get(HITS)
+        self.counters.get(HITS)
     }
 
     pub fn misses(&self) -> u64 {
-        self.tally.get(MISSES)
+        self.counters.get(MISSES)
     }
 
-    /// Counts anew, from so many entries on.
+    /// Sets all counts to 0, while the cache has `count` entries.
     pub fn reset(&self, count: usize) {
-        self.tally.reset();
-        // Relaxed: as in the tally.
-        self.count_before.store(count as u64, Ordering::Relaxed);
+        self.counters.reset();
+        // Relaxed: as in the counters, exact only while no call is in flight.
+        self.entries_at_reset.store(count as u64, Ordering::Relaxed);
     }
 
-    /// A `moka_py.Stats`, beside the weight and the number of all entries.
-    pub fn stats<'py>(&self, py: Python<'py>, weight: u64, count: usize) -> PyResult<Bound<'py, PyAny>> {
-        let get = |which| self.tally.get(which);
-        let int = |number: u64| -> Bound<'py, PyAny> {
-            let Ok(number) = number.into_pyobject(py);
-            number.into_any()
+    /// A `moka_py.Stats` of the counts, the weight and the number of all entries.
+    pub fn to_python<'py>(&self, py: Python<'py>, weight: u64, count: usize) -> PyResult<Bound<'py, PyAny>> {
+        let get = |which| self.counters.get(which);
+        let int = |value: u64| -> Bound<'py, PyAny> {
+            let Ok(value) = value.into_pyobject(py);
+            value.into_any()
         };
-        let float = |number| PyFloat::new(py, number).into_any();
+        let float = |value| PyFloat::new(py, value).into_any();
         let (hits, misses) = (get(HITS), get(MISSES));
         let accesses = hits + misses;
         let hit_ratio = if accesses == 0 { 0.0 } else { hits as f64 / accesses as f64 };
         let (evictions, expirations, removals) = (get(EVICTIONS), get(EXPIRATIONS), get(REMOVALS));
-        let there = count as u64 + evictions + expirations + removals;
-        let inserts = there.saturating_sub(self.count_before.load(Ordering::Relaxed));
+        let entries = count as u64 + evictions + expirations + removals;
+        let inserts = entries.saturating_sub(self.entries_at_reset.load(Ordering::Relaxed));
         let fields = [
             int(hits),
             int(misses),
@@ -139,10 +137,10 @@ impl CacheStats {
             int(weight),
             int(count as u64),
         ];
-        // As a tuple is made: a named one's own `__new__` would run Python code under a Rust frame, where a daemon
-        // thread must not be when the interpreter ends.
-        let of_class = (stats_class(py)?, PyTuple::new(py, fields)?);
-        py.get_type::<PyTuple>().call_method1(intern!(py, "__new__"), of_class)
+        // By `tuple.__new__`. That of a named tuple runs Python code under a Rust frame, where a daemon thread must not be when
+        // the interpreter ends.
+        let arguments = (stats_class(py)?, PyTuple::new(py, fields)?);
+        py.get_type::<PyTuple>().call_method1(intern!(py, "__new__"), arguments)
     }
 }
 

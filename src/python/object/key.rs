@@ -1,64 +1,84 @@
-//! How a Python object asks as a key: its `__hash__`, mixed and seeded, and its `__eq__`.
+//! [`Key`]: a Python object as a key to look for, with its hash, mixed and seeded, and its `__eq__`.
 
-use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
 
 use crate::KeyQuery;
 use crate::cache::seed::Seed;
+use crate::python::ffi;
 use crate::python::object::shared_error::SharedError;
-use crate::python::object::{self, Object};
+use crate::python::object::{Object, builtin, tuple};
+use crate::python::raised::Raised;
 use crate::python::runtime::greenlet;
 
-/// A key looked for.
+/// Whether two objects are equal, if that needs no code but the interpreter's own: for one object and itself, for exact
+/// `str`, `int`, `bytes` and `float`, and for exact tuples of these. Else `None`.
+#[inline(always)]
+pub(in crate::python) fn eq_builtin(stored: &Bound<'_, PyAny>, key: &Bound<'_, PyAny>) -> Option<bool> {
+    builtin::eq(stored, key).or_else(|| tuple::eq(stored, key))
+}
+
+/// The hash of an object, if that needs no code but the interpreter's own. Else `None`.
+#[inline]
+pub(in crate::python) fn hash_builtin(object: &Bound<'_, PyAny>) -> Option<isize> {
+    builtin::hash(object).or_else(|| tuple::hash(object))
+}
+
+/// The hash of an object, which may run a user's code.
+#[inline]
+pub(in crate::python) fn hash(object: &Bound<'_, PyAny>) -> Result<isize, Raised> {
+    hash_builtin(object).map_or_else(|| ffi::hash(object), Ok)
+}
+
+/// A key to look for.
 pub(crate) struct Key<'a, 'py> {
     object: &'a Bound<'py, PyAny>,
     hash: u64,
 }
 
 impl<'a, 'py> Key<'a, 'py> {
-    /// Hashes the key, which may run the user's code.
+    /// Hashes the key, which may run a user's code.
     #[inline]
-    pub fn new(object: &'a Bound<'py, PyAny>, seed: Seed) -> PyResult<Self> {
-        match Key::known(object, seed) {
-            Some(key) => Ok(key),
-            None => Ok(Key { object, hash: seed.mix(object.hash()? as u64) }),
-        }
+    pub fn new(object: &'a Bound<'py, PyAny>, seed: Seed) -> Result<Self, Raised> {
+        hash(object).map(|hash| Key { object, hash: seed.mix(hash as u64) })
     }
 
-    /// A key whose hash, mixed, is known.
-    pub fn hashed(object: &'a Bound<'py, PyAny>, hash: u64) -> Self {
+    /// A key that is hashed without a user's code.
+    #[inline]
+    pub fn builtin(object: &'a Bound<'py, PyAny>, seed: Seed) -> Option<Self> {
+        hash_builtin(object).map(|hash| Key { object, hash: seed.mix(hash as u64) })
+    }
+
+    /// A key that was hashed before. `hash` is mixed.
+    pub fn with_hash(object: &'a Bound<'py, PyAny>, hash: u64) -> Self {
         Key { object, hash }
     }
 
-    /// A key that needs no code of a user to be hashed.
-    #[inline]
-    pub fn known(object: &'a Bound<'py, PyAny>, seed: Seed) -> Option<Self> {
-        object::known_hash(object).map(|hash| Key { object, hash: seed.mix(hash as u64) })
+    pub fn object(&self) -> &'a Bound<'py, PyAny> {
+        self.object
     }
 }
 
 impl KeyQuery<Object> for Key<'_, '_> {
-    type Error = SharedError;
+    type Error = Raised;
 
     #[inline]
     fn hash(&self) -> u64 {
         self.hash
     }
 
+    #[inline]
     fn key(&self) -> Object {
-        Object::kept(self.object)
+        Object::for_cache(self.object)
     }
 
     #[inline(always)]
     fn eq_builtin(&self, key: &Object) -> Option<bool> {
-        key.quick_eq(self.object)
+        eq_builtin(key.bind(self.object.py()), self.object)
     }
 
-    /// The stored key is asked first, as `dict` does.
-    fn eq_slow(&self, key: &Object) -> Result<bool, SharedError> {
-        let py = self.object.py();
-        let equal = key.bind(py).rich_compare(self.object, pyo3::basic::CompareOp::Eq);
-        equal.and_then(|equal| equal.is_truthy()).map_err(|error| SharedError::new(py, error))
+    /// The stored key's `__eq__` is called first, as in `dict`.
+    fn eq_slow(&self, key: &Object) -> Result<bool, Raised> {
+        ffi::are_equal(key.bind(self.object.py()), self.object)
     }
 
     fn ptr_eq(a: &Object, b: &Object) -> bool {
@@ -75,30 +95,28 @@ impl KeyQuery<Object> for Key<'_, '_> {
     }
 
     #[cold]
-    fn no_memory(&self) -> SharedError {
-        SharedError::new(self.object.py(), PyMemoryError::new_err(()))
+    fn no_memory(&self) -> Raised {
+        ffi::raise_no_memory(self.object.py())
     }
 }
 
-/// A key whose look-up gives up where it would need a user's code.
-pub(crate) struct Sure<'a, 'py>(pub Key<'a, 'py>);
+/// A key whose value is loaded. Its errors travel with those of the load, which waiters share.
+pub(crate) struct LoadKey<'k, 'a, 'py>(pub &'k Key<'a, 'py>);
 
-/// Why a look-up gave up.
-pub(crate) enum Unsure {
-    /// It needs a user's code.
-    Code,
-    NoMemory,
+impl LoadKey<'_, '_, '_> {
+    fn catch(&self, raised: Raised) -> SharedError {
+        SharedError::new(self.0.object.py(), raised)
+    }
 }
 
-impl KeyQuery<Object> for Sure<'_, '_> {
-    type Error = Unsure;
+impl KeyQuery<Object> for LoadKey<'_, '_, '_> {
+    type Error = SharedError;
 
     #[inline]
     fn hash(&self) -> u64 {
-        self.0.hash()
+        self.0.hash
     }
 
-    #[inline]
     fn key(&self) -> Object {
         self.0.key()
     }
@@ -108,16 +126,25 @@ impl KeyQuery<Object> for Sure<'_, '_> {
         self.0.eq_builtin(key)
     }
 
-    fn eq_slow(&self, _key: &Object) -> Result<bool, Unsure> {
-        Err(Unsure::Code)
-    }
-
-    #[cold]
-    fn no_memory(&self) -> Unsure {
-        Unsure::NoMemory
+    fn eq_slow(&self, key: &Object) -> Result<bool, SharedError> {
+        self.0.eq_slow(key).map_err(|raised| self.catch(raised))
     }
 
     fn ptr_eq(a: &Object, b: &Object) -> bool {
         a.is(b)
+    }
+
+    #[inline]
+    fn strand(&self) -> usize {
+        self.0.strand()
+    }
+
+    fn is_strand(&self, strand: usize) -> bool {
+        self.0.is_strand(strand)
+    }
+
+    #[cold]
+    fn no_memory(&self) -> SharedError {
+        self.catch(self.0.no_memory())
     }
 }

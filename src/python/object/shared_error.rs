@@ -1,63 +1,97 @@
-//! An exception on its way through the core.
+//! [`SharedError`]: an exception on its way through the core, which threads that wait for a load share.
 //!
-//! Threads that wait for a computation fail with copies of its exception. As an exception goes up through the frames of a
-//! thread its traceback grows, so of one object for all threads the traceback would gather the frames of all. And CPython 3.13t
-//! counts references wrongly where threads raise one object at the same time. `moka_py/_raised.py` makes the copies.
+//! Such threads raise copies of the exception of the load. As an exception goes up through the frames of a thread, its
+//! traceback grows, so one object for all threads would gather the frames of all. And CPython 3.13t counts references wrongly
+//! if threads raise one object at the same time. `moka_py/_raised.py` makes the copies.
 //!
-//! With the GIL each waiter copies the exception of the leader. On the free-threaded build the leader makes a copy before
-//! its own exception goes up. No thread raises that one, and each waiter raises a copy of it. A copy begins with the traceback
-//! that the exception had when the computation failed.
+//! With the GIL each waiter copies the exception of the leader. On the free-threaded build the leader makes a copy before its
+//! own exception goes up. No thread raises that copy, and each waiter raises a copy of it. A copy begins with the traceback
+//! that the exception had when the load failed.
 
+use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
+use crate::Failure;
+use crate::python::ffi::{self, New};
 use crate::python::object::Object;
-use crate::python::runtime::interpreter::with_pyo3_attached;
+use crate::python::raised::Raised;
 
 #[derive(Clone)]
 pub(crate) struct SharedError {
     exception: Object,
-    /// For waiters, which raise copies: the traceback of the failure, or `None` of Python's.
+    /// For waiters, which raise copies: the traceback of the failure, or Python's `None`.
     traceback: Option<Object>,
 }
 
 impl SharedError {
-    pub fn new(py: Python<'_>, error: PyErr) -> Self {
-        let exception = with_pyo3_attached(py, |py| error.into_value(py));
-        SharedError { exception: Object::new(exception.into_any()), traceback: None }
+    /// Takes the exception that is set.
+    pub fn new(py: Python<'_>, raised: Raised) -> Self {
+        SharedError::of(ffi::take_raised(py, raised))
     }
 
-    /// The failure of calls that wait for a computation which raised this. The error is of a copy, or a signal's.
-    pub fn for_others(py: Python<'_>, error: &PyErr) -> PyResult<Self> {
-        let exception = error.value(py).as_any();
-        let traceback =
-            error.traceback(py).map_or_else(|| py.None(), |traceback| traceback.into_any().unbind());
-        let exception =
-            if cfg!(Py_GIL_DISABLED) { copied(exception, traceback.bind(py))? } else { exception.clone() };
+    fn of(exception: Bound<'_, PyAny>) -> Self {
+        SharedError { exception: Object::new(exception.unbind()), traceback: None }
+    }
+
+    /// The error of the threads that wait for a load which raised this exception. It raises if the copy does.
+    fn for_waiters(exception: &Bound<'_, PyAny>) -> Result<Self, Raised> {
+        let traceback = ffi::traceback(exception);
+        let exception = if cfg!(Py_GIL_DISABLED) { copy(exception, &traceback)? } else { exception.clone() };
         Ok(SharedError {
             exception: Object::new(exception.unbind()),
-            traceback: Some(Object::new(traceback)),
+            traceback: Some(Object::new(traceback.unbind())),
         })
     }
 
-    pub fn into_error(self, py: Python<'_>) -> PyErr {
-        let exception = self.exception.into_py().into_bound(py);
-        let Some(traceback) = self.traceback else { return PyErr::from_value(exception) };
-        let copy = with_pyo3_attached(py, |_| copied(&exception, traceback.bind(py)));
-        copy.map_or_else(|error| error, PyErr::from_value)
+    /// Raises the exception, or a copy of it on a thread that waited.
+    pub fn raise(self, py: Python<'_>) -> Raised {
+        let exception = self.exception.into_bound(py);
+        let Some(traceback) = self.traceback else { return ffi::set_exception(exception) };
+        match copy(&exception, traceback.bind(py)) {
+            Ok(copy) => ffi::set_exception(copy),
+            Err(raised) => raised,
+        }
     }
 }
 
-fn copied<'py>(exception: &Bound<'py, PyAny>, traceback: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    copier(exception.py())?.call1((exception, traceback))
+/// Whether waiters share an exception. A failure is shared; after an interrupt and the like each waiter tries for itself.
+pub(in crate::python) fn is_failure(exception: &Bound<'_, PyAny>) -> bool {
+    exception.is_instance_of::<PyException>()
 }
 
-fn copier(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
-    static COPIED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    COPIED.import(py, "moka_py._raised", "copied_at")
+/// Takes the exception of a load that failed.
+#[cold]
+pub(in crate::python) fn take_failure(py: Python<'_>, raised: Raised) -> Failure<SharedError> {
+    let mut exception = ffi::take_raised(py, raised);
+    let mut shared = None;
+    if is_failure(&exception) {
+        match SharedError::for_waiters(&exception) {
+            Ok(error) => shared = Some(error),
+            Err(raised) => {
+                let error = ffi::take_raised(py, raised);
+                // A signal came while the exception was copied.
+                if !is_failure(&error) {
+                    exception = error;
+                }
+            }
+        }
+    }
+    Failure { error: SharedError::of(exception), shared }
 }
 
-/// Imports what makes copies, so that no call ever waits for an import.
-pub(in crate::python) fn prepare(py: Python<'_>) -> PyResult<()> {
-    copier(py).map(drop)
+fn copy<'py>(exception: &Bound<'py, PyAny>, traceback: &Bound<'py, PyAny>) -> New<'py> {
+    let py = exception.py();
+    let copied_at = copied_at(py).map_err(|error| Raised::set(py, error))?;
+    ffi::call(copied_at, [exception, traceback])
+}
+
+fn copied_at(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    static COPIED_AT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    COPIED_AT.import(py, "moka_py._raised", "copied_at")
+}
+
+/// Imports the function that makes copies, so that no call ever waits for an import.
+pub(in crate::python) fn import_copier(py: Python<'_>) -> PyResult<()> {
+    copied_at(py).map(drop)
 }

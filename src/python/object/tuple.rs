@@ -1,69 +1,43 @@
-//! Tuples as keys: hashed and compared in place, where that runs no code but the interpreter's own.
-//!
-//! # Invariants
-//! - `attached`: all of this happens on an attached thread.
-//! - `fixed`: an exact tuple that the caller holds keeps its items.
+//! Tuples as keys: hash and equality item by item, without a call that could run a user's code.
 
-#![allow(unsafe_code)]
-
-use pyo3::ffi;
 use pyo3::prelude::*;
 
-use crate::python::object;
+use crate::python::ffi;
+use crate::python::object::builtin;
 
-/// The items of an exact tuple; `None` of any other object.
-#[inline]
-pub(crate) fn items<'a, 'py>(
-    object: &'a Bound<'py, PyAny>,
-) -> Option<impl ExactSizeIterator<Item = Borrowed<'a, 'py, PyAny>>> {
-    let py = object.py();
-    let tuple = object.as_ptr();
-    // SAFETY: a live object.
-    if unsafe { ffi::PyTuple_CheckExact(tuple) } == 0 {
-        return None;
-    }
-    // SAFETY: an exact tuple.
-    let len = unsafe { ffi::PyTuple_GET_SIZE(tuple) } as usize;
-    Some((0..len).map(move |index| {
-        // SAFETY: the tuple has so many items.
-        let item = unsafe { ffi::PyTuple_GET_ITEM(tuple, index as ffi::Py_ssize_t) };
-        // SAFETY: `fixed`; the tuple holds it.
-        unsafe { Borrowed::from_ptr(py, item) }
-    }))
-}
-
-/// The hash of an exact tuple of builtin keys; `None` of any other object. A tuple among the items is one of the others:
-/// how deep they are nested is the user's choice, and the stack is not.
+/// The hash of an exact tuple of builtin keys; `None` of any other object.
+///
+/// A tuple that has a tuple among its items is such another object: nesting would use the stack as deeply as a user chooses.
 #[inline(never)]
-pub(crate) fn known_hash(object: &Bound<'_, PyAny>) -> Option<isize> {
-    let items = items(object)?;
+pub(in crate::python) fn hash(object: &Bound<'_, PyAny>) -> Option<isize> {
+    let items = ffi::tuple_items(object)?;
     let len = items.len();
-    let mut sum = TupleHash::default();
+    let mut hash = TupleHash::default();
     for item in items {
-        sum.add(object::builtin_hash(&item)?);
+        hash.add(builtin::hash(&item)?);
     }
-    Some(sum.end(len))
+    Some(hash.end(len))
 }
 
-/// Whether two objects are equal tuples, where both are exact ones and the first items that differ are builtin keys.
+/// Whether two exact tuples are equal; `None` if the first items that differ are not builtin keys, or one is no exact tuple.
 #[inline(never)]
-pub(crate) fn quick_eq(stored: &Bound<'_, PyAny>, key: &Bound<'_, PyAny>) -> Option<bool> {
-    let (stored, key) = (items(stored)?, items(key)?);
+pub(in crate::python) fn eq(stored: &Bound<'_, PyAny>, key: &Bound<'_, PyAny>) -> Option<bool> {
+    let (stored, key) = (ffi::tuple_items(stored)?, ffi::tuple_items(key)?);
     if stored.len() != key.len() {
         return Some(false);
     }
-    all_equal(stored.zip(key).map(|(item, other)| object::builtin_eq(&item, &other)))
+    all_equal(stored.zip(key).map(|(item, other)| builtin::eq(&item, &other)))
 }
 
-/// Whether all pairs of items are equal, from what is known of each: up to the first that is not, or of which it is not
-/// known, since none after it would be compared.
+/// Whether all pairs of items are equal, from what is known of each pair. The first pair that is unequal or unknown decides,
+/// since no pair after it would be compared.
 #[inline]
-pub(crate) fn all_equal(pairs: impl IntoIterator<Item = Option<bool>>) -> Option<bool> {
+pub(in crate::python) fn all_equal(pairs: impl IntoIterator<Item = Option<bool>>) -> Option<bool> {
     pairs.into_iter().find(|&equal| equal != Some(true)).unwrap_or(Some(true))
 }
 
-/// The hash of a tuple, from those of its items: xxHash, as CPython has it in `tuplehash`.
-pub(crate) struct TupleHash(u64);
+/// Computes the hash of a tuple from the hashes of its items: xxHash, as in CPython's `tuplehash`.
+pub(in crate::python) struct TupleHash(u64);
 
 impl Default for TupleHash {
     fn default() -> Self {

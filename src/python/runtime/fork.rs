@@ -1,8 +1,8 @@
-//! A fork: what other threads had under way is forgotten in the child, where those threads are not.
+//! A fork: the child forgets the loads of all other threads, which it does not have.
 //!
-//! The system calls [`in_child`] as its fork returns. Hooks of Python's `os.register_at_fork` would come too late: CPython lets
-//! go of the other threads' objects before it calls them, and hooks of others may come first, and both may run code of
-//! a user that asks a cache for what nobody computes any more.
+//! The system calls [`in_child`] as its fork returns. Hooks of Python's `os.register_at_fork` would run too late. CPython drops
+//! the objects of the other threads before it calls them, and hooks of other packages may run first. Both may run a user's
+//! code that asks a cache for a key whose load never ends.
 
 #![allow(unsafe_code)]
 
@@ -11,16 +11,16 @@ use std::io;
 use crate::python::runtime::shutdown;
 use crate::reclaim;
 
-/// Asks to be told of forks, once a process.
+/// Has the system call [`in_child`] after each fork. Called once a process.
 pub(in crate::python) fn watch() -> io::Result<()> {
-    // SAFETY: the function is there for as long as the process is: CPython unloads no extension.
+    // SAFETY: the function lives as long as the process, since CPython unloads no extension.
     match unsafe { libc::pthread_atfork(None, None, Some(in_child)) } {
         0 => Ok(()),
         error => Err(io::Error::from_raw_os_error(error)),
     }
 }
 
-/// It may take no lock that it could find taken, and allocate nothing.
+/// It must take no lock that another thread could have held at the fork, and must not allocate.
 unsafe extern "C" fn in_child() {
     crate::after_fork_child();
     reclaim::after_fork_child();

@@ -1,4 +1,4 @@
-//! Types beside PyO3's, which lack vectorcall and the slots of coroutines: made once from a spec.
+//! [`Spec`]: makes types without PyO3, whose classes lack vectorcall and the slots of coroutines.
 
 #![allow(unsafe_code)]
 
@@ -9,11 +9,13 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
+use crate::python::ffi::owned;
+
 pub(in crate::python) fn slot(slot: c_int, function: *mut c_void) -> ffi::PyType_Slot {
     ffi::PyType_Slot { slot, pfunc: function }
 }
 
-/// The place of a field that the interpreter looks for.
+/// The offset of a field that the interpreter uses.
 pub(in crate::python) fn member(name: &'static CStr, offset: usize) -> ffi::PyMemberDef {
     ffi::PyMemberDef {
         name: name.as_ptr(),
@@ -40,7 +42,7 @@ pub(in crate::python) fn getter(
     ffi::PyGetSetDef { name: name.as_ptr(), get: Some(get), set, doc: ptr::null(), closure: ptr::null_mut() }
 }
 
-/// What a type is made of.
+/// The parts of a type.
 pub(in crate::python) struct Spec {
     pub name: &'static CStr,
     pub size: usize,
@@ -52,9 +54,9 @@ pub(in crate::python) struct Spec {
 }
 
 impl Spec {
-    /// Makes the type; it can't be changed, nor instantiated from Python. The collector sees its instances.
+    /// Makes the type. It is immutable, Python cannot instantiate it, and the collector tracks its instances.
     pub fn make(mut self, py: Python<'_>) -> PyResult<Py<PyType>> {
-        // SAFETY: all zero ends the list.
+        // SAFETY: a member of zeros, which ends the list, is valid.
         self.members.push(unsafe { std::mem::zeroed() });
         self.methods.push(ffi::PyMethodDef::zeroed());
         self.getters.push(ffi::PyGetSetDef::default());
@@ -76,10 +78,10 @@ impl Spec {
             flags: flags as u32,
             slots: self.slots.as_mut_ptr(),
         };
-        // SAFETY: attached; the spec is whole.
+        // SAFETY: attached; each list of the spec has its end.
         let class = unsafe { ffi::PyType_FromSpec(&mut spec) };
         // SAFETY: a new reference, or null with an exception set.
-        let class = unsafe { Bound::from_owned_ptr_or_err(py, class) }?;
+        let class = unsafe { owned(py, class) }?;
         Ok(class.cast_into::<PyType>()?.unbind())
     }
 }

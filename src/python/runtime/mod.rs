@@ -1,4 +1,4 @@
-//! What the face needs of the interpreter: threads, forks, the end, the depth of calls, types made by hand.
+//! What the face needs of the interpreter: threads, forks, the end, the depth of calls, types made without PyO3.
 
 #[cfg(unix)]
 pub(in crate::python) mod fork;

@@ -1,8 +1,13 @@
-//! The end: of caches inside caches and cached functions over others, and of the interpreter under a thread that waits.
+//! The end of caches inside caches, and the end of the interpreter while a thread waits.
 //!
-//! A cache that dies drops its values, and one of them may be the last reference to another cache, and so on,
-//! each a few frames deeper on the stack; and so with a cached function over another. CPython's containers break such
-//! chains with a trashcan; so does [`drop_contents`].
+//! A cache that is destroyed drops its values, and one of them may be the last reference to another cache, and so on, each a few
+//! frames deeper on the stack. So may a cached function be the last reference to another. CPython's containers break such
+//! chains with a trashcan; [`drop_contents`] does the same.
+//!
+//! # Orderings
+//! | field | writer | reader | why |
+//! |---|---|---|---|
+//! | `RETURNING` | SeqCst, by `wait_detached` | SeqCst, by `begin_end` | a thread that does not see the end begin is seen by it |
 
 use std::cell::{Cell, RefCell};
 use std::sync::OnceLock;
@@ -16,8 +21,8 @@ use crate::python::object::Object;
 use crate::reclaim::Retired;
 use crate::{Cause, Removals};
 
-/// Caches that die inside each other before the rest wait for their turn.
-const DEEPEST: usize = 30;
+/// So many caches are destroyed inside each other. Deeper ones wait in a list.
+const MAX_DEPTH: usize = 30;
 
 type Contents = Removals<Object, Object>;
 
@@ -26,13 +31,15 @@ thread_local! {
     static WAITING: RefCell<Vec<Contents>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Drops what a dying cache held, which `take` hands out in parts; deep inside other dying caches, later.
+/// Drops the contents of a cache that is destroyed, which `take` returns in parts. Deep inside other such caches, it defers
+/// that.
 pub(in crate::python) fn drop_contents(mut take: impl FnMut() -> Option<Contents>) {
     let depth = DEPTH.get();
-    if depth >= DEEPEST {
-        // A thread that is ending has no list any more, and drops what it has at once.
-        let is_kept = WAITING.try_with(|waiting| waiting.borrow_mut().extend(std::iter::from_fn(&mut take)));
-        if is_kept.is_ok() {
+    if depth >= MAX_DEPTH {
+        // A thread that is ending has no list any more, and drops the contents now.
+        let is_deferred =
+            WAITING.try_with(|waiting| waiting.borrow_mut().extend(std::iter::from_fn(&mut take)));
+        if is_deferred.is_ok() {
             return;
         }
     }
@@ -46,29 +53,29 @@ pub(in crate::python) fn drop_contents(mut take: impl FnMut() -> Option<Contents
     DEPTH.set(depth);
 }
 
-/// Drops what another dying object held, in the same way.
+/// Drops the objects of another object that is destroyed, in the same way.
 pub(in crate::python) fn drop_objects(objects: impl Iterator<Item = Object>) {
     let mut contents = Contents::new();
-    // Nobody is told of a cause.
+    // The cause is not used: no listener is called.
     objects.for_each(|object| contents.push(Retired::of((None, object)), Cause::Explicit));
     let mut contents = Some(contents);
     drop_contents(|| contents.take());
 }
 
-/// The thread that ends the interpreter, once it does.
+/// The thread that ends the interpreter, once it has begun.
 static ENDING: OnceLock<ThreadId> = OnceLock::new();
 
-/// Threads on their way back from a wait to the interpreter.
+/// The number of threads that are attaching after a wait.
 static RETURNING: AtomicUsize = AtomicUsize::new(0);
 
-/// Waits detached, by what parks for a while, and comes back; but not while the interpreter ends.
+/// Calls `park` while detached, and attaches again, unless the interpreter ends. Then it parks the thread for ever.
 ///
-/// CPython before 3.14 ends a thread that comes back then, by unwinding its stack, which Rust takes for
-/// fatal. So it stays away, for ever, as a thread does from 3.14 on.
+/// CPython before 3.14 ends a thread that attaches then by unwinding its stack, which Rust treats as fatal. From 3.14 on CPython
+/// itself parks such a thread for ever.
 pub(in crate::python) fn wait_detached(py: Python<'_>, park: &(dyn Fn() + Sync)) {
     py.detach(|| {
         park();
-        // SeqCst, both sides: a thread that does not see the end begin is seen by it.
+        // SeqCst: see Orderings.
         RETURNING.fetch_add(1, SeqCst);
         if ENDING.get().is_some_and(|ending| *ending != thread::current().id()) {
             RETURNING.fetch_sub(1, SeqCst);
@@ -80,7 +87,7 @@ pub(in crate::python) fn wait_detached(py: Python<'_>, park: &(dyn Fn() + Sync))
     RETURNING.fetch_sub(1, SeqCst);
 }
 
-/// Begins the end, at exit: lets those come back who are on their way.
+/// Begins the end of the interpreter, and waits for the threads that are attaching.
 pub(in crate::python) fn begin_end(py: Python<'_>) {
     ENDING.get_or_init(|| thread::current().id());
     while RETURNING.load(SeqCst) > 0 {
@@ -88,7 +95,7 @@ pub(in crate::python) fn begin_end(py: Python<'_>) {
     }
 }
 
-/// In a child after a fork nobody else is on the way.
+/// In the child of a fork no other thread is attaching.
 #[cfg(unix)]
 pub(in crate::python) fn after_fork_child() {
     RETURNING.store(0, SeqCst);

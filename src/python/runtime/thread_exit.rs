@@ -1,18 +1,18 @@
-//! Threads that CPython ends while they run a user's code under a frame of ours: they stay there instead.
+//! Parks the threads that CPython before 3.14 would end while they run a user's code under a Rust frame.
 //!
 //! # How it works
-//! When the interpreter ends, a daemon thread is ended where it next needs the interpreter: inside an initializer, a
-//! listener, an `__eq__`. CPython before 3.14 does that by `pthread_exit`, which on glibc unwinds the stack, and Rust takes
-//! a stranger that unwinds its frames for fatal: the process aborted instead of ending. From 3.14 on CPython lets such
-//! a thread hang. So does this file before: each function of CPython that may run a user's code, or wait, is called through
-//! one here, whose guard parks the thread for ever as soon as anything unwinds it.
+//! When the interpreter ends, it ends a daemon thread where that next needs the interpreter: inside an initializer, a listener,
+//! an `__eq__`. CPython before 3.14 does that by `pthread_exit`, which on glibc unwinds the stack. Rust treats foreign unwinding
+//! of its frames as fatal, so the process would abort. From 3.14 on CPython parks such a thread for ever. This file does the
+//! same before 3.14. Each function of CPython that may run a user's code, or wait, is called through a wrapper here. The
+//! wrapper's guard parks the thread for ever when something unwinds the wrapper.
 //!
-//! The linker puts them in between, for PyO3's calls as for our own: `build.rs` reads the names below and asks it to
-//! `--wrap` each. A call costs a frame more and nothing else.
+//! The linker inserts the wrappers, for PyO3's calls, too: `build.rs` reads the names below and has it `--wrap` each. A call
+//! costs one frame more.
 //!
 //! # Invariants
-//! - `innermost`: no Rust frame is between a function here and CPython, so none is unwound.
-//! - `same`: each has the signature that it has in CPython's headers.
+//! - `innermost`: no Rust frame is between a wrapper and CPython, so none is unwound.
+//! - `same_signature`: each wrapper has the signature of the function in CPython's headers.
 
 #![allow(unsafe_code, non_snake_case)]
 
@@ -20,10 +20,10 @@ use std::ffi::{c_char, c_double, c_int, c_void};
 
 use pyo3::ffi::{Py_ssize_t, PyObject};
 
-/// Parks its thread for ever where it is dropped; else it is forgotten.
-struct Stays;
+/// Parks its thread for ever when it is dropped. A function that returns forgets it instead.
+struct ParkOnUnwind;
 
-impl Drop for Stays {
+impl Drop for ParkOnUnwind {
     fn drop(&mut self) {
         loop {
             std::thread::park();
@@ -48,7 +48,7 @@ macro_rules! wrap {
             }
         }
 
-        /// The linker knows a function's real name where something refers to it.
+        /// The linker keeps the name of a function that something refers to.
         #[used]
         static KNOWN: &[unsafe extern "C" fn()] = {
             #[allow(clashing_extern_declarations)]
@@ -62,10 +62,10 @@ macro_rules! wrap {
             $(#[$when])?
             #[unsafe(export_name = concat!("__wrap_", stringify!($name)))]
             unsafe extern "C" fn $name($($argument: $kind),*) $(-> $result)? {
-                let stays = Stays;
-                // SAFETY: the caller's, who meant this very function (`same`).
+                let guard = ParkOnUnwind;
+                // SAFETY: the caller meets the contract of this very function (`same_signature`).
                 let result = unsafe { real::$name($($argument),*) };
-                std::mem::forget(stays);
+                std::mem::forget(guard);
                 result
             }
         )*
