@@ -1,13 +1,14 @@
-"""`cached` keeps a function's results in a `Moka`, as `functools.lru_cache` keeps them in a dict.
+"""`cached`: it keeps the results of a function in a `Moka`, as `functools.lru_cache` keeps them in a dict.
 
-How it works: a function becomes a native callable, which looks its arguments up where they lie. A coroutine function's
-returns an awaitable, which does so when it is awaited, and runs the function's coroutine after a miss.
-`wait_concurrent` lets calls of one key share one run: threads through `Moka.get_with`, coroutines through a `Flight`.
-`weak_self` puts an `_Owner` in the instance's place in the keys.
+How it works: the function becomes a native callable, which looks its arguments up without making a tuple of them. A
+coroutine function becomes one that returns a native awaitable, which looks up when it is first awaited, and runs the
+function's coroutine after a miss. `wait_concurrent` lets concurrent calls of one key share one run: threads as in
+`Moka.get_with`, coroutines through a `Flight`. `weak_self` puts an `_Owner` in place of the instance into the keys.
 
 Invariants:
 - `finished`: the cache holds results, never tasks, coroutines or failures.
-- `fresh`: what began before a write to its key is not kept after it: a `set`, a removal, an invalidation, a clear.
+- `later-write-wins`: a result is not stored if its key was written to since the run began: by a `set`, a removal, an
+  invalidation or a clear.
 - `unlocked`: no lock is held while the function, a weigher, or an `__eq__` or `__hash__` runs.
 """
 
@@ -30,12 +31,12 @@ from typing import (
     runtime_checkable,
 )
 
-from moka_py._moka_py import Moka, _cached_function, _CachedFunction, _Memo, _OwnerRegistry
+from moka_py._moka_py import Moka, _cached_function, _CachedFunction, _CachedState, _OwnerRegistry
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from moka_py._signatures import Kept
+    from moka_py._signatures import TypedCachedFunction
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -46,11 +47,11 @@ T = TypeVar("T")
 
 
 class CacheInfo(NamedTuple):
-    """How a cached function fared since it was made or last cleared.
+    """The counts of a cached function since it was made or last cleared.
 
-    `misses` are the calls that ran the function, `hits` those that got a value without running it; a call that shares
-    the exception of another is neither. `currsize` is the total weight, in the unit of `maxsize`. The `stats()` of the
-    function's `cache` say more; hits and misses are the same counts.
+    `misses` counts the calls that ran the function, and `hits` those that got a value without running it. A call that
+    raises the exception of another call's run is neither. `currsize` is the total weight, in the unit of `maxsize`.
+    `stats()` of the function's `cache` has the same hits and misses, and more counts.
     """
 
     hits: int
@@ -61,7 +62,7 @@ class CacheInfo(NamedTuple):
 
 @runtime_checkable
 class CachedFunction(Protocol[P, R_co]):
-    """A function whose results are kept: called as before, with the cache as attributes. It works with `isinstance`."""
+    """A cached function: it is called as before, and has the cache among its attributes. `isinstance` accepts it."""
 
     cache: Moka[Any, Any]
     """The cache of the results. Its keys are opaque."""
@@ -70,7 +71,7 @@ class CachedFunction(Protocol[P, R_co]):
 
     @property
     def __wrapped__(self) -> Callable[P, R_co]:
-        """The function itself, which neither asks nor fills the cache."""
+        """The function itself, which does not use the cache."""
         ...
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
@@ -93,37 +94,43 @@ class CachedFunction(Protocol[P, R_co]):
         ...
 
     def cache_clear(self) -> None:
-        """Forget all results and counts. The result of a run under way is not kept."""
+        """Remove all results, and count anew. The results of runs under way are not stored."""
         ...
 
     def cache_parameters(self) -> dict[str, Any]:
-        """Return what `cached` was given, in a new dict with each of its options by name."""
+        """Return the options of `cached`, by name, in a new dict."""
         ...
 
     def cache_invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Forget the result of these arguments; say whether there was one. A run under way is not kept."""
+        """Remove the result of these arguments. The result of a run of them that is under way is not stored.
+
+        Returns:
+            Whether there was a result.
+        """
         ...
 
     def cache_contains(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Say whether there is a result of these arguments. It is no access."""
+        """Return whether there is a result of these arguments. This does not count as an access."""
         ...
 
 
-# So that `isinstance` knows it by its type, and not by each of its members.
+# So `isinstance` looks at the type, and not at each member of the protocol.
 CachedFunction.register(_CachedFunction)
 
 
-class _BoundKind(type(Protocol)):  # type: ignore[misc]
-    """Lets `isinstance` know a bound method, whose type says nothing of what it binds."""
+class _CachedMethodMeta(type(Protocol)):  # type: ignore[misc]
+    """Lets `isinstance` accept bound methods of cached functions. Their type alone does not tell them from others."""
 
     def __instancecheck__(cls, instance: Any) -> bool:
         return isinstance(instance, types.MethodType) and isinstance(instance.__func__, CachedFunction)
 
 
 @runtime_checkable
-class CachedMethod(Protocol[P, R_co], metaclass=_BoundKind):
-    """A cached function of a class, as an instance has it. The attributes are the function's, and take the instance.
-    It works with `isinstance`."""
+class CachedMethod(Protocol[P, R_co], metaclass=_CachedMethodMeta):
+    """A cached function of a class, bound to an instance. `isinstance` accepts it.
+
+    The attributes are those of the function, so `cache_invalidate` and `cache_contains` take the instance first.
+    """
 
     cache: Moka[Any, Any]
     __name__: str
@@ -140,42 +147,46 @@ class CachedMethod(Protocol[P, R_co], metaclass=_BoundKind):
     def cache_clear(self) -> None: ...
     def cache_parameters(self) -> dict[str, Any]: ...
     def cache_invalidate(self, instance: Any, /, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Forget the result of these arguments of the instance; say whether there was one."""
+        """Remove the result of these arguments for the instance.
+
+        Returns:
+            Whether there was a result.
+        """
         ...
 
     def cache_contains(self, instance: Any, /, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Say whether there is a result of these arguments of the instance. It is no access."""
+        """Return whether there is a result of these arguments for the instance. This does not count as an access."""
         ...
 
 
-# mypy takes it for true.
+# mypy takes this name for true. It checks a cached function by the protocol, other checkers by `_signatures.py`.
 MYPY = False
 if TYPE_CHECKING:
     if MYPY:
         type _Result[**P, R] = CachedFunction[P, R]
     else:
-        type _Result[**P, R] = Kept[Callable[P, Any] | Any, R]
+        type _Result[**P, R] = TypedCachedFunction[Callable[P, Any] | Any, R]
 
 
 def _refuse_descriptor(thing: Any) -> None:
-    """Raises where `cached` is above something that makes a method, a property or the like of a function."""
+    """Raise TypeError if `cached` is above a decorator that makes a descriptor, such as `property`."""
     kind = type(thing)
     if isinstance(thing, staticmethod) or (hasattr(kind, "__get__") and not callable(thing)):
         name = kind.__name__
         raise TypeError(f"@cached must be below @{name}, directly above the function, got {name}")
 
 
-def _is(function: Any, test: Callable[[Any], bool]) -> bool:
-    """Whether the test holds for what a call of the function runs."""
+def _runs(function: Any, test: Callable[[Any], bool]) -> bool:
+    """Return whether the test holds for the function that a call of `function` runs, behind partials and `__call__`."""
     while isinstance(function, functools.partial):
         function = function.func
     return test(function) or test(type(function).__call__)
 
 
 def _is_defined_in(frame: types.FrameType | None, function: Any) -> bool:
-    """Whether the function was just defined in this frame, which is of the body of a module, or of a class in one.
+    """Return whether the function was just defined in this frame, and the frame is of the body of a module or a class.
 
-    A program has as many such functions as its text names, so they may live as long as it does.
+    A program has only as many such functions as its source text, so they may live as long as the program.
     """
     import inspect
 
@@ -230,34 +241,49 @@ def cached(
     weigher: Callable[[Any, Any], int] | None = None,
     key: Callable[..., Hashable] | None = None,
 ) -> Any:
-    """Keeps the results of a function or coroutine function, like `functools.lru_cache`; also as plain `@cached`.
+    """Keep the results of a function or coroutine function, like `functools.lru_cache`. Works as plain `@cached`, too.
 
-    - `maxsize`: how many results, or how much weight. None is without bound; 0 or less keeps nothing.
-    - `typed`: whether equal arguments of different types are different calls: False unless given, so `f(1, 2)` and
-      `f(1.0, 2)` are one. `f(1)` and `f(1.0)` are two in any case, as with `lru_cache`.
-    - `ttl`, `tti`: how long a result lives after it was computed, and after its last use: seconds or a `timedelta`.
-    - `wait_concurrent`: whether calls of one key share one run, its result or its exception, of which those that
-      waited raise copies. Threads wait for each other. Coroutines wait for those of their event loop, which must be
-      asyncio's; the run sees the context variables of its first caller, and is cancelled when its last waiter is. A run
-      that calls itself with its own arguments raises RuntimeError, and so does a circle of runs (in coroutines: of such
-      as await each other directly; in threads: of such as wait in this cache or another one). A run that waits for a
-      thread in another way, such as for the result of an executor, is not seen, and such a circle waits for ever.
-    - `weak_self`: for a method: whether its instances live only as long as they are used elsewhere. The results of an
-      instance leave with it, and two instances are never the same call, even if they are equal. The instance is the
-      first positional argument, and must be one that can be weakly referenced. A result or another argument that
-      refers to the instance keeps it alive nevertheless, until the entry leaves.
-    - `policy`: `"tiny_lfu"` or `"lru"`, what leaves when the cache is full.
-    - `weigher`: a function of a key, which is opaque, and a result, that returns what it counts toward `maxsize`.
-    - `key`: a function of the call's arguments that returns its key, in place of the arguments themselves. With
-      `weak_self` the key is the instance's own. It excludes `typed`.
+    Arguments must be hashable, and are told apart as they are passed: `f(1)` and `f(x=1)` are two entries. All
+    instances of a class share the cache of a method. `@classmethod`, `@staticmethod` and `@property` go above
+    `@cached`.
 
-    Arguments must be hashable, and count as they are passed: `f(1)` and `f(x=1)` are two entries. All instances of a
-    class share the cache of a method. `@classmethod`, `@staticmethod` and `@property` go above `@cached`.
+    Exceptions and cancellations are not stored. Neither is the result of a run that began before `cache_invalidate`,
+    `cache_clear`, or a write to its key in `cache`.
 
-    Exceptions and cancellations are not kept, and neither is the result of a run that began before `cache_invalidate`,
-    `cache_clear`, or a write to its key in `cache`. The result has `cache_info`, `cache_clear`, `cache_parameters`,
-    `cache` (the `Moka`), `__wrapped__`, and, for a call with the arguments given, `cache_invalidate` and
-    `cache_contains`, as attributes.
+    Args:
+        maxsize: The number of results, or their total weight if there is a weigher. None means no bound; with 0 or less
+            nothing is stored.
+        typed: Whether equal arguments of different types are different calls. If False, `f(1, 2)` and `f(1.0, 2)` share
+            a result. `f(1)` and `f(1.0)` never do, as with `lru_cache`.
+        ttl: How long a result lives after it was computed: seconds or a `timedelta`.
+        tti: How long a result lives after its last use: seconds or a `timedelta`.
+        wait_concurrent: Whether concurrent calls of one key share one run, and its result or exception. Each waiter
+            raises a copy of the exception. Threads wait for each other; coroutines wait for those of their event loop,
+            which must be asyncio's. The run of a coroutine function sees the context variables of its first caller, and
+            is cancelled when its last waiter is.
+        weak_self: For a method: whether the cache does not keep instances alive. The results of an instance are removed
+            when it dies, and two instances never share results, even if they are equal. The instance must be passed
+            as the first positional argument, and it must be weakly referenceable. A result or another argument that
+            refers to the instance keeps it alive until the entry is removed.
+        policy: Which results are evicted when the cache is full: under `"tiny_lfu"` those that are used rarely, under
+            `"lru"` those whose last use is longest ago.
+        weigher: A function of the key, which is opaque, and the result. It returns the weight that counts toward
+            `maxsize`.
+        key: A function of the call's arguments that returns its key, in place of the arguments. With `weak_self` each
+            instance has keys of its own.
+
+    Returns:
+        A callable with the attributes `cache_info`, `cache_clear`, `cache_parameters`, `cache` (the `Moka`),
+        `__wrapped__`, and `cache_invalidate` and `cache_contains`, which take the arguments of a call.
+
+    Raises:
+        TypeError: An option is of the wrong type, `cached` is above a descriptor such as `@property`, or the function
+            is a generator function.
+        ValueError: An option has a wrong value, or both `typed` and `key` are given.
+        RuntimeError: Raised by a call, with `wait_concurrent`, if the wait would never end: the run calls the function
+            with its own arguments, or runs wait for each other in a circle. Seen are coroutines that await each other
+            directly, and threads that wait in this cache or another one. A run that waits for a thread in another way,
+            such as for the result of an executor, is not seen and waits for ever.
     """
     _refuse_descriptor(maxsize)
     function, maxsize = (maxsize, 128) if callable(maxsize) else (None, maxsize)
@@ -272,7 +298,7 @@ def cached(
         raise ValueError(f"typed must be False if key makes the keys, got typed=True and key={key!r}")
     maxsize = maxsize if maxsize is None else max(maxsize, 0)
     capacity = sys.maxsize if maxsize is None else min(maxsize, sys.maxsize)
-    # Complains of a wrong argument here already, before there is a function.
+    # A wrong option raises here, before there is a function.
     Moka(capacity, ttl=ttl, tti=tti, policy=policy, weigher=weigher)
     parameters = {
         "maxsize": maxsize,
@@ -287,17 +313,17 @@ def cached(
     }
 
     def decorate(function: Callable[..., Any]) -> Any:
-        # Not with the package: many programs need neither this nor asyncio, which take longer to import than all else.
+        # Imported here: it and asyncio take longer to import than all of moka_py, and many programs need neither.
         import inspect
 
         _refuse_descriptor(function)
         if not callable(function):
             raise TypeError(f"cached needs a callable, got {type(function).__name__}")
-        if _is(function, inspect.isgeneratorfunction) or _is(function, inspect.isasyncgenfunction):
+        if _runs(function, inspect.isgeneratorfunction) or _runs(function, inspect.isasyncgenfunction):
             raise TypeError("cached cannot keep what a generator function returns, since it serves only once")
-        # Without capacity nothing is kept, not even what weighs nothing.
+        # With a capacity of 0 and a weigher, the cache would store results of weight 0.
         cache: Moka[Any, Any] = Moka(capacity, ttl=ttl, tti=tti, policy=policy, weigher=weigher if capacity else None)
-        is_async = _is(function, inspect.iscoroutinefunction)
+        is_async = _runs(function, inspect.iscoroutinefunction)
         if is_async:
             from moka_py import _flight
         if weak_self:
@@ -308,7 +334,7 @@ def cached(
         def info(hits: int, misses: int, currsize: int) -> CacheInfo:
             return CacheInfo(hits, misses, maxsize, currsize)
 
-        memo = _Memo(
+        state = _CachedState(
             function,
             cache,
             info,
@@ -316,23 +342,23 @@ def cached(
             shared=wait_concurrent,
             make_key=key,
             owners=owners if weak_self else None,
-            make_owner=_owners.adopter(cache, owners) if weak_self else None,
-            awaited=_flight.awaited if is_async else None,
-            share=_flight.sharer(function) if is_async else None,
+            make_owner=_owners.owner_factory(cache, owners) if weak_self else None,
+            await_once=_flight.await_once if is_async else None,
+            share=_flight.make_share(function) if is_async else None,
         )
         frame = sys._getframe().f_back
         if frame is not None and frame.f_code is cached.__code__:
             frame = frame.f_back
-        wrapper: Any = _cached_function(memo, _is_defined_in(frame, function))
+        wrapper: Any = _cached_function(state, _is_defined_in(frame, function))
         functools.update_wrapper(wrapper, function)
         if is_async:
             inspect.markcoroutinefunction(wrapper)
         wrapper.cache = cache
-        wrapper.cache_info = memo.cache_info
-        wrapper.cache_clear = memo.cache_clear
+        wrapper.cache_info = state.cache_info
+        wrapper.cache_clear = state.cache_clear
         wrapper.cache_parameters = parameters.copy
-        wrapper.cache_invalidate = memo.cache_invalidate
-        wrapper.cache_contains = memo.cache_contains
+        wrapper.cache_invalidate = state.cache_invalidate
+        wrapper.cache_contains = state.cache_contains
         return wrapper
 
     return decorate if function is None else decorate(function)

@@ -1,7 +1,12 @@
-"""The computations of cached coroutine functions, and who waits for them.
+"""Runs of cached coroutine functions that several callers share (`wait_concurrent`).
+
+How it works: a call that misses begins a `Flight`, a task of its own, and registers it under its event loop and key. A
+later call of the same key joins the flight: it waits for the task, and returns its result or raises a copy of its
+exception.
 
 Invariants:
-- `weak`: only waiters hold a flight, so a loop that is closed with work in flight leaves nothing behind.
+- `weak`: only waiters refer to a flight, so a loop that is closed with runs in flight leaves nothing behind.
+- `later-write-wins`: no call joins a flight whose key was written to since it began.
 """
 
 from __future__ import annotations
@@ -11,116 +16,131 @@ import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from moka_py._moka_py import _Made, _Memo, _Run
-from moka_py._raised import copied
+from moka_py._exceptions import copy_exception
+from moka_py._moka_py import _CachedRun, _CachedState, _CallKey
 
 
-async def awaited(awaitable: Awaitable[Any]) -> Any:
+async def await_once(awaitable: Awaitable[Any]) -> Any:
+    """Return the result of an awaitable that is not a coroutine. The native call needs an exact coroutine."""
     return await awaitable
 
 
 class Flight(asyncio.Task[Any]):
-    """The one computation of a key in one event loop. It is a task of its own, so no waiter's end is its end."""
+    """The one run of a key in one event loop. It is a task of its own, so it outlives the waiter that began it."""
 
-    def __init__(self, computation: Any, loop: asyncio.AbstractEventLoop, made: _Made, run: _Run) -> None:
-        # Not by the loop's task factory: an eager one would run the function before others can find the flight.
+    def __init__(self, computation: Any, loop: asyncio.AbstractEventLoop, key: _CallKey, run: _CachedRun) -> None:
+        # Not by the loop's task factory: an eager one would run the function before other calls can find the flight.
         super().__init__(computation, loop=loop)
-        self._made = made
+        self._key = key
         self._run = run
         self._waiters = 0
         self._is_cancelled = False
         self._waits_for: Flight | None = None
         self._failure: BaseException | None = None
-        self.add_done_callback(Flight._keep_failure)
+        self.add_done_callback(Flight._save_failure)
 
-    def _keep_failure(self) -> None:
-        """Copy a failure for those of several waiters that did not begin the flight, before the first raises it.
-
-        Of one exception for all of them the traceback would gather their frames.
-        """
-        # To ask for the exception is also what keeps asyncio from reporting one that no waiter is left to see.
+    def _save_failure(self) -> None:
+        """Copy the exception before the leader raises it, if other waiters need copies."""
+        # Reading the exception also keeps asyncio from reporting an exception that no waiter is left to see.
         error = None if self.cancelled() else self.exception()
         if error is not None and self._waiters > 1:
-            self._failure = copied(error)
+            self._failure = copy_exception(error)
 
     def is_open(self) -> bool:
-        """Return whether a new call may join: the key was not written to since the flight began."""
+        """Return whether a new call may join."""
         return not (self._is_cancelled or self.done() or self._run.is_superseded())
 
     def cancel(self, msg: Any = None) -> bool:
+        """Cancel the flight. From now on no call may join."""
         self._is_cancelled = True
         return super().cancel(msg)
 
-    async def join(self, leads: bool) -> Any:
-        """Return the result of the flight, which the caller began if it leads.
+    async def join(self, is_leader: bool) -> Any:
+        """Return the result of the flight.
 
-        Cancelling the last waiter cancels the flight, whose end is then awaited.
+        If the last waiter is cancelled, it cancels the flight and waits for its end.
+
+        Args:
+            is_leader: Whether the caller began the flight. The leader raises the exception of the flight itself, and
+                other waiters raise copies.
+
+        Raises:
+            RuntimeError: The caller is the flight, or the flight waits for it.
         """
         caller = asyncio.current_task()
         flight: Flight | None = self
         while flight is not None:
             if flight is caller:
-                raise RuntimeError(self._made.own_key_error())
+                raise RuntimeError(self._key.own_key_error())
             flight = flight._waits_for
         if isinstance(caller, Flight):
             caller._waits_for = self
         self._waiters += 1
-        late = None
+        later_cancellation = None
         try:
             await asyncio.wait((self,))
         except asyncio.CancelledError as error:
             if self._waiters > 1 or self._is_cancelled or self.done():
                 raise
             self.cancel(*error.args)
-            late = await self._end(error.args)
+            later_cancellation = await self._wait_for_end(error.args)
         finally:
             self._waiters -= 1
             if isinstance(caller, Flight):
                 caller._waits_for = None
         try:
-            if self._failure is not None and not leads:
-                raise copied(self._failure)
+            if self._failure is not None and not is_leader:
+                raise copy_exception(self._failure)
             value = await self
-            if late is not None:
-                raise late
+            if later_cancellation is not None:
+                raise later_cancellation
             return value
         finally:
-            # The traceback of a failure holds this frame, and the flight holds the failure.
-            del self, caller, flight, late
+            # The traceback of a failure refers to this frame, and the flight to the failure.
+            del self, caller, flight, later_cancellation
 
-    async def _end(self, reason: tuple[Any, ...]) -> asyncio.CancelledError | None:
-        """Wait until the cancelled flight has ended. Return a later cancellation of the waiter, if there was one.
+    async def _wait_for_end(self, reason: tuple[Any, ...]) -> asyncio.CancelledError | None:
+        """Wait until the cancelled flight has ended, so that a later cancellation does not cut off its cleanup.
 
-        A later cancellation would tear off the cleanup of the function. anyio repeats one until its scope is left, with
-        the same words. It does not see that the function shields its cleanup: the function runs in another task.
+        anyio repeats a cancellation until its scope is left, with the same arguments. It cannot see that the function
+        shields its cleanup, because the function runs in another task. So repetitions are ignored.
+
+        Args:
+            reason: The arguments of the cancellation that ended the flight.
+
+        Returns:
+            The last cancellation of the waiter for another reason, or None.
         """
-        late = None
+        later_cancellation = None
         while not self.done():
             try:
                 await asyncio.wait((self,))
             except asyncio.CancelledError as error:
                 if not reason or error.args != reason:
-                    late = error
-        return late
+                    later_cancellation = error
+        return later_cancellation
 
 
-def sharer(function: Callable[..., Any]) -> Callable[..., Any]:
-    # A flight holds its loop, so while it is here no other loop has that id.
-    flights: weakref.WeakValueDictionary[tuple[int, _Made], Flight] = weakref.WeakValueDictionary()
+def make_share(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the coroutine function that a call of `function` runs after a miss."""
+    # A flight refers to its loop, so while the flight is here no other loop has the id.
+    flights: weakref.WeakValueDictionary[tuple[int, _CallKey], Flight] = weakref.WeakValueDictionary()
 
-    async def compute(memo: _Memo, made: _Made, run: _Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        began = memo._begin_load()
+    async def compute(
+        state: _CachedState, key: _CallKey, run: _CachedRun, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        began = state._begin_load()
         try:
             value = await function(*args, **kwargs)
         except BaseException:
-            memo._end_load(began, True)
+            state._end_load(began, True)
             raise
-        memo._end_load(began, False)
-        memo._keep(made, value, run)
+        state._end_load(began, False)
+        state._keep_result(key, value, run)
         return value
 
-    async def share(memo: _Memo, made: _Made, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The result of a call that was not found, computed once for all that await it in this event loop."""
+    async def share(state: _CachedState, key: _CallKey, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return the result of a call that missed, computed once for all that await it in this event loop."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -128,28 +148,28 @@ def sharer(function: Callable[..., Any]) -> Callable[..., Any]:
                 "wait_concurrent=True of a coroutine function needs an asyncio event loop, and none is running here; "
                 "under another library, such as trio, use wait_concurrent=False"
             ) from None
-        place = (id(loop), made)
-        flight = flights.get(place)
-        leads = flight is None or not flight.is_open()
-        if flight is None or leads:
-            run = memo._begin(made)
+        loop_and_key = (id(loop), key)
+        flight = flights.get(loop_and_key)
+        is_leader = flight is None or not flight.is_open()
+        if flight is None or is_leader:
+            run = state._begin_run(key)
             if isinstance(run, tuple):
-                memo._hit()
+                state._record_hit()
                 return run[0]
-            flight = Flight(compute(memo, made, run, args, kwargs), loop, made, run)
+            flight = Flight(compute(state, key, run, args, kwargs), loop, key, run)
             del run
             try:
-                flights[place] = flight
+                flights[loop_and_key] = flight
             except BaseException:  # of an `__eq__`
                 flight.cancel()
                 raise
-            memo._miss()
+            state._record_miss()
         try:
-            value = await flight.join(leads)
+            value = await flight.join(is_leader)
         finally:
             del flight
-        if not leads:
-            memo._hit()
+        if not is_leader:
+            state._record_hit()
         return value
 
     return share

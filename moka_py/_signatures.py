@@ -1,13 +1,13 @@
-"""What `cached` returns, as type checkers other than mypy see it. It exists for them alone.
+"""The type that `cached` returns for type checkers other than mypy. Nothing here runs.
 
-`CachedFunction` and `CachedMethod` are the names for programs; what is here fits both. mypy compares methods as an
-instance has them, also where one overrides another, and where a class is compared with a protocol. Pyright does so in
-member access alone. Elsewhere it compares the functions themselves, `self` among their parameters. So what it sees
-leaves them open there, at the price that it does not compare the parameters:
+Programs name `CachedFunction` and `CachedMethod`; the types here are subtypes of both. mypy compares methods as an
+instance has them, also for overrides, and when a class is compared with a protocol. Pyright does so only for member
+access. Elsewhere it compares the functions themselves, with `self` among their parameters. So the types here leave the
+parameters open there. The price is that pyright does not compare the parameters of overrides.
 
-- `F_co` is the function's type or `Any`, so a cached method may override another of the same result.
-- `__call__` is a descriptor. A call applies it, so arguments are checked. A comparison with a protocol or with another
-  callable type does not, and finds any arguments.
+- `F_co` is the function's type or `Any`, so a cached method may override another one with the same result.
+- `__call__` is a descriptor. A call goes through it, so the arguments of calls are checked. A comparison with a
+  protocol or with another callable type does not, and finds that any arguments are accepted.
 """
 
 # mypy: disable-error-code="empty-body, misc, no-overload-impl, override"
@@ -36,14 +36,17 @@ class _Call(Protocol[P, R_co]):
 
 
 class _Calls(Protocol[F_co, R_co]):
-    """Becomes a call of the function where it is called."""
+    """The `__call__` of a cached function: as an attribute it is a call with the function's parameters."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> R_co: ...
     def __get__(self: _Calls[Callable[P, Any] | Any, R], instance: Any, owner: Any = None, /) -> _Call[P, R]: ...
 
 
 class _BoundCalls(Protocol[P, Instance_co, Owner_co, R_co]):
-    """Becomes a call of a class method, of a function of a class, of a method or of a static method, in this order."""
+    """The `__call__` of a cached function of a class: as an attribute it is a call with the parameters that remain.
+
+    The overloads are, in this order: a class method, a function that the class has, a method, and a static method.
+    """
 
     @overload
     def __call__(self: _BoundCalls[Concatenate[type[T], Q], Any, T, R], *args: Q.args, **kwargs: Q.kwargs) -> R: ...
@@ -80,15 +83,19 @@ if TYPE_CHECKING:
         def cache_contains(self, *args: P.args, **kwargs: P.kwargs) -> bool: ...
 
 
-class Kept(CachedFunction[..., R_co], Generic[F_co, R_co]):  # noqa: UP046
-    """A cached function."""
+class TypedCachedFunction(CachedFunction[..., R_co], Generic[F_co, R_co]):  # noqa: UP046
+    """A cached function, as `cached` returns it."""
 
     __call__: _Calls[F_co, R_co]
 
     def __get__(
-        self: Kept[Callable[P, Any] | Any, R], instance: Instance, owner: type[Owner], /
+        self: TypedCachedFunction[Callable[P, Any] | Any, R], instance: Instance, owner: type[Owner], /
     ) -> _Bound[P, Instance, Owner, R]: ...
     @property
-    def __wrapped__(self: Kept[Callable[P, Any] | Any, R]) -> Callable[P, R]: ...
-    def cache_invalidate(self: Kept[Callable[P, Any] | Any, R], *args: P.args, **kwargs: P.kwargs) -> bool: ...
-    def cache_contains(self: Kept[Callable[P, Any] | Any, R], *args: P.args, **kwargs: P.kwargs) -> bool: ...
+    def __wrapped__(self: TypedCachedFunction[Callable[P, Any] | Any, R]) -> Callable[P, R]: ...
+    def cache_invalidate(
+        self: TypedCachedFunction[Callable[P, Any] | Any, R], *args: P.args, **kwargs: P.kwargs
+    ) -> bool: ...
+    def cache_contains(
+        self: TypedCachedFunction[Callable[P, Any] | Any, R], *args: P.args, **kwargs: P.kwargs
+    ) -> bool: ...

@@ -10,7 +10,6 @@
 //! - `new`: a result is a new reference, or null (or -1) with an exception set, unless the SAFETY comment says otherwise.
 
 #![allow(unsafe_code)]
-#![allow(dead_code, reason = "the rooms move to these functions one by one")]
 
 use std::ffi::CStr;
 use std::ptr;
@@ -104,6 +103,12 @@ impl<'a> Args<'a> {
     #[inline]
     pub fn of(py: Python<'a>, all: &'a [Arg<'a>]) -> Self {
         Args { all, positional: all.len(), names: ptr::null_mut(), py }
+    }
+
+    /// The last arguments have these names.
+    pub fn with_names(all: &'a [Arg<'a>], names: &'a Bound<'a, PyTuple>) -> Self {
+        let positional = all.len().checked_sub(names.len()).expect("each name has an argument");
+        Args { all, positional, names: names.as_ptr(), py: names.py() }
     }
 
     pub fn py(&self) -> Python<'a> {

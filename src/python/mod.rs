@@ -31,7 +31,7 @@ mod simulate;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
-use self::cached::{owner_registry, state, weak_self};
+use self::cached::{call_key, function_type, owner, owner_registry, run, state};
 use self::moka::{clock, fastcall, listener, mapping, stats};
 use self::object::{int_layout, shared_error};
 #[cfg(unix)]
@@ -45,15 +45,15 @@ fn _moka_py(module: &Bound<'_, PyModule>) -> PyResult<()> {
     int_layout::check(module.py())?;
     module.add("VERSION", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<moka::Moka>()?;
-    module.add_class::<state::CallKey>()?;
+    module.add_class::<call_key::CallKey>()?;
     module.add_class::<state::CachedState>()?;
-    module.add_class::<state::CachedRun>()?;
-    module.add_class::<weak_self::Owner>()?;
+    module.add_class::<run::CachedRun>()?;
+    module.add_class::<owner::Owner>()?;
     module.add_class::<owner_registry::OwnerRegistry>()?;
-    module.add("_CachedFunction", cached::function::class(module.py())?)?;
+    module.add("_CachedFunction", function_type::class(module.py())?)?;
     module.add_class::<simulate::Accesses>()?;
     module.add_class::<clock::ManualClock>()?;
-    module.add_function(wrap_pyfunction!(cached::function::new, module)?)?;
+    module.add_function(wrap_pyfunction!(function_type::new, module)?)?;
     prepare(module.py())
 }
 

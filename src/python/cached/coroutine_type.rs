@@ -1,9 +1,11 @@
-//! The type of the calls of cached coroutine functions: the methods of `collections.abc.Coroutine`, so that event loops
-//! take them for coroutines, and the slots that spare them the method calls.
+//! The type of calls of cached coroutine functions: it has the methods of `collections.abc.Coroutine`, so that event
+//! loops take an instance for a coroutine, and the slots by which the interpreter resumes it without a method call.
+//!
+//! [`async_call`](crate::python::cached::async_call) is what an instance does.
 //!
 //! # Invariants
-//! - `called`: the interpreter calls the slots: attached, with an instance of the type first.
-//! - `whole`: an instance has its body from birth to death.
+//! - `called`: the interpreter calls the slots: attached, and with a live instance of the type first.
+//! - `whole`: an instance has its call from birth to death.
 
 #![allow(unsafe_code)]
 
@@ -11,15 +13,15 @@ use std::ffi::{CStr, c_int, c_void};
 use std::mem::offset_of;
 use std::ptr;
 
-use pyo3::ffi;
+use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning, PyStopIteration};
+use pyo3::ffi::PyObject;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyType;
+use pyo3::types::{PyBool, PyType};
 
-use crate::python::cached::arguments::CallArgs;
-use crate::python::cached::coroutine::{Body, Outcome, Resume, none, raise};
+use crate::python::cached::async_call::{AsyncCall, Resume, Resumed};
 use crate::python::cached::state::CachedState;
-use crate::python::object::Object;
+use crate::python::ffi::{self, Args, Sent};
 use crate::python::runtime::frame;
 use crate::python::runtime::heap_type::{Spec, getter, member, method, slot};
 
@@ -29,282 +31,254 @@ const Py_am_send: c_int = 81;
 
 #[repr(C)]
 struct Instance {
-    head: ffi::PyObject,
-    weak_references: *mut ffi::PyObject,
-    body: Body,
+    head: PyObject,
+    weak_references: *mut PyObject,
+    call: AsyncCall,
 }
 
-/// Sets the `StopIteration` with a value, whose reference it takes.
-fn stop(value: *mut ffi::PyObject) {
-    // SAFETY: `called`.
-    let kind = unsafe { ffi::PyExc_StopIteration };
-    // SAFETY: `called`; by a call, since a tuple or an exception given to PyErr_SetObject is not the value.
-    let stop = unsafe { ffi::PyObject_CallOneArg(kind, value) };
-    // SAFETY: the caller's reference.
-    unsafe { ffi::Py_DECREF(value) };
-    if !stop.is_null() {
-        // SAFETY: `called`; takes the new reference.
-        unsafe { ffi::PyErr_SetRaisedException(stop) };
-    }
-}
-
+/// Returns the call of an instance.
+///
 /// # Safety
-/// - `called`.
-unsafe fn body<'a>(slf: *mut ffi::PyObject) -> &'a Body {
+/// - `called`; the result does not outlive the instance.
+unsafe fn call_of<'a>(slf: *mut PyObject) -> &'a AsyncCall {
     // SAFETY: `called` and `whole`.
-    unsafe { &(*slf.cast::<Instance>()).body }
+    unsafe { &(*slf.cast::<Instance>()).call }
 }
 
-/// `am_await`: its own iterator.
-unsafe extern "C" fn await_it(slf: *mut ffi::PyObject) -> *mut ffi::PyObject {
+/// Makes slots of safe code about the call of the instance.
+macro_rules! slots {
+    ($($(#[$doc:meta])* fn $name:ident($call:ident $(, $argument:ident: $type:ty)*) -> $result:ty $body:block)*) => {$(
+        $(#[$doc])*
+        unsafe extern "C" fn $name(slf: *mut PyObject $(, $argument: $type)*) -> $result {
+            // SAFETY: `called`.
+            let $call = unsafe { call_of(slf) };
+            $body
+        }
+    )*};
+}
+
+slots! {
+    /// `tp_iternext`.
+    fn next(call) -> *mut PyObject {
+        into_iterator_return(call, call.resume(Resume::Send(ffi::none(call.py()))))
+    }
+
+    fn close(call, _none: *mut PyObject) -> *mut PyObject {
+        ffi::into_return(call.close())
+    }
+
+    /// `tp_clear`.
+    fn clear(call) -> c_int {
+        call.clear();
+        0
+    }
+
+    fn get_name(call, _closure: *mut c_void) -> *mut PyObject {
+        ffi::into_return(ffi::attribute(call.state().function(call.py()), c"__name__"))
+    }
+
+    fn get_qualified_name(call, _closure: *mut c_void) -> *mut PyObject {
+        ffi::into_return(ffi::attribute(call.state().function(call.py()), c"__qualname__"))
+    }
+
+    /// The awaitable that the function waits for.
+    fn get_awaited(call, _closure: *mut c_void) -> *mut PyObject {
+        inner_attribute(call, c"cr_await", default_none)
+    }
+
+    /// The place where the coroutine was made, which only the inner coroutine records.
+    fn get_origin(call, _closure: *mut c_void) -> *mut PyObject {
+        inner_attribute(call, c"cr_origin", default_none)
+    }
+
+    fn get_code(call, _closure: *mut c_void) -> *mut PyObject {
+        inner_attribute(call, c"cr_code", frame::code_of)
+    }
+
+    /// The frame of the function, or `None` after the end.
+    fn get_frame(call, _closure: *mut c_void) -> *mut PyObject {
+        inner_attribute(call, c"cr_frame", if call.is_closed() { default_none } else { frame::new })
+    }
+
+    /// The name of the phase, as `inspect.getcoroutinestate` returns it.
+    fn get_state(call, _closure: *mut c_void) -> *mut PyObject {
+        ffi::into_return(ffi::interned(call.py(), call.phase_name()))
+    }
+
+    fn get_running(call, _closure: *mut c_void) -> *mut PyObject {
+        PyBool::new(call.py(), call.is_running()).to_owned().into_ptr()
+    }
+
+    fn get_suspended(call, _closure: *mut c_void) -> *mut PyObject {
+        PyBool::new(call.py(), call.is_suspended()).to_owned().into_ptr()
+    }
+}
+
+/// `am_await`: the instance is its own iterator.
+unsafe extern "C" fn await_it(slf: *mut PyObject) -> *mut PyObject {
     // SAFETY: `called`.
-    if unsafe { body(slf) }.is_paused() {
-        // SAFETY: `called`.
-        raise(unsafe { ffi::PyExc_RuntimeError }, c"coroutine is being awaited already");
-        return ptr::null_mut();
+    let call = unsafe { call_of(slf) };
+    if call.is_suspended() {
+        let raised = ffi::raise::<PyRuntimeError>(call.py(), c"coroutine is being awaited already");
+        return ffi::into_return::<PyAny>(Err(raised));
     }
     // SAFETY: `called`.
-    unsafe { ffi::Py_NewRef(slf) }
+    unsafe { iterate(slf) }
 }
 
 /// `tp_iter`, for `yield from f().__await__()`.
-unsafe extern "C" fn iterate(slf: *mut ffi::PyObject) -> *mut ffi::PyObject {
+unsafe extern "C" fn iterate(slf: *mut PyObject) -> *mut PyObject {
     // SAFETY: `called`.
-    unsafe { ffi::Py_NewRef(slf) }
+    unsafe { pyo3::ffi::Py_NewRef(slf) }
 }
 
 /// `am_send`.
-unsafe extern "C" fn send_to(
-    slf: *mut ffi::PyObject,
-    value: *mut ffi::PyObject,
-    result: *mut *mut ffi::PyObject,
-) -> ffi::PySendResult {
+unsafe extern "C" fn send_value(
+    slf: *mut PyObject,
+    value: *mut PyObject,
+    result: *mut *mut PyObject,
+) -> pyo3::ffi::PySendResult {
     // SAFETY: `called`.
-    let (object, answer) = match unsafe { body(slf) }.resume(Resume::Send(value)) {
-        Outcome::Yields(object) => (object, ffi::PySendResult::PYGEN_NEXT),
-        Outcome::Returns(object) => (object, ffi::PySendResult::PYGEN_RETURN),
-        Outcome::Raises => (ptr::null_mut(), ffi::PySendResult::PYGEN_ERROR),
+    let call = unsafe { call_of(slf) };
+    // SAFETY: the interpreter holds the value for the call.
+    let value = unsafe { ffi::borrowed(call.py(), value) };
+    let (object, answer) = match call.resume(Resume::Send(value)) {
+        Ok(Sent::Yielded(object)) => (object.into_ptr(), pyo3::ffi::PySendResult::PYGEN_NEXT),
+        Ok(Sent::Returned(object)) => (object.into_ptr(), pyo3::ffi::PySendResult::PYGEN_RETURN),
+        Err(_raised) => (ptr::null_mut(), pyo3::ffi::PySendResult::PYGEN_ERROR),
     };
-    // SAFETY: the interpreter's place for it.
+    // SAFETY: the interpreter passes a place for the result.
     unsafe { *result = object };
     answer
 }
 
-/// What an iterator's method returns.
-fn passed(outcome: Outcome) -> *mut ffi::PyObject {
-    match outcome {
-        Outcome::Yields(object) => return object,
-        Outcome::Returns(object) => stop(object),
-        Outcome::Raises => {}
+/// The return value of an iterator's method: what was yielded, or null with an exception set. A result is the value of
+/// a `StopIteration`.
+fn into_iterator_return(call: &AsyncCall, resumed: Resumed<'_>) -> *mut PyObject {
+    match resumed {
+        Ok(Sent::Yielded(object)) => return object.into_ptr(),
+        Ok(Sent::Returned(value)) => {
+            let class = call.py().get_type::<PyStopIteration>();
+            // By a call: `PyErr_SetObject` would take a tuple for several arguments, and an exception for the one to
+            // raise.
+            if let Ok(stop) = ffi::call(&class, [&value]) {
+                let _raised = ffi::set_exception(stop);
+            }
+        }
+        Err(_raised) => {}
     }
     ptr::null_mut()
 }
 
-/// `tp_iternext`.
-unsafe extern "C" fn next(slf: *mut ffi::PyObject) -> *mut ffi::PyObject {
+unsafe extern "C" fn send(slf: *mut PyObject, value: *mut PyObject) -> *mut PyObject {
     // SAFETY: `called`.
-    passed(unsafe { body(slf) }.resume(Resume::Send(none())))
-}
-
-unsafe extern "C" fn send(slf: *mut ffi::PyObject, value: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: `called`.
-    passed(unsafe { body(slf) }.resume(Resume::Send(value)))
+    let call = unsafe { call_of(slf) };
+    // SAFETY: the interpreter holds the argument for the call.
+    let value = unsafe { ffi::borrowed(call.py(), value) };
+    into_iterator_return(call, call.resume(Resume::Send(value)))
 }
 
 unsafe extern "C" fn throw(
-    slf: *mut ffi::PyObject,
-    arguments: *mut *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-) -> *mut ffi::PyObject {
-    let arguments = if count == 0 {
-        &[][..]
-    } else {
-        // SAFETY: `called`, with so many.
-        unsafe { std::slice::from_raw_parts(arguments, count as usize) }
-    };
+    slf: *mut PyObject,
+    arguments: *mut *mut PyObject,
+    count: pyo3::ffi::Py_ssize_t,
+) -> *mut PyObject {
     // SAFETY: `called`.
-    passed(unsafe { body(slf) }.resume(Resume::Throw(arguments)))
+    let call = unsafe { call_of(slf) };
+    // SAFETY: the arguments are those of a METH_FASTCALL method.
+    let args = unsafe { Args::new(call.py(), arguments, count as usize, ptr::null_mut()) };
+    into_iterator_return(call, call.resume(Resume::Throw(args.all())))
 }
 
-unsafe extern "C" fn close(slf: *mut ffi::PyObject, _none: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: `called`.
-    unsafe { body(slf) }.close()
-}
-
-unsafe extern "C" fn traverse(slf: *mut ffi::PyObject, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
+unsafe extern "C" fn traverse(slf: *mut PyObject, visit: pyo3::ffi::visitproc, arg: *mut c_void) -> c_int {
     // SAFETY: `called`; an instance of a heap type holds its type.
-    let kind = unsafe { ffi::Py_TYPE(slf) }.cast::<ffi::PyObject>();
+    let class = unsafe { pyo3::ffi::Py_TYPE(slf) }.cast::<PyObject>();
     // SAFETY: the collector's function, on live objects.
     let visit = |object| unsafe { visit(object, arg) };
-    match visit(kind) {
+    match visit(class) {
         // SAFETY: `called`.
-        0 => unsafe { body(slf) }.traverse(visit),
+        0 => unsafe { call_of(slf) }.traverse(visit),
         stop => stop,
     }
 }
 
-/// `tp_clear`.
-unsafe extern "C" fn clear(slf: *mut ffi::PyObject) -> c_int {
+/// `tp_finalize`: warns of a call that was never awaited.
+unsafe extern "C" fn finalize(slf: *mut PyObject) {
     // SAFETY: `called`.
-    unsafe { body(slf) }.clear();
-    0
-}
-
-/// `tp_finalize`.
-unsafe extern "C" fn finalize(slf: *mut ffi::PyObject) {
-    // SAFETY: `called`.
-    let this = unsafe { body(slf) };
-    if !this.is_fresh() {
+    let call = unsafe { call_of(slf) };
+    if !call.is_created() {
         return;
     }
-    // SAFETY: `called`.
-    let raised = unsafe { ffi::PyErr_GetRaisedException() };
-    let text = c"coroutine '%S' was never awaited";
-    let name = named(this);
-    // SAFETY: `called`.
-    let kind = unsafe { ffi::PyExc_RuntimeWarning };
-    // SAFETY: `called`; the text has one place for an object.
-    let failed = unsafe { ffi::PyErr_WarnFormat(kind, 1, text.as_ptr(), name.as_ptr()) };
-    if failed != 0 {
-        // SAFETY: `called`; an exception is set.
-        unsafe { ffi::PyErr_WriteUnraisable(slf) };
+    let py = call.py();
+    let raised_before = ffi::take_exception(py);
+    let name = display_name(call);
+    let category = py.get_type::<PyRuntimeWarning>();
+    let format = c"coroutine '%S' was never awaited";
+    // SAFETY: attached; the format has one place, for an object.
+    let status = unsafe { pyo3::ffi::PyErr_WarnFormat(category.as_ptr(), 1, format.as_ptr(), name.as_ptr()) };
+    if status < 0 {
+        // SAFETY: attached, with an exception set.
+        unsafe { pyo3::ffi::PyErr_WriteUnraisable(slf) };
     }
-    // SAFETY: `called`; what was set before is set again.
-    unsafe { ffi::PyErr_SetRaisedException(raised) };
+    if let Some(exception) = raised_before {
+        let _raised = ffi::set_exception(exception);
+    }
 }
 
-unsafe extern "C" fn dealloc(slf: *mut ffi::PyObject) {
+unsafe extern "C" fn dealloc(slf: *mut PyObject) {
     // SAFETY: `called`.
-    let is_fresh = unsafe { body(slf) }.is_fresh();
-    // SAFETY: nobody else has it.
-    if is_fresh && unsafe { ffi::PyObject_CallFinalizerFromDealloc(slf) } != 0 {
+    let is_created = unsafe { call_of(slf) }.is_created();
+    // SAFETY: this is the last reference. The finalizer may make another.
+    if is_created && unsafe { pyo3::ffi::PyObject_CallFinalizerFromDealloc(slf) } != 0 {
         return;
     }
-    // SAFETY: nobody else has it.
-    unsafe { ffi::PyObject_GC_UnTrack(slf.cast()) };
+    // SAFETY: this is the last reference.
+    unsafe { pyo3::ffi::PyObject_GC_UnTrack(slf.cast()) };
     // SAFETY: likewise.
     if !unsafe { (*slf.cast::<Instance>()).weak_references }.is_null() {
         // SAFETY: likewise.
-        unsafe { ffi::PyObject_ClearWeakRefs(slf) };
+        unsafe { pyo3::ffi::PyObject_ClearWeakRefs(slf) };
     }
     // SAFETY: likewise.
-    let body = unsafe { &raw mut (*slf.cast::<Instance>()).body };
-    // SAFETY: likewise; `whole`.
-    unsafe { ptr::drop_in_place(body) };
+    let call = unsafe { &raw mut (*slf.cast::<Instance>()).call };
+    // SAFETY: likewise, and `whole`: it is dropped once.
+    unsafe { ptr::drop_in_place(call) };
     // SAFETY: `called`.
-    let kind = unsafe { ffi::Py_TYPE(slf) };
-    // SAFETY: it was allocated for the collector.
-    unsafe { ffi::PyObject_GC_Del(slf.cast()) };
+    let class = unsafe { pyo3::ffi::Py_TYPE(slf) };
+    // SAFETY: `new` allocated it for the collector.
+    unsafe { pyo3::ffi::PyObject_GC_Del(slf.cast()) };
     // SAFETY: an instance of a heap type held its type.
-    unsafe { ffi::Py_DECREF(kind.cast()) };
+    unsafe { pyo3::ffi::Py_DECREF(class.cast()) };
 }
 
-/// What to call it by: the function's name, or the function.
-fn named(this: &Body) -> Object {
-    let function = this.memo().get().function.as_ptr();
+/// The function's qualified name, or the function if it has none.
+fn display_name(call: &AsyncCall) -> Bound<'_, PyAny> {
+    let function = call.state().function(call.py());
+    ffi::attribute_or_none(function, c"__qualname__").unwrap_or_else(|| function.clone())
+}
+
+unsafe extern "C" fn represent(slf: *mut PyObject) -> *mut PyObject {
     // SAFETY: `called`.
-    let py = unsafe { Python::assume_attached() };
-    // SAFETY: `called`; a live object.
-    let name = unsafe { ffi::PyObject_GetAttrString(function, c"__qualname__".as_ptr()) };
-    // SAFETY: a new reference, or null with an exception set.
-    let name = unsafe { Bound::from_owned_ptr_or_opt(py, name) };
-    let name = name.unwrap_or_else(|| {
-        // SAFETY: `called`.
-        unsafe { ffi::PyErr_Clear() };
-        // SAFETY: the memo holds it.
-        unsafe { Borrowed::<PyAny>::from_ptr(py, function) }.to_owned()
-    });
-    Object::new(name.unbind())
+    let name = display_name(unsafe { call_of(slf) });
+    let format = c"<cached coroutine object %S at %p>".as_ptr();
+    // SAFETY: attached; the format has places for an object and a pointer.
+    unsafe { pyo3::ffi::PyUnicode_FromFormat(format, name.as_ptr(), slf) }
 }
 
-unsafe extern "C" fn represent(slf: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: `called`.
-    let name = named(unsafe { body(slf) });
-    let text = c"<cached coroutine object %S at %p>".as_ptr();
-    // SAFETY: `called`; the text has places for an object and a pointer.
-    unsafe { ffi::PyUnicode_FromFormat(text, name.as_ptr(), slf) }
-}
-
-/// An attribute of the function.
-fn of_function(slf: *mut ffi::PyObject, name: &CStr) -> *mut ffi::PyObject {
-    // SAFETY: `called`.
-    let function = unsafe { body(slf) }.memo().get().function.as_ptr();
-    // SAFETY: `called`; a live object.
-    unsafe { ffi::PyObject_GetAttrString(function, name.as_ptr()) }
-}
-
-unsafe extern "C" fn get_name(slf: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
-    of_function(slf, c"__name__")
-}
-
-unsafe extern "C" fn get_qualified_name(slf: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
-    of_function(slf, c"__qualname__")
-}
-
-/// An attribute of the function's coroutine, where it was made; else what `before` makes while the call may still begin, and
-/// then `None`.
-fn of_inner(
-    slf: *mut ffi::PyObject,
+/// Returns an attribute of the inner coroutine. If there is none, `default` makes one of the function.
+fn inner_attribute(
+    call: &AsyncCall,
     name: &CStr,
-    before: fn(&Bound<'_, PyAny>) -> *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    // SAFETY: `called`.
-    let this = unsafe { body(slf) };
-    if let Some(inner) = this.inner() {
-        // SAFETY: `called`; a live object.
-        return unsafe { ffi::PyObject_GetAttrString(inner, name.as_ptr()) };
+    default: fn(&Bound<'_, PyAny>) -> *mut PyObject,
+) -> *mut PyObject {
+    match call.inner() {
+        Some(inner) => ffi::into_return(ffi::attribute(inner, name)),
+        None => default(call.state().function(call.py())),
     }
-    let memo = this.memo();
-    before(memo.get().function.bind(memo.py()))
 }
 
-/// `None`, as a new reference.
-fn new_none(_function: &Bound<'_, PyAny>) -> *mut ffi::PyObject {
-    // SAFETY: `called`.
-    unsafe { ffi::Py_NewRef(none()) }
-}
-
-/// The awaitable that the function waits for.
-unsafe extern "C" fn get_awaited(slf: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
-    of_inner(slf, c"cr_await", new_none)
-}
-
-/// Where the coroutine was made, which is noted for the function's own only.
-unsafe extern "C" fn get_origin(slf: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
-    of_inner(slf, c"cr_origin", new_none)
-}
-
-unsafe extern "C" fn get_code(slf: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
-    of_inner(slf, c"cr_code", frame::code_of)
-}
-
-/// The frame of the function; `None` after the end.
-unsafe extern "C" fn get_frame(slf: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
-    // SAFETY: `called`.
-    let has_ended = unsafe { body(slf) }.has_ended();
-    of_inner(slf, c"cr_frame", if has_ended { new_none } else { frame::new })
-}
-
-/// The state by its name, as `inspect.getcoroutinestate` returns it.
-unsafe extern "C" fn get_state(slf: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
-    // SAFETY: `called`.
-    let name = unsafe { body(slf) }.state_name();
-    // SAFETY: `called`; a text that ends with a zero.
-    unsafe { ffi::PyUnicode_InternFromString(name.as_ptr()) }
-}
-
-unsafe extern "C" fn is_running(slf: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
-    // SAFETY: `called`.
-    let is_running = unsafe { body(slf) }.is_running();
-    // SAFETY: `called`.
-    unsafe { ffi::PyBool_FromLong(is_running.into()) }
-}
-
-unsafe extern "C" fn is_paused(slf: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
-    // SAFETY: `called`.
-    let is_paused = unsafe { body(slf) }.is_paused();
-    // SAFETY: `called`.
-    unsafe { ffi::PyBool_FromLong(is_paused.into()) }
+fn default_none(function: &Bound<'_, PyAny>) -> *mut PyObject {
+    ffi::none(function.py()).to_owned().into_ptr()
 }
 
 static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
@@ -315,16 +289,20 @@ pub(in crate::python) fn prepare(py: Python<'_>) -> PyResult<()> {
 }
 
 fn spec() -> Spec {
-    let plain = |function| ffi::PyMethodDefPointer { PyCFunction: function };
+    let plain = |function| pyo3::ffi::PyMethodDefPointer { PyCFunction: function };
     Spec {
         name: c"moka_py._CachedCoroutine",
         size: size_of::<Instance>(),
         flags: 0,
         members: vec![member(c"__weaklistoffset__", offset_of!(Instance, weak_references))],
         methods: vec![
-            method(c"send", plain(send), ffi::METH_O),
-            method(c"throw", ffi::PyMethodDefPointer { PyCFunctionFast: throw }, ffi::METH_FASTCALL),
-            method(c"close", plain(close), ffi::METH_NOARGS),
+            method(c"send", plain(send), pyo3::ffi::METH_O),
+            method(
+                c"throw",
+                pyo3::ffi::PyMethodDefPointer { PyCFunctionFast: throw },
+                pyo3::ffi::METH_FASTCALL,
+            ),
+            method(c"close", plain(close), pyo3::ffi::METH_NOARGS),
         ],
         getters: vec![
             getter(c"__name__", get_name, None),
@@ -334,42 +312,39 @@ fn spec() -> Spec {
             getter(c"cr_frame", get_frame, None),
             getter(c"cr_origin", get_origin, None),
             getter(c"cr_state", get_state, None),
-            getter(c"cr_running", is_running, None),
-            getter(c"cr_suspended", is_paused, None),
+            getter(c"cr_running", get_running, None),
+            getter(c"cr_suspended", get_suspended, None),
         ],
         slots: vec![
-            slot(ffi::Py_am_await, await_it as *mut c_void),
-            slot(Py_am_send, send_to as *mut c_void),
-            slot(ffi::Py_tp_iter, iterate as *mut c_void),
-            slot(ffi::Py_tp_iternext, next as *mut c_void),
-            slot(ffi::Py_tp_traverse, traverse as *mut c_void),
-            slot(ffi::Py_tp_clear, clear as *mut c_void),
-            slot(ffi::Py_tp_finalize, finalize as *mut c_void),
-            slot(ffi::Py_tp_dealloc, dealloc as *mut c_void),
-            slot(ffi::Py_tp_repr, represent as *mut c_void),
+            slot(pyo3::ffi::Py_am_await, await_it as *mut c_void),
+            slot(Py_am_send, send_value as *mut c_void),
+            slot(pyo3::ffi::Py_tp_iter, iterate as *mut c_void),
+            slot(pyo3::ffi::Py_tp_iternext, next as *mut c_void),
+            slot(pyo3::ffi::Py_tp_traverse, traverse as *mut c_void),
+            slot(pyo3::ffi::Py_tp_clear, clear as *mut c_void),
+            slot(pyo3::ffi::Py_tp_finalize, finalize as *mut c_void),
+            slot(pyo3::ffi::Py_tp_dealloc, dealloc as *mut c_void),
+            slot(pyo3::ffi::Py_tp_repr, represent as *mut c_void),
         ],
     }
 }
 
-/// The call of a coroutine function with a memo and these arguments; null is with an exception set.
+/// Makes the awaitable of a call. Returns null with an exception set if there is no memory.
 #[inline]
-pub(in crate::python) fn new(
-    memo: &Borrowed<'_, '_, CachedState>,
-    given: &CallArgs<'_>,
-) -> *mut ffi::PyObject {
-    let class = CLASS.get(memo.py()).expect("it is prepared for each coroutine function").as_ptr();
-    // SAFETY: `called`; the type's instances are of that size.
-    let this = unsafe { ffi::PyObject_GC_New::<Instance>(class.cast()) };
-    if this.is_null() {
+pub(in crate::python) fn new(state: &Bound<'_, CachedState>, args: &Args<'_>) -> *mut PyObject {
+    let class = CLASS.get(state.py()).expect("it is prepared for each coroutine function").as_ptr();
+    // SAFETY: attached; an instance of the type has this size.
+    let instance = unsafe { pyo3::ffi::PyObject_GC_New::<Instance>(class.cast()) };
+    if instance.is_null() {
         return ptr::null_mut();
     }
-    // SAFETY: nobody else has it.
-    unsafe { (*this).weak_references = ptr::null_mut() };
+    // SAFETY: a new object that only this function has.
+    unsafe { (*instance).weak_references = ptr::null_mut() };
     // SAFETY: likewise.
-    let place = unsafe { &raw mut (*this).body };
-    // SAFETY: likewise; there is no body yet.
-    unsafe { place.write(Body::new(memo, given)) };
-    // SAFETY: it is whole.
-    unsafe { ffi::PyObject_GC_Track(this.cast()) };
-    this.cast()
+    let call = unsafe { &raw mut (*instance).call };
+    // SAFETY: likewise. There is no call to drop yet.
+    unsafe { call.write(AsyncCall::new(state, args)) };
+    // SAFETY: now it is `whole`.
+    unsafe { pyo3::ffi::PyObject_GC_Track(instance.cast()) };
+    instance.cast()
 }

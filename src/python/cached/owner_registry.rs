@@ -1,17 +1,11 @@
 //! The registry of the owners of one method's instances, keyed by the instance's address.
 //!
 //! # How it works
-//! The registry is a `DashMap`, so calls with different instances mostly lock different shards. Each method here
-//! locks one shard at a time, for a few steps in which no Python code runs and no reference is dropped (law 1).
+//! A `DashMap`: calls with different instances mostly lock different shards. Each method here takes the lock of one
+//! shard at a time, for a few steps in which no Python code runs and no reference is dropped (law 1). So no thread is
+//! attached and holds such a lock when the world stops, for the collector or for a fork.
 //!
-//! # Invariants
-//! - `unlocked-stop`: no thread holds a shard's lock while the world is stopped, for the collector or for a fork.
-//!   Threads stop only where Python code could run. So the collector finds no lock taken, and the child of a fork
-//!   inherits none.
-//!
-//! # Why not a `dict`
-//! Its look-up makes an `int` of the address and can fail at the recursion limit, and it cannot compare and remove in
-//! one step. But a `dict` reports a refused allocation, at which a `DashMap` aborts the process.
+//! An allocation that is refused inside the map aborts the process.
 
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -20,13 +14,12 @@ use dashmap::mapref::entry::Entry;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
-use crate::python::cached::weak_self::Owner;
+use crate::python::cached::owner::Owner;
 use crate::sync::shard_count;
 
-/// Spreads an address over the hash: the map takes the shard and the tag from its upper bits, the slot from its lower
-/// ones.
+/// Spreads an address over the hash. The map takes the shard and the tag from the upper bits, the slot from the lower.
 #[derive(Default)]
-pub(crate) struct AddressHasher(u64);
+struct AddressHasher(u64);
 
 impl Hasher for AddressHasher {
     fn write(&mut self, _bytes: &[u8]) {
@@ -45,17 +38,17 @@ impl Hasher for AddressHasher {
     }
 }
 
+/// It finds owners without a call of Python code.
 #[pyclass(module = "moka_py", name = "_OwnerRegistry", frozen, weakref)]
-pub(crate) struct OwnerRegistry {
+pub(in crate::python) struct OwnerRegistry {
     owners: DashMap<usize, Py<Owner>, BuildHasherDefault<AddressHasher>>,
 }
 
 impl OwnerRegistry {
-    /// Returns the owner that is registered for an address. It is bound, because a caller that
-    /// PyO3 does not know to be attached must be able to drop it.
+    /// Returns the owner that is registered for an address.
     #[inline]
     pub fn get<'py>(&self, py: Python<'py>, address: usize) -> Option<Bound<'py, Owner>> {
-        self.owners.get(&address).map(|owner| owner.bind(py).clone())
+        self.owners.get(&address).map(|owner| owner.clone_ref(py).into_bound(py))
     }
 }
 

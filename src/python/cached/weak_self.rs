@@ -1,164 +1,68 @@
-//! What stands for an instance in the keys of a method that does not keep it alive.
+//! `weak_self`: how a call finds the owner that stands for the instance in its key.
 //!
 //! # How it works
-//! Keys hold the owner, the owner a weak reference. It notes the hash of each key that it is in, and when the
-//! instance goes, those entries do. An entry that is noted later is removed at once. Entries also leave by themselves, of which it hears nothing: from time to
-//! time it looks which of its hashes are still there, and forgets the others.
-//!
-//! # Invariants
-//! - `noted`: an entry whose key has the owner is noted, or the call that made it is under way and will note it.
-//! - `gone`: after `_forget` no entry is noted, and the weak reference is cleared.
+//! A look-up asks the registry for the owner of the instance's address. An address can be reused, so the owner must
+//! refer to that very instance. If there is no such owner, `make_owner` of `_owners.py` makes and registers one.
 
 #![allow(unsafe_code)]
 
-use std::convert::Infallible;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
+use pyo3::exceptions::PyTypeError;
+use pyo3::ffi::PyObject;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
 
-use crate::KeyQuery;
-use crate::python::moka::Moka;
-use crate::python::object::Object;
-use crate::sync::Lock;
+use crate::python::cached::owner_registry::OwnerRegistry;
+use crate::python::ffi::{self, Args};
+use crate::python::raised::Raised;
 
-/// Hashes that are noted before the first look at which are still there.
-const FIRST_LOOK: usize = 16;
-
-/// Equal only to itself.
-#[pyclass(module = "moka_py", name = "_Owner", frozen, weakref)]
-pub(crate) struct Owner {
-    reference: Py<PyAny>,
-    noted: Lock<Noted>,
+/// The option of a method that does not keep its instances alive.
+pub(in crate::python) struct WeakSelf {
+    pub owners: Py<OwnerRegistry>,
+    /// Makes and registers the owner of an instance.
+    pub make_owner: Py<PyAny>,
 }
 
-struct Noted {
-    hashes: Vec<u64>,
-    /// At so many hashes it looks which are still there.
-    look_at: usize,
-    /// Whether the instance is gone.
-    is_gone: bool,
-}
-
-/// Looks for a key of an owner.
-struct Of {
-    owner: Object,
-    hash: u64,
-}
-
-impl KeyQuery<Object> for Of {
-    type Error = Infallible;
-
-    fn hash(&self) -> u64 {
-        self.hash
-    }
-
-    /// Nothing is ever stored for it.
-    fn key(&self) -> Object {
-        self.owner.clone()
-    }
-
-    fn eq_builtin(&self, key: &Object) -> Option<bool> {
-        // SAFETY: comparisons happen on an attached thread.
-        let py = unsafe { Python::assume_attached() };
-        let first = crate::python::ffi::tuple_items(key.bind(py)).and_then(|mut items| items.next());
-        Some(first.is_some_and(|first| first.as_ptr() == self.owner.as_ptr()))
-    }
-
-    fn eq_slow(&self, _key: &Object) -> Result<bool, Infallible> {
-        Ok(false)
-    }
-
-    fn ptr_eq(a: &Object, b: &Object) -> bool {
-        a.is(b)
-    }
-}
-
-impl Owner {
-    fn of(this: &Bound<'_, Self>, hash: u64) -> Of {
-        Of { owner: Object::of(this.as_any()), hash }
-    }
-
-    /// Notes an entry of a key, if the key has an owner.
-    pub fn note(key: &Bound<'_, PyAny>, hash: u64, cache: &Moka) {
-        let first = key.cast::<PyTuple>().ok().and_then(|key| key.get_item(0).ok());
-        if let Some(Ok(this)) = first.map(|first| first.cast_into::<Owner>()) {
-            Owner::note_one(&this, hash, cache);
+impl WeakSelf {
+    /// Returns the owner of the instance, which is the first argument.
+    pub fn owner<'a>(&self, args: &Args<'a>) -> Result<Bound<'a, PyAny>, Raised> {
+        let py = args.py();
+        let Some(instance) = args.positional().first() else {
+            let text = c"weak_self needs the instance as the first positional argument";
+            return Err(ffi::raise::<PyTypeError>(py, text));
+        };
+        if let Some(owner) = self.owners.get().get(py, instance.as_ptr().addr())
+            && leads_to(owner.get().reference(), instance)
+        {
+            return Ok(owner.into_any());
         }
+        ffi::call(self.make_owner.bind(py), [instance])
     }
 
-    fn note_one(this: &Bound<'_, Self>, hash: u64, cache: &Moka) {
-        let mut noted = this.get().noted.lock();
-        noted.hashes.push(hash);
-        if !noted.is_gone && noted.hashes.len() < noted.look_at {
-            return;
-        }
-        let mut hashes = std::mem::take(&mut noted.hashes);
-        let was_gone = noted.is_gone;
-        drop(noted);
-        if !was_gone {
-            hashes.sort_unstable();
-            hashes.dedup();
-            hashes.retain(|&hash| {
-                let Ok(value) = cache.peek(this.py(), &Owner::of(this, hash));
-                value.is_some()
-            });
-            let mut noted = this.get().noted.lock();
-            if !noted.is_gone {
-                noted.hashes.append(&mut hashes);
-                noted.look_at = FIRST_LOOK.max(2 * noted.hashes.len());
-                return;
-            }
-        }
-        Owner::remove(this, hashes, cache);
-    }
-
-    /// Removes the entries of these hashes whose keys have the owner.
-    fn remove(this: &Bound<'_, Self>, hashes: Vec<u64>, cache: &Moka) {
-        for hash in hashes {
-            while let Ok(Some(_)) = cache.remove(this.py(), &Owner::of(this, hash)) {}
-        }
-    }
-
-    /// The weak reference to the instance.
-    #[inline]
-    pub fn reference(&self) -> &Py<PyAny> {
-        &self.reference
+    pub fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.owners)?;
+        visit.call(&self.make_owner)
     }
 }
 
-#[pymethods]
-impl Owner {
-    #[new]
-    fn new(reference: Py<PyAny>) -> Self {
-        let noted = Noted { hashes: Vec::new(), look_at: FIRST_LOOK, is_gone: false };
-        Owner { reference, noted: Lock::new(noted) }
+/// Returns whether a weak reference leads to an object that is alive.
+///
+/// It takes no reference to the object. Threads that share an instance would all count it, which on the free-threaded
+/// build is contended.
+fn leads_to(reference: &Py<PyAny>, object: &Bound<'_, PyAny>) -> bool {
+    /// The beginning of CPython's `PyWeakReference`.
+    #[repr(C)]
+    struct Layout {
+        head: PyObject,
+        object: *mut PyObject,
     }
-
-    /// Whether it stands for this very instance, which is alive.
-    fn _is_of(&self, instance: &Bound<'_, PyAny>) -> PyResult<bool> {
-        Ok(self.reference.bind(instance.py()).call0()?.is(instance))
-    }
-
-    /// Whether the weak reference to the instance is cleared.
-    fn _is_gone(&self, py: Python<'_>) -> PyResult<bool> {
-        Ok(self.reference.bind(py).call0()?.is_none())
-    }
-
-    /// Removes the entries of all its keys, and has those that are still to come removed at once.
-    fn _forget(slf: &Bound<'_, Self>, cache: &Bound<'_, Moka>) {
-        let mut noted = slf.get().noted.lock();
-        noted.is_gone = true;
-        let hashes = std::mem::take(&mut noted.hashes);
-        drop(noted);
-        Owner::remove(slf, hashes, cache.get());
-    }
-
-    fn __sizeof__(&self) -> usize {
-        size_of::<Self>() + self.noted.lock().hashes.capacity() * size_of::<u64>()
-    }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.reference)
-    }
+    let reference = reference.as_ptr().cast::<Layout>();
+    // SAFETY: a weak reference is laid out so. The owner holds it.
+    let target = unsafe { &raw mut (*reference).object };
+    // SAFETY: the field is aligned. On the free-threaded build CPython writes it by atomics.
+    let target = unsafe { AtomicPtr::from_ptr(target) };
+    // Relaxed: a weak reference to an earlier object at this address was cleared before that object was freed. So it
+    // was cleared before this object was made, which the caller has.
+    target.load(Ordering::Relaxed) == object.as_ptr()
 }

@@ -211,7 +211,7 @@ impl CacheState {
         self.run(py, load).map_err(|error| match error {
             LoadError::User(error) => error.raise(py),
             LoadError::OwnKey => raise_runtime_error(py, errors::own_key_message(key)),
-            LoadError::Circle => raise_runtime_error(py, errors::deadlock_message(key)),
+            LoadError::Deadlock => raise_runtime_error(py, errors::deadlock_message(key)),
         })
     }
 
@@ -222,7 +222,7 @@ impl CacheState {
         py: Python<'_>,
         query: &Q,
     ) -> Result<RunStart<Object>, Q::Error> {
-        self.run(py, |removed| self.core.begin(query, removed))
+        self.run(py, |removed| self.core.begin_run(query, removed))
     }
 
     /// Ends a run and stores its result, unless the key was written to meanwhile. Returns whether it is stored. After an error
@@ -235,7 +235,7 @@ impl CacheState {
         value: &Bound<'_, PyAny>,
     ) -> Result<bool, Raised> {
         let new = self.new_value(query, value, Lifetime::default())?;
-        self.run(value.py(), |removed| self.core.keep(query, run, new, removed))
+        self.run(value.py(), |removed| self.core.complete_run(query, run, new, removed))
     }
 }
 
@@ -353,7 +353,7 @@ impl CacheState {
         self.listener.visit(visit)?;
         self.weigher.visit(visit)?;
         let mut result = Ok(());
-        self.core.each(|key, value| {
+        self.core.for_each(|key, value| {
             for object in key.into_iter().chain([value]) {
                 if result.is_ok() {
                     result = object.visit(visit);

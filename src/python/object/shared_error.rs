@@ -2,7 +2,7 @@
 //!
 //! Such threads raise copies of the exception of the load. As an exception goes up through the frames of a thread, its
 //! traceback grows, so one object for all threads would gather the frames of all. And CPython 3.13t counts references wrongly
-//! if threads raise one object at the same time. `moka_py/_raised.py` makes the copies.
+//! if threads raise one object at the same time. `moka_py/_exceptions.py` makes the copies.
 //!
 //! With the GIL each waiter copies the exception of the leader. On the free-threaded build the leader makes a copy before its
 //! own exception goes up. No thread raises that copy, and each waiter raises a copy of it. A copy begins with the traceback
@@ -64,10 +64,10 @@ pub(in crate::python) fn is_failure(exception: &Bound<'_, PyAny>) -> bool {
 #[cold]
 pub(in crate::python) fn take_failure(py: Python<'_>, raised: Raised) -> Failure<SharedError> {
     let mut exception = ffi::take_raised(py, raised);
-    let mut shared = None;
+    let mut for_waiters = None;
     if is_failure(&exception) {
         match SharedError::for_waiters(&exception) {
-            Ok(error) => shared = Some(error),
+            Ok(error) => for_waiters = Some(error),
             Err(raised) => {
                 let error = ffi::take_raised(py, raised);
                 // A signal came while the exception was copied.
@@ -77,7 +77,7 @@ pub(in crate::python) fn take_failure(py: Python<'_>, raised: Raised) -> Failure
             }
         }
     }
-    Failure { error: SharedError::of(exception), shared }
+    Failure { error: SharedError::of(exception), for_waiters }
 }
 
 fn copy<'py>(exception: &Bound<'py, PyAny>, traceback: &Bound<'py, PyAny>) -> New<'py> {
@@ -88,7 +88,7 @@ fn copy<'py>(exception: &Bound<'py, PyAny>, traceback: &Bound<'py, PyAny>) -> Ne
 
 fn copied_at(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
     static COPIED_AT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    COPIED_AT.import(py, "moka_py._raised", "copied_at")
+    COPIED_AT.import(py, "moka_py._exceptions", "copy_exception_at")
 }
 
 /// Imports the function that makes copies, so that no call ever waits for an import.

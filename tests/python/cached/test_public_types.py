@@ -77,7 +77,7 @@ def test_package_exports_its_types_and_help_shows_them():
     text = pydoc.render_doc(moka_py, renderer=pydoc.plaintext)
     for name in ("CacheInfo", "CachedFunction", "CachedMethod", "Moka", "Stats"):
         assert f"class {name}(" in text
-    assert "Forget the result of these arguments" in text
+    assert "Remove the result of these arguments" in text
 
 
 # Libraries that inspect functions.

@@ -10,7 +10,7 @@ from cached_helpers import run_async, run_ready_tasks
 from helpers import Background, assert_copies_of_exception, outcomes_of_threads
 
 from moka_py import Moka, cached
-from moka_py._raised import copied, copied_at
+from moka_py._exceptions import copy_exception, copy_exception_at
 
 
 class Coded(Exception):
@@ -95,7 +95,7 @@ def test_copy_equals_the_exception_in_every_field(make):
         raise error from LookupError("the cause")
     except Exception:
         error.add_note("a note") if not isinstance(error, Slotted) else None
-    copy = copied(error)
+    copy = copy_exception(error)
     assert copy is not error and type(copy) is type(error)
     assert BaseException.args.__get__(copy) == BaseException.args.__get__(error)
     assert fields_of(copy) == fields_of(error)
@@ -106,7 +106,7 @@ def test_copy_equals_the_exception_in_every_field(make):
 def test_change_to_a_copy_does_not_affect_the_exception():
     error = Coded(1)
     error.add_note("of all")
-    copy = copied(error)
+    copy = copy_exception(error)
     copy.add_note("of one")
     copy.code = 2
     assert error.__notes__ == ["of all"] and error.code == 1
@@ -257,6 +257,6 @@ def test_copy_starts_with_an_earlier_traceback():
         raise LookupError
     except LookupError as error:
         before = error.__traceback__
-        copy = copied_at(error, None)
+        copy = copy_exception_at(error, None)
         assert copy.__traceback__ is None and error.__traceback__ is before
-        assert copied_at(copy, before).__traceback__ is before
+        assert copy_exception_at(copy, before).__traceback__ is before

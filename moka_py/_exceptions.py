@@ -1,8 +1,8 @@
-"""Copies of exceptions, for threads and coroutines that fail with the exception of another.
+"""Copies of exceptions, for threads and coroutines that fail with the exception of another one.
 
-As an exception goes up through the frames of a waiter its traceback grows. Of one object for all waiters it would
-gather the frames of all. The free-threaded build of CPython 3.13 also counts references wrongly where threads raise one
-object at the same time.
+As an exception passes through the frames of a thread, its traceback grows. If all waiters raised one object, its
+traceback would gather the frames of all of them. On the free-threaded build of CPython 3.13, threads that raise one
+object at the same time also corrupt its reference counts.
 """
 
 from contextlib import suppress
@@ -10,8 +10,10 @@ from types import GetSetDescriptorType, MemberDescriptorType, TracebackType
 from typing import Any
 
 _HEAP_TYPE = 1 << 9
+"""The flag of classes that are not builtin."""
 
-# Those of the class itself, whatever a subclass makes of these names. `__suppress_context__` comes after what sets it.
+# The descriptors of the class itself, which no subclass can shadow. `__suppress_context__` comes after `__cause__`,
+# which sets it.
 _DICT = vars(BaseException)["__dict__"]
 _TRACEBACK = vars(BaseException)["__traceback__"]
 _COMMON = [
@@ -20,14 +22,14 @@ _COMMON = [
 _GROUPED = [vars(BaseExceptionGroup)[name] for name in ("message", "exceptions")]
 
 
-def copied(error: Any) -> Any:
-    """Another exception of the same class with all that this one holds.
+def copy_exception(error: Any) -> Any:
+    """Return another exception of the same class with the same contents.
 
-    It is made without any code of the class: `copy.copy` would call it with `args`, which many a class does not take.
+    No code of the class runs. `copy.copy` would call the class with `args`, which many classes do not accept.
     """
     kind = type(error)
     builtin: Any = next(base for base in kind.__mro__ if not base.__flags__ & _HEAP_TYPE)
-    # What a group holds is set when it is made, and all else below.
+    # The contents of a group are set when it is made, all else below.
     grouped = [field.__get__(error) for field in _GROUPED] if isinstance(error, BaseExceptionGroup) else []
     copy = builtin.__new__(kind, *grouped)
     attributes = _DICT.__get__(copy)
@@ -37,21 +39,21 @@ def copied(error: Any) -> Any:
         attributes["__notes__"] = notes.copy()
     for field in _COMMON:
         field.__set__(copy, field.__get__(error))
-    # What is kept in slots, and in the fields of builtin classes.
+    # Slots, and the fields of builtin classes.
     for base in kind.__mro__[: kind.__mro__.index(BaseException)]:
         for field in list(vars(base).values()):
             if isinstance(field, MemberDescriptorType | GetSetDescriptorType):
-                # One that is not set raises, and so does one that is read-only.
+                # A field that is not set raises, and so does one that is read-only.
                 with suppress(AttributeError, TypeError):
                     value = field.__get__(error)
-                    # A field that is not set may read as None, but one set to None is shown.
+                    # A builtin field that is not set may read as None. If it were set to None, it would be shown.
                     if value is not None or base.__flags__ & _HEAP_TYPE:
                         field.__set__(copy, value)
     return copy
 
 
-def copied_at(error: Any, traceback: TracebackType | None) -> Any:
-    """Copy an exception as it was when it had this traceback."""
-    copy = copied(error)
+def copy_exception_at(error: Any, traceback: TracebackType | None) -> Any:
+    """Return a copy of an exception as it was when it had this traceback."""
+    copy = copy_exception(error)
     _TRACEBACK.__set__(copy, traceback)
     return copy

@@ -1,0 +1,145 @@
+//! The methods of the state of a cached function, for Python: the `cache_*` attributes of the function, and what
+//! `_cached.py` and `_flight.py` call.
+
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use crate::RunStart;
+use crate::python::cached::call_key::CallKey;
+use crate::python::cached::lookup;
+use crate::python::cached::owner_registry::OwnerRegistry;
+use crate::python::cached::run::{self, CachedRun};
+use crate::python::cached::state::{AsyncHooks, CachedState, Mode, Options};
+use crate::python::cached::weak_self::WeakSelf;
+use crate::python::ffi::{Arg, Args};
+use crate::python::moka::Moka;
+use crate::python::moka::stats::Load;
+
+#[pymethods]
+impl CachedState {
+    #[new]
+    #[pyo3(signature = (function, cache, info, *, typed, shared, make_key, owners, make_owner, await_once, share))]
+    #[expect(clippy::too_many_arguments, reason = "all that a cached function is made of")]
+    fn __new__(
+        py: Python<'_>,
+        function: Py<PyAny>,
+        cache: Py<Moka>,
+        info: Py<PyAny>,
+        typed: bool,
+        shared: bool,
+        make_key: Option<Py<PyAny>>,
+        owners: Option<Py<OwnerRegistry>>,
+        make_owner: Option<Py<PyAny>>,
+        await_once: Option<Py<PyAny>>,
+        share: Option<Py<PyAny>>,
+    ) -> PyResult<Self> {
+        let weak_self = owners.zip(make_owner).map(|(owners, make_owner)| WeakSelf { owners, make_owner });
+        let async_hooks = await_once.zip(share).map(|(await_once, share)| AsyncHooks { await_once, share });
+        let options = Options { is_typed: typed, is_shared: shared, make_key, weak_self, async_hooks };
+        CachedState::new(py, function, cache, info, options)
+    }
+
+    /// Return the hits and misses since the function was made or last cleared, and how full the cache is.
+    fn cache_info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let size = self.cache().bind(py).call_method0("weighted_size")?;
+        let counts = self.moka().counts();
+        self.info(py).call1((counts.hits(), counts.misses(), size))
+    }
+
+    /// Remove all results, and count anew.
+    fn cache_clear(&self, py: Python<'_>) -> PyResult<()> {
+        self.cache().bind(py).call_method0("clear")?;
+        self.moka().reset_stats(py);
+        Ok(())
+    }
+
+    /// Remove the result of a call with these arguments. Return whether there was one.
+    #[pyo3(signature = (*args, **keywords))]
+    fn cache_invalidate(
+        &self,
+        args: &Bound<'_, PyTuple>,
+        keywords: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<bool> {
+        let Some(key) = self.key_of(args, keywords)? else { return Ok(false) };
+        let py = args.py();
+        Ok(self.moka().remove(py, &key.query(py))?.is_some())
+    }
+
+    /// Return whether the cache has a result of a call with these arguments. This does not count as an access.
+    #[pyo3(signature = (*args, **keywords))]
+    fn cache_contains(
+        &self,
+        args: &Bound<'_, PyTuple>,
+        keywords: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<bool> {
+        let Some(key) = self.key_of(args, keywords)? else { return Ok(false) };
+        let py = args.py();
+        Ok(self.moka().peek(py, &key.query(py))?.is_some())
+    }
+
+    /// Counts a call that got its result without running the function.
+    fn _record_hit(&self) {
+        self.record_hit();
+    }
+
+    /// Counts a call that runs the function.
+    fn _record_miss(&self) {
+        self.record_miss();
+    }
+
+    /// Returns the instant at which a load begins.
+    fn _begin_load(&self) -> u64 {
+        Load::begin().start()
+    }
+
+    /// Counts a load that began at `start` and has ended.
+    fn _end_load(&self, start: u64, is_failure: bool) {
+        self.moka().counts().end_load(Load::from_start(start), is_failure);
+    }
+
+    /// Begins the run of a key. Returns the run; or a tuple of the value if another thread has stored one since the
+    /// look-up.
+    fn _begin_run<'py>(&self, key: &Bound<'py, CallKey>) -> PyResult<Bound<'py, PyAny>> {
+        let py = key.py();
+        match self.moka().begin_run(py, &key.get().query(py))? {
+            RunStart::Present(value) => Ok((value.into_py(),).into_pyobject(py)?.into_any()),
+            RunStart::Run(run) => {
+                Ok(Bound::new(py, CachedRun::new(self.cache().clone_ref(py), run))?.into_any())
+            }
+        }
+    }
+
+    /// Ends a run and stores its result, unless the key was written to since the run began.
+    fn _keep_result(
+        &self,
+        key: &Bound<'_, CallKey>,
+        value: &Bound<'_, PyAny>,
+        run: &Bound<'_, CachedRun>,
+    ) -> PyResult<()> {
+        Ok(run::keep(self, key.get(), value, run.get().run())?)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.visit(&visit)
+    }
+}
+
+impl CachedState {
+    /// Returns the key of a call whose arguments came as a tuple and a dict, unless calls have no keys.
+    fn key_of(
+        &self,
+        args: &Bound<'_, PyTuple>,
+        keywords: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Option<CallKey>> {
+        if self.mode() == Mode::Keyless {
+            return Ok(None);
+        }
+        let py = args.py();
+        let named: Vec<_> = keywords.map(|keywords| keywords.iter().collect()).unwrap_or_default();
+        let names = PyTuple::new(py, named.iter().map(|(name, _)| name))?;
+        let all: Vec<_> = args.iter().chain(named.into_iter().map(|(_, value)| value)).collect();
+        let all: Vec<Arg<'_>> = all.iter().map(Bound::as_borrowed).collect();
+        Ok(Some(lookup::key_of(self, &Args::with_names(&all, &names))?))
+    }
+}
