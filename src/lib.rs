@@ -82,5 +82,5 @@ pub use reclaim::Handle;
 #[cfg(all(debug_assertions, not(moka_gil), not(moka_loom)))]
 #[doc(hidden)]
 pub use reclaim::is_pinned;
-pub use simulate::{Column, Limits, Lines, Method, Trace, Unreadable};
+pub use simulate::{KeyLines, Limits, LineTooLong, Method, Trace};
 pub use single_flight::{LoadError, Run, WaitStep, after_fork_child};

@@ -51,7 +51,7 @@ fn _moka_py(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<owner::Owner>()?;
     module.add_class::<owner_registry::OwnerRegistry>()?;
     module.add("_CachedFunction", function_type::class(module.py())?)?;
-    module.add_class::<simulate::Accesses>()?;
+    module.add_class::<simulate::PyTrace>()?;
     module.add_class::<clock::ManualClock>()?;
     module.add_function(wrap_pyfunction!(function_type::new, module)?)?;
     prepare(module.py())

@@ -1,69 +1,63 @@
-//! Traces for `python -m moka_py simulate`, which reads and prints.
+//! Traces for `python -m moka_py simulate`, which reads the files and prints the results.
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList};
 
 use crate::python::moka::convert;
 use crate::python::runtime::shutdown;
-use crate::{Column, Limits, Lines, Method, Trace, Unreadable};
+use crate::{KeyLines, Limits, LineTooLong, Method, Trace};
 
 #[pyclass(module = "moka_py", name = "_Trace")]
-pub(crate) struct Accesses {
+pub(crate) struct PyTrace {
     trace: Trace,
-    keys: Keys,
+    lines: KeyLines,
 }
 
-enum Keys {
-    Lines(Lines),
-    Column(Box<Column>),
-}
-
-impl From<Unreadable> for PyErr {
-    fn from(unreadable: Unreadable) -> PyErr {
-        PyValueError::new_err(unreadable.to_string())
+impl From<LineTooLong> for PyErr {
+    fn from(error: LineTooLong) -> PyErr {
+        PyValueError::new_err(error.to_string())
     }
 }
 
 #[pymethods]
-impl Accesses {
+impl PyTrace {
     #[new]
-    #[pyo3(signature = (*, column, most_keys, exact))]
-    fn new(column: Option<Vec<u8>>, most_keys: Option<usize>, exact: bool) -> Self {
-        let limits = match most_keys {
+    #[pyo3(signature = (*, max_keys, exact))]
+    fn new(max_keys: Option<usize>, exact: bool) -> Self {
+        let limits = match max_keys {
             _ if exact => Limits::EXACT,
             Some(keys) => Limits::of_keys(keys),
             None => Limits::default(),
         };
-        let keys = column
-            .map_or_else(|| Keys::Lines(Lines::default()), |name| Keys::Column(Box::new(Column::new(name))));
-        Accesses { trace: Trace::new(limits), keys }
+        PyTrace { trace: Trace::new(limits), lines: KeyLines::default() }
     }
 
-    /// Takes in the keys of a chunk of text.
-    fn feed(&mut self, chunk: &[u8]) -> PyResult<()> {
-        match &mut self.keys {
-            Keys::Lines(lines) => lines.feed(chunk, &mut self.trace)?,
-            Keys::Column(column) => column.feed(chunk, &mut self.trace)?,
+    /// Records each line of a chunk of text as a key.
+    fn feed_lines(&mut self, chunk: &[u8]) -> PyResult<()> {
+        Ok(self.lines.feed(chunk, &mut self.trace)?)
+    }
+
+    /// Records the last line, once the text has ended.
+    fn finish_lines(&mut self) {
+        self.lines.finish(&mut self.trace);
+    }
+
+    /// Records each of the keys.
+    fn feed_keys(&mut self, keys: &Bound<'_, PyList>) -> PyResult<()> {
+        for key in keys {
+            self.trace.record_key(key.cast::<PyBytes>()?.as_bytes());
         }
         Ok(())
     }
 
-    /// Takes in what is left, once the text has ended.
-    fn end(&mut self) -> PyResult<()> {
-        match &mut self.keys {
-            Keys::Lines(lines) => lines.end(&mut self.trace),
-            Keys::Column(column) => column.end(&mut self.trace)?,
-        }
-        Ok(())
-    }
-
-    /// The hits in percent at a capacity.
+    /// Returns the hit ratio at a capacity, in percent.
     fn hit_ratio(&self, py: Python<'_>, method: &Bound<'_, PyAny>, capacity: u64) -> PyResult<Option<f64>> {
         let method = match method.extract::<&str>() {
             Ok("optimum") => Method::Optimum,
             _ => Method::Policy(convert::policy(method)?),
         };
-        // Nothing is held here, so other threads may go on, and signals be seen to.
+        // No lock is held here, so other threads and signal handlers may run.
         let pause = || {
             shutdown::wait_detached(py, &|| ());
             py.check_signals()
@@ -71,48 +65,38 @@ impl Accesses {
         Ok(self.trace.hit_ratio(method, capacity, pause)?.map(|ratio| 100.0 * ratio))
     }
 
-    /// The accesses, also those outside of the sample.
     #[getter]
     fn accesses(&self) -> u64 {
-        self.trace.total()
+        self.trace.access_count()
     }
 
-    /// The accesses in the sample.
     #[getter]
-    fn kept_accesses(&self) -> usize {
-        self.trace.accesses().len()
+    fn sampled_accesses(&self) -> usize {
+        self.trace.sampled_accesses().len()
     }
 
-    /// The different keys; where it is sampled, about as many.
     #[getter]
-    fn distinct(&self) -> u64 {
-        self.trace.distinct()
+    fn distinct_keys(&self) -> u64 {
+        self.trace.distinct_keys()
     }
 
-    /// The different keys in the sample.
     #[getter]
-    fn kept_keys(&self) -> usize {
-        self.trace.kept_keys()
+    fn sampled_keys(&self) -> usize {
+        self.trace.sampled_keys()
     }
 
-    /// The empty lines, or rows without a key.
     #[getter]
-    fn empty(&self) -> u64 {
-        match &self.keys {
-            Keys::Lines(lines) => lines.empty,
-            Keys::Column(column) => column.empty,
-        }
+    fn empty_keys(&self) -> u64 {
+        self.trace.empty_keys()
     }
 
-    /// The part of the keys that is in the sample: 1.0, or less where it is sampled.
     #[getter]
-    fn rate(&self) -> f64 {
-        self.trace.rate()
+    fn sampling_rate(&self) -> f64 {
+        self.trace.sampling_rate()
     }
 
-    /// The least capacity of which it can tell the hit ratio.
     #[getter]
-    fn least_capacity(&self) -> u64 {
-        self.trace.least_capacity()
+    fn min_capacity(&self) -> u64 {
+        self.trace.min_capacity()
     }
 }

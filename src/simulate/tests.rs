@@ -5,7 +5,7 @@ use super::*;
 
 fn trace_of(keys: impl IntoIterator<Item = u64>, limits: Limits) -> Trace {
     let mut trace = Trace::new(limits);
-    keys.into_iter().for_each(|key| trace.access(Seed::fixed(0).mix(key)));
+    keys.into_iter().for_each(|key| trace.record(Seed::fixed(0).mix(key)));
     trace
 }
 
@@ -45,7 +45,7 @@ fn naive_optimum(keys: &[u64], capacity: usize) -> usize {
 }
 
 #[test]
-fn the_optimum_is_beladys() {
+fn the_optimum_has_as_many_hits_as_a_naive_look_ahead() {
     let keys: Vec<u64> = skewed(3_000).map(|key| key % 97).collect();
     let trace = trace_of(keys.iter().copied(), Limits::EXACT);
     for capacity in [0, 1, 5, 20, 96, 97, 1_000] {
@@ -55,7 +55,7 @@ fn the_optimum_is_beladys() {
 }
 
 #[test]
-fn lru_is_exact_and_nobody_beats_the_optimum() {
+fn lru_is_exact_and_no_policy_beats_the_optimum() {
     let keys: Vec<u64> = skewed(20_000).collect();
     let trace = trace_of(keys.iter().copied(), Limits::EXACT);
     for capacity in [10, 100, 1_000] {
@@ -80,11 +80,12 @@ fn lru_is_exact_and_nobody_beats_the_optimum() {
 }
 
 #[test]
-fn a_sample_tells_what_all_keys_do() {
+fn a_sample_has_nearly_the_hit_ratios_of_all_keys() {
     let all = trace_of(skewed(400_000), Limits::EXACT);
-    let sample = trace_of(skewed(400_000), Limits { keys: 16_000, few: 0, accesses: usize::MAX });
-    assert!(sample.is_sampled() && sample.kept_keys() <= 16_000);
-    let about = sample.distinct() as f64 / all.distinct() as f64;
+    let sample =
+        trace_of(skewed(400_000), Limits { max_keys: 16_000, exempt_accesses: 0, max_accesses: usize::MAX });
+    assert!(sample.is_sampled() && sample.sampled_keys() <= 16_000);
+    let about = sample.distinct_keys() as f64 / all.distinct_keys() as f64;
     assert!((0.9..1.1).contains(&about), "{about}");
     for method in [Method::Policy(Kind::TinyLfu), Method::Policy(Kind::Lru), Method::Optimum] {
         for capacity in [1_000, 5_000, 20_000] {
@@ -97,35 +98,21 @@ fn a_sample_tells_what_all_keys_do() {
 }
 
 #[test]
-fn lines_come_whole_whatever_the_chunks() {
+fn lines_may_end_in_any_chunk() {
     let text = b"\xef\xbb\xbfone\r\ntwo\n\none\nlast";
     for size in 3..=text.len() {
-        let (mut lines, mut trace) = (Lines::default(), Trace::new(Limits::EXACT));
+        let (mut lines, mut trace) = (KeyLines::default(), Trace::new(Limits::EXACT));
         text.chunks(size).for_each(|chunk| lines.feed(chunk, &mut trace).expect("lines are short"));
-        lines.end(&mut trace);
-        assert_eq!((trace.accesses(), lines.empty), ([0, 1, 0, 2].as_slice(), 1), "{size}");
+        lines.finish(&mut trace);
+        assert_eq!((trace.sampled_accesses(), trace.empty_keys()), ([0, 1, 0, 2].as_slice(), 1), "{size}");
     }
 }
 
 #[test]
-fn a_column_is_found_by_its_name_whatever_the_chunks() {
-    let text = b"time,\"the key\",more\r\n1,a,x\n2,\"b,\n\"\"c\",y\n3,,z\n4,a\n5\n";
-    for size in 1..=text.len() {
-        let (mut column, mut trace) = (Column::new(b"the key".to_vec()), Trace::new(Limits::EXACT));
-        text.chunks(size).for_each(|chunk| column.feed(chunk, &mut trace).expect("fields are short"));
-        assert_eq!(column.end(&mut trace), Ok(()));
-        assert_eq!((trace.accesses(), column.empty), ([0, 1, 0].as_slice(), 2), "{size}");
-    }
-    let mut column = Column::new(b"key".to_vec());
-    let error = column.feed(text, &mut Trace::new(Limits::EXACT)).expect_err("there is no such column");
-    assert_eq!(error.to_string(), "has no column \"key\"; its header is time, the key, more");
-}
-
-#[test]
-fn a_line_without_end_is_refused() {
-    let (mut lines, mut trace) = (Lines::default(), Trace::new(Limits::EXACT));
+fn a_line_longer_than_a_key_can_be_is_refused() {
+    let (mut lines, mut trace) = (KeyLines::default(), Trace::new(Limits::EXACT));
     let chunk = vec![b'x'; 1 << 19];
     assert_eq!(lines.feed(&chunk, &mut trace), Ok(()));
     assert_eq!(lines.feed(&chunk, &mut trace), Ok(()));
-    assert_eq!(lines.feed(b"x", &mut trace), Err(Unreadable::TooLong));
+    assert_eq!(lines.feed(b"x", &mut trace), Err(LineTooLong));
 }

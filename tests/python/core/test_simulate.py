@@ -12,6 +12,7 @@ import sys
 import pytest
 
 from moka_py import Moka
+from moka_py.cli.keys import _column
 
 METHODS = ("tiny_lfu", "lru", "optimum")
 
@@ -101,6 +102,31 @@ def test_csv_column_can_be_chosen_by_name(tmp_path, keys):
     plain.write_text("\n".join(keys))
     found = json.loads(simulate(path, "--column", "cache key", "--json"))
     assert found["hit_ratios"] == json.loads(simulate(plain, "--json"))["hit_ratios"]
+
+
+def test_csv_keys_are_those_of_the_file_whatever_their_quotes_and_line_ends():
+    rows = [b"2,b", b"3,", b"4,a", b"5", b"", b'6,"b"', b'7,"x\ny"', b'8,"a ""b"", c"', b"9,\xff\xc3", b"10,\xff\xc3"]
+    for end in (b"\n", b"\r\n", b"\r"):
+        for beginning in (b"", b"\xef\xbb\xbf"):
+            text = beginning + end.join([b'time,"the key"', b"1,a", *rows])
+            found = json.loads(simulate("-", "--column", "the key", "--json", stdin=text))
+            assert (found["accesses"], found["distinct_keys"], found["empty"]) == (8, 5, 2)
+
+
+def test_csv_rows_may_end_anywhere_in_a_chunk():
+    text = b'time,"the key"\r\n1,a\r\n2,"b\r\n\n""c"\r\n3,\r\n4,a'
+    for size in range(1, len(text) + 1):
+        chunks = iter([text[at : at + size] for at in range(0, len(text), size)])
+        assert [key for keys in _column(chunks, "the key") for key in keys] == [b"a", b'b\r\n\n"c', b"", b"a"], size
+
+
+def test_a_csv_field_or_line_that_is_far_too_long_is_refused():
+    field = b"key\n" + b"x" * (1 << 20)
+    assert simulate("-", "--column", "key", "--json", stdin=field)
+    error = simulate("-", "--column", "key", stdin=field + b"x", expected=2)
+    assert "standard input: cannot be read as CSV: field larger than field limit (1048576)" in error
+    error = simulate("-", "--column", "key", stdin=b"key\n" + b"x," * (9 << 20), expected=2)
+    assert "standard input: has a line longer than 16777216 bytes" in error
 
 
 def test_sampling_is_reported_and_close_to_the_full_result(file):

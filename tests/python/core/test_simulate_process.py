@@ -201,11 +201,11 @@ def test_signal_handler_runs_during_a_replay():
 import signal
 from moka_py._moka_py import _Trace
 
-trace = _Trace(column=None, most_keys=None, exact=True)
+trace = _Trace(max_keys=None, exact=True)
 chunk = b"".join(b"%d\\n" % (key * key % 99991) for key in range(1000000))
 for _ in range(10):
-    trace.feed(chunk)
-trace.end()
+    trace.feed_lines(chunk)
+trace.finish_lines()
 
 def handle(*_):
     raise RuntimeError("the handler's own")

@@ -1,18 +1,18 @@
-"""A progress bar on a terminal, for what takes long."""
+"""A progress bar on a terminal."""
 
 from shutil import get_terminal_size
 from types import TracebackType
 from typing import Self, TextIO
 
-_WIDTH = 30
+_BAR_WIDTH = 30
 
 
 class Progress:
-    """Shows nothing where the stream is no terminal, or before it is said to be worth it."""
+    """A progress bar, which is shown only on a terminal and only once `is_enabled` is set."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream if stream is not None and stream.isatty() else None
-        self.is_worth_it = False
+        self.is_enabled = False
         self._shown = ""
 
     def __enter__(self) -> Self:
@@ -23,21 +23,21 @@ class Progress:
     ) -> None:
         self.close()
 
-    def show(self, what: str, part: float | None, detail: str) -> None:
-        """Tell what is under way, the part of it that is done, from 0 to 1, where that is known, and a word more."""
-        if self._stream is None or not self.is_worth_it:
+    def show(self, task: str, done: float | None, detail: str) -> None:
+        """Show the name of the task, the part of it that is done, from 0 to 1, if it is known, and a detail."""
+        if self._stream is None or not self.is_enabled:
             return
         bar = ""
-        if part is not None:
-            full = round(_WIDTH * min(part, 1))
-            bar = f" [{'#' * full}{'.' * (_WIDTH - full)}] {min(part, 1):4.0%}"
-        line = f"{what}{bar}  {detail}"[: get_terminal_size().columns - 1]
+        if done is not None:
+            filled = round(_BAR_WIDTH * min(done, 1))
+            bar = f" [{'#' * filled}{'.' * (_BAR_WIDTH - filled)}] {min(done, 1):4.0%}"
+        line = f"{task}{bar}  {detail}"[: get_terminal_size().columns - 1]
         if line != self._shown:
             self._shown = line
             self._write(f"\r\x1b[K{line}")
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Erase the bar."""
         if self._shown:
             self._shown = ""
             self._write("\r\x1b[K")
@@ -49,5 +49,5 @@ class Progress:
             self._stream.write(text)
             self._stream.flush()
         except OSError:
-            # The terminal has gone, which is no reason to stop.
+            # The terminal was closed. That does not end the command.
             self._stream = None

@@ -1,4 +1,4 @@
-"""The chart of `python -m moka_py simulate`, drawn by matplotlib where that is installed."""
+"""The chart of `python -m moka_py simulate`. It needs matplotlib."""
 
 import argparse
 import importlib
@@ -7,25 +7,25 @@ import os
 from pathlib import Path
 from typing import Any
 
-_FORMATS = (".svg", ".png")
-_MOST_TICKS = 12
-_LINES = {
+_SUFFIXES = (".svg", ".png")
+_MAX_TICKS = 12
+_LINE_STYLES = {
     "optimum": {"label": "optimum (offline)", "color": "#8a8a8a", "linestyle": (0, (4, 2)), "linewidth": 1.4},
     "tiny_lfu": {"label": "tiny_lfu", "color": "#c8443c", "linewidth": 2.2, "marker": "o"},
     "lru": {"label": "lru", "color": "#2f6db5", "linewidth": 1.8, "marker": "s"},
 }
 
 
-def target(text: str) -> Path:
-    """Read the argument: where the chart goes, with the format as its suffix."""
+def output_path(text: str) -> Path:
+    """Parse the path of the chart, whose suffix is the format."""
     path = Path(text)
-    if path.suffix.lower() not in _FORMATS:
+    if path.suffix.lower() not in _SUFFIXES:
         raise argparse.ArgumentTypeError(f"must end in .svg or .png, got {text!r}")
     return path
 
 
-def prepare(path: Path, parser: argparse.ArgumentParser) -> None:
-    """Fail before the long work where it would be in vain."""
+def check_path(path: Path, parser: argparse.ArgumentParser) -> None:
+    """Exit with an error before the long replay, if the chart could not be drawn."""
     if importlib.util.find_spec("matplotlib") is None:
         parser.error("argument --plot: needs matplotlib: pip install matplotlib")
     if path.is_dir():
@@ -37,24 +37,25 @@ def prepare(path: Path, parser: argparse.ArgumentParser) -> None:
 
 
 def draw(path: Path, result: dict[str, Any], name: str, parser: argparse.ArgumentParser) -> None:
+    """Draw the hit ratios of a result, and exit with an error if the file cannot be written."""
     rows = [row for row in result["hit_ratios"] if row["lru"] is not None]
     if not rows:
         parser.error("argument --plot: the sample is too small for every capacity")
-    # By name, since type checkers need not have it.
+    # Imported by name, since type checkers may run where matplotlib is not installed.
     matplotlib = importlib.import_module("matplotlib")
     ticker = importlib.import_module("matplotlib.ticker")
     figure = importlib.import_module("matplotlib.figure").Figure(figsize=(8, 4.8), layout="constrained")
 
-    # The same file for the same figures.
+    # Makes the file the same for the same figures.
     matplotlib.rcParams["svg.hashsalt"] = "moka_py"
     plot = figure.subplots()
     capacities = [row["capacity"] for row in rows]
-    for method, style in _LINES.items():
+    for method, style in _LINE_STYLES.items():
         plot.plot(capacities, [row[method] for row in rows], markersize=4.5, **style)
     plot.set_xscale("log")
     plot.set_ylim(0, 100)
-    # Each capacity by its number, unless that is too many: between 2,000 and 5,000 there is no power of ten.
-    if len(capacities) <= _MOST_TICKS:
+    # A tick for each capacity, unless there are too many. The default has powers of ten, and 2,000 to 5,000 has none.
+    if len(capacities) <= _MAX_TICKS:
         plot.set_xticks(capacities)
     plot.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
     plot.xaxis.set_minor_formatter(ticker.NullFormatter())
