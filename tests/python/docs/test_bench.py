@@ -2,11 +2,15 @@
 
 import importlib
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from helpers import FREE_THREADED, ROOT
+
+import moka_py
 
 BENCH = ROOT / "stress" / "bench"
 PARTS = {"single thread", "cached", "threads", "tail", "memory", "start-up", "growth"}
@@ -44,6 +48,20 @@ def test_each_part_runs_and_has_the_rows_that_the_targets_need(tmp_path):
     # A tiny run has no row for the memory of deadlines.
     assert [line for line in unmeasured if "overhead an entry, ttl" not in line] == []
     assert sum(line.endswith(("| yes |", "| **no** |")) for line in table) > 30
+
+
+@pytest.mark.time_limit(900)
+def test_builds_are_compared_in_one_process(tmp_path):
+    folders = [tmp_path / "base", tmp_path / "variant"]
+    for folder in folders:
+        shutil.copytree(Path(moka_py.__file__).parent, folder / "moka_py")
+    rows = ["get, hit", "set, evicts", "get_with, miss", "cached, hit"]
+    if FREE_THREADED:
+        rows.append("2 threads, set, evicts")
+    only = [argument for row in rows for argument in ("--only", row)]
+    table = run(BENCH / "ablation.py", *folders, "--rounds", "1", *only).splitlines()
+    assert [line.split(" | ")[0].strip("| ") for line in table[2:]] == rows
+    assert table[0].endswith("| base | variant |")
 
 
 def test_instruction_that_reads_and_writes_a_line_is_one_access(monkeypatch):
