@@ -20,6 +20,10 @@ def pytest_configure(config):
     _stderr = os.fdopen(os.dup(sys.__stderr__.fileno()), "w")
 
 
+def pytest_unconfigure():
+    _stderr.close()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     marker = item.get_closest_marker("time_limit")
