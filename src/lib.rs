@@ -12,14 +12,18 @@
 //!             without the lock: a value replaces another, if nothing else changes
 //!             locked: find the key or check that it is still there; map, policy and deadlines change together;
 //!                     evict until the total weight fits the capacity
-//!             after the unlock: count removals, call the listener, drop
+//!             after the unlock: python/moka/state counts the removed entries and calls python/moka/listener;
+//!                     cache/maintenance drops the entries
 //! get_with  a hit is a get. A miss goes cache > single_flight: the leader computes with nothing held, then sets.
 //!             Waiters detach and park, and wake to check for signals. A wait that would never end raises an error.
 //! cached    a hit is a get. A miss goes cache > single_flight: it registers a run, which no other call waits for,
 //!             computes with nothing held, then sets, unless a write to the key superseded the run.
-//! evict     shard/transaction > policy: choose a victim > map: remove it. The value is dropped after the unlock.
+//! evict     shard/transaction: is the total weight over the capacity (shard/weights)? > policy: choose a victim
+//!                     (admission: policy/tiny_lfu/segments/victim) > map: remove it. The rest is as in set.
 //! expire    cache/maintenance > shard > expiry: take due entries from the queue > map, policy: remove them
 //! fork      python/runtime > single_flight, reclaim: the child forgets the flights and threads of its parent
+//! arguments python/moka/fastcall and methods read them, signature binds them, convert checks values such as a ttl
+//! keys      python/object/key hashes a key, cache/seed mixes the hash; python/cached/call_key does so for a call
 //! stats     python/moka/stats: an access is counted by the call that makes it, a removal by its cause after the unlock
 //! ```
 //!

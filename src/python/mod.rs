@@ -10,6 +10,7 @@
 //! moka               the class: state.rs has its operations, fastcall.rs and methods.rs read the arguments
 //! object             references, keys, errors that threads share
 //! runtime            threads, forks, the end of the interpreter, the depth of calls
+//! simulate           traces for the command `simulate`
 //! ffi | raised       CPython's C API, each function wrapped once | the marker that an exception is set
 //! ```
 

@@ -17,12 +17,13 @@
 //! | file | holds |
 //! |---|---|
 //! | `atomics.rs` | the shared places: [`AtomicHandle`], [`LockedAtomicHandle`], [`AtomicBox`] |
-//! | `retired.rs` | [`Retired`] |
-//! | `pin.rs` | [`Pin`] |
-//! | `once_flag.rs` | [`OnceFlag`] |
+//! | `handle.rs` | [`Handle`]: the kind of references that a cache holds |
+//! | `retired.rs` | [`Retired`]: an unlinked value that must not be dropped yet |
+//! | `pin.rs` | [`Pin`]: the guard of a thread that reads without a lock |
+//! | `once_flag.rs` | [`OnceFlag`]: a flag that pinned threads read |
 //! | `epoch.rs` | [`Guard`], [`RetireList`] and [`StripedRetireLists`] for threads that run in parallel |
 //! | `thread_registry.rs` | the threads that pin epochs |
-//! | `gil.rs` | what both hold, for the GIL build |
+//! | `gil.rs` | the same for the GIL build |
 //!
 //! # Invariants
 //! - `word`: an [`AtomicHandle`] holds the bits of a valid `T`, one machine word wide.
@@ -43,7 +44,7 @@
 //! | `AtomicBox::pointer` | AcqRel swap | Acquire load | likewise |
 //! | `GracePeriod` | Release, in the deferred closure | Acquire | reads under the old guards come before the drop |
 //! | `OnceFlag::is_set` | Relaxed, before the wait for all pinned threads | Relaxed, pinned | the epoch orders a later pin after the store |
-//! | `OnceFlag::is_known` | Release, after that wait | Acquire | what threads did that saw the flag unset comes before what follows |
+//! | `OnceFlag::is_known` | Release, after that wait | Acquire | all actions of threads that saw the flag unset come before the caller's next action |
 
 #![allow(unsafe_code)]
 

@@ -7,6 +7,7 @@
 //!   and checks that the result is still right.
 //! - A `set` that only replaces a value needs no lock ([`Shard::replace_fast`]).
 //! - Iterations and removals without a key go by index (`scan`).
+//! - `weights` has the weight of each entry and the [`Budget`], `shards` the list of all shards of a cache.
 //!
 //! Under the lock no key or value is dropped and no foreign code runs (law 1). Removed entries go to a list, which the
 //! caller hands up.
@@ -61,7 +62,7 @@ pub(crate) struct Shard<K, V> {
     can_expire: OnceFlag,
 }
 
-/// What the lock guards besides the map. The fields that every write needs come first.
+/// The state that the lock guards besides the map. The fields that every write needs come first.
 #[repr(C)]
 struct State {
     policy: Policy,
@@ -245,7 +246,7 @@ impl<K: Handle, V: Handle> Shard<K, V> {
 
     /// Waits until no write is in progress.
     ///
-    /// Every later writer sees what the caller wrote before, and the caller sees what earlier writers wrote.
+    /// Every later writer sees the caller's earlier writes, and the caller sees those of earlier writers.
     pub fn sync_with_writers(&self) {
         self.with_lock(|| ());
     }

@@ -1,4 +1,17 @@
 //! The class `Moka`.
+//!
+//! # Files
+//! | file | holds |
+//! |---|---|
+//! | `class.rs` | [`Moka`], and how an object gets its state |
+//! | `state.rs` | the operations of a cache, each in one place |
+//! | `fastcall.rs` | `get`, `set`, `remove` and `get_with`, as bare C functions |
+//! | `methods.rs`, `mapping.rs`, `bulk.rs` | the other methods |
+//! | `signature.rs`, `convert.rs` | arguments: binds them to parameters, and checks their values |
+//! | `listener.rs` | calls of the eviction listener and of the weigher |
+//! | `stats.rs` | the counts |
+//! | `clock.rs` | the clock of tests |
+//! | `errors.rs` | the messages of loads that would wait for ever |
 
 mod bulk;
 mod class;

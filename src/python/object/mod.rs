@@ -1,4 +1,12 @@
 //! Python objects as the core sees them: references, keys, errors.
+//!
+//! # Files
+//! | file | holds |
+//! |---|---|
+//! | `reference.rs`, `shared_count.rs` | [`Object`], and how its references are counted and dropped |
+//! | `key.rs` | a key with its hash and its equality |
+//! | `builtin.rs`, `int_layout.rs`, `tuple.rs` | hash and equality of builtin types, without a user's code |
+//! | `shared_error.rs` | an exception that threads share |
 
 pub(in crate::python) mod builtin;
 pub(in crate::python) mod int_layout;

@@ -1,4 +1,14 @@
-//! What the face needs of the interpreter: threads, forks, the end, the depth of calls, types made without PyO3.
+//! The interpreter around the face: threads, forks, the end, the depth of calls, types made without PyO3.
+//!
+//! # Files
+//! | file | holds |
+//! |---|---|
+//! | `fork.rs` | the child of a fork |
+//! | `interpreter.rs` | the one interpreter that is served, and the limit of its C stack |
+//! | `shutdown.rs`, `thread_exit.rs` | the end of the interpreter, and threads that it ends |
+//! | `greenlet.rs` | the greenlet that runs on a thread |
+//! | `frame.rs` | frames for coroutines that have not begun |
+//! | `heap_type.rs` | types made without PyO3 |
 
 #[cfg(unix)]
 pub(in crate::python) mod fork;
