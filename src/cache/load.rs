@@ -8,7 +8,7 @@
 //!
 //! # Orderings
 //! - A computation registers itself, then passes through the shard lock ([`Cache::fence_after_register`]). A writer
-//!   that did not see it has released that lock before, so the computation sees what the writer did.
+//!   that did not see it has released that lock before, so the computation sees the writer's changes.
 //! - A removal that finds no shards takes no lock. A full fence there pairs with the one in `fence_after_register`.
 //!
 //! # Why a second look

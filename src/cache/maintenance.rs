@@ -35,7 +35,7 @@ where
         if self.earliest_due.0.load(Ordering::Relaxed) == NEVER { 0 } else { self.clock.now() }
     }
 
-    /// Returns what `now` returns; `None` if something is due.
+    /// Returns the same instant as [`now`](Self::now); `None` if an entry may be due.
     #[inline(always)]
     pub(super) fn now_if_nothing_due(&self) -> Option<u64> {
         let earliest = self.earliest_due.0.load(Ordering::Relaxed);
@@ -88,7 +88,7 @@ where
         self.schedule(least());
     }
 
-    /// Evicts from the other shards what the writer's own shard could not evict.
+    /// Evicts from the other shards, if the writer's own shard had too few victims.
     #[cold]
     pub(super) fn evict_from_neighbours(&self, hash: u64, now: u64, removed: &mut Removals<K, V>) {
         let shards = self.shards.all();
@@ -122,11 +122,11 @@ where
         self.release_each(removed, |_| {});
     }
 
-    /// Does what [`release`](Self::release) does, and calls `before_drop` for each removal.
+    /// Like [`release`](Self::release), and calls `before_drop` for each removal.
     #[inline]
     pub fn release_each(&self, removed: &mut Removals<K, V>, mut before_drop: impl FnMut(&Removal<K, V>)) {
-        // Most calls remove one value. It is read in place and moved in two registers: a wide load of what two stores
-        // have just written would wait for both.
+        // Most calls remove one value. It is read in place and moved in two registers: a wide load of two words
+        // that were just stored one by one would wait for both stores.
         let Some(first) = removed.first() else { return };
         before_drop(first);
         let is_mortal = first.is_mortal();

@@ -98,7 +98,7 @@ where
         value
     }
 
-    /// Does what [`Cache::get`] does, if that needs neither a user's code nor maintenance. Otherwise it returns `None`.
+    /// Like [`Cache::get`], if that needs neither a user's code nor maintenance. Otherwise it returns `None`.
     #[inline(always)]
     pub fn try_get_fast<Q: KeyQuery<K>>(&self, query: &Q) -> Option<Option<V>> {
         let now = self.now_if_nothing_due()?;

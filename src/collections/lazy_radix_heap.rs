@@ -1,4 +1,4 @@
-//! A priority queue of indices by a key that only grows, which finds out late that a key has grown.
+//! A priority queue of indices by a key that only grows. It reads the key of an index again when the index comes up.
 //!
 //! It orders recency, by a stamp that a hit raises, and deadlines, which a hit or a new value raises. A reader that
 //! raises a key does not tell the heap. The heap has each index in a bucket for an old key, and asks for the true key
@@ -10,7 +10,7 @@
 //! that was taken, `base`, never falls.
 //!
 //! A key is a number of digits of five bits. An index is in the bucket for the highest digit in which its key differs
-//! from `base`: the position of that digit is the level of the bucket, and its value the place in the level. So the
+//! from `base`. The position of that digit is the level of the bucket, and its value the place in the level. So the
 //! first bucket that is not empty, from the lowest level up, holds the smallest keys.
 //! - At level 0 all keys of a bucket are equal: any index is a smallest one.
 //! - At a higher level the bucket is spread first: `base` rises to the lower end of the bucket, so its indices now

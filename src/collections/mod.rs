@@ -1,8 +1,8 @@
-//! Plain data structures, which know nothing of caches: lists, a priority queue and a counter, and how memory is
-//! asked for.
+//! Plain data structures, which know nothing of caches: lists, a priority queue and a counter, and
+//! allocations that may fail.
 //!
-//! Those that hold entries know them by their indices in the slab of their shard, so links are 32 bits wide and take
-//! no allocation for each entry.
+//! A structure that holds entries knows them by their indices in the slab of their shard. So links are 32 bits wide,
+//! and no entry needs an allocation of its own.
 
 pub(crate) mod index_lists;
 pub(crate) mod lazy_radix_heap;

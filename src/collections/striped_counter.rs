@@ -10,11 +10,11 @@
 //!
 //! # Invariants
 //! - `one-writer`: a stripe below [`MAX_OWNED_SLOTS`] is written only by the thread that has that slot. The next
-//!   thread to have the slot sees what was written.
+//!   thread to have the slot sees these writes.
 //!
 //! # Orderings
-//! All are Relaxed: a counter orders nothing. A thread that wants the sum to include calls of other threads knows
-//! of their end by a join or a lock, which orders the additions before the sum.
+//! All are Relaxed: a counter orders nothing. If a sum must include the calls of other threads, the reader waits for
+//! their end by a join or a lock. That orders the additions before the sum.
 
 use crate::sync::{AtomicU64, Ordering::Relaxed};
 use stripes::Stripes;

@@ -1,12 +1,12 @@
-//! Memory that may be refused: what grows with the number of entries is reserved before anything changes.
+//! Memory that may be refused: structures that grow with the number of entries reserve it before anything changes.
 //!
 //! # How it works
 //! Rust ends the process if an allocation fails. So a write first reserves all that it may need: slots, entries,
 //! deadlines, links, weights. If the system refuses, the write changes nothing, and its caller gets the error that
 //! `KeyQuery::no_memory` makes.
 //!
-//! What can wait is skipped instead: a table does not shrink, a sketch does not grow, and a list of removals takes no
-//! more entries, so that the rest is evicted once the list was emptied (`Cache::finish_eviction`).
+//! Work that can wait is skipped instead. A table does not shrink, and a sketch does not grow. A list of removals takes
+//! no more entries. The remaining victims are evicted after the list was emptied (`Cache::finish_eviction`).
 //!
 //! Small allocations are left to Rust: a flight, a batch of retired values, the first removals of a call.
 

@@ -1,10 +1,10 @@
 //! The deadlines of the entries of a chunk: two words for each entry.
 //!
 //! # How it works
-//! An entry expires at the sooner of two instants: the end of its time to live, which is stored, and its last use
-//! plus its time to idle. The time to idle is usually that of the cache, so the entry stores only where to find it
-//! ([`TtiSource`]). Entries that have a time to idle of their own store it in a third word, in memory that is
-//! allocated for the first such entry of the chunk.
+//! An entry expires at the sooner of two instants. One is the end of its time to live, which is stored. The other is
+//! its last use plus its time to idle. The time to idle is usually that of the cache, so the entry stores only where
+//! to find it ([`TtiSource`]). An entry with a time to idle of its own stores it in a third word. The memory of these
+//! words is allocated for the first such entry of the chunk.
 //!
 //! # Orderings
 //! | field | written | read | why |

@@ -1,6 +1,6 @@
-//! What one entry holds.
+//! One entry: hash, key, value and stamp.
 //!
-//! An entry has 32 bytes, so it never lies across two cache lines. What only some caches need is stored beside the
+//! An entry has 32 bytes, so it never lies across two cache lines. Data that only some caches need is beside the
 //! entries. A cache where something can expire has a [`DeadlineTable`](crate::expiry::deadlines::DeadlineTable) for
 //! each chunk. The weights and the links of the policy's lists are in the state that the shard lock guards, because
 //! only writers read them.

@@ -22,7 +22,7 @@ use super::slab::{EntryRef, SlabWriter};
 use super::table::Table;
 use super::{Map, SlotRef};
 
-/// What the lock guards.
+/// The state that the lock guards.
 ///
 /// The fields that every write needs come first. They are in few cache lines, beside the lock, because another core
 /// often wrote them last.

@@ -11,8 +11,8 @@
 //! and then checks identities only. The slot that it found must still be [valid](LockedMap::is_valid), or a key that it
 //! did not find must still be [absent](LockedMap::is_absent).
 //!
-//! The lock also guards the state of the shard, of type `S`, which the map does not know. `locked` has what needs the
-//! lock.
+//! The lock also guards the state of the shard, of type `S`, which the map does not know. `locked` has the methods
+//! that need the lock.
 //!
 //! # Invariants
 //! - `one-slot`: a live entry is in exactly one slot of the current table, and each used slot has a live entry.
@@ -131,7 +131,7 @@ impl<K: Handle, V: Handle, S> Map<K, V, S> {
         }
     }
 
-    /// Does what [`find`](Self::find) does, for a key that [`find_fast`](Self::find_fast) left undecided.
+    /// Like [`find`](Self::find), for a key that [`find_fast`](Self::find_fast) left undecided.
     #[cold]
     pub fn find_slow<Q: KeyQuery<K>>(
         &self,

@@ -5,7 +5,7 @@
 
 /// A key to look up.
 pub trait KeyQuery<K> {
-    /// What the user's code raises.
+    /// The error that a user's code raises.
     type Error;
 
     /// Returns the full hash, mixed and seeded: each bit of it depends on each bit of the key's own hash.

@@ -60,7 +60,7 @@ impl<K: Handle, V: Handle> Removal<K, V> {
 /// The removals of one call, in order, and the keys that it held for comparisons.
 ///
 /// The caller of the core reports each removal to the listener, then hands the list to
-/// [`Cache::release`](crate::Cache::release). Dropping the list instead leaks what it holds.
+/// [`Cache::release`](crate::Cache::release). Dropping the list instead leaks its contents.
 pub struct Removals<K, V> {
     /// The first removal. Most calls remove nothing or one value, which needs no allocation.
     first: Option<Removal<K, V>>,

@@ -50,7 +50,7 @@ pub(crate) struct Chunk<K, V> {
     deadlines: OnceLock<DeadlineTable>,
 }
 
-/// What readers see: the chunks, and the first entry of each.
+/// The part of a slab that readers see: the chunks, and the first entry of each.
 pub(super) struct Slab<K, V> {
     first_entries: [AtomicPtr<Entry<K, V>>; CHUNKS],
     chunks: [AtomicBox<Chunk<K, V>>; CHUNKS],
@@ -58,7 +58,7 @@ pub(super) struct Slab<K, V> {
     tti: u64,
 }
 
-/// What the holder of the lock knows besides. It is the proof that its owner holds the lock.
+/// The part of a slab that only the holder of the lock sees. It proves that its owner holds the lock.
 #[derive(Default)]
 pub(super) struct SlabWriter {
     /// Whether any entry ever had a deadline.

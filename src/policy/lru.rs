@@ -39,9 +39,8 @@ const LISTS: usize = 2;
 const UNUSED: u64 = 1 << 63;
 
 /// While several threads use a shard, the clock advances at least this often during as many hits as the shard has
-/// entries, and at most twice as often. Two threads that mostly get by Zipf's law, and two threads that set as often
-/// as they get, do 34 and 18 million calls a second with 8, 32 and 15 with 16, 34 and 23 with 4, and 17 and 14 if
-/// each hit advances the clock. Hit ratios on traces are the same with all of these.
+/// entries, and at most twice as often. If each hit advanced the clock, two threads that mostly get would do half as
+/// many calls a second. With 4 or 16, hit ratios on traces are the same.
 const MIN_TICKS_PER_SHARD: usize = 8;
 
 /// In place of a thread: no hit was recorded yet, or hits of several threads were.

@@ -54,7 +54,7 @@ pub(crate) trait EntryViews {
         self.entry(index).stamp
     }
 
-    /// Prefetches what else changes when an entry of this hash is removed.
+    /// Prefetches the other memory that changes when an entry of this hash is removed.
     fn prefetch_remove(&self, _hash: u64) {}
 }
 
@@ -107,7 +107,7 @@ impl AccessRecorder {
         }
     }
 
-    /// Prefetches what an insert will change here.
+    /// Prefetches the memory that an insert will change here.
     #[inline]
     pub fn prefetch_insert(&self) {
         if let AccessRecorder::Lru(clock) = self {
@@ -126,9 +126,9 @@ impl Policy {
         }
     }
 
-    /// Prefetches what an insert and its victim will change here. The caller should do so in large shards, and if
-    /// several threads use the cache: another thread probably wrote these lines last. With two threads, an insert
-    /// that evicts takes 4 to 10 % longer without this.
+    /// Prefetches the memory that an insert and its victim will change here. The caller should do so in large shards,
+    /// and if several threads use the cache: another thread probably wrote these lines last. With two threads, an
+    /// insert that evicts takes 4 to 10 % longer without this.
     #[inline]
     pub fn prefetch(&self, entries: &impl EntryViews) {
         match self {

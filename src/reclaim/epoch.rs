@@ -59,7 +59,7 @@ impl Guard<'_> {
     /// Stands for a lock that protects `owner`, which costs no pin. The caller chooses the lifetime.
     ///
     /// # Safety
-    /// - The lifetime ends before the unlock, and only the lock's holder unlinks what is read through the guard.
+    /// - The lifetime ends before the unlock, and only the lock's holder unlinks data that is read through the guard.
     #[inline]
     pub unsafe fn of_lock<'l, T>(_owner: &T) -> Guard<'l> {
         let owner = LockOwner(
@@ -69,7 +69,7 @@ impl Guard<'_> {
         Guard(GuardKind::Locked(owner), PhantomData)
     }
 
-    /// Returns whether the guard protects what `owner` holds: it is a pin, or stands for the lock of `owner`.
+    /// Returns whether the guard protects the contents of `owner`: it is a pin, or stands for the lock of `owner`.
     #[cfg(debug_assertions)]
     pub fn serves<T>(&self, owner: &T) -> bool {
         !matches!(self.0, GuardKind::Locked(LockOwner(address)) if address != ptr::from_ref(owner).addr())

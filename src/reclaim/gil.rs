@@ -54,7 +54,7 @@ impl Guard<'_> {
         Guard::of_pin()
     }
 
-    /// Returns whether the guard protects what `owner` holds, for assertions.
+    /// Returns whether the guard protects the contents of `owner`, for assertions.
     #[cfg(debug_assertions)]
     pub fn serves<T>(&self, _owner: &T) -> bool {
         true

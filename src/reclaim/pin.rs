@@ -4,7 +4,7 @@ use std::ops::Deref;
 
 use super::Guard;
 
-/// A guard that also protects what other threads replace without a lock.
+/// A guard that also protects values that other threads replace without a lock.
 pub(crate) struct Pin<'l>(Guard<'l>);
 
 /// Pins the thread: no value that it can see from now on is dropped until the pin is gone.

@@ -1,7 +1,7 @@
 //! The registry of threads that read or write: each is counted before its first pin or lock, until it ends.
 //!
-//! If a thread is the only registered one, no other thread can see what it unlinked. So it drops that without a grace
-//! period.
+//! If a thread is the only registered one, no other thread can see a value that it unlinked. So it drops the value
+//! without a grace period.
 //!
 //! # Orderings
 //! | field | writer | reader | why |
@@ -79,7 +79,7 @@ pub fn is_pinned() -> bool {
     REGISTRATION.try_with(|own| own.handle.is_pinned()).unwrap_or(false)
 }
 
-/// Returns whether no other thread can see, now or later, what this thread unlinked before.
+/// Returns whether no other thread can see, now or later, the values that this thread unlinked before.
 #[inline]
 pub(super) fn is_only_thread() -> bool {
     // `try_with` registers a thread that never pinned. With several threads the shared line is only read.

@@ -64,7 +64,7 @@ fn create<K: Handle, V: Handle>(config: &Config) -> Box<[Shard<K, V>]> {
     Shard::for_cache(config, shard_count(config.capacity))
 }
 
-/// Returns the index of a hash among the shards, or among what exists once for each shard.
+/// Returns the index of a hash among the shards, or among other things that exist once for each shard.
 ///
 /// The length of the slice is a power of two; with the GIL it is 1.
 #[inline(always)]

@@ -177,7 +177,8 @@ impl<K: Handle, V: Handle> WriteTxn<'_, '_, K, V> {
 
     /// Removes a batch of due entries. Returns whether there were any.
     ///
-    /// It takes what it checks from `steps`. Without memory for the list, it removes nothing and sets `steps` to 0.
+    /// Each entry that it checks takes one of `steps`. Without memory for the list, it removes nothing and sets `steps`
+    /// to 0.
     pub fn expire_batch(&mut self, steps: &mut usize, guard: &mut Guard) -> bool {
         if !self.removed.try_reserve(MAX_DUE_PER_CALL) {
             *steps = 0;

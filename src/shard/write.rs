@@ -11,7 +11,7 @@
 //!   for all pinned threads, so it cannot overlap a replacement that saw the flag unset.
 //! - No computation of the key is in flight. Such computations have to be superseded under the lock.
 //!
-//! What it earns: two threads that `get` and `set` present keys are 7 to 11 % faster. A thread tries it only if its last
+//! With it, two threads that `get` and `set` present keys are 7 to 11 % faster. A thread tries it only if its last
 //! `set` replaced a value, since a useless try makes a `set` that evicts 5 % slower.
 
 use crate::collections::try_reserve::NoMemory;
@@ -35,7 +35,7 @@ pub(crate) struct Write<V> {
     pub if_absent: bool,
 }
 
-/// What a write did.
+/// The result of a write.
 pub(crate) enum WriteOutcome<V> {
     /// The value was stored, or rejected because it alone outweighs the capacity.
     Written,
@@ -207,7 +207,7 @@ impl<K: Handle, V: Handle> Shard<K, V> {
         Ok(last.map(|removal| removal.value().clone()))
     }
 
-    /// Prefetches what an insert and its victim will change in the order of the policy.
+    /// Prefetches the memory that an insert and its victim will change in the order of the policy.
     ///
     /// It makes an insert that evicts 7 % faster if two threads write, because each of these lines was last written by
     /// the other core.

@@ -43,7 +43,7 @@ const ACCESSES_PER_PAUSE: usize = 1 << 18;
 const SEEDS: u64 = 8;
 const MAX_ACCESSES_FOR_ALL_SEEDS: usize = 1 << 21;
 
-/// What decides which keys stay in the cache.
+/// The rule by which keys stay in the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
     Policy(Kind),

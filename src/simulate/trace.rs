@@ -30,7 +30,7 @@ impl Limits {
     /// A sample of fewer keys tells too little.
     const MIN_KEYS: usize = 1 << 14;
 
-    /// Samples only what a `u32` cannot number.
+    /// Samples only a trace whose accesses a `u32` cannot number.
     pub const EXACT: Limits = Limits {
         max_keys: u32::MAX as usize,
         exempt_accesses: u32::MAX as usize,

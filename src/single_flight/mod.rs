@@ -4,11 +4,11 @@
 //! A flight is a computation that is in progress. Each shard has a table of them, by the 64-bit hash of their key. A
 //! user's `__eq__` that tells keys of equal hash apart runs outside all locks. A call that finds no flight of its key
 //! becomes the leader. The leader looks into the cache once more, computes with no lock held, writes the value, and
-//! completes the flight. Most flights have no waiter, so the first waiter makes what waiters need. Waiters park in
-//! short pieces, so that their caller can check for signals in between.
+//! completes the flight. Most flights have no waiter, so the first waiter makes the place of the result. Waiters park
+//! in short pieces, so that their caller can check for signals in between.
 //!
-//! A write to the key during the computation wins (law 13): it marks the flight as superseded, under the shard lock
-//! and so in one step with the write itself. The leader's own write checks the mark under the same lock. The mark
+//! A write to the key during the computation wins (law 13). It marks the flight as superseded under the shard lock,
+//! in one step with the write itself. The leader's own write checks the mark under the same lock. The mark
 //! spares flights of other keys with the same hash, if the writer compared their keys before it took the lock. A call
 //! that comes after the mark does not join the flight, because the computation may have read data from before the
 //! write.

@@ -14,7 +14,7 @@ use super::waiters::{FlightResult, generation, is_stale};
 use crate::sync::thread::ThreadId;
 use crate::sync::{AtomicUsize, Lock, Locked, Ordering};
 
-/// A computation in flight. `J` is what other calls need to join it.
+/// A computation in flight. `J` is the part that other calls need to join it.
 pub(super) struct Flight<J> {
     hash: u64,
     pub number: u64,

@@ -16,7 +16,7 @@ pub(crate) struct Padded<T>(pub T);
 
 /// Orders the stores before it and the loads after it. Partner: the `full_fence` of another thread.
 pub(crate) fn full_fence() {
-    // Of two threads that write the word, the later one sees what the earlier one stored before.
+    // Of two threads that write the word, the later one sees the earlier stores of the other.
     #[cfg(moka_sanitize_thread)]
     {
         static MET: AtomicUsize = AtomicUsize::new(0);

@@ -41,7 +41,7 @@ const MAX_BLOCKS_PER_CALL: usize = 64;
 /// The blocks of a larger sketch that one call copies. One block in eight calls would be enough.
 const COPIES_PER_CALL: usize = 8;
 
-/// What each access changes comes first, beside the fields of the owner that each access changes.
+/// The fields that each access changes come first, beside the fields of the owner that each access changes.
 #[derive(Default)]
 #[repr(C)]
 pub(super) struct Sketch {

@@ -4,9 +4,9 @@
 //! [`WindowTuner`]; all shards share the [`WindowFraction`].
 //!
 //! # How it works
-//! A period lasts four accesses for each entry. At its end, with the cache full, the border between the window and
-//! the main region moves by at most 1/16 of the cache, by the ratio of their hits for each entry. Then the window is
-//! limited to the range of the ghost cache that had the most hits of late.
+//! A period lasts four accesses for each entry. If the cache is full at its end, the border between the window and the
+//! main region moves. The ratio of their hits for each entry decides how far, at most 1/16 of the cache. Then the
+//! window is limited to the range of the ghost cache that had the most hits of late.
 //!
 //! The four ghost caches of the leader take less than 16 KiB, and less than 64 KiB in a large cache, whatever the
 //! capacity.
@@ -16,8 +16,8 @@
 //! hit ratio changes by less than 0.1 points.
 //!
 //! # Why not a hill climber alone
-//! The hits of the average entry of a region do not tell what one more entry would be worth there, so a climber can
-//! stay on the wrong side. It also takes many periods to cross the cache when the workload changes.
+//! The hits of the average entry of a region do not tell how many hits one more entry would have there. So a climber
+//! can stay on the wrong side. It also takes many periods to cross the cache when the workload changes.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -76,7 +76,7 @@ impl WindowFraction {
     }
 }
 
-/// What the leader knows of the workload.
+/// The leader's record of the workload.
 pub(super) struct WindowTuner {
     /// The number of shards: the cache has about this many times the entries of the leader.
     shards: usize,

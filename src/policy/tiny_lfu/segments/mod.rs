@@ -56,7 +56,7 @@ const TICKS_PER_WINDOW: u32 = 4;
 /// The entries that one call looks at. With 16 the hit ratio is 0.1 points lower, with 200 0.1 points higher.
 const MAX_STEPS_PER_CALL: usize = 32;
 
-/// What each write changes comes first, in one cache line, since usually another thread wrote it last.
+/// The fields that each write changes come first, in one cache line, since usually another thread wrote it last.
 #[repr(C)]
 pub(super) struct Segments {
     /// The number of entries at the last insert.
@@ -107,7 +107,7 @@ impl Segments {
         try_reserve::reserve(&mut self.segments, index)
     }
 
-    /// Prefetches what an insert and its victim will change here.
+    /// Prefetches the memory that an insert and its victim will change here.
     pub fn prefetch(&self, entries: &impl EntryViews) {
         prefetch_write(self);
         self.lists.prefetch_ends();
@@ -117,8 +117,8 @@ impl Segments {
         }
     }
 
-    /// Prefetches what the removal of the next victim will change in the map. Without this, an insert that evicts
-    /// takes a third longer in a cache of 300,000 entries.
+    /// Prefetches the memory that the removal of the next victim will change in the map. Without this, an insert that
+    /// evicts takes a third longer in a cache of 300,000 entries.
     #[inline(never)]
     fn prefetch_victim(&self, entries: &impl EntryViews) {
         for head in self.heads() {

@@ -56,8 +56,8 @@ impl Segments {
         }
     }
 
-    /// Whether a candidate is worth more than what it would displace: the victim, and the entries after the victim
-    /// if that does not weigh enough.
+    /// Whether a candidate is admitted: it is worth more than the entries that it would displace. These are the victim
+    /// and, if the victim does not weigh enough, the entries after it.
     fn admits(
         &mut self,
         (candidate, candidate_entry): IndexedEntry<'_>,
