@@ -157,10 +157,10 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
     ) -> _V:
         """Return the value of a key; if it has none, compute it by `initializer()` and store it.
 
-        If several threads ask for a key at once, one calls its initializer and the others wait for the result. If it
-        raises, nothing is stored, and each thread that waited raises a copy of the exception. The copies keep the
-        traceback of each thread apart. After KeyboardInterrupt and the like only that thread raises, and another
-        takes its place. A signal interrupts the wait.
+        If several threads ask for a key at the same time, one calls its initializer and the others wait for the
+        result. If it raises, nothing is stored, and each thread that waited raises a copy of the exception. The copies
+        keep the traceback of each thread apart. After KeyboardInterrupt and the like only that thread raises, and
+        another takes its place. A signal interrupts the wait.
 
         A `set`, a removal or a `clear` during the computation wins: the callers get the result, but it is not stored.
 
@@ -367,7 +367,7 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
     def setdefault(self: Moka[_K, _D | None], key: _K, default: None = None) -> _D | None:
         """Return the value of a key; if it has none, store default and return it.
 
-        If several threads do so at once, all return the same value. This counts as an access.
+        If several threads do so at the same time, all return the same value. This counts as an access.
 
         Args:
             key: The key.

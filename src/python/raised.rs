@@ -1,11 +1,11 @@
 //! [`Raised`]: the error type of the Python face, a marker that an exception is set in the thread state.
 //!
 //! # Why not `PyErr`
-//! PyO3 counts for each thread whether it is attached. A slot or a method that is a bare C function does not go through PyO3,
-//! so PyO3 believes there that the thread is detached, and aborts the process when a `PyErr` or a `Py` is dropped. Late in the
-//! interpreter's end it cannot be told otherwise. CPython's own convention works in both: the exception stays in the thread
-//! state, and the function returns null. So all code of the face returns [`Raised`]. `PyErr` appears only in `#[pymethods]`,
-//! and where PyO3 converts arguments and results.
+//! PyO3 counts for each thread whether it is attached. A slot or a method that is a bare C function does not go through PyO3.
+//! So PyO3 believes there that the thread is detached, and aborts the process when a `PyErr` or a `Py` is dropped. Late in the
+//! interpreter's end, `with_pyo3_attached` fails, so this cannot be corrected there. CPython's own convention works in both:
+//! the exception stays in the thread state, and the function returns null. So all code of the face returns [`Raised`]. `PyErr`
+//! appears only in `#[pymethods]`, and where PyO3 converts arguments and results.
 
 #![allow(unsafe_code)]
 
@@ -16,7 +16,7 @@ use pyo3::prelude::*;
 
 /// An exception is set in the thread state. The function that gets this returns it, or takes the exception.
 ///
-/// It is not `Send`, and [`Python::detach`] takes only what is. So the thread that has one is attached.
+/// It is not `Send`, and [`Python::detach`] takes only `Send` values. So the thread that has one is attached.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Raised(PhantomData<*mut ()>);

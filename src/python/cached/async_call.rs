@@ -1,9 +1,9 @@
 //! A call of a cached coroutine function: an awaitable that needs no Python frame for a hit.
 //!
 //! # How it works
-//! Like a coroutine it does nothing until it is first resumed. Then the arguments are looked up. A hit returns at once.
-//! A miss makes the function's own coroutine. From then on each `send` and `throw` is passed on to that one, and what
-//! it returns is stored. If calls share runs, `_flight.py` makes the inner coroutine, which waits for the run of the
+//! Like a coroutine it does nothing until it is first resumed. Then the arguments are looked up. A hit returns immediately.
+//! A miss makes the function's own coroutine. From then on each `send` and `throw` is passed on to that one, and its
+//! result is stored. If calls share runs, `_flight.py` makes the inner coroutine, which waits for the run of the
 //! key.
 //!
 //! [`coroutine_type`](crate::python::cached::coroutine_type) is the type that Python code sees.
@@ -58,7 +58,7 @@ pub(in crate::python) struct AsyncCall {
     work: UnsafeCell<Work>,
 }
 
-/// What a call needs until it ends.
+/// The data that a call needs until it ends.
 #[derive(Default)]
 struct Work {
     arguments: SmallVec<[Object; 4]>,
@@ -79,7 +79,7 @@ pub(in crate::python) enum Resume<'a> {
     Throw(&'a [Arg<'a>]),
 }
 
-/// What the inner coroutine yielded, or the result of the call.
+/// A value that the inner coroutine yielded, or the result of the call.
 pub(in crate::python) type Resumed<'py> = Result<Sent<'py>, Raised>;
 
 /// The right of one thread to change the [`Work`] of a call (`turn`).
@@ -126,7 +126,7 @@ impl<'a> Turn<'a> {
         self.0.phase.store(phase, Ordering::Release);
     }
 
-    /// Ends the turn and the call, and drops what the call no longer needs.
+    /// Ends the turn and the call, and drops the data that the call no longer needs.
     fn end(self) {
         let call = self.0;
         // SAFETY: `turn`, and `args` are not used after this.
@@ -254,7 +254,7 @@ impl AsyncCall {
         closed
     }
 
-    /// Drops what the call has, if only the collector can reach it. The inner coroutine clears itself.
+    /// Drops all objects of the call, if only the collector can reach it. The inner coroutine clears itself.
     pub fn clear(&self) {
         if let Some((_phase, turn)) = self.enter() {
             turn.end();

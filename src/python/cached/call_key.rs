@@ -1,9 +1,9 @@
-//! The key of a call: what a look-up compares, and what a result is stored under.
+//! The key of a call: a look-up compares it, and a result is stored under it.
 //!
 //! # How it works
 //! The keys are those of `functools.lru_cache`. If the only argument is an exact `str` or `int`, it is the key itself.
-//! Else the key is a tuple: the positional arguments; then, if there are keywords, a mark and each keyword with its
-//! argument; then, if types count, the type of each argument.
+//! Else the key is a tuple. It begins with the positional arguments. If there are keywords, a mark follows, and each
+//! keyword with its argument. If types count, the type of each argument follows.
 //!
 //! A look-up makes no tuple. [`ArgsKey`] hashes the parts where they lie and compares them with the items of a stored
 //! tuple. Only a miss makes the tuple, which a [`CallKey`] then holds together with its hash.

@@ -1,7 +1,7 @@
-//! The type of calls of cached coroutine functions: it has the methods of `collections.abc.Coroutine`, so that event
-//! loops take an instance for a coroutine, and the slots by which the interpreter resumes it without a method call.
+//! The type of calls of cached coroutine functions. It has the methods of `collections.abc.Coroutine`, so event loops
+//! take an instance for a coroutine. It has slots, by which the interpreter resumes it without a method call.
 //!
-//! [`async_call`](crate::python::cached::async_call) is what an instance does.
+//! [`async_call`](crate::python::cached::async_call) has the code that an instance runs.
 //!
 //! # Invariants
 //! - `called`: the interpreter calls the slots: attached, and with a live instance of the type first.
@@ -152,8 +152,8 @@ unsafe extern "C" fn send_value(
     answer
 }
 
-/// The return value of an iterator's method: what was yielded, or null with an exception set. A result is the value of
-/// a `StopIteration`.
+/// The return value of an iterator's method: the value that was yielded, or null with an exception set. A result is the value
+/// of a `StopIteration`.
 fn into_iterator_return(call: &AsyncCall, resumed: Resumed<'_>) -> *mut PyObject {
     match resumed {
         Ok(Sent::Yielded(object)) => return object.into_ptr(),

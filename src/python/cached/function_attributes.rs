@@ -4,8 +4,8 @@
 //! From CPython 3.14 on, a function's `__annotate__` evaluates its annotations when they are first read, and
 //! `functools.update_wrapper` copies `__annotate__` in place of `__annotations__`. So a cached function returns the
 //! annotations of the wrapped function, which keeps them. If `__annotate__` was replaced on the cached function, that
-//! one makes them. If the wrapped callable has none, as a `functools.partial`, the cached function has what a new
-//! function has.
+//! one makes them. If the wrapped callable has none, as a `functools.partial`, the cached function has those
+//! of a new function.
 
 use pyo3::exceptions::PyAttributeError;
 use pyo3::intern;

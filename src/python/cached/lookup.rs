@@ -160,7 +160,7 @@ pub(in crate::python) fn key_of(state: &CachedState, args: &Args<'_>) -> Result<
     })
 }
 
-/// What the key of a call is made of.
+/// The parts from which the key of a call is made.
 #[derive(Clone, Copy)]
 enum KeyParts<'a> {
     /// The object is the key.

@@ -1,5 +1,5 @@
-//! The methods of the state of a cached function, for Python: the `cache_*` attributes of the function, and what
-//! `_cached.py` and `_flight.py` call.
+//! The methods of the state of a cached function, for Python: the `cache_*` attributes of the function, and
+//! those that `_cached.py` and `_flight.py` call.
 
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;

@@ -8,8 +8,8 @@
 //! lookup          finds the value of the arguments, or the key; a hit ends here
 //! run             registers the run of a miss, and stores its result unless the key was written to since
 //! ```
-//! [`coroutine_type`] is the type of the awaitables that `async_call` is about. [`state`] is what all calls of a
-//! function share: the options and the cache. [`methods`] has its methods for Python, such as `cache_clear`.
+//! [`coroutine_type`] is the type of the awaitables whose code is in `async_call`. [`state`] has the data that all calls
+//! of a function share: the options and the cache. [`methods`] has its methods for Python, such as `cache_clear`.
 //! [`call_key`] has the keys. [`weak_self`], [`owner`] and [`owner_registry`] let keys stand for instances that the
 //! cache does not keep alive. [`function_attributes`] answers for attributes such as `__annotations__`.
 //!

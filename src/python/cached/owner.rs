@@ -3,7 +3,7 @@
 //! # How it works
 //! A key holds the owner in place of the instance, and the owner holds a weak reference to the instance. The owner
 //! notes the hash of each entry whose key holds it. When the instance dies, the entries of these hashes are removed. An
-//! entry that is stored later, by a call that was under way, is removed at once.
+//! entry that is stored later, by a call that was under way, is removed immediately.
 //!
 //! Entries that are evicted or expire stay noted. So that the hashes do not pile up, the owner drops those without an
 //! entry when their number has doubled.
@@ -148,7 +148,7 @@ impl Owner {
         Ok(self.reference.bind(py).call0()?.is_none())
     }
 
-    /// Removes the entries of all keys that hold the owner. Entries that are stored later are removed at once.
+    /// Removes the entries of all keys that hold the owner. Entries that are stored later are removed immediately.
     fn _remove_entries(slf: &Bound<'_, Self>, cache: &Bound<'_, Moka>) {
         let mut noted = slf.get().noted.lock();
         noted.is_gone = true;

@@ -1,4 +1,4 @@
-//! What a cached function has besides its code: its options, and the cache, which also counts its hits and misses.
+//! The state of a cached function: its options, and the cache, which also counts its hits and misses.
 
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -54,7 +54,7 @@ pub(in crate::python) struct AsyncHooks {
     pub share: Py<PyAny>,
 }
 
-/// What [`CachedState::new`] takes.
+/// The arguments of [`CachedState::new`].
 pub(in crate::python) struct Options {
     pub is_typed: bool,
     pub is_shared: bool,

@@ -1,7 +1,7 @@
 //! A call of a cached function that is not a coroutine function.
 //!
 //! # How it works
-//! A hit returns at once. A miss registers its run, calls the function with the arguments as they came, and stores the
+//! A hit returns immediately. A miss registers its run, calls the function with the arguments as they came, and stores the
 //! result. If calls share runs, the load goes through the same single flight as `Moka.get_with`.
 //!
 //! # Depth of recursion

@@ -1,6 +1,6 @@
 //! The methods of `Moka` for many keys. Each key is looked up or removed as by a call of its own.
 //!
-//! An error ends the call. What was done before it stays done, and was reported to the listener.
+//! An error ends the call. The changes before it stay, and their removals were reported to the listener.
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;

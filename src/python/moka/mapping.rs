@@ -107,7 +107,7 @@ pub(crate) fn yield_to_interpreter(py: Python<'_>) -> PyResult<()> {
     YIELD.import(py, "moka_py._views", "yield_to_interpreter")?.call0().map(drop)
 }
 
-/// Imports what `_views.py` has, so that no call ever waits for an import: another thread may be in that import when the
+/// Imports the classes of `_views.py`, so that no call ever waits for an import: another thread may be in that import when the
 /// process forks.
 pub(crate) fn import_views(py: Python<'_>) -> PyResult<()> {
     [Part::Key, Part::Value, Part::Item].into_iter().try_for_each(|part| view_class(py, part).map(drop))?;

@@ -91,7 +91,7 @@ impl CacheState {
 // --- Look-ups ---
 
 impl CacheState {
-    /// What [`CacheState::get`] returns, if that needs neither a user's code nor maintenance; else `None`, with nothing counted.
+    /// Like [`CacheState::get`], if that needs neither a user's code nor maintenance. Else returns `None` and counts nothing.
     #[inline(always)]
     pub fn get_fast(&self, key: &Bound<'_, PyAny>) -> Option<Option<Object>> {
         let found = self.core.try_get_fast(&self.builtin_key(key)?)?;
@@ -225,8 +225,8 @@ impl CacheState {
         self.run(py, |removed| self.core.begin_run(query, removed))
     }
 
-    /// Ends a run and stores its result, unless the key was written to meanwhile. Returns whether it is stored. After an error
-    /// the caller ends the run.
+    /// Ends a run and stores its result, unless the key was written to since the run began. Returns whether it is stored.
+    /// After an error the caller ends the run.
     #[inline]
     pub fn keep_result(
         &self,
@@ -247,7 +247,7 @@ fn raise_runtime_error(py: Python<'_>, message: PyResult<String>) -> Raised {
 // --- Removals ---
 
 impl CacheState {
-    /// Makes one call into the core, and processes what it removed, also if it fails.
+    /// Makes one call into the core, and processes its removals, also if it fails.
     #[inline]
     pub fn run<T>(&self, py: Python<'_>, code: impl FnOnce(&mut Removed) -> T) -> T {
         // Most calls remove nothing. Then there is nothing to process and nothing to drop.
@@ -318,8 +318,8 @@ impl CacheState {
         self.core.release_each(removed, |removal| self.record_removal(removal));
     }
 
-    /// Expires what is due, then calls `code` with the weight and the number of all entries. Removals are counted before, and
-    /// reported after, since the listener may change the cache.
+    /// Removes all due entries, then calls `code` with the weight and the number of all entries. Removals are counted before,
+    /// and reported after, since the listener may change the cache.
     pub fn with_totals<T>(&self, py: Python<'_>, code: impl FnOnce(u64, usize) -> T) -> T {
         let mut removed = Removals::new();
         let (count, weight) = self.core.totals(&mut removed);

@@ -73,7 +73,7 @@ pub(in crate::python) fn hash(object: &Bound<'_, PyAny>) -> Option<isize> {
 }
 
 /// The hash of a builtin object, which the interpreter computes. None of these hashes allocates, or makes a call that counts
-/// against the recursion limit. If one fails all the same, the caller hashes the object again and raises what that raises.
+/// against the recursion limit. If one fails all the same, the caller hashes the object again, which raises.
 #[cold]
 fn hash_by_interpreter(object: &Bound<'_, PyAny>) -> Option<isize> {
     face_ffi::hash(object).map_err(|_raised| face_ffi::clear(object.py())).ok()

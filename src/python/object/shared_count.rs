@@ -2,8 +2,8 @@
 //! count, of all other threads.
 //!
 //! A thread cannot drop a reference of another thread's local count by itself. It queues the object for that thread, under a
-//! lock, and interrupts the thread. So if threads drop what other threads have set, the cache counts its references in the
-//! shared count, which any thread may decrement. The price is that the thread that made the object, too, counts by atomics
+//! lock, and interrupts the thread. So if threads drop values that other threads have set, the cache counts its references in
+//! the shared count, which any thread may decrement. The price is that the thread that made the object, too, counts by atomics
 //! then. So the cache does this only after the first such drop.
 //!
 //! # Invariants

@@ -1,8 +1,8 @@
 //! The end of caches inside caches, and the end of the interpreter while a thread waits.
 //!
-//! A cache that is destroyed drops its values, and one of them may be the last reference to another cache, and so on, each a few
-//! frames deeper on the stack. So may a cached function be the last reference to another. CPython's containers break such
-//! chains with a trashcan; [`drop_contents`] does the same.
+//! A cache that is destroyed drops its values. One of them may be the last reference to another cache, and so on, each a few
+//! frames deeper on the stack. Likewise a cached function may hold the last reference to another. CPython's containers break
+//! such chains with a trashcan; [`drop_contents`] does the same.
 //!
 //! # Orderings
 //! | field | writer | reader | why |

@@ -1,11 +1,11 @@
 //! Parks the threads that CPython before 3.14 would end while they run a user's code under a Rust frame.
 //!
 //! # How it works
-//! When the interpreter ends, it ends a daemon thread where that next needs the interpreter: inside an initializer, a listener,
-//! an `__eq__`. CPython before 3.14 does that by `pthread_exit`, which on glibc unwinds the stack. Rust treats foreign unwinding
-//! of its frames as fatal, so the process would abort. From 3.14 on CPython parks such a thread for ever. This file does the
-//! same before 3.14. Each function of CPython that may run a user's code, or wait, is called through a wrapper here. The
-//! wrapper's guard parks the thread for ever when something unwinds the wrapper.
+//! When the interpreter ends, it ends a daemon thread where the thread next needs the interpreter: inside an initializer, a
+//! listener, an `__eq__`. CPython before 3.14 does that by `pthread_exit`, which on glibc unwinds the stack. Rust treats
+//! foreign unwinding of its frames as fatal, so the process would abort. From 3.14 on CPython parks such a thread for ever.
+//! This file does the same before 3.14. Each function of CPython that may run a user's code, or wait, is called through a
+//! wrapper here. The wrapper's guard parks the thread for ever when something unwinds the wrapper.
 //!
 //! The linker inserts the wrappers, for PyO3's calls, too: `build.rs` reads the names below and has it `--wrap` each. A call
 //! costs one frame more.
