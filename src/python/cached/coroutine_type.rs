@@ -30,7 +30,7 @@ use crate::python::runtime::heap_type::{Spec, getter, member, method, slot};
 const Py_am_send: c_int = 81;
 
 #[repr(C)]
-struct Instance {
+struct CoroutineInstance {
     head: PyObject,
     weak_references: *mut PyObject,
     call: AsyncCall,
@@ -42,7 +42,7 @@ struct Instance {
 /// - `called`; the result does not outlive the instance.
 unsafe fn call_of<'a>(slf: *mut PyObject) -> &'a AsyncCall {
     // SAFETY: `called` and `whole`.
-    unsafe { &(*slf.cast::<Instance>()).call }
+    unsafe { &(*slf.cast::<CoroutineInstance>()).call }
 }
 
 /// Makes slots of safe code about the call of the instance.
@@ -235,12 +235,12 @@ unsafe extern "C" fn dealloc(slf: *mut PyObject) {
     // SAFETY: this is the last reference.
     unsafe { pyo3::ffi::PyObject_GC_UnTrack(slf.cast()) };
     // SAFETY: likewise.
-    if !unsafe { (*slf.cast::<Instance>()).weak_references }.is_null() {
+    if !unsafe { (*slf.cast::<CoroutineInstance>()).weak_references }.is_null() {
         // SAFETY: likewise.
         unsafe { pyo3::ffi::PyObject_ClearWeakRefs(slf) };
     }
     // SAFETY: likewise.
-    let call = unsafe { &raw mut (*slf.cast::<Instance>()).call };
+    let call = unsafe { &raw mut (*slf.cast::<CoroutineInstance>()).call };
     // SAFETY: likewise, and `whole`: it is dropped once.
     unsafe { ptr::drop_in_place(call) };
     // SAFETY: `called`.
@@ -292,9 +292,9 @@ fn spec() -> Spec {
     let plain = |function| pyo3::ffi::PyMethodDefPointer { PyCFunction: function };
     Spec {
         name: c"moka_py._CachedCoroutine",
-        size: size_of::<Instance>(),
+        size: size_of::<CoroutineInstance>(),
         flags: 0,
-        members: vec![member(c"__weaklistoffset__", offset_of!(Instance, weak_references))],
+        members: vec![member(c"__weaklistoffset__", offset_of!(CoroutineInstance, weak_references))],
         methods: vec![
             method(c"send", plain(send), pyo3::ffi::METH_O),
             method(
@@ -334,7 +334,7 @@ fn spec() -> Spec {
 pub(in crate::python) fn new(state: &Bound<'_, CachedState>, args: &Args<'_>) -> *mut PyObject {
     let class = CLASS.get(state.py()).expect("it is prepared for each coroutine function").as_ptr();
     // SAFETY: attached; an instance of the type has this size.
-    let instance = unsafe { pyo3::ffi::PyObject_GC_New::<Instance>(class.cast()) };
+    let instance = unsafe { pyo3::ffi::PyObject_GC_New::<CoroutineInstance>(class.cast()) };
     if instance.is_null() {
         return ptr::null_mut();
     }

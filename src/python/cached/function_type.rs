@@ -27,7 +27,7 @@ use crate::python::runtime::heap_type::{Spec, getter, member, method, slot};
 use crate::python::runtime::shutdown;
 
 #[repr(C)]
-struct Instance {
+struct FunctionInstance {
     head: PyObject,
     vectorcall: Option<pyo3::ffi::vectorcallfunc>,
     weak_references: *mut PyObject,
@@ -48,7 +48,7 @@ unsafe extern "C" {
 #[inline]
 unsafe fn state_of<'a>(slf: *mut PyObject) -> Borrowed<'a, 'a, CachedState> {
     // SAFETY: the caller's, and `whole`.
-    let state = unsafe { (*slf.cast::<Instance>()).state };
+    let state = unsafe { (*slf.cast::<FunctionInstance>()).state };
     // SAFETY: the caller's.
     let py = unsafe { Python::assume_attached() };
     // SAFETY: the instance holds it for as long as it lives.
@@ -108,7 +108,7 @@ unsafe extern "C" fn get_method(
 
 unsafe extern "C" fn traverse(slf: *mut PyObject, visit: pyo3::ffi::visitproc, arg: *mut c_void) -> c_int {
     // SAFETY: `called`.
-    let this = unsafe { &*slf.cast::<Instance>() };
+    let this = unsafe { &*slf.cast::<FunctionInstance>() };
     // SAFETY: `called`; an instance of a heap type holds its type.
     let class = unsafe { pyo3::ffi::Py_TYPE(slf) }.cast::<PyObject>();
     for object in [class, this.dict, this.state] {
@@ -127,7 +127,7 @@ unsafe extern "C" fn traverse(slf: *mut PyObject, visit: pyo3::ffi::visitproc, a
 /// clear themselves.
 unsafe extern "C" fn clear(slf: *mut PyObject) -> c_int {
     // SAFETY: `called`; only the collector can reach the instance.
-    let this = unsafe { &mut *slf.cast::<Instance>() };
+    let this = unsafe { &mut *slf.cast::<FunctionInstance>() };
     let dict = std::mem::replace(&mut this.dict, ptr::null_mut());
     // SAFETY: an owned reference, or null.
     unsafe { pyo3::ffi::Py_XDECREF(dict) };
@@ -140,7 +140,7 @@ unsafe extern "C" fn dealloc(slf: *mut PyObject) {
     // SAFETY: likewise.
     unsafe { pyo3::ffi::PyObject_ClearWeakRefs(slf) };
     // SAFETY: likewise.
-    let this = unsafe { &mut *slf.cast::<Instance>() };
+    let this = unsafe { &mut *slf.cast::<FunctionInstance>() };
     let held = [&mut this.dict, &mut this.state].map(|field| std::mem::replace(field, ptr::null_mut()));
     // SAFETY: `called`.
     let py = unsafe { Python::assume_attached() };
@@ -217,12 +217,12 @@ fn spec() -> Spec {
     let plain = |function| pyo3::ffi::PyMethodDefPointer { PyCFunction: function };
     Spec {
         name: c"moka_py._CachedFunction",
-        size: size_of::<Instance>(),
+        size: size_of::<FunctionInstance>(),
         flags: pyo3::ffi::Py_TPFLAGS_HAVE_VECTORCALL | pyo3::ffi::Py_TPFLAGS_METHOD_DESCRIPTOR,
         members: vec![
-            member(c"__vectorcalloffset__", offset_of!(Instance, vectorcall)),
-            member(c"__weaklistoffset__", offset_of!(Instance, weak_references)),
-            member(c"__dictoffset__", offset_of!(Instance, dict)),
+            member(c"__vectorcalloffset__", offset_of!(FunctionInstance, vectorcall)),
+            member(c"__weaklistoffset__", offset_of!(FunctionInstance, weak_references)),
+            member(c"__dictoffset__", offset_of!(FunctionInstance, dict)),
         ],
         methods: vec![
             method(c"__reduce__", plain(reduce), pyo3::ffi::METH_NOARGS),
@@ -267,7 +267,7 @@ pub(in crate::python) fn new(
     let function = unsafe { pyo3::ffi::PyType_GenericAlloc(class(py)?.as_type_ptr(), 0) };
     // SAFETY: a new reference, or null with an exception set.
     let function = unsafe { Bound::from_owned_ptr_or_err(py, function) }?;
-    let instance = function.as_ptr().cast::<Instance>();
+    let instance = function.as_ptr().cast::<FunctionInstance>();
     // SAFETY: a new instance, zeroed, that only this function has.
     unsafe { (*instance).state = state.into_any().into_ptr() };
     // SAFETY: likewise.

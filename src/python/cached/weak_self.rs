@@ -53,11 +53,11 @@ impl WeakSelf {
 fn leads_to(reference: &Py<PyAny>, object: &Bound<'_, PyAny>) -> bool {
     /// The beginning of CPython's `PyWeakReference`.
     #[repr(C)]
-    struct Layout {
+    struct WeakReferenceLayout {
         head: PyObject,
         object: *mut PyObject,
     }
-    let reference = reference.as_ptr().cast::<Layout>();
+    let reference = reference.as_ptr().cast::<WeakReferenceLayout>();
     // SAFETY: a weak reference is laid out so. The owner holds it.
     let target = unsafe { &raw mut (*reference).object };
     // SAFETY: the field is aligned. On the free-threaded build CPython writes it by atomics.

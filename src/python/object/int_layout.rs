@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 const IS_KNOWN: bool = cfg!(all(Py_3_12, target_pointer_width = "64"));
 
 #[repr(C)]
-struct Layout {
+struct IntLayout {
     head: ffi::PyObject,
     /// From bit 3 on the number of digits, and in the lowest two bits 1 minus the sign. From CPython 3.14 on bit 2 says that
     /// the interpreter keeps the int for ever; equal ints may differ in it.
@@ -47,7 +47,7 @@ pub fn small(int: &Bound<'_, PyAny>) -> Option<isize> {
     if !IS_KNOWN {
         return None;
     }
-    let int = int.as_ptr().cast::<Layout>();
+    let int = int.as_ptr().cast::<IntLayout>();
     // SAFETY: an exact int has this layout and does not change, and the caller holds it.
     let tag = unsafe { (*int).tag };
     // SAFETY: likewise; every int has room for a digit.
@@ -72,7 +72,7 @@ pub fn eq(a: &Bound<'_, PyAny>, b: &Bound<'_, PyAny>) -> Option<bool> {
 
 /// Equal ints have equal signs and digits, since the highest digit is not 0.
 fn sign_and_digits<'a>(int: &'a Bound<'_, PyAny>) -> (usize, &'a [u32]) {
-    let int = int.as_ptr().cast::<Layout>();
+    let int = int.as_ptr().cast::<IntLayout>();
     // SAFETY: an exact int has this layout and does not change, and the caller holds it.
     let tag = unsafe { (*int).tag };
     // SAFETY: likewise.

@@ -24,24 +24,24 @@ use std::sync::{Mutex, PoisonError};
 
 use ::loom::sync::atomic::AtomicUsize;
 
-type Run = Box<dyn FnOnce()>;
+type Deferred = Box<dyn FnOnce()>;
 
 #[derive(Default)]
 struct Epoch {
     deferred: AtomicUsize,
     unpinned: AtomicUsize,
-    state: Mutex<State>,
+    state: Mutex<EpochState>,
 }
 
 #[derive(Default)]
-struct State {
+struct EpochState {
     pins: usize,
     guards: BTreeSet<usize>,
-    waiting: Vec<(BTreeSet<usize>, Run)>,
+    waiting: Vec<(BTreeSet<usize>, Deferred)>,
 }
 
 impl Epoch {
-    fn state<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
+    fn state<R>(&self, change: impl FnOnce(&mut EpochState) -> R) -> R {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -97,9 +97,9 @@ impl Guard {
     fn leave(&self) {
         // Release: pairs with the Acquire below, in the thread that drops the last guard.
         EPOCH.unpinned.fetch_add(0, Release);
-        let due: Vec<Run> = EPOCH.state(|state| {
+        let due: Vec<Deferred> = EPOCH.state(|state| {
             state.guards.remove(&self.0);
-            let wait = |(guards, _): &mut (BTreeSet<usize>, Run)| {
+            let wait = |(guards, _): &mut (BTreeSet<usize>, Deferred)| {
                 guards.remove(&self.0);
                 guards.is_empty()
             };
@@ -132,7 +132,7 @@ impl Guard {
     pub unsafe fn defer_unchecked(&self, run: impl FnOnce()) {
         let run: Box<dyn FnOnce() + '_> = Box::new(run);
         // SAFETY: the caller promises that `run` may be called later.
-        self.defer(unsafe { transmute::<Box<dyn FnOnce() + '_>, Run>(run) });
+        self.defer(unsafe { transmute::<Box<dyn FnOnce() + '_>, Deferred>(run) });
     }
 
     /// Does nothing: no closure waits longer than it must.
