@@ -280,10 +280,10 @@ def cached(
         TypeError: An option is of the wrong type, `cached` is above a descriptor such as `@property`, or the function
             is a generator function.
         ValueError: An option has a wrong value, or both `typed` and `key` are given.
-        RuntimeError: Raised by a call, with `wait_concurrent`, if the wait would never end: the run calls the function
-            with its own arguments, or runs wait for each other in a circle. Seen are coroutines that await each other
-            directly, and threads that wait in this cache or another one. A run that waits for a thread in another way,
-            such as for the result of an executor, is not seen and waits for ever.
+        RuntimeError: Raised by a call, with `wait_concurrent`, if the wait would never end. Either the run calls the
+            function with its own arguments, or runs wait for each other in a circle. The cache sees coroutines that
+            await each other directly, and threads that wait in this cache or another one. A run that waits for a thread
+            in another way, such as for the result of an executor, is not seen and waits for ever.
     """
     _refuse_descriptor(maxsize)
     function, maxsize = (maxsize, 128) if callable(maxsize) else (None, maxsize)

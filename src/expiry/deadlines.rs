@@ -159,8 +159,8 @@ impl DeadlineRef<'_> {
         if lifetime.tti == 0 { by_ttl } else { by_ttl.min(now.saturating_add(lifetime.tti)) }
     }
 
-    /// Records a use, for the time to idle. A use within a microsecond of the last one does not write, to
-    /// leave the cache line to other readers: the entry then expires up to a microsecond early, never late.
+    /// Records a use, for the time to idle. A use within a microsecond of the last one does not write, to leave the
+    /// cache line to other readers. The entry then expires up to a microsecond early, never late.
     #[inline]
     pub fn touch(&self, now: u64) {
         const MIN_STEP_NANOS: u64 = 1_000;

@@ -52,7 +52,7 @@ const SEVERAL_THREADS: usize = usize::MAX;
 /// An entry whose stamp is the time of the clock is the newest, so another hit of it writes nothing. With one thread,
 /// each hit that changes the order advances the clock. With several, each of them would then wait for the cache lines
 /// of the clock and of hot entries. So only one in a number of their hits advances it, and the hits in between share
-/// a stamp: an entry's place in the order is known to about an eighth of the shard.
+/// a stamp. Then an entry's place in the order is known to about an eighth of the shard.
 pub(crate) struct RecencyClock {
     /// The time, from 1 on.
     time: AtomicU64,

@@ -38,7 +38,7 @@
 //!
 //! # Tuning the window
 //! Some workloads want a window of 1 %, others one of 90 %. Two signals set its size:
-//! - Every few accesses, the window and the main region are compared by their hits for each entry, and the border
+//! - Every few accesses, the window and the main region are compared by their hits for each entry. The border
 //!   moves a little toward the region that has fewer. This finds a good size nearby, as the hill climber in Einziger,
 //!   Eytan, Friedman, Manes, [Adaptive Software Cache Management](https://doi.org/10.1145/3274808.3274816) (2018)
 //!   does.
@@ -47,7 +47,7 @@
 //!
 //! A ghost cache sees a sample of the keys, chosen by hash, and is smaller than the cache in the same proportion. If
 //! a sampled entry is hit, its index goes to a small ring, which the next insert drains. Keys go to shards by hash,
-//! so the keys of one shard are a sample as well: one shard of each cache, the leader, tunes the [`WindowFraction`]
+//! so the keys of one shard are a sample as well. One shard of each cache, the leader, tunes the [`WindowFraction`]
 //! that all shards use. See [`window_tuner`].
 //!
 //! # Why not LRU, LFU or a fixed window

@@ -50,7 +50,7 @@ const MAX_GHOST_KEYS: usize = 63;
 /// process of three.
 const MAX_GHOST_KEYS_OF_LARGE: usize = 255;
 const LARGE_CACHE_ENTRIES: usize = 16_384;
-/// With fewer keys the hits of a ghost cache tell nothing.
+/// With fewer keys, chance decides which ghost cache has the most hits.
 const MIN_GHOST_KEYS: usize = 12;
 /// Another ghost cache becomes the best once it has so many times the hits of the best one. A smaller lead is chance.
 const MIN_LEAD: f64 = 1.01;
@@ -170,7 +170,7 @@ impl WindowTuner {
         }
         let weights = segments.region_weights();
         let rate = |region: usize| (hits[region] as f64 + 0.5) / weights[region].max(1) as f64;
-        // Without any hit the rates would only tell the weights.
+        // Without any hit the rates would depend on the weights alone.
         let step = if hits == [0, 0] {
             0.0
         } else {

@@ -2,7 +2,7 @@
 //!
 //! # How it works
 //! A `DashMap`: calls with different instances mostly lock different shards. Each method here takes the lock of one
-//! shard at a time, for a few steps in which no Python code runs and no reference is dropped (law 1). So no thread is
+//! shard at a time, for a few steps. No Python code runs in them, and no reference is dropped (law 1). So no thread is
 //! attached and holds such a lock when the world stops, for the collector or for a fork.
 //!
 //! An allocation that is refused inside the map aborts the process.

@@ -10,8 +10,8 @@ use crate::python::object::{Object, builtin, tuple};
 use crate::python::raised::Raised;
 use crate::python::runtime::greenlet;
 
-/// Whether two objects are equal, if that needs no code but the interpreter's own: for one object and itself, for exact
-/// `str`, `int`, `bytes` and `float`, and for exact tuples of these. Else `None`.
+/// Whether two objects are equal, if that needs no code but the interpreter's own. Else `None`. It needs no other code for
+/// one object and itself, for exact `str`, `int`, `bytes` and `float`, and for exact tuples of these.
 #[inline(always)]
 pub(in crate::python) fn eq_builtin(stored: &Bound<'_, PyAny>, key: &Bound<'_, PyAny>) -> Option<bool> {
     builtin::eq(stored, key).or_else(|| tuple::eq(stored, key))
