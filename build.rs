@@ -3,7 +3,7 @@
 //! | `cfg` | set for |
 //! |---|---|
 //! | `moka_gil` | a build with the GIL, which is then the lock |
-//! | `moka_stays` | a CPython that ends threads by unwinding their stacks |
+//! | `moka_thread_exit` | a CPython that ends threads by unwinding their stacks |
 //!
 //! And extracts the docstrings of `_moka_py.pyi`, one file each.
 
@@ -63,7 +63,7 @@ fn main() {
     let is_target = |name: &str, wanted: &str| env::var(name).is_ok_and(|value| value == wanted);
     let is_glibc = is_target("CARGO_CFG_TARGET_OS", "linux") && is_target("CARGO_CFG_TARGET_ENV", "gnu");
     if is_glibc && python.version < (PythonVersion { major: 3, minor: 14 }) {
-        println!("cargo:rustc-cfg=moka_stays");
+        println!("cargo:rustc-cfg=moka_thread_exit");
         let functions = WRAPPERS.lines().filter_map(|line| line.strip_prefix("    fn "));
         let names = functions.filter_map(|line| line.split('(').next()).filter(|name| name.contains("Py"));
         names.for_each(|name| println!("cargo:rustc-link-arg-cdylib=-Wl,--wrap={name}"));

@@ -144,7 +144,6 @@ where
     }
 
     /// Whether the key of a run was written to since the run began.
-    #[cfg_attr(not(feature = "python"), allow(dead_code))]
     pub fn is_superseded(&self, run: Run) -> bool {
         self.flights.is_superseded(run)
     }

@@ -266,7 +266,6 @@ where
     }
 
     /// Visits every key and value for the garbage collector, which calls while no thread is in a call.
-    #[cfg_attr(not(feature = "python"), allow(dead_code))]
     pub fn for_each(&self, mut visit: impl FnMut(Option<&K>, &V)) {
         for shard in self.shards.all() {
             shard.for_each(|key, value| visit(Some(key), value));

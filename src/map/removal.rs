@@ -16,18 +16,6 @@ pub enum Cause {
     Size,
 }
 
-impl Cause {
-    /// Returns the word that a listener gets.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Cause::Expired => "expired",
-            Cause::Explicit => "explicit",
-            Cause::Replaced => "replaced",
-            Cause::Size => "size",
-        }
-    }
-}
-
 /// One removed value. It has its key if the key was removed too, or if a listener needs it.
 pub struct Removal<K, V> {
     pub(crate) pair: Retired<(Option<K>, V)>,

@@ -37,7 +37,7 @@ impl<T> Deref for Borrowed<'_, T> {
 impl<T> AtomicHandle<T> {
     const ONE_WORD: () = assert!(size_of::<T>() == size_of::<usize>(), "a handle is one word wide");
 
-    #[cfg_attr(not(feature = "python"), allow(dead_code))]
+    #[cfg(any(feature = "python", test))]
     pub fn new(value: T) -> Self {
         AtomicHandle { word: AtomicUsize::new(Self::into_word(value)), holds: PhantomData }
     }

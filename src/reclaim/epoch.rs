@@ -215,7 +215,6 @@ impl<T, const BATCH: usize> RetireList<T, BATCH> {
         self.take_ready(take);
     }
 
-    #[cfg_attr(not(feature = "python"), allow(dead_code))]
     fn each(&self, visit: &mut impl FnMut(&T)) {
         let batches = self.sealed.iter().flat_map(|(_, batch)| batch);
         batches.chain(&self.open).for_each(|retired| visit(retired));
@@ -338,7 +337,6 @@ impl<T> StripedRetireLists<T> {
     }
 
     /// Shows all retired values to the collector. It calls while the world is stopped, when no thread holds a lock.
-    #[cfg_attr(not(feature = "python"), allow(dead_code))]
     pub fn each(&self, mut visit: impl FnMut(&T)) {
         for list in self.stripes() {
             if let Some(list) = list.0.try_lock() {

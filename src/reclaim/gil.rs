@@ -139,6 +139,5 @@ impl<T> StripedRetireLists<T> {
 
     pub fn free_memory(&self) {}
 
-    #[cfg_attr(not(feature = "python"), allow(dead_code))]
     pub fn each(&self, _visit: impl FnMut(&T)) {}
 }

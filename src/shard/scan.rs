@@ -34,7 +34,6 @@ impl<K: Handle, V: Handle> Shard<K, V> {
     }
 
     /// Visits every key and value for the garbage collector, which calls while no thread is in a call.
-    #[cfg_attr(not(feature = "python"), allow(dead_code))]
     pub fn for_each(&self, mut visit: impl FnMut(&K, &V)) {
         let Some(mut held) = self.map.try_lock() else { return };
         let (locked, guard) = held.parts();

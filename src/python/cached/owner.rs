@@ -76,7 +76,7 @@ impl KeyQuery<Object> for OwnedKey<'_, '_> {
 
 impl Owner {
     /// Notes the entry of a key, if an owner is in the key.
-    pub fn note_entry(key: &Bound<'_, PyAny>, hash: u64, cache: &Moka) {
+    pub fn record_entry(key: &Bound<'_, PyAny>, hash: u64, cache: &Moka) {
         let first = ffi::tuple_items(key).and_then(|mut items| items.next());
         if let Some(first) = first
             && let Ok(owner) = first.cast::<Owner>()

@@ -85,7 +85,7 @@ pub(in crate::python) fn keep(
     let py = value.py();
     let kept = state.moka().keep_result(&key.query(py), run, value);
     if kept.inspect_err(|_raised| end(state, run))? {
-        note_entry(py, state, key);
+        record_entry(py, state, key);
     }
     Ok(())
 }
@@ -96,9 +96,9 @@ pub(in crate::python) fn end(state: &CachedState, run: Run) {
 }
 
 /// Tells the owner in a key, if it has one, that an entry of the key is stored.
-pub(in crate::python) fn note_entry(py: Python<'_>, state: &CachedState, key: &CallKey) {
+pub(in crate::python) fn record_entry(py: Python<'_>, state: &CachedState, key: &CallKey) {
     if state.has_owners() {
-        Owner::note_entry(key.object().bind(py), key.hash(), state.moka());
+        Owner::record_entry(key.object().bind(py), key.hash(), state.moka());
     }
 }
 

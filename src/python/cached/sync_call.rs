@@ -104,7 +104,7 @@ fn share<'a>(state: &CachedState, key: &CallKey, args: &Args<'a>) -> New<'a> {
     };
     let value = state.moka().load(&key.query(py), Lifetime::default(), false, compute)?;
     if is_leader {
-        run::note_entry(py, state, key);
+        run::record_entry(py, state, key);
     } else {
         state.record_hit();
     }

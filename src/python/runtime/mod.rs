@@ -17,5 +17,5 @@ pub(in crate::python) mod greenlet;
 pub(in crate::python) mod heap_type;
 pub(in crate::python) mod interpreter;
 pub(in crate::python) mod shutdown;
-#[cfg(moka_stays)]
+#[cfg(moka_thread_exit)]
 pub(in crate::python) mod thread_exit;
