@@ -148,6 +148,93 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
             ValueError: If a duration is not positive or out of range.
         """
 
+    @overload
+    def peek(self, key: _K, default: None = None) -> _V | None:
+        """Return the value of a key. This does not count as an access, a hit or a miss.
+
+        Args:
+            key: The key.
+            default: The result if the key has no value.
+
+        Returns:
+            The value, or default.
+        """
+
+    @overload
+    def peek(self, key: _K, default: _V) -> _V: ...
+    @overload
+    def peek(self, key: _K, default: _D) -> _V | _D: ...
+    def touch(self, key: _K, ttl: _Duration | None = None, tti: _Duration | None = None) -> bool:
+        """Restart the deadlines of an entry, or give it new ones.
+
+        Both deadlines start anew, now. A duration that is not given stays the one that the entry has. This counts as
+        an access, but neither as a hit nor as a miss. It is not a write: a load in flight is still stored.
+
+        Args:
+            key: The key.
+            ttl: How long the entry lives from now on, in seconds or as a timedelta, within the ttl of the cache.
+            tti: How long the entry lives after it was last set or got, like ttl.
+
+        Returns:
+            Whether the key has a value.
+
+        Raises:
+            TypeError: If a duration is neither a number nor a timedelta.
+            ValueError: If a duration is not positive or out of range.
+        """
+
+    @overload
+    def set_with(
+        self,
+        key: _K,
+        function: Callable[[_V | None], _V],
+        default: None = None,
+        ttl: _Duration | None = None,
+        tti: _Duration | None = None,
+    ) -> _V:
+        """Change the value of a key atomically: store `function(value)`, or `function(default)` if it has no value.
+
+        The function is called with no lock held, so it may use the cache. If the entry has another value afterwards,
+        the result is dropped and the function is called again with that value. So it should have no effects of its own,
+        such as a change of the value in place, and must not write to this key. If it raises, nothing is changed.
+
+        The deadlines of a present entry stay, unless ttl or tti is given: then both start anew, and a duration that is
+        not given stays the one that the entry has. This counts as an access, but neither as a hit nor as a miss. Like a
+        `set`, it keeps the results of loads in flight out of the cache.
+
+        Args:
+            key: The key.
+            function: Called with the value. Its result is the new value.
+            default: The argument of function if the key has no value.
+            ttl: How long the entry lives from now on, as in `set`.
+            tti: How long the entry lives after it was last set or got, as in `set`.
+
+        Returns:
+            The new value.
+
+        Raises:
+            TypeError: If function is not callable, or a duration is neither a number nor a timedelta.
+            ValueError: If a duration is not positive or out of range.
+        """
+
+    @overload
+    def set_with(
+        self,
+        key: _K,
+        function: Callable[[_V], _V],
+        default: _V,
+        ttl: _Duration | None = None,
+        tti: _Duration | None = None,
+    ) -> _V: ...
+    @overload
+    def set_with(
+        self,
+        key: _K,
+        function: Callable[[_V | _D], _V],
+        default: _D,
+        ttl: _Duration | None = None,
+        tti: _Duration | None = None,
+    ) -> _V: ...
     def get_with(
         self,
         key: _K,
@@ -303,6 +390,16 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
             Seconds, or None if the entry has no deadline or there is no such entry.
         """
 
+    def next_deadline(self) -> float | None:
+        """Return how long no entry becomes due, so that a program can call `run_pending_tasks()` then.
+
+        It is never later than the earliest deadline of the entries, and may be earlier: ask again then. It is 0.0 if
+        an entry is due, or is within 0.1 ms.
+
+        Returns:
+            Seconds, or None if no entry has a deadline.
+        """
+
     def __getitem__(self, key: _K, /) -> _V:
         """Return the value of a key, or raise KeyError. This counts as an access, as `get` does."""
 
@@ -405,7 +502,6 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
     # For the views of `_views.py`. They do not count as accesses.
     def _items_iter(self) -> Iterator[tuple[_K, _V]]: ...
     def _values_iter(self) -> Iterator[_V]: ...
-    def _peek(self, key: _K, default: _D) -> _V | _D: ...
 
 @final
 class _CallKey:

@@ -49,5 +49,5 @@ class ItemsView(abc.ItemsView[K, V]):
         if not (isinstance(item, tuple) and len(item) == 2):
             return False
         key, value = item
-        held = self._mapping._peek(key, _ABSENT)
+        held = self._mapping.peek(key, _ABSENT)
         return held is not _ABSENT and (held is value or held == value)

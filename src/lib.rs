@@ -14,6 +14,8 @@
 //!                     evict until the total weight fits the capacity
 //!             after the unlock: python/moka/state counts the removed entries and calls python/moka/listener;
 //!                     cache/maintenance drops the entries
+//! set_with  python/moka/state: peek, then the user's function with nothing held > cache > shard/update
+//!             locked: set if the entry still has the value that was seen, as in set; else it begins again
 //! get_with  a hit is a get. A miss goes cache > single_flight: the leader computes with nothing held, then sets.
 //!             Waiters detach and park, and wake to check for signals. A wait that would never end raises an error.
 //! cached    a hit is a get. A miss goes cache > single_flight: it registers a run, which no other call waits for,

@@ -22,13 +22,13 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::expiry::Clock;
-use crate::expiry::{Lifetime, NEVER};
+use crate::expiry::{Lifetime, NEVER, time_left_of};
 use crate::map::query::KeyQuery;
 use crate::map::removal::Removals;
 use crate::reclaim::Handle;
 use crate::reclaim::StripedRetireLists;
 use crate::shard::shards::Shards;
-use crate::shard::{Budget, Shard, Write, WriteOutcome};
+use crate::shard::{Budget, Durations, Shard, Write, WriteOutcome, may_be_due};
 use crate::single_flight::{Flights, OtherFlights};
 use crate::sync::{AtomicU64, Padded, last_set_replaced};
 
@@ -197,6 +197,74 @@ where
             WriteOutcome::NotWritten(value) => Ok(value),
             WriteOutcome::Written => Ok(None),
         }
+    }
+
+    /// Stores a value if `is_same` holds for the present one, or for `None` if the key is absent. Returns the value if it
+    /// was not stored.
+    ///
+    /// A present entry keeps its deadlines, unless `new.lifetime` has durations: then both deadlines start anew, and a
+    /// duration that is not given stays the entry's own. `is_same` is called under the lock. It must not block, drop
+    /// anything or run foreign code.
+    pub fn set_if_same<Q: KeyQuery<K>>(
+        &self,
+        query: &Q,
+        new: NewValue<V>,
+        is_same: impl Fn(Option<&V>) -> bool,
+        removed: &mut Removals<K, V>,
+    ) -> Result<Option<V>, Q::Error> {
+        let supersede = self.superseder(query)?;
+        let NewValue { value, weight, lifetime: given } = new;
+        let durations = Durations { given, of_cache: self.config.lifetime };
+        let lifetime = self.config.lifetime.min(given);
+        let write = Write { value, weight, lifetime, if_absent: false };
+        let now = || if lifetime.is_endless() { self.now() } else { self.clock.now() };
+        let shard = self.shards.get_or_init(query.hash(), &self.config);
+        let (unwritten, now) = shard.set_if_same(
+            query,
+            write,
+            &durations,
+            is_same,
+            &self.budget,
+            &self.clock,
+            now,
+            supersede,
+            removed,
+        )?;
+        if !lifetime.is_endless() {
+            self.schedule(shard.next_due());
+        }
+        if self.budget.is_over(0) {
+            self.evict_from_neighbours(query.hash(), now, removed);
+        }
+        self.maintain(now, removed);
+        Ok(unwritten)
+    }
+
+    /// Starts the deadlines of a key's entry anew: with the durations of `given`, and else with the entry's own. It
+    /// counts as an access. Returns whether there is such an entry.
+    pub fn touch<Q: KeyQuery<K>>(
+        &self,
+        query: &Q,
+        given: Lifetime,
+        removed: &mut Removals<K, V>,
+    ) -> Result<bool, Q::Error> {
+        let Some(shard) = self.shards.get(query.hash()) else { return Ok(false) };
+        let durations = Durations { given, of_cache: self.config.lifetime };
+        let now = || if given.is_endless() { self.now() } else { self.clock.now() };
+        let (is_present, now) = shard.touch(query, &durations, &self.budget, &self.clock, now, removed)?;
+        if !given.is_endless() {
+            self.schedule(shard.next_due());
+        }
+        self.maintain(now, removed);
+        Ok(is_present)
+    }
+
+    /// Returns how long no entry becomes due, which is at most the time until one is; `None` if no entry has a deadline.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        let due = self.shards.all().iter().map(Shard::earliest_deadline).min().filter(|&due| due != NEVER)?;
+        let now = self.clock.now();
+        // A bound within a tick may be late (`Shard::earliest_deadline`).
+        Some(if may_be_due(due, now) { Duration::ZERO } else { time_left_of(now, 0, due) })
     }
 
     /// Removes the entry of a key and returns its value.

@@ -97,6 +97,11 @@ impl DeadlineQueue {
         }
     }
 
+    /// Returns an instant before which no entry is due; `NEVER` if the queue is empty.
+    pub fn earliest(&mut self) -> u64 {
+        self.heap.lower_bound().map_or(NEVER, |tick| tick << TICK_BITS)
+    }
+
     /// Returns the instant at which to look for an entry of this deadline: the start of its tick.
     pub fn due_after(deadline: u64) -> u64 {
         deadline >> TICK_BITS << TICK_BITS

@@ -6,11 +6,16 @@
 //! to find it ([`TtiSource`]). An entry with a time to idle of its own stores it in a third word. The memory of these
 //! words is allocated for the first such entry of the chunk.
 //!
+//! A restart of the deadlines needs the durations again ([`DeadlineRef::lifetime`]). Without a time to idle, the time
+//! to live is the time from `used_at` to `end`. With one, uses move `used_at`, so a time to live that is not that of the
+//! cache is stored in a fourth word.
+//!
 //! # Orderings
 //! | field | written | read | why |
 //! |---|---|---|---|
 //! | `end`, `used_at`, a time to idle | by the writer, after the value: Release, `end` last | Acquire, `end` first, then the value | a reader that sees a new deadline sees the new value too |
 //! | `used_at` | by a reader: Relaxed, a maximum | Acquire | an instant guards no other memory |
+//! | a time to live | by the writer: Relaxed | Relaxed | only the holder of the lock reads it |
 //!
 //! # Why not one deadline
 //! A use moves the time to idle, but not the end of the time to live. With one word a use could not tell how far it
@@ -19,7 +24,7 @@
 use std::time::Duration;
 
 use crate::collections::try_reserve::NoMemory;
-use crate::expiry::{Lifetime, NEVER, end_of, time_left_of};
+use crate::expiry::{Lifetime, NEVER, end_of, time_left_of, word_of_nanos};
 use crate::sync::{AtomicU64, OnceLock, Ordering, Zeroed, zeroed_atomics};
 
 /// Where an entry's time to idle is: the lowest bits of `end`.
@@ -48,8 +53,8 @@ impl TtiSource {
 
 /// The deadlines of the entries of a chunk. Instants are nanoseconds of the cache's clock.
 pub(crate) struct DeadlineTable {
-    /// The cache's time to idle, in nanoseconds; 0 if it has none.
-    tti: u64,
+    /// The cache's own durations.
+    of_cache: Lifetime,
     /// Two words for each entry, side by side, and 0 if it never expires.
     /// - `end`: the instant where its time to live ends, or 0 if it has none; in the lowest two bits its
     ///   [`TtiSource`].
@@ -57,6 +62,8 @@ pub(crate) struct DeadlineTable {
     words: Zeroed<AtomicU64>,
     /// The times to idle of entries that have their own.
     ttis: OnceLock<Zeroed<AtomicU64>>,
+    /// The times to live of entries that have their own, and a time to idle. 0 for that of the cache.
+    ttls: OnceLock<Zeroed<AtomicU64>>,
 }
 
 /// The deadline of one entry.
@@ -67,9 +74,10 @@ pub(crate) struct DeadlineRef<'g> {
 }
 
 impl DeadlineTable {
-    /// Makes the table of `len` entries that never expire, in a cache of this time to idle.
-    pub fn new(len: usize, tti: u64) -> Result<Self, NoMemory> {
-        Ok(DeadlineTable { tti, words: zeroed_atomics(2 * len).ok_or(NoMemory)?, ttis: OnceLock::new() })
+    /// Makes the table of `len` entries that never expire, in a cache of these durations.
+    pub fn new(len: usize, of_cache: Lifetime) -> Result<Self, NoMemory> {
+        let words = zeroed_atomics(2 * len).ok_or(NoMemory)?;
+        Ok(DeadlineTable { of_cache, words, ttis: OnceLock::new(), ttls: OnceLock::new() })
     }
 
     /// Reserves the memory that an entry of this lifetime needs here. The caller must hold the shard lock.
@@ -77,6 +85,9 @@ impl DeadlineTable {
     pub fn reserve(&self, lifetime: Lifetime) -> Result<(), NoMemory> {
         if self.tti_source(lifetime) == TtiSource::Entry && self.ttis.get().is_none() {
             let _ = self.ttis.set(zeroed_atomics(self.words.len() / 2).ok_or(NoMemory)?);
+        }
+        if self.stored_ttl(lifetime) != 0 && self.ttls.get().is_none() {
+            let _ = self.ttls.set(zeroed_atomics(self.words.len() / 2).ok_or(NoMemory)?);
         }
         Ok(())
     }
@@ -89,9 +100,15 @@ impl DeadlineTable {
     fn tti_source(&self, lifetime: Lifetime) -> TtiSource {
         match lifetime.tti {
             0 => TtiSource::None,
-            tti if tti == self.tti => TtiSource::Cache,
+            tti if tti == self.of_cache.tti => TtiSource::Cache,
             _ => TtiSource::Entry,
         }
+    }
+
+    /// The time to live that an entry of this lifetime stores; 0 if it stores none.
+    #[inline]
+    fn stored_ttl(&self, lifetime: Lifetime) -> u64 {
+        if lifetime.tti == 0 || lifetime.ttl == self.of_cache.ttl { 0 } else { lifetime.ttl }
     }
 }
 
@@ -111,7 +128,7 @@ impl DeadlineRef<'_> {
     fn tti(&self, end: u64) -> u64 {
         match TtiSource::of(end) {
             TtiSource::None => 0,
-            TtiSource::Cache => self.table.tti,
+            TtiSource::Cache => self.table.of_cache.tti,
             // Acquire: pairs with the Release in `reset`.
             TtiSource::Entry => {
                 self.table.ttis.get().map_or(0, |ttis| ttis[self.offset].load(Ordering::Acquire))
@@ -143,6 +160,26 @@ impl DeadlineRef<'_> {
         by_ttl.into_iter().chain(by_tti).min()
     }
 
+    /// Returns the durations that the deadlines were last started with. The caller must hold the shard lock.
+    pub fn lifetime(&self) -> Lifetime {
+        // Relaxed, here and below: the holder of the lock wrote them. Uses do not matter where there is no time to idle.
+        let end = self.end().load(Ordering::Relaxed);
+        let (expires_at, tti) = (end >> TtiSource::BITS, self.tti(end));
+        let stored_ttl = || self.table.ttls.get().map_or(0, |ttls| ttls[self.offset].load(Ordering::Relaxed));
+        let ttl = if expires_at == 0 {
+            0
+        } else if tti == 0 {
+            let began_at = self.used_at().load(Ordering::Relaxed);
+            word_of_nanos(time_left_of(began_at, 0, expires_at).as_nanos()).max(1)
+        } else {
+            match stored_ttl() {
+                0 => self.table.of_cache.ttl,
+                ttl => ttl,
+            }
+        };
+        Lifetime { ttl, tti }
+    }
+
     /// Starts the lifetime of a value that was just written, and returns its deadline. The memory for the lifetime
     /// must have been [reserved](DeadlineTable::reserve).
     #[inline]
@@ -153,6 +190,10 @@ impl DeadlineRef<'_> {
         self.used_at().store(now, Ordering::Release);
         if let (TtiSource::Entry, Some(ttis)) = (source, self.table.ttis.get()) {
             ttis[self.offset].store(lifetime.tti, Ordering::Release);
+        }
+        if let Some(ttls) = self.table.ttls.get() {
+            // Relaxed: only the holder of the lock reads it.
+            ttls[self.offset].store(self.table.stored_ttl(lifetime), Ordering::Relaxed);
         }
         self.end().store(expires_at << TtiSource::BITS | source as u64, Ordering::Release);
         let by_ttl = if expires_at == 0 { NEVER } else { expires_at };
@@ -185,9 +226,9 @@ mod tests {
     }
 
     /// A table of three entries in a cache that has a time to idle. The second entry has this lifetime.
-    fn table_with(now: u64, lifetime: Lifetime) -> DeadlineTable {
-        let table = DeadlineTable::new(3, TTI).expect("there is memory");
-        reset(&table, now, lifetime);
+    fn table_with(now: u64, of_entry: Lifetime) -> DeadlineTable {
+        let table = DeadlineTable::new(3, lifetime(0, TTI)).expect("there is memory");
+        reset(&table, now, of_entry);
         table
     }
 
@@ -260,6 +301,23 @@ mod tests {
         assert_eq!(deadline_after(6_000), 15_000);
         assert_eq!(deadline_after(6_001), 16_001);
         assert_eq!(deadline_after(2_000), 16_001);
+    }
+
+    #[test]
+    fn the_durations_of_an_entry_can_be_read_again() {
+        let millennium = word_of_nanos(1_000 * 31_557_600 * 1_000_000_000);
+        let of_cache = lifetime(100, TTI);
+        let durations = [0, 1, 5, 100].into_iter().flat_map(|ttl| [(ttl, 0), (ttl, TTI), (ttl, 3)]);
+        for (ttl, tti) in durations.chain([(millennium, 0), (millennium, TTI), (0, millennium)]) {
+            let table = DeadlineTable::new(3, of_cache).expect("there is memory");
+            reset(&table, 5, lifetime(3, 2));
+            reset(&table, 10, lifetime(ttl, tti));
+            table.at(1).touch(2_000);
+            let read = table.at(1).lifetime();
+            // A time to live of more than 144 years is exact to a microsecond.
+            assert!(read.tti == tti && read.ttl <= ttl && ttl - read.ttl <= 2, "{read:?} of {ttl} and {tti}");
+            assert!(ttl == millennium || read.ttl == ttl, "{read:?} of {ttl} and {tti}");
+        }
     }
 
     #[test]

@@ -18,6 +18,12 @@ impl Lifetime {
         Lifetime { ttl: shorter(self.ttl, other.ttl), tti: shorter(self.tti, other.tti) }
     }
 
+    /// Returns this `ttl` and this `tti`; where there is none, the one of `other`.
+    pub(crate) fn or(self, other: Lifetime) -> Lifetime {
+        let first = |a: u64, b: u64| if a == 0 { b } else { a };
+        Lifetime { ttl: first(self.ttl, other.ttl), tti: first(self.tti, other.tti) }
+    }
+
     #[inline(always)]
     pub fn is_endless(self) -> bool {
         self.ttl | self.tti == 0
@@ -35,5 +41,12 @@ mod tests {
         assert_eq!(lifetime(0, 7).min(lifetime(4, 0)), lifetime(4, 7));
         assert_eq!(lifetime(2, 7).min(lifetime(4, 6)), lifetime(2, 6));
         assert!(lifetime(0, 0).min(lifetime(0, 0)).is_endless());
+    }
+
+    #[test]
+    fn a_duration_that_is_missing_comes_from_the_other_lifetime() {
+        let lifetime = |ttl, tti| Lifetime { ttl, tti };
+        assert_eq!(lifetime(5, 0).or(lifetime(3, 9)), lifetime(5, 9));
+        assert_eq!(lifetime(0, 7).or(lifetime(4, 2)), lifetime(4, 7));
     }
 }

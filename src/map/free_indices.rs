@@ -294,7 +294,11 @@ mod tests {
 
     impl Indices {
         fn new() -> Self {
-            Indices { slab: Slab::new(0), writer: SlabWriter::default(), free: FreeIndices::new() }
+            Indices {
+                slab: Slab::new(crate::Lifetime::default()),
+                writer: SlabWriter::default(),
+                free: FreeIndices::new(),
+            }
         }
 
         fn take_one(&mut self) -> u32 {

@@ -204,6 +204,23 @@ impl<K: Handle, V: Handle, S> LockedMap<'_, K, V, S> {
         old.transpose().expect("`complete`: a live entry has a value")
     }
 
+    /// Replaces the value of a live entry, if it is still `expected`, and keeps its deadlines. Otherwise it returns the
+    /// new value.
+    pub fn replace_value_if_same(
+        &mut self,
+        entry: &Entry<K, V>,
+        expected: &Borrowed<'_, Option<V>>,
+        value: V,
+    ) -> Result<Retired<V>, V> {
+        let old = self.map.slab.replace_value_if_same(entry, expected, value, &mut self.writer.slab)?;
+        Ok(old.transpose().expect("`complete`: a live entry has a value"))
+    }
+
+    /// Starts new deadlines of a live entry, for which memory is reserved. Returns the sooner of them.
+    pub fn restart_deadlines(&mut self, entry_ref: &EntryRef<'_, K, V>, now: u64, lifetime: Lifetime) -> u64 {
+        reset_deadlines(entry_ref.deadlines(), Some((now, lifetime)))
+    }
+
     /// Takes the value of a live entry that is to be [removed](Self::remove), if the value is still `expected`.
     pub fn take_value_if_same(
         &mut self,

@@ -32,6 +32,7 @@ mod resize;
 mod slab;
 mod table;
 
+use crate::expiry::Lifetime;
 use crate::map::entry::Entry;
 use crate::map::query::KeyQuery;
 use crate::map::removal::{HeldKeysMark, Removals};
@@ -78,11 +79,11 @@ impl SlotRef {
 }
 
 impl<K: Handle, V: Handle, S> Map<K, V, S> {
-    /// Creates an empty map. `tti` is the cache's time to idle, in nanoseconds; 0 if it has none.
-    pub fn new(tti: u64, state: S) -> Self {
+    /// Creates an empty map. `of_cache` has the cache's own durations.
+    pub fn new(of_cache: Lifetime, state: S) -> Self {
         Map {
             table: AtomicBox::empty(),
-            slab: Slab::new(tti),
+            slab: Slab::new(of_cache),
             writer: Padded(Lock::new(WriterState::new(state))),
         }
     }
@@ -241,12 +242,12 @@ impl<K: Handle, V: Handle, S> Map<K, V, S> {
 mod tests {
     use std::sync::Arc;
 
-    use super::Map;
+    use super::{Lifetime, Map};
 
     #[test]
     #[should_panic(expected = "a guard of another map's lock")]
     fn a_guard_of_a_lock_serves_no_other_map() {
-        let [map, other] = [(); 2].map(|()| Map::<Arc<u64>, Arc<u64>, ()>::new(0, ()));
+        let [map, other] = [(); 2].map(|()| Map::<Arc<u64>, Arc<u64>, ()>::new(Lifetime::default(), ()));
         let mut held = map.lock();
         let (_, guard) = held.parts();
         other.entry(0, &guard);

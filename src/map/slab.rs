@@ -54,8 +54,8 @@ pub(crate) struct Chunk<K, V> {
 pub(super) struct Slab<K, V> {
     first_entries: [AtomicPtr<Entry<K, V>>; CHUNKS],
     chunks: [AtomicBox<Chunk<K, V>>; CHUNKS],
-    /// The cache's time to idle, in nanoseconds; 0 if it has none.
-    tti: u64,
+    /// The cache's own durations.
+    of_cache: Lifetime,
 }
 
 /// The part of a slab that only the holder of the lock sees. It proves that its owner holds the lock.
@@ -131,12 +131,12 @@ pub(super) fn chunk_len(chunk: usize) -> u32 {
 }
 
 impl<K: Handle, V: Handle> Slab<K, V> {
-    /// Creates an empty slab. `tti` is the cache's time to idle.
-    pub fn new(tti: u64) -> Self {
+    /// Creates an empty slab. `of_cache` has the cache's own durations.
+    pub fn new(of_cache: Lifetime) -> Self {
         Slab {
             first_entries: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
             chunks: std::array::from_fn(|_| AtomicBox::empty()),
-            tti,
+            of_cache,
         }
     }
 
@@ -191,7 +191,7 @@ impl<K: Handle, V: Handle> Slab<K, V> {
         let chunk = entry_ref.chunk;
         if chunk.deadlines.get().is_none() {
             // Only the holder of the lock sets it, so this cannot fail.
-            let _ = chunk.deadlines.set(DeadlineTable::new(chunk.entries.len(), self.tti)?);
+            let _ = chunk.deadlines.set(DeadlineTable::new(chunk.entries.len(), self.of_cache)?);
             writer.has_deadlines = true;
         }
         chunk.deadlines.get().map_or(Ok(()), |deadlines| deadlines.reserve(lifetime))
@@ -246,6 +246,18 @@ impl<K: Handle, V: Handle> Slab<K, V> {
         _writer: &mut SlabWriter,
     ) -> Retired<Option<V>> {
         entry.value.swap(value)
+    }
+
+    /// Replaces the value of an entry, if it is still `expected`. Otherwise it returns the new value.
+    pub fn replace_value_if_same(
+        &self,
+        entry: &Entry<K, V>,
+        expected: &Borrowed<'_, Option<V>>,
+        value: V,
+        _writer: &mut SlabWriter,
+    ) -> Result<Retired<Option<V>>, V> {
+        let exchanged = entry.value.exchange(expected, Some(value));
+        exchanged.map_err(|value| value.expect("the exchange returns the new value"))
     }
 
     /// Takes the value of an entry, if it is still `expected`.

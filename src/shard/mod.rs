@@ -6,6 +6,7 @@
 //!   `transaction`). If a user's `__eq__` has to run, the write looks up the key first, without the lock. Then it locks
 //!   and checks that the result is still right.
 //! - A `set` that only replaces a value needs no lock ([`Shard::replace_fast`]).
+//! - A write that depends on the present value or deadlines checks them under the lock (`update`).
 //! - Iterations and removals without a key go by index (`scan`).
 //! - `weights` has the weight of each entry and the [`Budget`], `shards` the list of all shards of a cache.
 //!
@@ -40,10 +41,12 @@ use crate::sync::{AtomicU64, Ordering, Padded};
 mod scan;
 pub(crate) mod shards;
 mod transaction;
+mod update;
 mod weights;
 mod write;
 
 use self::transaction::WriteTxn;
+pub(crate) use self::update::Durations;
 pub(crate) use self::weights::Budget;
 use self::weights::Weights;
 pub(crate) use self::write::{Write, WriteOutcome};
@@ -68,6 +71,11 @@ struct State {
     policy: Policy,
     weights: Weights,
     deadlines: DeadlineQueue,
+}
+
+/// Whether a bound of deadlines is so close that an entry may be due at `now`: within a tick.
+pub(crate) fn may_be_due(bound: u64, now: u64) -> bool {
+    bound <= now.saturating_add(DeadlineQueue::TICK)
 }
 
 /// The entries of a shard, as its policy sees them.
@@ -107,7 +115,7 @@ impl<K: Handle, V: Handle> Shard<K, V> {
             let weights = Weights::new(config.weighted);
             Shard {
                 map: Map::new(
-                    config.lifetime.tti,
+                    config.lifetime,
                     State { policy, deadlines: DeadlineQueue::default(), weights },
                 ),
                 recorder,
@@ -268,7 +276,16 @@ impl<K: Handle, V: Handle> Shard<K, V> {
     ///
     /// It looks a tick ahead, because a check within a tick postpones the next one to the end of the tick.
     pub fn may_be_due(&self, now: u64) -> bool {
-        self.next_due() <= now.saturating_add(DeadlineQueue::TICK)
+        may_be_due(self.next_due(), now)
+    }
+
+    /// Returns an instant before which no entry of the shard is due; `NEVER` if none has a deadline.
+    ///
+    /// Both the queue and `next_due` are bounds, and either may be the closer one. A bound of `next_due` may be late by
+    /// a tick, within the tick of the last check.
+    pub fn earliest_deadline(&self) -> u64 {
+        let mut held = self.map.lock();
+        held.parts().0.state().deadlines.earliest().max(self.next_due())
     }
 
     pub fn count(&self) -> usize {

@@ -74,22 +74,42 @@ impl<K: Handle, V: Handle> WriteTxn<'_, '_, K, V> {
     }
 
     pub fn replace(&mut self, index: u32, entry_ref: &EntryRef<'_, K, V>, write: Write<V>, guard: &Guard) {
-        let shard = self.shard;
         let old_deadline = entry_ref.deadline();
         let lifetime = self.lifetime_from_now(&write);
-        let key = if shard.has_listener { entry_ref.entry.key.read(guard).clone() } else { None };
         let (old, deadline) = self.locked.replace(entry_ref, write.value, lifetime);
+        self.record_replaced(index, entry_ref, old, write.weight, guard);
+        self.update_deadline(index, old_deadline, deadline);
+    }
+
+    /// Records a replacement: the removal of the old value, the access, and the new weight.
+    #[inline(always)]
+    pub fn record_replaced(
+        &mut self,
+        index: u32,
+        entry_ref: &EntryRef<'_, K, V>,
+        old: Retired<V>,
+        weight: u32,
+        guard: &Guard,
+    ) {
+        let shard = self.shard;
+        let key = if shard.has_listener { entry_ref.entry.key.read(guard).clone() } else { None };
         self.removed.push(Retired::of(key).zip(old), Cause::Replaced);
         shard.recorder.record(&entry_ref.entry.stamp);
         let state = self.locked.state();
         let old_weight = state.weights.get(index);
-        state.weights.set(index, write.weight);
+        state.weights.set(index, weight);
         let weight = state.weights.get(index);
         if weight != old_weight {
             self.weight_change += weight as i64 - old_weight as i64;
             let view = ShardView { map: &shard.map, weights: &state.weights, guard };
             state.policy.update_weight(index, old_weight, &view);
         }
+    }
+
+    /// Starts new deadlines of an entry, for which memory is reserved.
+    pub fn restart_deadlines(&mut self, index: u32, entry_ref: &EntryRef<'_, K, V>, lifetime: Lifetime) {
+        let old_deadline = entry_ref.deadline();
+        let deadline = self.locked.restart_deadlines(entry_ref, self.now, lifetime);
         self.update_deadline(index, old_deadline, deadline);
     }
 

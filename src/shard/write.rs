@@ -224,7 +224,7 @@ impl<K: Handle, V: Handle> Shard<K, V> {
     /// A key that needs no user's code is looked up under the lock. Another key is looked up before, and the result is
     /// checked under the lock.
     #[inline(always)]
-    fn lock_and_find<'a, Q: KeyQuery<K>>(
+    pub(super) fn lock_and_find<'a, Q: KeyQuery<K>>(
         &'a self,
         query: &Q,
         removed: &mut Removals<K, V>,

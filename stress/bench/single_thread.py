@@ -278,6 +278,27 @@ def get_with(report, scale):
     report.add("get_with, miss that evicts, int", harness.take_turns(runs, scale.rounds))
 
 
+def increment(value):
+    return value + 1
+
+
+def look_and_touch(report, scale):
+    keys, needles = keys_and_needles("int", scale.entries)
+    subject = filled(scale.entries, keys, s.OURS)[s.OURS]
+    timed = filled(scale.entries, keys, s.OURS_TIMED)[s.OURS_TIMED]
+    get = {"moka_py get": subject.get}
+    runs = runs_of(call_with_key, get | {s.OURS: subject.cache.peek}, needles, scale.laps)
+    report.add("peek, hit, int", harness.take_turns(runs, scale.rounds))
+    touches = get | {s.OURS: subject.cache.touch, s.OURS_TIMED: timed.cache.touch}
+    report.add(
+        "touch, hit, int", harness.take_turns(runs_of(call_with_key, touches, needles, scale.laps), scale.rounds)
+    )
+    runs = {"moka_py set": functools.partial(own_code(call_with_pair), subject.set, needles, scale.laps)}
+    for name, operation in ((s.OURS, subject.cache.set_with), (s.OURS_TIMED, timed.cache.set_with)):
+        runs[name] = functools.partial(own_code(call_with_function), operation, needles, scale.laps, increment)
+    report.add("set_with, present, int", harness.take_turns(runs, scale.rounds))
+
+
 def zipf(keys, count, seed=7):
     """Draws keys by Zipf's law, each as a new object."""
     weights = itertools.accumulate((rank + 1) ** -SKEW for rank in range(keys))
@@ -346,6 +367,8 @@ def main(argv=None):
     other_sets(report, options.scale)
     get_with(report, options.scale)
     report.table(s.CACHEBOX)
+    look_and_touch(report, options.scale)
+    report.table()
     reading_through(report, options.scale)
     report.close()
 

@@ -35,6 +35,16 @@ class TornSetdefault(Moka):
         return value
 
 
+class TornSetWith(Moka):
+    """`set_with` reads the value, and then sets another in a second step."""
+
+    def set_with(self, key, function, default=None, ttl=None):
+        value = function(self.peek(key, default))
+        time.sleep(0)
+        self.set(key, value, ttl)
+        return value
+
+
 class TornPop(Moka):
     """`pop` reads the value, and then removes it in a second step."""
 
@@ -72,6 +82,7 @@ class LazySet(Moka):
 BUGS = {
     "stale_get": StaleGet,
     "torn_setdefault": TornSetdefault,
+    "torn_set_with": TornSetWith,
     "torn_pop": TornPop,
     "overwriting_load": OverwritingLoad,
     "lazy_set": LazySet,

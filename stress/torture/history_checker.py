@@ -72,6 +72,11 @@ class Order:
         """A value is stored because there was none."""
         return [State(step.value) for _ in self.absent(state)]
 
+    def update(self, step, state):
+        """A value is stored in place of the one that was seen."""
+        seen, value = step.value
+        return [State(value)] if state.value == seen else []
+
     def remove(self, step, state):
         if step.value is SOME:
             return [] if state.value is ABSENT else [State()]

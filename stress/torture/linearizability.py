@@ -137,6 +137,30 @@ class Worker:
         kept = self.cache.setdefault(key, value)
         self.record(call, key, "insert" if kept == value else "read", kept)
 
+    def call_set_with(self, key):
+        seen = []
+
+        def change(value):
+            seen.append(value)
+            if self.dice.random() < 0.3:
+                time.sleep(0)
+            return self.fresh()
+
+        call = now()
+        value = self.cache.set_with(key, change, ABSENT, self.dice.choice(self.ttls))
+        if seen[-1] is ABSENT:
+            self.record(call, key, "insert", value)
+        else:
+            self.record(call, key, "update", (seen[-1], value))
+
+    def call_touch(self, key):
+        call = now()
+        self.record(call, key, "has" if self.cache.touch(key, self.dice.choice(self.ttls)) else "read")
+
+    def call_peek(self, key):
+        call = now()
+        self.record(call, key, "read", self.cache.peek(key, ABSENT))
+
     def call_remove(self, key):
         call = now()
         self.record(call, key, "remove", self.cache.remove(key, ABSENT))

@@ -142,6 +142,33 @@ def single_flight(round_):
     check_empty(cache)
 
 
+def counters(round_):
+    """Threads count with `set_with` while entries move, grow and expire. No increment is lost."""
+    dice = round_.dice("shape")
+    options = dice.choice([{}, {"ttl": 1000}, {"weigher": lambda key, value: 1 + value % 3}, {"policy": "lru"}])
+    cache = Moka(1_000_000, **options)
+    counts = [Counter() for _ in range(round_.threads)]
+    numbers = iter(counts)
+    local = threading.local()
+
+    def work(dice):
+        if not hasattr(local, "counts"):
+            local.counts = next(numbers)
+        key = dice.randrange(4)
+        if dice.randrange(4) == 0:
+            cache.touch(key, dice.choice([None, 900, 2000]))
+        if dice.randrange(4) == 0:
+            cache.set(dice.randrange(100, 10_000), 0)
+        cache.set_with(key, lambda count: count + 1, 0, ttl=dice.choice([None, None, 900]))
+        local.counts[key] += 1
+
+    round_.run(work)
+    expected = sum(counts, Counter())
+    assert {key: cache.peek(key) for key in expected} == dict(expected), "an increment was lost"
+    check_bound(cache)
+    check_empty(cache)
+
+
 def decorated(round_):
     """Cached functions with and without shared runs and `weak_self`, cleared and invalidated during their calls."""
     dice = round_.dice("shape")
@@ -303,6 +330,7 @@ def begin(sleep):
             key = (37 * key + 11) % 101
             cache.set(key, [key]); cache.get(key); cache.pop(key, None); function(key); key in cache
             slow.set(key, key); slow.get_with(key % 4, pause); slow.remove_if(pause); slow.set_many([(1, 1)])
+            slow.set_with(key, pause); slow.touch(key, 1); slow.peek(key); slow.next_deadline()
             slow.clear()
             for _ in cache.items(): pass
 
@@ -327,7 +355,19 @@ def exits(round_):
 
 CASES = {
     case.__name__: case
-    for case in (plain, hostile_keys, callbacks, mischief, single_flight, decorated, coroutines, forks, churn, exits)
+    for case in (
+        plain,
+        hostile_keys,
+        callbacks,
+        mischief,
+        single_flight,
+        counters,
+        decorated,
+        coroutines,
+        forks,
+        churn,
+        exits,
+    )
 }
 
 

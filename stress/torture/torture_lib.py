@@ -109,7 +109,7 @@ def some_keys(dice):
 
 def random_call(cache, dice, key, value):
     """Makes one random call on a cache."""
-    match dice.randrange(24):
+    match dice.randrange(28):
         case 0 | 1 | 2 | 3:
             cache.get(key)
         case 4 | 5 | 6:
@@ -154,6 +154,15 @@ def random_call(cache, dice, key, value):
         case 23:
             with contextlib.suppress(KeyError):
                 _ = cache[key]
+        case 24 | 25:
+            made = cache.set_with(key, lambda _: value(), ttl=dice.choice([None, None, 1e-5, 10]))
+            assert isinstance(made, Value)
+        case 26:
+            assert isinstance(cache.touch(key, dice.choice([None, 1e-5, 10]), dice.choice([None, 1e-4])), bool)
+        case 27:
+            cache.peek(key)
+            remaining = cache.next_deadline()
+            assert remaining is None or remaining >= 0
 
 
 def in_child(work):

@@ -16,6 +16,10 @@ pub enum Action {
     Write(u64),
     /// Writes a value because the key was absent.
     SetIfAbsent(u64),
+    /// Writes a value in place of the one that it saw, or because the key was absent.
+    SetWith(Option<u64>, u64),
+    /// Finds some value.
+    Has,
     Remove(Option<u64>),
     /// Removes the value, if there is one.
     Clear,
@@ -88,7 +92,10 @@ impl State {
             Action::Read(None) | Action::EntryView => self.absent(allowed).into_iter().collect(),
             Action::Read(some) => here(self.value == some),
             Action::Write(value) => vec![State::of(value)],
-            Action::SetIfAbsent(value) => {
+            Action::Has => here(self.value.is_some()),
+            Action::SetWith(Some(seen), _) if self.value != Some(seen) => Vec::new(),
+            Action::SetWith(Some(_), value) => vec![State::of(value)],
+            Action::SetIfAbsent(value) | Action::SetWith(None, value) => {
                 self.absent(allowed).into_iter().map(|_| State::of(value)).collect()
             }
             Action::Remove(None) => match self.absent(allowed) {

@@ -18,8 +18,8 @@ use moka_py::{Cache, Clock, Config, Cursor, Failure, Kind, Lifetime, LoadError, 
 
 use crate::history_checker::{Action, Allowed, FAILS, Step, Verdict, explain};
 use crate::support::{
-    BuiltinEqQuery, Error, Key, LiveCount, Random, TestCache, UserEqQuery, Value, call, mix_hash, seed,
-    validate,
+    BuiltinEqQuery, Error, Key, LiveCount, Random, TestCache, UserEqQuery, Value, call, is_same_value,
+    mix_hash, seed, validate,
 };
 
 const CALLS: usize = 1_500;
@@ -35,6 +35,8 @@ enum Bug {
     StaleGet,
     /// A removal reads the value first, and then removes it in a second step.
     TornRemove,
+    /// A `set_with` looks the key up, and then sets it in a second step.
+    TornSetWith,
     /// A `set_if_absent` looks the key up, and then sets it in a second step.
     TornSetIfAbsent,
     /// A load stores its value over a later write.
@@ -194,6 +196,47 @@ impl<'a> Worker<'a> {
         self.record(key, begun, act);
     }
 
+    /// Sets a value in place of the one that the key has, or in place of none.
+    fn set_with(&mut self, key: u64) {
+        let ttl = if self.random.below(100) < self.round.expiring { 1 << 40 } else { 0 };
+        let (cache, begun) = (self.cache, self.now());
+        let (seen, value) = loop {
+            let seen = self.by_key(
+                key,
+                |query| call(cache, |removed| cache.peek(query, removed)).0,
+                |query| call(cache, |removed| cache.peek(query, removed)).0,
+            );
+            let value = self.fresh();
+            if self.random.one_in(3) {
+                thread::yield_now();
+            }
+            let stored = || NewValue { lifetime: Lifetime { ttl, tti: 0 }, ..NewValue::plain(value.clone()) };
+            let is_torn = self.round.bug == Bug::TornSetWith;
+            let is_same = |present: Option<&Value>| is_torn || is_same_value(seen.as_ref(), present);
+            let unwritten = self.by_key(
+                key,
+                |query| call(cache, |removed| cache.set_if_same(query, stored(), is_same, removed)).0,
+                |query| call(cache, |removed| cache.set_if_same(query, stored(), is_same, removed)).0,
+            );
+            if unwritten.is_none() {
+                break (seen, value);
+            }
+        };
+        self.record(key, begun, Action::SetWith(seen.map(|value| value.word()), value.word()));
+    }
+
+    fn touch(&mut self, key: u64) {
+        let ttl = if self.random.below(100) < self.round.expiring { 1 << 40 } else { 0 };
+        let (cache, begun) = (self.cache, self.now());
+        let lifetime = Lifetime { ttl, tti: 0 };
+        let is_present = self.by_key(
+            key,
+            |query| call(cache, |removed| cache.touch(query, lifetime, removed)).0,
+            |query| call(cache, |removed| cache.touch(query, lifetime, removed)).0,
+        );
+        self.record(key, begun, if is_present { Action::Has } else { Action::Read(None) });
+    }
+
     fn remove(&mut self, key: u64) {
         let (cache, begun) = (self.cache, self.now());
         let seen = (self.round.bug == Bug::TornRemove).then(|| {
@@ -327,13 +370,15 @@ impl<'a> Worker<'a> {
     }
 
     fn run(mut self) -> BTreeMap<u64, Vec<Step>> {
-        let calls: [(Call<'a>, u64); 11] = [
+        let calls: [(Call<'a>, u64); 13] = [
             (Self::get, 1),
             (Self::get_with, 1),
             (Self::peek, 0),
             (Self::set, 0),
             (Self::set_again, 0),
             (Self::set_if_absent, 0),
+            (Self::set_with, 0),
+            (Self::touch, 0),
             (Self::remove, 0),
             (Self::remove_seen, 0),
             (Self::iterate, 0),
@@ -439,7 +484,8 @@ fn calls_on_each_key_are_linearizable_while_entries_are_evicted() {
 
 #[test]
 fn the_checker_finds_each_injected_bug() {
-    for bug in [Bug::StaleGet, Bug::TornRemove, Bug::TornSetIfAbsent, Bug::OverwritingLoad] {
+    for bug in [Bug::StaleGet, Bug::TornRemove, Bug::TornSetIfAbsent, Bug::TornSetWith, Bug::OverwritingLoad]
+    {
         let seed = seed();
         let play = |round| play(seed.wrapping_add(round), false, bug, &mut SearchCounts::default());
         let is_found = (0..2_000).any(|round| play(round).is_err());

@@ -17,6 +17,7 @@ mod single_flight;
 mod single_flight_support;
 mod support;
 mod unsafe_code;
+mod update;
 mod user_equality;
 mod write_beats_load;
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 use moka_py::{Cause, Config, Kind, Lifetime, NewValue};
 
 use crate::support::{
-    BuiltinEqQuery, Error, Event, Key, MICRO, MILLI, Random, SECOND, Subject, UserEqQuery, event, mix_hash,
-    seed,
+    BuiltinEqQuery, Error, Event, Key, MICRO, MILLI, Random, SECOND, Subject, UserEqQuery, Value, event,
+    is_same_value, mix_hash, seed,
 };
 
 #[derive(Clone, Debug)]
@@ -20,6 +20,7 @@ struct ModelEntry {
     weight: u64,
     expires_at: u64,
     used_at: u64,
+    ttl: u64,
     tti: u64,
 }
 
@@ -97,8 +98,34 @@ impl NaiveModel {
         let Lifetime { ttl, tti } = self.config.lifetime;
         let (ttl, tti) = (shorter(ttl, lifetime.ttl), shorter(tti, lifetime.tti));
         let expires_at = if ttl == 0 { u64::MAX } else { self.now + ttl };
-        self.entries.push(ModelEntry { key, value, weight, expires_at, used_at: self.now, tti });
+        self.entries.push(ModelEntry { key, value, weight, expires_at, used_at: self.now, ttl, tti });
         events
+    }
+
+    /// Returns the durations of a present entry whose deadlines start anew. One that is not given stays its own.
+    fn restarted(&self, at: usize, given: Lifetime) -> Lifetime {
+        let or = |given: u64, own: u64| if given == 0 { own } else { given };
+        Lifetime { ttl: or(given.ttl, self.entries[at].ttl), tti: or(given.tti, self.entries[at].tti) }
+    }
+
+    /// Makes a write that keeps the deadlines of a present entry, unless durations are given.
+    fn set_with(&mut self, key: u64, value: u64, weight: u64, given: Lifetime) -> Vec<Event> {
+        let Some(at) = self.find(key) else { return self.write(key, value, weight, given) };
+        let present = self.entries[at].clone();
+        let events = self.write(key, value, weight, self.restarted(at, given));
+        if let Some(at) = self.position(key).filter(|_| given.is_endless()) {
+            self.entries[at].expires_at = present.expires_at;
+            self.entries[at].used_at = present.used_at;
+        }
+        events
+    }
+
+    /// Starts the deadlines of a key's entry anew. Returns whether there is such an entry.
+    fn touch(&mut self, key: u64, given: Lifetime) -> bool {
+        let Some(at) = self.find(key) else { return false };
+        let ModelEntry { value, weight, .. } = self.entries[at];
+        self.write(key, value, weight, self.restarted(at, given));
+        true
     }
 
     /// Accounts for the other removals of a call: expired entries, and evictions of other keys than `keep` while the
@@ -153,6 +180,8 @@ pub enum Op {
     Peek { key: u64 },
     Set { key: u64, user_eq: bool, weight: u64, lifetime: Lifetime },
     SetIfAbsent { key: u64, weight: u64, lifetime: Lifetime },
+    SetWith { key: u64, weight: u64, lifetime: Lifetime },
+    Touch { key: u64, lifetime: Lifetime },
     GetWith { key: u64, weight: u64, lifetime: Lifetime },
     Remove { key: u64 },
     Pop,
@@ -210,7 +239,9 @@ impl Chooser {
         match self.random.below(24) {
             0..=6 => Op::Get { key, user_eq },
             7 => Op::Peek { key },
-            8..=13 => Op::Set { key, user_eq, weight, lifetime },
+            8..=11 => Op::Set { key, user_eq, weight, lifetime },
+            12 => Op::SetWith { key, weight, lifetime },
+            13 => Op::Touch { key, lifetime },
             14 | 15 => Op::SetIfAbsent { key, weight, lifetime },
             16 => Op::GetWith { key, weight, lifetime },
             17 | 18 => Op::Remove { key },
@@ -311,6 +342,34 @@ impl Comparison {
                     Some(_) => self.model.account_for(&subject.events(), None),
                     None => self.check_write(key, word, weight, lifetime),
                 }
+            }
+            Op::SetWith { key, weight, lifetime } => {
+                let weight = weigh(weight);
+                let (query, value) = (self.builtin_eq_query(key), stored(weight, lifetime));
+                let seen = subject.call(|removed| subject.cache.peek(&query, removed)).expect("no failure");
+                assert_eq!(
+                    seen.as_ref().map(|value| value.word()),
+                    self.model.find(key).map(|at| self.model.entries[at].value)
+                );
+                // The look-up may have removed expired entries.
+                self.model.account_for(&subject.events(), None);
+                let is_same = |present: Option<&Value>| is_same_value(seen.as_ref(), present);
+                let unwritten = subject.call(|removed| {
+                    subject.cache.set_if_same(&self.user_eq_query(key), value, is_same, removed)
+                });
+                assert!(unwritten.expect("no failure").is_none(), "no other thread writes");
+                drop(seen);
+                let expected_events = self.model.set_with(key, word, weight, lifetime);
+                let events = self.subject.events();
+                let (own, others) = events.split_at(expected_events.len());
+                assert_eq!(own, expected_events);
+                self.model.account_for(others, Some(key));
+            }
+            Op::Touch { key, lifetime } => {
+                let touched =
+                    subject.call(|removed| subject.cache.touch(&self.user_eq_query(key), lifetime, removed));
+                assert_eq!(touched, Ok(self.model.touch(key, lifetime)));
+                self.model.account_for(&subject.events(), None);
             }
             Op::GetWith { key, weight, lifetime } => {
                 let weight = weigh(weight);
@@ -425,6 +484,12 @@ impl Comparison {
 
     pub fn check(&self) {
         assert_eq!(self.subject.entries(), self.model.live());
+        let earliest = self.model.entries.iter().map(ModelEntry::deadline).min().filter(|&at| at != u64::MAX);
+        let remaining = earliest.map(|deadline| deadline.saturating_sub(self.model.now));
+        match (self.subject.next_deadline(), remaining) {
+            (Some(remaining), Some(expected)) => assert!(remaining <= expected, "{remaining} of {expected}"),
+            (found, expected) => assert_eq!(found, expected),
+        }
         self.subject.validate();
     }
 }

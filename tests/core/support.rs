@@ -112,6 +112,15 @@ impl Value {
     }
 }
 
+/// Whether both are the same object, or both are absent.
+pub fn is_same_value(seen: Option<&Value>, present: Option<&Value>) -> bool {
+    match (seen, present) {
+        (Some(seen), Some(present)) => seen.is(present),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
 /// Returns a hash that depends on every bit of the key.
 pub fn mix_hash(id: u64) -> u64 {
     let x = id.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -306,6 +315,23 @@ impl Subject {
     pub fn set_if_absent(&self, id: u64, word: u64) -> Option<u64> {
         let kept = self.call(|removed| self.cache.set_if_absent(&self.query(id), self.stored(word), removed));
         kept.expect("plain keys do not fail").map(|value| value.word())
+    }
+
+    /// Sets a value if the key still has the value `seen`. Returns whether it did.
+    pub fn set_if_same(&self, id: u64, seen: Option<&Value>, stored: NewValue<Value>) -> bool {
+        let is_same = |present: Option<&Value>| is_same_value(seen, present);
+        let set = |removed: &mut _| self.cache.set_if_same(&self.query(id), stored, is_same, removed);
+        self.call(set).expect("plain keys do not fail").is_none()
+    }
+
+    pub fn touch(&self, id: u64, ttl: u64, tti: u64) -> bool {
+        let touched = self.call(|removed| self.cache.touch(&self.query(id), Lifetime { ttl, tti }, removed));
+        touched.expect("plain keys do not fail")
+    }
+
+    /// Returns the time until an entry may be due, in nanoseconds.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.cache.next_deadline().map(|remaining| remaining.as_nanos() as u64)
     }
 
     pub fn remove(&self, id: u64) -> Option<u64> {

@@ -9,3 +9,4 @@ mod map;
 mod reclaim;
 mod single_flight;
 mod support;
+mod update;

@@ -265,6 +265,37 @@ impl World {
         kept.expect("no key fails").map(|value| value.word())
     }
 
+    /// Adds to the value of a key, which is 0 if the key is absent. Returns the new value.
+    pub fn add_with_events(&self, id: u64, more: u64) -> (u64, Vec<Event>) {
+        let query = self.query(id);
+        let mut events = Vec::new();
+        loop {
+            let (seen, before) = self.call(|cache, removed| cache.peek(&query, removed));
+            let seen = seen.expect("no key fails");
+            let word = seen.as_ref().map_or(0, Shared::word) + more;
+            let is_same = |present: Option<&Shared>| match (&seen, present) {
+                (Some(seen), Some(present)) => std::ptr::eq(seen.0, present.0),
+                (None, None) => true,
+                _ => false,
+            };
+            let new = self.stored(word);
+            let (unwritten, after) =
+                self.call(|cache, removed| cache.set_if_same(&query, new, is_same, removed));
+            events.extend(before.into_iter().chain(after));
+            if unwritten.expect("no key fails").is_none() {
+                return (word, events);
+            }
+        }
+    }
+
+    /// Starts the deadlines of a key anew. Returns whether it has a value.
+    pub fn touch(&self, id: u64, ttl: u64, tti: u64) -> (bool, Vec<Event>) {
+        let query = self.query(id);
+        let (touched, events) =
+            self.call(|cache, removed| cache.touch(&query, Lifetime { ttl, tti }, removed));
+        (touched.expect("no key fails"), events)
+    }
+
     /// Iterates, and removes each entry that still has this value.
     pub fn remove_all_if(&self, word: u64) {
         let mut cursor = Cursor::default();

@@ -49,6 +49,8 @@ CALLS_WITH_KEY = {
     "update": lambda cache, key: cache.update([(key, "new")]),
     "get_with": lambda cache, key: cache.get_with(key, lambda: "new"),
     "expires_in": lambda cache, key: cache.expires_in(key),
+    "peek": lambda cache, key: cache.peek(key),
+    "touch": lambda cache, key: cache.touch(key),
     "get_many": lambda cache, key: next(iter(cache.get_many([key]).values()), None),
     "set_many": lambda cache, key: cache.set_many([(key, "new")]),
     "remove_many": lambda cache, key: cache.remove_many([key]) > 0,

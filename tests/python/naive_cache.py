@@ -23,6 +23,7 @@ class Entry:
     weight: int
     expires_at: float
     used_at: int
+    ttl: float
     tti: float
 
     def deadline(self):
@@ -98,8 +99,43 @@ class NaiveCache:
             self.account_for_removals()
             return
         ttl, tti = min(self.ttl, nanos(ttl)), min(self.tti, nanos(tti))
-        self.entries[key] = Entry(key, value, weight, self.now + ttl, self.now, tti)
+        self.entries[key] = Entry(key, value, weight, self.now + ttl, self.now, ttl, tti)
         self.account_for_removals(keep=key)
+
+    def set_with(self, key, value, ttl=None, tti=None):
+        """Account for a write that keeps the deadlines of a present entry, unless a duration is given."""
+        present = self.live_entry(key)
+        self.write(key, value, **self.restarted(present, ttl, tti))
+        entry = self.entries.get(key)
+        if present is not None and entry is not None and ttl is tti is None:
+            entry.expires_at, entry.used_at = present.expires_at, present.used_at
+
+    def touch(self, key, ttl=None, tti=None):
+        """Restart the deadlines of an entry. Return whether there is one."""
+        entry = self.live_entry(key)
+        if entry is None:
+            return False
+        durations = self.restarted(entry, ttl, tti)
+        entry.ttl, entry.tti = min(self.ttl, nanos(durations["ttl"])), min(self.tti, nanos(durations["tti"]))
+        entry.expires_at, entry.used_at = self.now + entry.ttl, self.now
+        self.entries[entry.key] = self.entries.pop(key)
+        return True
+
+    def restarted(self, entry, ttl, tti):
+        """Return the durations of an entry whose deadlines start anew. One that is not given stays its own."""
+        if entry is not None:
+            ttl = self.in_seconds(entry.ttl) if ttl is None else ttl
+            tti = self.in_seconds(entry.tti) if tti is None else tti
+        return {"ttl": ttl, "tti": tti}
+
+    @staticmethod
+    def in_seconds(duration):
+        return None if duration == float("inf") else duration / SECOND
+
+    def next_deadline(self):
+        """Return the seconds until the earliest deadline, or None."""
+        earliest = min((entry.deadline() for entry in self.entries.values()), default=float("inf"))
+        return None if earliest == float("inf") else max(0, earliest - self.now) / SECOND
 
     def remove(self, key, default=None):
         entry = self.live_entry(key)

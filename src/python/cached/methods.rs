@@ -14,6 +14,7 @@ use crate::python::cached::state::{AsyncHooks, CachedState, Mode, Options};
 use crate::python::cached::weak_self::WeakSelf;
 use crate::python::ffi::{Arg, Args};
 use crate::python::moka::Moka;
+use crate::python::moka::state::CacheState;
 use crate::python::moka::stats::Load;
 
 #[pymethods]
@@ -75,7 +76,7 @@ impl CachedState {
     ) -> PyResult<bool> {
         let Some(key) = self.key_of(args, keywords)? else { return Ok(false) };
         let py = args.py();
-        Ok(self.moka().peek(py, &key.query(py))?.is_some())
+        Ok(CacheState::peek(self.moka(), py, &key.query(py))?.is_some())
     }
 
     /// Counts a call that got its result without running the function.

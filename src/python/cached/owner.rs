@@ -21,6 +21,7 @@ use pyo3::prelude::*;
 use crate::KeyQuery;
 use crate::python::ffi;
 use crate::python::moka::Moka;
+use crate::python::moka::state::CacheState;
 use crate::python::object::Object;
 use crate::sync::Lock;
 
@@ -111,7 +112,7 @@ impl Owner {
     /// Returns whether there is an entry with this hash whose key holds the owner.
     fn has_entry(slf: &Bound<'_, Self>, hash: u64, cache: &Moka) -> bool {
         let query = OwnedKey { owner: slf, hash };
-        let Ok(value) = cache.peek(slf.py(), &query);
+        let Ok(value) = CacheState::peek(cache, slf.py(), &query);
         value.is_some()
     }
 

@@ -96,6 +96,46 @@ impl Moka {
         self.init(|| new_state(args, keywords))
     }
 
+    #[doc = doc!("Moka.peek")]
+    #[pyo3(signature = (key, default=None))]
+    fn peek(
+        &self,
+        py: Python<'_>,
+        key: &Bound<'_, PyAny>,
+        default: Option<Py<PyAny>>,
+    ) -> PyResult<Option<Py<PyAny>>> {
+        let value = CacheState::peek(self, py, &self.key(key)?)?;
+        Ok(value.map(Object::into_py).or(default))
+    }
+
+    #[doc = doc!("Moka.set_with")]
+    #[pyo3(signature = (key, function, default=None, ttl=None, tti=None))]
+    fn set_with<'py>(
+        &self,
+        key: &Bound<'py, PyAny>,
+        function: &Bound<'py, PyAny>,
+        default: Option<Bound<'py, PyAny>>,
+        ttl: Option<&Bound<'py, PyAny>>,
+        tti: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        convert::callable("function", function)?;
+        let lifetime = convert::lifetime(ttl, tti)?;
+        let default = default.unwrap_or_else(|| key.py().None().into_bound(key.py()));
+        Ok(CacheState::set_with(self, &self.key(key)?, function, &default, lifetime)?)
+    }
+
+    #[doc = doc!("Moka.touch")]
+    #[pyo3(signature = (key, ttl=None, tti=None))]
+    fn touch(
+        &self,
+        key: &Bound<'_, PyAny>,
+        ttl: Option<&Bound<'_, PyAny>>,
+        tti: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<bool> {
+        let lifetime = convert::lifetime(ttl, tti)?;
+        Ok(CacheState::touch(self, &self.key(key)?, lifetime)?)
+    }
+
     #[doc = doc!("Moka.clear")]
     fn clear(&self, py: Python<'_>) -> PyResult<()> {
         self.clear_batches(|removed| {
@@ -167,6 +207,11 @@ impl Moka {
         Ok(remaining.map(|remaining| remaining.as_secs_f64()))
     }
 
+    #[doc = doc!("Moka.next_deadline")]
+    fn next_deadline(&self) -> Option<f64> {
+        self.core().next_deadline().map(|remaining| remaining.as_secs_f64())
+    }
+
     #[doc = doc!("Moka.capacity")]
     #[getter]
     fn capacity(&self) -> u64 {
@@ -209,7 +254,7 @@ impl Moka {
     }
 
     fn __contains__(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
-        Ok(self.peek(py, &self.key(key)?)?.is_some())
+        Ok(CacheState::peek(self, py, &self.key(key)?)?.is_some())
     }
 
     fn __len__(&self, py: Python<'_>) -> usize {
@@ -241,11 +286,6 @@ impl Moka {
 
     fn _items_iter(slf: Bound<'_, Self>) -> EntryIterator {
         EntryIterator::new(slf.unbind(), Part::Item)
-    }
-
-    fn _peek(&self, py: Python<'_>, key: &Bound<'_, PyAny>, default: Py<PyAny>) -> PyResult<Py<PyAny>> {
-        let value = self.peek(py, &self.key(key)?)?;
-        Ok(value.map_or(default, Object::into_py))
     }
 
     #[doc = doc!("Moka.pop")]

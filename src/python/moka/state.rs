@@ -152,6 +152,40 @@ impl CacheState {
         self.run(value.py(), |removed| self.core.set_if_absent(query, new, removed))
     }
 
+    /// Sets what `function` returns for the value of a key, or for `default` if it has none, and returns that. Calls it again
+    /// if the entry is no longer the one that it saw. Neither a hit nor a miss.
+    pub fn set_with<'py>(
+        &self,
+        query: &Key<'_, 'py>,
+        function: &Bound<'py, PyAny>,
+        default: &Bound<'py, PyAny>,
+        lifetime: Lifetime,
+    ) -> New<'py> {
+        let py = function.py();
+        let _guard = RecursionGuard::enter(py)?;
+        loop {
+            let seen = self.peek(py, query)?;
+            let value = ffi::call(function, [seen.as_ref().map_or(default, |seen| seen.bind(py))])?;
+            let new = self.new_value(query, &value, lifetime)?;
+            // `seen` is held, so no other object has its address.
+            let is_same = |present: Option<&Object>| match (&seen, present) {
+                (Some(seen), Some(present)) => seen.is(present),
+                (None, None) => true,
+                _ => false,
+            };
+            match self.run(py, |removed| self.core.set_if_same(query, new, is_same, removed))? {
+                None => return Ok(value),
+                Some(unwritten) => unwritten.record_drop(),
+            }
+        }
+    }
+
+    /// Starts the deadlines of a key's entry anew. Returns whether there is such an entry. A use of the entry, but neither a
+    /// hit nor a miss.
+    pub fn touch(&self, query: &Key<'_, '_>, lifetime: Lifetime) -> Result<bool, Raised> {
+        self.run(query.object().py(), |removed| self.core.touch(query, lifetime, removed))
+    }
+
     /// Removes a key and returns its value.
     #[inline]
     pub fn remove<Q: KeyQuery<Object>>(&self, py: Python<'_>, query: &Q) -> Result<Option<Object>, Q::Error> {

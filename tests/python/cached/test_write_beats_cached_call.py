@@ -38,6 +38,7 @@ SETS = {
     "set for a while": lambda f, key: f.cache.set(key, "set", ttl=1000),
     "setitem": lambda f, key: f.cache.__setitem__(key, "set"),
     "setdefault": lambda f, key: f.cache.setdefault(key, "set"),
+    "set_with": lambda f, key: f.cache.set_with(key, str, "set"),
     "set_many": lambda f, key: f.cache.set_many({key: "set"}),
     "update": lambda f, key: f.cache.update({key: "set"}),
     "set twice": lambda f, key: (f.cache.set(key, "older"), f.cache.set(key, "set")),

@@ -110,6 +110,47 @@ class CacheMachine(RuleBasedStateMachine):
             kept = value
         assert got == kept
 
+    @rule(key=keys, value=values, ttl=durations, tti=durations, fails=st.booleans())
+    def set_with(self, key, value, ttl, tti, fails):
+        seen = []
+
+        def change(present):
+            seen.append(present)
+            if fails:
+                raise PlannedError
+            return value
+
+        expected = self.model.live_contents().get(key, MISSING)
+        try:
+            assert self.cache.set_with(key, change, MISSING, ttl=ttl, tti=tti) == value
+        except PlannedError:
+            assert fails
+        self.after_call()
+        # The look-up may have removed expired entries.
+        self.model.account_for_removals()
+        assert seen == [expected]
+        if not fails:
+            self.model.set_with(key, value, seconds(ttl), seconds(tti))
+
+    @rule(key=keys, ttl=durations, tti=durations)
+    def touch(self, key, ttl, tti):
+        got = self.after_call(self.cache.touch(key, ttl, tti))
+        assert got is self.model.touch(key, seconds(ttl), seconds(tti))
+
+    @rule(key=keys)
+    def peek(self, key):
+        got = self.after_call(self.cache.peek(key)), self.after_call(self.cache.peek(key, MISSING))
+        live = self.model.live_contents()
+        assert got == (live.get(key), live.get(key, MISSING))
+
+    @rule()
+    def next_deadline(self):
+        got, expected = self.cache.next_deadline(), self.model.next_deadline()
+        # Without a listener, the model has removed expired entries before the cache does.
+        if self.model.events is not None:
+            assert (got is None) is (expected is None)
+            assert got is None or 0 <= got <= expected
+
     @rule(key=keys, value=values, ttl=durations, fails=st.booleans())
     def get_with(self, key, value, ttl, fails):
         def compute():
@@ -264,13 +305,18 @@ class CacheMachine(RuleBasedStateMachine):
         self.after_call(self.cache.run_pending_tasks())
         self.model.check_nothing_expired()
 
-    @rule(key=keys, value=values, call=st.sampled_from(["set", "setdefault", "get_with", "update", "set_many"]))
+    @rule(
+        key=keys,
+        value=values,
+        call=st.sampled_from(["set", "setdefault", "get_with", "update", "set_many", "set_with"]),
+    )
     def weigher_raises(self, key, value, call):
         if not self.has_weigher:
             return
         calls = {
             "set": lambda: self.cache.set(key, value),
             "setdefault": lambda: self.cache.setdefault(key, value),
+            "set_with": lambda: self.cache.set_with(key, lambda _: value),
             "get_with": lambda: self.cache.get_with(key, lambda: value),
             "update": lambda: self.cache.update([(key, value)]),
             "set_many": lambda: self.cache.set_many({key: value}),
@@ -307,6 +353,12 @@ class CacheMachine(RuleBasedStateMachine):
                 lambda cache: [] in cache,
                 lambda cache: cache.remove_if(None),
                 lambda cache: cache.expires_in([]),
+                lambda cache: cache.peek([]),
+                lambda cache: cache.touch([]),
+                lambda cache: cache.touch(1, -1),
+                lambda cache: cache.set_with([], str),
+                lambda cache: cache.set_with(1, None),
+                lambda cache: cache.set_with(1, str, tti=0),
                 lambda cache: cache.update(3),
             ]
         )

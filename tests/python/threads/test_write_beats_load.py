@@ -12,6 +12,7 @@ WRITES = {
     "setitem": (lambda cache: cache.__setitem__("a", "by hand"), "by hand"),
     "update": (lambda cache: cache.update(a="by hand"), "by hand"),
     "setdefault": (lambda cache: cache.setdefault("a", "by hand"), "by hand"),
+    "set_with": (lambda cache: cache.set_with("a", str, "by hand"), "by hand"),
     "remove": (lambda cache: cache.remove("a"), MISSING),
     "pop": (lambda cache: cache.pop("a", None), MISSING),
     "set_many": (lambda cache: cache.set_many({"a": "by hand"}), "by hand"),
