@@ -18,9 +18,19 @@ except ModuleNotFoundError as _error:
         name=_error.name,
     ) from None
 from moka_py._cached import CachedFunction, CachedMethod, CacheInfo, cached
+from moka_py._registry import cached_functions
 from moka_py._stats import Stats
 
-__all__ = ["VERSION", "CacheInfo", "CachedFunction", "CachedMethod", "Moka", "Stats", "cached"]
+__all__ = [
+    "VERSION",
+    "CacheInfo",
+    "CachedFunction",
+    "CachedMethod",
+    "Moka",
+    "Stats",
+    "cached",
+    "cached_functions",
+]
 
 # `isinstance` and `match` then treat it as a mapping, without a base class written in Python.
 _abc.MutableMapping.register(Moka)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import sys
 import types
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Coroutine, Hashable
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -32,6 +32,7 @@ from typing import (
 )
 
 from moka_py._moka_py import Moka, _cached_function, _CachedFunction, _CachedState, _OwnerRegistry
+from moka_py._registry import register
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -65,7 +66,10 @@ class CachedFunction(Protocol[P, R_co]):
     """A cached function: it is called as before, and has the cache among its attributes. `isinstance` accepts it."""
 
     cache: Moka[Any, Any]
-    """The cache of the results. Its keys are opaque."""
+    """The cache of the results. With `key=` and without `weak_self`, its keys are what the key function returned.
+
+    Else its keys are opaque.
+    """
     __name__: str
     __qualname__: str
 
@@ -113,6 +117,26 @@ class CachedFunction(Protocol[P, R_co]):
         """Return whether there is a result of these arguments. This does not count as an access."""
         ...
 
+    # The result of a coroutine function is what awaiting a call returns.
+    @overload
+    def cache_set(
+        self: CachedFunction[Q, Coroutine[Any, Any, S]], value: S, /, *args: Q.args, **kwargs: Q.kwargs
+    ) -> None: ...
+
+    @overload
+    def cache_set(self: CachedFunction[Q, S], value: S, /, *args: Q.args, **kwargs: Q.kwargs) -> None: ...
+    def cache_set(self, value: Any, /, *args: Any, **kwargs: Any) -> None:
+        """Store a result of these arguments. It replaces a result that they have. This does not count as an access.
+
+        The result of a run of these arguments that is under way is not stored. With `maxsize=0` nothing is stored.
+
+        Args:
+            value: The result. For a coroutine function it is what awaiting a call returns.
+            *args: The positional arguments of the call.
+            **kwargs: The keyword arguments of the call.
+        """
+        ...
+
 
 # So `isinstance` looks at the type, and not at each member of the protocol.
 CachedFunction.register(_CachedFunction)
@@ -129,7 +153,8 @@ class _CachedMethodMeta(type(Protocol)):  # type: ignore[misc]
 class CachedMethod(Protocol[P, R_co], metaclass=_CachedMethodMeta):
     """A cached function of a class, bound to an instance. `isinstance` accepts it.
 
-    The attributes are those of the function, so `cache_invalidate` and `cache_contains` take the instance first.
+    The attributes are those of the function, so `cache_invalidate` and `cache_contains` take the instance first,
+    and `cache_set` takes it after the value.
     """
 
     cache: Moka[Any, Any]
@@ -156,6 +181,22 @@ class CachedMethod(Protocol[P, R_co], metaclass=_CachedMethodMeta):
 
     def cache_contains(self, instance: Any, /, *args: P.args, **kwargs: P.kwargs) -> bool:
         """Return whether there is a result of these arguments for the instance. This does not count as an access."""
+        ...
+
+    @overload
+    def cache_set(
+        self: CachedMethod[Q, Coroutine[Any, Any, S]],
+        value: S,
+        instance: Any,
+        /,
+        *args: Q.args,
+        **kwargs: Q.kwargs,
+    ) -> None: ...
+
+    @overload
+    def cache_set(self: CachedMethod[Q, S], value: S, instance: Any, /, *args: Q.args, **kwargs: Q.kwargs) -> None: ...
+    def cache_set(self, value: Any, instance: Any, /, *args: Any, **kwargs: Any) -> None:
+        """Store a result of these arguments for the instance. It replaces a result that they have."""
         ...
 
 
@@ -215,6 +256,7 @@ def cached(
     policy: Literal["tiny_lfu", "lru"] = "tiny_lfu",
     weigher: Callable[[Any, Any], int] | None = None,
     key: Callable[..., Hashable] | None = None,
+    long_lived: bool | None = None,
 ) -> Callable[[Callable[P, R]], _Result[P, R]]: ...
 @overload
 def cached[**P, R](
@@ -228,6 +270,7 @@ def cached[**P, R](
     policy: Literal["tiny_lfu", "lru"] = "tiny_lfu",
     weigher: Callable[[Any, Any], int] | None = None,
     key: Callable[..., Hashable] | None = None,
+    long_lived: bool | None = None,
 ) -> _Result[P, R]: ...
 def cached(
     maxsize: Any = 128,
@@ -240,6 +283,7 @@ def cached(
     policy: Literal["tiny_lfu", "lru"] = "tiny_lfu",
     weigher: Callable[[Any, Any], int] | None = None,
     key: Callable[..., Hashable] | None = None,
+    long_lived: bool | None = None,
 ) -> Any:
     """Keep the results of a function or coroutine function, like `functools.lru_cache`. Works as plain `@cached`, too.
 
@@ -247,8 +291,8 @@ def cached(
     instances of a class share the cache of a method. `@classmethod`, `@staticmethod` and `@property` go above
     `@cached`.
 
-    Exceptions and cancellations are not stored. Neither is the result of a run that began before `cache_invalidate`,
-    `cache_clear`, or a write to its key in `cache`.
+    Exceptions and cancellations are not stored. Neither is the result of a run that began before `cache_set`,
+    `cache_invalidate`, `cache_clear`, or a write to its key in `cache`.
 
     Args:
         maxsize: The number of results, or their total weight if there is a weigher. None means no bound; with 0 or less
@@ -267,14 +311,19 @@ def cached(
             refers to the instance keeps it alive until the entry is removed.
         policy: Which results are evicted when the cache is full: under `"tiny_lfu"` those that are used rarely, under
             `"lru"` those whose last use is longest ago.
-        weigher: A function of the key, which is opaque, and the result. It returns the weight that counts toward
+        weigher: A function of the key, as `cache` has it, and the result. It returns the weight that counts toward
             `maxsize`.
-        key: A function of the call's arguments that returns its key, in place of the arguments. With `weak_self` each
-            instance has keys of its own.
+        key: A function of the call's arguments that returns its key, in place of the arguments. The keys of `cache` are
+            what it returned. With `weak_self` each instance has keys of its own, which are opaque.
+        long_lived: Whether the function and its cache live as long as the program. On the free-threaded build the
+            threads that use them then do not count references to them. On CPython 3.13t they are never freed, and
+            `cache_clear` releases the results. None means True for a function that is decorated at its definition in
+            the body of a module or class, and False for its cache and for other functions.
 
     Returns:
         A callable with the attributes `cache_info`, `cache_clear`, `cache_parameters`, `cache` (the `Moka`),
-        `__wrapped__`, and `cache_invalidate` and `cache_contains`, which take the arguments of a call.
+        `__wrapped__`, `cache_invalidate` and `cache_contains`, which take the arguments of a call, and `cache_set`,
+        which takes a result and the arguments of a call.
 
     Raises:
         TypeError: An option is of the wrong type, `cached` is above a descriptor such as `@property`, or the function
@@ -292,6 +341,8 @@ def cached(
     for name, flag in (("typed", typed), ("wait_concurrent", wait_concurrent), ("weak_self", weak_self)):
         if not isinstance(flag, bool):
             raise TypeError(f"{name} must be a bool, got {type(flag).__name__}")
+    if long_lived is not None and not isinstance(long_lived, bool):
+        raise TypeError(f"long_lived must be a bool or None, got {type(long_lived).__name__}")
     if key is not None and not callable(key):
         raise TypeError(f"key must be callable or None, got {type(key).__name__}")
     if typed and key is not None:
@@ -310,6 +361,7 @@ def cached(
         "policy": policy,
         "weigher": weigher,
         "key": key,
+        "long_lived": long_lived,
     }
 
     def decorate(function: Callable[..., Any]) -> Any:
@@ -322,7 +374,14 @@ def cached(
         if _runs(function, inspect.isgeneratorfunction) or _runs(function, inspect.isasyncgenfunction):
             raise TypeError("cached cannot keep what a generator function returns, since it serves only once")
         # With a capacity of 0 and a weigher, the cache would store results of weight 0.
-        cache: Moka[Any, Any] = Moka(capacity, ttl=ttl, tti=tti, policy=policy, weigher=weigher if capacity else None)
+        cache: Moka[Any, Any] = Moka(
+            capacity,
+            ttl=ttl,
+            tti=tti,
+            policy=policy,
+            weigher=weigher if capacity else None,
+            long_lived=long_lived is True,
+        )
         is_async = _runs(function, inspect.iscoroutinefunction)
         if is_async:
             from moka_py import _flight
@@ -349,7 +408,8 @@ def cached(
         frame = sys._getframe().f_back
         if frame is not None and frame.f_code is cached.__code__:
             frame = frame.f_back
-        wrapper: Any = _cached_function(state, _is_defined_in(frame, function))
+        is_permanent = _is_defined_in(frame, function) if long_lived is None else long_lived
+        wrapper: Any = _cached_function(state, is_permanent)
         functools.update_wrapper(wrapper, function)
         if is_async:
             inspect.markcoroutinefunction(wrapper)
@@ -359,6 +419,8 @@ def cached(
         wrapper.cache_parameters = parameters.copy
         wrapper.cache_invalidate = state.cache_invalidate
         wrapper.cache_contains = state.cache_contains
+        wrapper.cache_set = state.cache_set
+        register(wrapper)
         return wrapper
 
     return decorate if function is None else decorate(function)

@@ -66,6 +66,10 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
             returns the weight of the entry, an int of at least 0. More than 2**32 - 1 counts as 2**32 - 1. If it
             raises, or returns another kind of object (TypeError) or a negative int (ValueError), the insert raises,
             and the cache is as before.
+        long_lived: Whether the cache lives as long as the program, as one at the level of a module does. On the
+            free-threaded build the threads that use it then do not count references to it, which makes them faster.
+            Such a cache is never freed on CPython 3.13t, so make only as many as the program's text names; `clear`
+            releases what it holds. On 3.14t the collector frees it. On the build with the GIL this has no effect.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
@@ -94,6 +98,7 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
         eviction_listener: Callable[[_K, _V, _Cause], object] | None = None,
         policy: _Policy = "tiny_lfu",
         weigher: Callable[[_K, _V], int] | None = None,
+        long_lived: bool = False,
     ) -> None: ...
     def __class_getitem__(cls, parameters: Any) -> GenericAlias:
         """Return an alias of the class for type checkers. `Moka[str, int](100)` makes a cache."""
@@ -539,6 +544,7 @@ class _CachedState:
     def cache_clear(self) -> None: ...
     def cache_invalidate(self, *args: Any, **keywords: Any) -> bool: ...
     def cache_contains(self, *args: Any, **keywords: Any) -> bool: ...
+    def cache_set(self, value: Any, /, *args: Any, **keywords: Any) -> None: ...
     def _record_hit(self) -> None: ...
     def _record_miss(self) -> None: ...
     def _begin_load(self) -> int: ...

@@ -14,7 +14,7 @@ parameters open there. The price is that pyright does not compare the parameters
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from moka_py._cached import CachedFunction, CachedMethod
@@ -81,6 +81,12 @@ if TYPE_CHECKING:
         def __wrapped__(self) -> Callable[P, R_co]: ...
         def cache_invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool: ...
         def cache_contains(self, *args: P.args, **kwargs: P.kwargs) -> bool: ...
+        @overload
+        def cache_set(
+            self: _Bound[Q, Any, Any, Coroutine[Any, Any, R]], value: R, /, *args: Q.args, **kwargs: Q.kwargs
+        ) -> None: ...
+        @overload
+        def cache_set(self: _Bound[Q, Any, Any, R], value: R, /, *args: Q.args, **kwargs: Q.kwargs) -> None: ...
 
 
 class TypedCachedFunction(CachedFunction[..., R_co], Generic[F_co, R_co]):  # noqa: UP046
@@ -99,3 +105,15 @@ class TypedCachedFunction(CachedFunction[..., R_co], Generic[F_co, R_co]):  # no
     def cache_contains(
         self: TypedCachedFunction[Callable[P, Any] | Any, R], *args: P.args, **kwargs: P.kwargs
     ) -> bool: ...
+    @overload
+    def cache_set(
+        self: TypedCachedFunction[Callable[P, Any] | Any, Coroutine[Any, Any, R]],
+        value: R,
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None: ...
+    @overload
+    def cache_set(
+        self: TypedCachedFunction[Callable[P, Any] | Any, R], value: R, /, *args: P.args, **kwargs: P.kwargs
+    ) -> None: ...

@@ -56,6 +56,7 @@
 //! 10. Errors are the user's and leave unchanged. A wait that would never end raises an error.
 //! 11. Prompt release: a removed value soon loses the cache's reference.
 //! 12. The collector sees it all.
+//!     Long-lived caches and functions on 3.13t are an exception to 11 and 12. `clear` releases what they hold.
 //! 13. A later write wins: the result of a computation that began before a `set`, a removal or a `clear` is not cached.
 
 #[cfg(all(feature = "python", not(pyo3_disable_reference_pool)))]

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 OURS, OURS_LRU, TIMED, DICT, CACHEBOX = "moka_py", "moka_py lru", "moka_py ttl, tti", "dict", "cachebox LRU"
+LONG_LIVED = "moka_py long_lived"
 KINDS = ("int", "str", "str of 200", "tuple")
 THREADED = {
     "get, hit, keys of their own": 1.9,
@@ -117,6 +118,13 @@ def of_threads():
     for row, limit in THREADED.items():
         yield Target(f"2 threads, {row}, to one thread", limit, scaled(row, 2, 1), at_least=True)
         yield Target(f"8 threads, {row}, to 2 threads", 0.9, scaled(row, 8, 2), at_least=True)
+    of_module = "cache.get(key), one cache of a module, {}".format
+    yield Target(
+        "2 threads, cache.get(key) of a long_lived cache, to one thread",
+        1.7,
+        lambda f: f.ratio(of_module("2 threads"), LONG_LIVED, LONG_LIVED, of_module("1 thread")),
+        at_least=True,
+    )
     two = "get, hit, keys of their own, 2 threads"
     each = "a dict a thread, d[k]"
     yield Target(

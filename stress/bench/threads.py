@@ -19,11 +19,18 @@ import subjects as s
 from harness import NEEDLES
 from single_thread import zipf
 
+from moka_py import Moka
+
 THREADS = (1, 2, 8)
 OWN_DICT = "a dict a thread, d[k]"
 SHARED_DICT = "a shared dict, d[k]"
 NOTHING = "no-op method"
 OTHERS = " of other values"
+LONG_LIVED = "moka_py long_lived"
+BOUND = "moka_py, a bound method a thread"
+# Names of the module, as programs have them. A variable of a closure takes a lock of its own, which hides the rest.
+LONG_LIVED_CACHE = Moka(2 * NEEDLES, long_lived=True)
+ORDINARY_CACHE = Moka(2 * NEEDLES)
 # Operations of each thread in one round on the free-threaded build. The system may start two threads on one processor
 # and separate them after some milliseconds. Rounds of 20 ms showed two evicting threads as 33 % too fast.
 SIDE_BY_SIDE = 500_000
@@ -36,6 +43,18 @@ def get_all(get, needles, laps):
     for _ in range(laps):
         for key in needles:
             get(key)
+
+
+def get_all_of_ordinary_cache(needles, laps):
+    for _ in range(laps):
+        for key in needles:
+            ORDINARY_CACHE.get(key)
+
+
+def get_all_of_long_lived_cache(needles, laps):
+    for _ in range(laps):
+        for key in needles:
+            LONG_LIVED_CACHE.get(key)
 
 
 def get_all_by_subscript(table, needles, laps):
@@ -199,6 +218,25 @@ def one_hot_key(report, scale):
     measure(report, "get, one hot key", prepares, scale)
 
 
+def one_cache_of_a_module(report, scale):
+    laps = laps_of(scale, s.OURS, NEEDLES)
+    for cache in (ORDINARY_CACHE, LONG_LIVED_CACHE):
+        for key in range(NEEDLES):
+            cache.set(10**6 + key, True)
+
+    def prepare(work, _number):
+        # New key objects for this thread.
+        needles = [int(str(10**6 + key)) for key in range(NEEDLES)]
+        return functools.partial(work, needles, laps), laps * NEEDLES
+
+    def by_bound_method(needles, laps):
+        get_all(ORDINARY_CACHE.get, needles, laps)
+
+    works = {s.OURS: get_all_of_ordinary_cache, LONG_LIVED: get_all_of_long_lived_cache, BOUND: by_bound_method}
+    prepares = {name: functools.partial(prepare, work) for name, work in works.items()}
+    measure(report, "cache.get(key), one cache of a module", prepares, scale)
+
+
 def mixed(report, scale):
     keys, count = scale.entries, min(scale.per_thread, 5_000)
     draws = zipf(keys, 8 * count)
@@ -257,6 +295,7 @@ def main(argv=None):
     report = harness.Report("threads", options)
     hits_of_own_keys(report, scale)
     one_hot_key(report, scale)
+    one_cache_of_a_module(report, scale)
     mixed(report, scale)
     all_sets_evict(report, scale)
     report.close()

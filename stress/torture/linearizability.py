@@ -32,7 +32,7 @@ from collections import defaultdict
 from buggy_caches import BUGS
 from history_checker import ABSENT, SOME, UNKNOWN, Step, explain
 
-from moka_py import Moka
+from moka_py import Moka, cached
 
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 # A run that takes this many seconds longer than asked for counts as hung.
@@ -62,6 +62,37 @@ class Colliding(Key):
 
     def __hash__(self):
         return 7
+
+
+class FunctionCache:
+    """The cache of a cached function, with the calls of a `Moka`: `set` is `cache_set`, and `get_with` is a call."""
+
+    def __init__(self, capacity, policy):
+        options = {"policy": policy, "wait_concurrent": True, "key": lambda key, compute: key}
+        self.function = cached(capacity, **options)(lambda _key, compute: compute())
+        self.get_with = self.function
+        self.cache = self.function.cache
+
+    def set(self, key, value, ttl=None):
+        if ttl is None:
+            self.function.cache_set(value, key, None)
+        else:
+            self.cache.set(key, value, ttl=ttl)
+
+    def __setitem__(self, key, value):
+        self.function.cache_set(value, key, compute=None)
+
+    def __getitem__(self, key):
+        return self.cache[key]
+
+    def __delitem__(self, key):
+        del self.cache[key]
+
+    def __contains__(self, key):
+        return key in self.cache
+
+    def __getattr__(self, name):
+        return getattr(self.cache, name)
 
 
 class Worker:
@@ -339,7 +370,8 @@ def main():
     for done in itertools.count():
         if time.monotonic() >= end or done == arguments.rounds:
             break
-        wrong, more = play(arguments.seed + done, BUGS.get(arguments.bug, Moka))
+        seed = arguments.seed + done
+        wrong, more = play(seed, BUGS.get(arguments.bug, (Moka, FunctionCache)[seed % 2]))
         steps += more
         if wrong:
             sys.exit(wrong)

@@ -188,9 +188,15 @@ def decorated(round_):
 
     def work(dice):
         x = dice.randrange(50)
-        match dice.randrange(12):
+        match dice.randrange(14):
             case 0:
                 function.cache_invalidate(x)
+            case 6 if x != 13:
+                function.cache_set((x, (), ()), x)
+            case 7:
+                instance = Instance()
+                Instance.method.cache_set(x, instance, x)
+                assert instance.method(x) == x
             case 1 if dice.randrange(20) == 0:
                 function.cache_clear()
             case 2:
@@ -238,6 +244,8 @@ def coroutines(round_):
     async def main(dice):
         tasks = [asyncio.create_task(function(dice.randrange(8))) for _ in range(dice.randrange(30))]
         await asyncio.sleep(0)
+        if dice.randrange(3) == 0:
+            function.cache_set(Value(), dice.randrange(8))
         for task in tasks:
             if dice.randrange(3) == 0:
                 task.cancel()

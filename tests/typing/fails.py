@@ -2,7 +2,7 @@
 
 # pyright: reportUnnecessaryTypeIgnoreComment=true
 
-from moka_py import Moka, cached
+from moka_py import Moka, cached, cached_functions
 
 cache: Moka[str, int] = Moka(100)
 
@@ -68,6 +68,12 @@ cached(weak_self=1)  # type: ignore[call-overload]
 cached(key=1)  # type: ignore[call-overload]
 function.cache_invalidate("a")  # type: ignore[arg-type]
 function.cache_contains()  # type: ignore[call-arg]
+function.cache_set("a")  # type: ignore[call-arg]
+function.cache_set(1, 1)  # type: ignore[arg-type]
+function.cache_set("a", "a")  # type: ignore[arg-type]
+cached(long_lived=1)  # type: ignore[call-overload]
+cached_functions(1)  # type: ignore[arg-type]
+Moka(100, long_lived="yes")  # type: ignore[arg-type]
 function.cache_info().no_such_count  # type: ignore[attr-defined]
 
 
@@ -85,6 +91,8 @@ Service().method("a")  # type: ignore[arg-type]
 Service().method()  # type: ignore[call-arg]
 Service.method(1)  # type: ignore[arg-type,call-arg]
 Service().method.cache_invalidate(Service(), "a")  # type: ignore[arg-type]
+Service().method.cache_set("a", Service(), "a")  # type: ignore[arg-type]
+Service().later.cache_set(1, Service(), 1)  # type: ignore[call-overload]
 
 
 async def awaits() -> None:

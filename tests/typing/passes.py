@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any, Literal, assert_type
 
 import moka_py
-from moka_py import VERSION, CachedFunction, CachedMethod, CacheInfo, Moka, Stats, cached
+from moka_py import VERSION, CachedFunction, CachedMethod, CacheInfo, Moka, Stats, cached, cached_functions
 
 assert_type(VERSION, str)
 assert_type(moka_py.VERSION, str)
@@ -168,6 +168,15 @@ assert_type(plain.cache_invalidate(1, y="a"), bool)
 assert_type(plain.cache_contains(1), bool)
 assert_type(Service.method.cache_invalidate(Service(), 1), bool)
 assert_type(Service().method.cache_invalidate(Service(), 1), bool)
+plain.cache_set([1], 1, y="a")
+coroutine.cache_set("a", 1)
+Service.method.cache_set("a", Service(), 1)
+Service().method.cache_set("a", Service(), 1)
+Service().later.cache_set("a", Service(), 1)
+Service.of_no_instance.cache_set("a", 1)
+assert_type(cached_functions("shop")[0].cache_info().hits, int)
+cached_functions()[0].cache_clear()
+assert_type(Moka[str, int](100, long_lived=True), Moka[str, int])
 assert_type(plain.cache_parameters(), dict[str, Any])
 assert_type(plain.cache, Moka[Any, Any])
 plain.cache_clear()

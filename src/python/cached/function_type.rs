@@ -21,7 +21,7 @@ use crate::python::cached::lookup::FastLookup;
 use crate::python::cached::state::CachedState;
 use crate::python::cached::{coroutine_type, function_attributes, sync_call};
 use crate::python::ffi;
-use crate::python::object::Object;
+use crate::python::object::{Object, long_lived};
 use crate::python::raised::Raised;
 use crate::python::runtime::heap_type::{Spec, getter, member, method, slot};
 use crate::python::runtime::shutdown;
@@ -273,40 +273,7 @@ pub(in crate::python) fn new(
     // SAFETY: likewise.
     unsafe { (*instance).vectorcall = Some(vectorcall) };
     if is_permanent {
-        stop_counting_references(&function);
+        long_lived::stop_counting_references(&function);
     }
     Ok(function)
 }
-
-/// Frees threads from counting the references to one object, which costs them more than the look-up.
-///
-/// CPython 3.13 does so for its own functions once a second thread was started. It does not count references to
-/// immortal objects.
-#[cfg(all(Py_GIL_DISABLED, not(Py_3_14)))]
-fn stop_counting_references(object: &Bound<'_, PyAny>) {
-    use std::sync::atomic::Ordering::Relaxed;
-    let object = object.as_ptr();
-    // SAFETY: attached; an object that the collector tracks.
-    unsafe { pyo3::ffi::PyObject_GC_UnTrack(object.cast()) };
-    // SAFETY: a new object that only the caller has.
-    let head = unsafe { &mut *object };
-    head.ob_tid = 0;
-    // Relaxed: the way by which another thread gets the object orders these.
-    head.ob_ref_local.store(u32::MAX, Relaxed);
-    head.ob_ref_shared.store(0, Relaxed);
-}
-
-/// Frees threads from counting the references that frames have to one object. The collector then frees the object.
-#[cfg(all(Py_GIL_DISABLED, Py_3_14))]
-fn stop_counting_references(object: &Bound<'_, PyAny>) {
-    unsafe extern "C" {
-        /// Missing in pyo3-ffi. Returns 0 if the object stays as it is, and never raises.
-        fn PyUnstable_Object_EnableDeferredRefcount(object: *mut PyObject) -> c_int;
-    }
-    // SAFETY: attached; a new object that the collector tracks.
-    unsafe { PyUnstable_Object_EnableDeferredRefcount(object.as_ptr()) };
-}
-
-/// With a GIL, counting costs the same from every thread.
-#[cfg(not(Py_GIL_DISABLED))]
-fn stop_counting_references(_object: &Bound<'_, PyAny>) {}

@@ -5,7 +5,6 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use crate::RunStart;
 use crate::python::cached::call_key::CallKey;
 use crate::python::cached::lookup;
 use crate::python::cached::owner_registry::OwnerRegistry;
@@ -16,6 +15,7 @@ use crate::python::ffi::{Arg, Args};
 use crate::python::moka::Moka;
 use crate::python::moka::state::CacheState;
 use crate::python::moka::stats::Load;
+use crate::{Lifetime, RunStart};
 
 #[pymethods]
 impl CachedState {
@@ -77,6 +77,21 @@ impl CachedState {
         let Some(key) = self.key_of(args, keywords)? else { return Ok(false) };
         let py = args.py();
         Ok(CacheState::peek(self.moka(), py, &key.query(py))?.is_some())
+    }
+
+    /// Store the result of a call with these arguments. It replaces a result that they have.
+    #[pyo3(signature = (value, /, *args, **keywords))]
+    fn cache_set(
+        &self,
+        value: &Bound<'_, PyAny>,
+        args: &Bound<'_, PyTuple>,
+        keywords: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
+        let Some(key) = self.key_of(args, keywords)? else { return Ok(()) };
+        let py = args.py();
+        self.moka().set(key.query(py), value, Lifetime::default())?;
+        run::record_entry(py, self, &key);
+        Ok(())
     }
 
     /// Counts a call that got its result without running the function.

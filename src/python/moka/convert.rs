@@ -3,7 +3,7 @@
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{IntoPyDict, PyDelta, PyDeltaAccess, PyFloat, PyInt, PyIterator, PyString, PyType};
+use pyo3::types::{IntoPyDict, PyBool, PyDelta, PyDeltaAccess, PyFloat, PyInt, PyIterator, PyString, PyType};
 
 use crate::python::object::shared_error;
 use crate::{Clock, Kind, Lifetime, word_of_nanos};
@@ -155,6 +155,15 @@ pub(crate) fn policy(value: &Bound<'_, PyAny>) -> PyResult<Kind> {
             Err(PyValueError::new_err(format!("policy must be \"tiny_lfu\" or \"lru\", got {what}")))
         }
     }
+}
+
+/// Reads a bool.
+pub(crate) fn boolean(name: &str, value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    if let Ok(flag) = value.cast::<PyBool>() {
+        return Ok(flag.is_true());
+    }
+    let what = type_name(value);
+    Err(PyTypeError::new_err(format!("{name} must be a bool, got {what}")))
 }
 
 /// Checks that an argument is callable.

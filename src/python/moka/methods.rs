@@ -16,13 +16,12 @@ use crate::python::moka::listener::Callback;
 use crate::python::moka::mapping::{self, EntryIterator, OptionalArg, Part};
 use crate::python::moka::signature::Signature;
 use crate::python::moka::state::CacheState;
-use crate::python::object::Object;
-use crate::python::object::shared_error;
+use crate::python::object::{Object, long_lived, shared_error};
 use crate::{Config, Kind, Lifetime};
 
-const NEW: Signature<6> = Signature {
+const NEW: Signature<7> = Signature {
     function: "Moka.__new__()",
-    parameters: ["capacity", "ttl", "tti", "eviction_listener", "policy", "weigher"],
+    parameters: ["capacity", "ttl", "tti", "eviction_listener", "policy", "weigher", "long_lived"],
     required: 1,
 };
 
@@ -31,7 +30,7 @@ fn new_state(args: &Bound<'_, PyTuple>, keywords: Option<&Bound<'_, PyDict>>) ->
     let positional: Vec<_> = args.iter_borrowed().collect();
     let named: Vec<_> = keywords.map(|keywords| keywords.iter().collect()).unwrap_or_default();
     let named = named.iter().map(|(name, value)| (name.as_borrowed(), value.as_borrowed()));
-    let [capacity, ttl, tti, listener, policy, weigher] = NEW.bind(&positional, named)?;
+    let [capacity, ttl, tti, listener, policy, weigher, long_lived] = NEW.bind(&positional, named)?;
     let [listener, weigher] =
         [listener, weigher].map(|function| function.filter(|function| !function.is_none()));
     let capacity = capacity.map_or(Ok(0), |capacity| convert::capacity(&capacity))?;
@@ -40,6 +39,7 @@ fn new_state(args: &Bound<'_, PyTuple>, keywords: Option<&Bound<'_, PyDict>>) ->
     convert::callable_or_none("eviction_listener", listener.as_deref())?;
     let policy = policy.map_or(Ok(Kind::TinyLfu), |policy| convert::policy(&policy))?;
     convert::callable_or_none("weigher", weigher.as_deref())?;
+    let is_long_lived = long_lived.map_or(Ok(false), |flag| convert::boolean("long_lived", &flag))?;
     let config = Config {
         lifetime: Lifetime { ttl: ttl.nanos, tti: tti.nanos },
         weighted: weigher.is_some(),
@@ -47,7 +47,7 @@ fn new_state(args: &Bound<'_, PyTuple>, keywords: Option<&Bound<'_, PyDict>>) ->
         ..Config::new(capacity, policy)
     };
     let callbacks = [Callback::new(listener.as_deref()), Callback::new(weigher.as_deref())];
-    Ok(CacheState::new(config, callbacks, [ttl, tti]))
+    Ok(CacheState::new(config, callbacks, [ttl, tti], is_long_lived))
 }
 
 /// The weigher of a cache whose `__init__` has not run.
@@ -63,7 +63,7 @@ fn refusing_state(py: Python<'_>) -> PyResult<CacheState> {
     let refuse = wrap_pyfunction!(refuse_insert, py)?;
     let config = Config { weighted: true, ..Config::new(0, Kind::TinyLfu) };
     let callbacks = [Callback::new(None), Callback::new(Some(refuse.as_any()))];
-    Ok(CacheState::new(config, callbacks, [Duration::default(); 2]))
+    Ok(CacheState::new(config, callbacks, [Duration::default(); 2], false))
 }
 
 #[pymethods]
@@ -73,7 +73,8 @@ impl Moka {
     #[classmethod]
     #[pyo3(
         signature = (*args, **keywords),
-        text_signature = "(capacity, ttl=None, tti=None, eviction_listener=None, policy='tiny_lfu', weigher=None)"
+        text_signature = "(capacity, ttl=None, tti=None, eviction_listener=None, policy='tiny_lfu', weigher=None, \
+                          long_lived=False)"
     )]
     fn new(
         cls: &Bound<'_, PyType>,
@@ -92,8 +93,17 @@ impl Moka {
     }
 
     #[pyo3(signature = (*args, **keywords))]
-    fn __init__(&self, args: &Bound<'_, PyTuple>, keywords: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
-        self.init(|| new_state(args, keywords))
+    fn __init__(
+        slf: &Bound<'_, Self>,
+        args: &Bound<'_, PyTuple>,
+        keywords: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
+        let this = slf.get();
+        this.init(|| new_state(args, keywords))?;
+        if this.is_long_lived {
+            long_lived::stop_counting_references(slf.as_any());
+        }
+        Ok(())
     }
 
     #[doc = doc!("Moka.peek")]

@@ -47,10 +47,17 @@ pub(crate) struct CacheState {
     weigher: Callback,
     pub(super) ttl: Duration,
     pub(super) tti: Duration,
+    /// Whether the cache lives as long as the program.
+    pub(super) is_long_lived: bool,
 }
 
 impl CacheState {
-    pub fn new(config: Config, [listener, weigher]: [Callback; 2], [ttl, tti]: [Duration; 2]) -> Self {
+    pub fn new(
+        config: Config,
+        [listener, weigher]: [Callback; 2],
+        [ttl, tti]: [Duration; 2],
+        is_long_lived: bool,
+    ) -> Self {
         CacheState {
             core: Cache::new(config, clock::of_new_cache()),
             seed: Seed::of_process(),
@@ -59,6 +66,7 @@ impl CacheState {
             weigher,
             ttl,
             tti,
+            is_long_lived,
         }
     }
 

@@ -44,6 +44,26 @@ pub fn increment(object: &Bound<'_, PyAny>) -> bool {
     true
 }
 
+/// Makes an object immortal, so that threads no longer count references to it, and the collector never frees it.
+///
+/// CPython 3.13 does so for its own functions once a second thread was started.
+///
+/// Has no effect unless this thread made the object. Then no thread counts meanwhile in the field that is written here. The
+/// shared count stays: another thread may be counting in it, and whatever it counts, the mark keeps the object alive.
+#[cfg(not(Py_3_14))]
+pub fn make_immortal(object: &Bound<'_, PyAny>) {
+    let object = object.as_ptr();
+    if owner_thread(object) != Some(current_thread()) {
+        return;
+    }
+    // SAFETY: `live`; an object of a class that the collector knows.
+    unsafe { ffi::PyObject_GC_UnTrack(object.cast()) };
+    // SAFETY: `live`.
+    let local = unsafe { &(*object).ob_ref_local };
+    // Relaxed: a thread that does not see the mark yet counts in the shared count.
+    local.store(IMMORTAL, Ordering::Relaxed);
+}
+
 /// Whether references to the object are not counted.
 #[inline]
 pub fn is_immortal(object: *mut ffi::PyObject) -> bool {

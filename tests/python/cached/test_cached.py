@@ -414,6 +414,7 @@ def test_cache_parameters_are_a_copy_of_the_options():
         "policy": "lru",
         "weigher": lambda key, value: 1,
         "key": None,
+        "long_lived": False,
     }
     function, _ = recording_function(**expected)
     assert function.cache_parameters() == expected

@@ -72,7 +72,7 @@ def test_types_can_be_subscripted_but_not_called(kind):
 
 def test_package_exports_its_types_and_help_shows_them():
     assert set(moka_py.__all__) == {
-        *("VERSION", "CacheInfo", "CachedFunction", "CachedMethod", "Moka", "Stats", "cached"),
+        *("VERSION", "CacheInfo", "CachedFunction", "CachedMethod", "Moka", "Stats", "cached", "cached_functions"),
     }
     text = pydoc.render_doc(moka_py, renderer=pydoc.plaintext)
     for name in ("CacheInfo", "CachedFunction", "CachedMethod", "Moka", "Stats"):

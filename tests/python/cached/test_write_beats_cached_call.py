@@ -5,6 +5,7 @@ import threading
 
 import pytest
 from cached_helpers import both_wait_modes, run_async, run_ready_tasks
+from helpers import Background, Gate
 
 from moka_py import Moka, cached
 
@@ -35,6 +36,7 @@ WRITES = {
 
 SETS = {
     "set": lambda f, key: f.cache.set(key, "set"),
+    "cache_set": lambda f, key: f.cache_set("set", 1),
     "set for a while": lambda f, key: f.cache.set(key, "set", ttl=1000),
     "setitem": lambda f, key: f.cache.__setitem__(key, "set"),
     "setdefault": lambda f, key: f.cache.setdefault(key, "set"),
@@ -217,6 +219,39 @@ def test_removal_during_a_later_run_of_a_weak_self_method_keeps_its_result_out(w
         assert source.runs == 2
 
     run_async(main)
+
+
+@both_wait_modes
+def test_cache_set_during_a_run_of_a_weak_self_method_wins_over_its_result(wait):
+    source, look, thing = method({"wait_concurrent": wait})
+    source.then = lambda: look.cache_set("set", thing, 1)
+    assert look(1) == "old"
+    assert look(1) == "set" and source.runs == 1
+
+
+@both_wait_modes
+def test_cache_set_during_a_run_of_a_weak_self_coroutine_method_wins_over_its_result(wait):
+    source, look, thing = method({"wait_concurrent": wait}, is_async=True)
+
+    async def main():
+        source.then = lambda: look.cache_set("set", thing, 1)
+        assert await look(1) == "old"
+        assert await look(1) == "set" and source.runs == 1
+
+    run_async(main)
+
+
+@both_wait_modes
+def test_cache_set_by_another_thread_wins_over_a_run(wait):
+    source, gate = Source(), Gate()
+    function = cached(wait_concurrent=wait)(source.read)
+    source.then = gate.stop_here
+    with Background(lambda: function(1)) as run:
+        gate.wait_until_reached()
+        function.cache_set("set", 1)
+        gate.open()
+    assert run.result == "old"
+    assert function(1) == "set" and source.runs == 1
 
 
 @both_wait_modes

@@ -151,10 +151,16 @@ def test_policy_of_a_wrong_type_is_refused(policy):
         Moka(10, policy=policy)
 
 
+@pytest.mark.parametrize("flag", [None, 0, 1, "yes", object()], ids=name_of)
+def test_long_lived_of_a_wrong_type_is_refused(flag):
+    with pytest.raises(TypeError, match=exactly(f"long_lived must be a bool, got {name_of(flag)}")):
+        Moka(10, long_lived=flag)
+
+
 @pytest.mark.parametrize(
     ("args", "options"),
     [
-        ((1, 2, 3, None, "lru", None, 7), {}),
+        ((1, 2, 3, None, "lru", None, False, 7), {}),
         ((1,), {"capacity": 1}),
         ((1,), {"maxsize": 1}),
         ((1,), {"name": "x"}),

@@ -20,7 +20,7 @@ from moka_py import Moka
 
 def test_constructor_takes_every_argument_by_position():
     events = Events()
-    cache = Moka(10, 100.0, 50, events, "lru", lambda key, value: 3)
+    cache = Moka(10, 100.0, 50, events, "lru", lambda key, value: 3, False)
     cache.set("a", 1)
     cache.remove("a")
     assert (cache.capacity, cache.ttl, cache.tti, cache.policy) == (10, 100.0, 50.0, "lru")
@@ -36,7 +36,7 @@ def test_constructor_takes_every_argument_by_name():
 @pytest.mark.parametrize(
     ("member", "parameters"),
     [
-        (Moka, "capacity ttl tti eviction_listener policy weigher"),
+        (Moka, "capacity ttl tti eviction_listener policy weigher long_lived"),
         (Moka.get, "self key default"),
         (Moka.set, "self key value ttl tti"),
         (Moka.get_with, "self key initializer ttl tti"),

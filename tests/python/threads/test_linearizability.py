@@ -16,7 +16,7 @@ sys.path.insert(0, TORTURE)
 try:
     from buggy_caches import BUGS
     from history_checker import SOME, UNKNOWN, Step, explain
-    from linearizability import play
+    from linearizability import FunctionCache, play
 finally:
     sys.path.remove(TORTURE)
 
@@ -28,6 +28,14 @@ def test_calls_on_each_key_are_linearizable(part, fast_switches):
     seed = random.SystemRandom().randrange(10**6)
     for each in range(seed, seed + ROUNDS):
         wrong, steps = play(each)
+        assert not wrong, wrong
+        assert steps > 0
+
+
+def test_calls_on_each_key_of_a_cached_function_are_linearizable(fast_switches):
+    seed = random.SystemRandom().randrange(10**6)
+    for each in range(seed, seed + ROUNDS):
+        wrong, steps = play(each, FunctionCache)
         assert not wrong, wrong
         assert steps > 0
 
