@@ -5,16 +5,17 @@ from typing import Any, Generic, Literal, Protocol, Self, final, overload, type_
 
 from typing_extensions import TypeVar, disjoint_base
 
+from moka_py._cached import CachedFunction, CachedMethod
 from moka_py._stats import Stats
 
 __all__ = [
     "VERSION",
+    "ManualClock",
     "Moka",
     "_CachedFunction",
     "_CachedRun",
     "_CachedState",
     "_CallKey",
-    "_ManualClock",
     "_Owner",
     "_OwnerRegistry",
     "_Trace",
@@ -385,6 +386,44 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
             TypeError: If predicate is not callable.
         """
 
+    def hottest(self, limit: int | None = None) -> list[tuple[_K, _V]]:
+        """Return the entries in the order of the policy, beginning with the one that it would keep longest.
+
+        Under "lru" the entry that was used last comes first. Under "tiny_lfu" the entries are in the order of the
+        policy's estimate of how often each was used of late, and where that is the same, an entry that the policy
+        protects and one that was used later come first. With the GIL, and below a capacity of 2,048, the cache has one
+        shard, and the order is exact. The order over several shards is an estimate: each has its own clock and counts.
+
+        This does not count as an access. Expired entries are left out. No lock is held for more than 256 entries at a
+        time, so an entry that other threads use or add meanwhile may have its old place or its new one, or be missing.
+
+        Args:
+            limit: The most entries to return, at least 0, or None for all.
+
+        Returns:
+            A list of pairs of a key and a value.
+
+        Raises:
+            TypeError: If limit is neither an int nor None.
+            ValueError: If limit is below 0.
+        """
+
+    def coldest(self, limit: int | None = None) -> list[tuple[_K, _V]]:
+        """Return the entries in the order of the policy, beginning with the one that it would keep shortest.
+
+        It is the order of `hottest`, from its end.
+
+        Args:
+            limit: The most entries to return, at least 0, or None for all.
+
+        Returns:
+            A list of pairs of a key and a value.
+
+        Raises:
+            TypeError: If limit is neither an int nor None.
+            ValueError: If limit is below 0.
+        """
+
     def expires_in(self, key: _K) -> float | None:
         """Return how long the entry of a key still lives. This does not count as an access.
 
@@ -572,12 +611,35 @@ class _OwnerRegistry:
     def _items(self) -> list[tuple[int, _Owner]]: ...
 
 @final
-class _ManualClock:
-    """A clock for tests, which stands still. Caches that its thread makes in its `with` block use it for good."""
+class ManualClock:
+    """A clock for tests, which stands still until the test advances it. It is a context manager.
 
-    def __new__(cls) -> Self: ...
-    def advance(self, nanos: int) -> None:
-        """Move the clock on, by nanoseconds. Raise OverflowError if that takes it past 144 years."""
+    All caches that are made while it is entered, in any thread, use it for good, also those of cached functions. It can
+    be entered again. The times in `Stats`, which measure real work, do not follow it.
+
+    Args:
+        caches: Existing caches and cached functions, which use the clock in the `with` block. Their time stops when it
+            is entered. At the end of the block it goes on from there, and it never goes back.
+
+    Raises:
+        TypeError: If caches is not an iterable of caches and cached functions.
+        RuntimeError: In `with`, if a clock is entered already, in any thread.
+    """
+
+    def __new__(
+        cls, caches: Iterable[Moka[Any, Any] | CachedFunction[..., Any] | CachedMethod[..., Any]] | None = None
+    ) -> Self: ...
+    def advance(self, seconds: _Duration) -> None:
+        """Move the clock on, which makes entries expire.
+
+        Args:
+            seconds: How far, in seconds or as a timedelta. It is positive.
+
+        Raises:
+            OverflowError: If the clock would pass 144 years.
+            TypeError: If seconds is neither a number nor a timedelta.
+            ValueError: If seconds is not positive or out of range.
+        """
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *_args: object) -> None: ...

@@ -79,9 +79,9 @@ mod simulate;
 mod single_flight;
 mod sync;
 
-pub use cache::{Cache, Cursor, Failure, NewValue, RunStart};
+pub use cache::{Cache, Cursor, Failure, NewValue, Ranking, RunStart};
 pub use config::Config;
-pub use expiry::{Clock, Lifetime, word_of_nanos};
+pub use expiry::{CacheClock, Clock, Lifetime, word_of_nanos};
 pub use map::query::KeyQuery;
 pub use map::removal::{Cause, Removal, Removals};
 pub use policy::Kind;

@@ -36,7 +36,17 @@ and values. A `_Duration` is a number of seconds or a `timedelta`. A `_Policy` i
 `"expired"`, `"explicit"`, `"replaced"` or `"size"`. `_KeysAndGetItem` is any mapping.
 
 """
-DOCUMENTED = ("Moka", "cached", "cached_functions", "Stats", "CachedFunction", "CachedMethod", "CacheInfo", "VERSION")
+DOCUMENTED = (
+    "Moka",
+    "cached",
+    "cached_functions",
+    "Stats",
+    "CachedFunction",
+    "CachedMethod",
+    "CacheInfo",
+    "VERSION",
+    "testing.ManualClock",
+)
 
 FENCE = re.compile(r" *(```+|~~~+)")
 HEADING = re.compile(r"(#+) +(.*?) *#*$")

@@ -6,7 +6,7 @@
 //! - If the earliest deadline of all shards is due, which one relaxed load tells, it removes due entries.
 //!
 //! `load` has computations of values, `maintenance` eviction, expiry and release, `cursor` iterations and removals of
-//! many entries.
+//! many entries, `ranking` the hottest and the coldest entries.
 //!
 //! Every call puts removed entries into the caller's [`Removals`], even if it fails. The caller calls the listener for
 //! each of them. Then it hands the list to [`Cache::release`], attached and with no lock held.
@@ -14,6 +14,7 @@
 mod cursor;
 mod load;
 mod maintenance;
+mod ranking;
 pub(crate) mod seed;
 #[cfg(test)]
 mod tests;
@@ -21,8 +22,7 @@ mod tests;
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::expiry::Clock;
-use crate::expiry::{Lifetime, NEVER, time_left_of};
+use crate::expiry::{CacheClock, Clock, Lifetime, NEVER, time_left_of};
 use crate::map::query::KeyQuery;
 use crate::map::removal::Removals;
 use crate::reclaim::Handle;
@@ -34,6 +34,7 @@ use crate::sync::{AtomicU64, Padded, last_set_replaced};
 
 pub use cursor::Cursor;
 pub use load::{Failure, RunStart};
+pub use ranking::Ranking;
 
 /// An in-process cache. `K` and `V` are one word wide, as references are; `E` is the error of a user's code.
 pub struct Cache<K, V, E = std::convert::Infallible> {
@@ -43,7 +44,7 @@ pub struct Cache<K, V, E = std::convert::Infallible> {
     earliest_due: Padded<AtomicU64>,
     flights: Flights<K, V, E>,
     retired: StripedRetireLists<(Option<K>, V)>,
-    clock: Clock,
+    clock: CacheClock,
     config: Config,
 }
 
@@ -75,13 +76,17 @@ where
             earliest_due: Padded(AtomicU64::new(NEVER)),
             flights: Flights::new(config.capacity),
             retired: StripedRetireLists::new(),
-            clock,
+            clock: CacheClock::new(clock),
             config,
         }
     }
 
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    pub fn clock(&self) -> &CacheClock {
+        &self.clock
     }
 
     /// Returns the value of a key. It counts as an access.

@@ -8,16 +8,18 @@
 //!   deadline with the clock, so no read returns an expired entry (law 8).
 //! - [`DeadlineQueue`] has the entries of a shard in the order of their deadlines. Maintenance takes expired entries
 //!   from it, so they are removed and the listener is called.
-//! - [`Clock`] tells the time: of the process, or of a test.
+//! - [`Clock`] tells the time: of the process, or of a test. [`CacheClock`] is that of one cache, which a test may stop.
 //!
 //! Instants and durations are words of nanoseconds ([`word_of_nanos`]).
 
+mod cache_clock;
 mod clock;
 mod deadline_queue;
 pub(crate) mod deadlines;
 mod lifetime;
 mod time_word;
 
+pub use cache_clock::CacheClock;
 pub use clock::Clock;
 pub(crate) use deadline_queue::{DeadlineQueue, MAX_DUE_PER_CALL};
 pub use lifetime::Lifetime;

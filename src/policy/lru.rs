@@ -121,6 +121,10 @@ impl RecencyClock {
         self.time.fetch_add(1, Relaxed) + 1
     }
 
+    pub fn time(&self) -> u64 {
+        self.time.load(Relaxed)
+    }
+
     /// Fits the skipping of hits to the number of entries.
     fn set_live(&self, live: usize) {
         let skip_mask = (1 << (live / MIN_TICKS_PER_SHARD).max(1).ilog2()) - 1;
@@ -128,6 +132,15 @@ impl RecencyClock {
             self.skip_mask.store(skip_mask, Relaxed);
         }
     }
+}
+
+/// Returns the rank of the entry that has this stamp: when it was last used, as a part of the time that passed until
+/// `now`. All shards of a cache began at the same time, but the clock of a shard counts its own hits. So the parts are
+/// compared, in steps of 2 to the power of -63, which keep the stamps of a shard apart.
+pub(super) fn rank(stamp: &AtomicU64, now: u64) -> u64 {
+    let used_at = stamp.load(Relaxed) & !UNUSED;
+    let part = (u128::from(used_at) << 63) / u128::from(now.max(1));
+    u64::try_from(part).unwrap_or(u64::MAX)
 }
 
 /// The half of the policy that the holder of the shard lock uses.

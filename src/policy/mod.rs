@@ -107,6 +107,14 @@ impl AccessRecorder {
         }
     }
 
+    /// Returns the time of the policy, for [`Policy::rank`].
+    pub fn time(&self) -> u64 {
+        match self {
+            AccessRecorder::TinyLfu(_) => 0,
+            AccessRecorder::Lru(clock) => clock.0.time(),
+        }
+    }
+
     /// Prefetches the memory that an insert will change here.
     #[inline]
     pub fn prefetch_insert(&self) {
@@ -187,6 +195,17 @@ impl Policy {
     pub fn demote_window_overflow(&mut self, entries: &impl EntryViews) {
         if let Policy::TinyLfu(tiny_lfu) = self {
             tiny_lfu.demote_window_overflow(entries);
+        }
+    }
+
+    /// Returns the rank of an entry: the colder of two entries has the lower rank.
+    ///
+    /// `time` is the [time](AccessRecorder::time) at which the caller began to rank. Ranks of several shards are
+    /// comparable, as far as their estimates are.
+    pub fn rank(&self, index: u32, time: u64, entries: &impl EntryViews) -> u64 {
+        match self {
+            Policy::Lru(_) => lru::rank(entries.stamp(index), time),
+            Policy::TinyLfu(tiny_lfu) => tiny_lfu.rank(index, entries),
         }
     }
 

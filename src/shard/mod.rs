@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::expiry::NEVER;
-use crate::expiry::{Clock, DeadlineQueue};
+use crate::expiry::{CacheClock, DeadlineQueue};
 use crate::map::query::KeyQuery;
 use crate::map::removal::Removals;
 use crate::map::{EntryRef, FastLookup, LockedMap, Map};
@@ -45,6 +45,7 @@ mod update;
 mod weights;
 mod write;
 
+pub(crate) use self::scan::RANKED_PER_BATCH;
 use self::transaction::WriteTxn;
 pub(crate) use self::update::Durations;
 pub(crate) use self::weights::Budget;
@@ -137,7 +138,7 @@ impl<K: Handle, V: Handle> Shard<K, V> {
         query: &Q,
         is_access: bool,
         now: u64,
-        clock: &Clock,
+        clock: &CacheClock,
         removed: &mut Removals<K, V>,
     ) -> Result<Option<V>, Q::Error> {
         let mut pin = pin();
@@ -158,7 +159,7 @@ impl<K: Handle, V: Handle> Shard<K, V> {
 
     /// Returns the value of a key and counts the access. Returns `None` if only [`get`](Self::get) can answer.
     #[inline(always)]
-    pub fn try_get_fast<Q: KeyQuery<K>>(&self, query: &Q, now: u64, clock: &Clock) -> Option<Option<V>> {
+    pub fn try_get_fast<Q: KeyQuery<K>>(&self, query: &Q, now: u64, clock: &CacheClock) -> Option<Option<V>> {
         let pin = pin();
         match self.map.find_fast(query, &pin) {
             FastLookup::Found(entry_ref, _) => Some(self.live_value(entry_ref, true, now, clock, &pin)),
@@ -173,7 +174,7 @@ impl<K: Handle, V: Handle> Shard<K, V> {
         entry_ref: EntryRef<'_, K, V>,
         is_access: bool,
         now: u64,
-        clock: &Clock,
+        clock: &CacheClock,
         pin: &Pin<'_>,
     ) -> Option<V> {
         if let Some(deadlines) = entry_ref.deadlines() {
@@ -200,7 +201,7 @@ impl<K: Handle, V: Handle> Shard<K, V> {
     pub fn expires_in<Q: KeyQuery<K>>(
         &self,
         query: &Q,
-        clock: &Clock,
+        clock: &CacheClock,
         removed: &mut Removals<K, V>,
     ) -> Result<Option<Duration>, Q::Error> {
         let mut pin = pin();

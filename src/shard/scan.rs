@@ -1,12 +1,17 @@
 //! The entries of a shard in the order of their indices: iteration, and removals that name no key.
 
-use crate::expiry::Clock;
+use std::ops::Range;
+
+use crate::expiry::CacheClock;
 use crate::expiry::NEVER;
 use crate::map::removal::{Cause, Removals};
 use crate::reclaim::Handle;
 use crate::sync::Ordering;
 
-use super::{Budget, Shard};
+use super::{Budget, Shard, ShardView};
+
+/// The entries that are ranked under one lock.
+pub(crate) const RANKED_PER_BATCH: usize = 256;
 
 impl<K: Handle, V: Handle> Shard<K, V> {
     /// Returns an index above those of all present entries.
@@ -15,7 +20,7 @@ impl<K: Handle, V: Handle> Shard<K, V> {
     }
 
     /// Returns the next entry that is not due, with its index, in the range from `from` to `end`.
-    pub fn next_entry(&self, mut from: u32, end: u32, clock: &Clock) -> Option<(u32, K, V)> {
+    pub fn next_entry(&self, mut from: u32, end: u32, clock: &CacheClock) -> Option<(u32, K, V)> {
         let mut held = self.map.lock();
         let (locked, guard) = held.parts();
         loop {
@@ -31,6 +36,43 @@ impl<K: Handle, V: Handle> Shard<K, V> {
             }
             from = index + 1;
         }
+    }
+
+    /// Returns the time of the policy, for [`rank_batch`](Self::rank_batch).
+    pub fn policy_time(&self) -> u64 {
+        self.recorder.time()
+    }
+
+    /// Ranks the entries of a batch that are not due, and returns the index from which to continue; `None` at the end.
+    ///
+    /// `time` is the time of the policy when the scan began. `place` gets the rank and the index of an entry, and returns
+    /// `None` to leave it out. `ranked` must have room for [`RANKED_PER_BATCH`] entries.
+    pub fn rank_batch<P>(
+        &self,
+        range: Range<u32>,
+        time: u64,
+        clock: &CacheClock,
+        place: impl Fn(u64, u32) -> Option<P>,
+        ranked: &mut Vec<(P, K, V)>,
+    ) -> Option<u32> {
+        let mut held = self.map.lock();
+        let (mut locked, guard) = held.parts();
+        let mut from = range.start;
+        for _ in 0..RANKED_PER_BATCH {
+            let index = locked.next_live(from, &guard).filter(|&index| index < range.end)?;
+            from = index + 1;
+            let deadline = self.map.deadline(index, &guard);
+            if deadline != NEVER && deadline <= clock.now() {
+                continue;
+            }
+            let state = locked.state();
+            let view = ShardView { map: &self.map, weights: &state.weights, guard: &guard };
+            let Some(place) = place(state.policy.rank(index, time, &view), index) else { continue };
+            let entry = self.map.entry(index, &guard);
+            let pair = entry.key.read(&guard).clone().zip(entry.value(&guard.pinned()).clone());
+            ranked.extend(pair.map(|(key, value)| (place, key, value)));
+        }
+        Some(from)
     }
 
     /// Visits every key and value for the garbage collector, which calls while no thread is in a call.

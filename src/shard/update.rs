@@ -10,7 +10,7 @@
 //! queue of deadlines must know.
 
 use crate::collections::try_reserve::NoMemory;
-use crate::expiry::{Clock, Lifetime, NEVER};
+use crate::expiry::{CacheClock, Lifetime, NEVER};
 use crate::map::query::KeyQuery;
 use crate::map::removal::{Cause, Removals};
 use crate::map::{EntryRef, SlotRef};
@@ -57,7 +57,7 @@ impl<K: Handle, V: Handle> Shard<K, V> {
         durations: &Durations,
         is_same: impl Fn(Option<&V>) -> bool,
         budget: &Budget,
-        clock: &Clock,
+        clock: &CacheClock,
         now: impl Fn() -> u64,
         supersede: impl Fn(),
         removed: &mut Removals<K, V>,
@@ -79,7 +79,7 @@ impl<K: Handle, V: Handle> Shard<K, V> {
         durations: &Durations,
         is_same: impl Fn(Option<&V>) -> bool,
         budget: &Budget,
-        clock: &Clock,
+        clock: &CacheClock,
         now: impl Fn() -> u64,
         supersede: impl Fn(),
         removed: &mut Removals<K, V>,
@@ -145,7 +145,7 @@ impl<K: Handle, V: Handle> Shard<K, V> {
         query: &Q,
         durations: &Durations,
         budget: &Budget,
-        clock: &Clock,
+        clock: &CacheClock,
         now: impl Fn() -> u64,
         removed: &mut Removals<K, V>,
     ) -> Result<(bool, u64), Q::Error> {
@@ -161,7 +161,7 @@ impl<K: Handle, V: Handle> Shard<K, V> {
         query: &Q,
         durations: &Durations,
         budget: &Budget,
-        clock: &Clock,
+        clock: &CacheClock,
         now: impl Fn() -> u64,
         removed: &mut Removals<K, V>,
     ) -> Result<TryUpdate<bool>, Q::Error> {
@@ -188,7 +188,7 @@ impl<K: Handle, V: Handle> Shard<K, V> {
 
 /// Reads the clock if `now` is 0 and the entry has a deadline: the first deadline of the cache may have come after the
 /// caller saw that nothing can expire.
-fn exact_now<K, V>(present: Option<&EntryRef<'_, K, V>>, now: u64, clock: &Clock) -> u64 {
+fn exact_now<K, V>(present: Option<&EntryRef<'_, K, V>>, now: u64, clock: &CacheClock) -> u64 {
     if now == 0 && present.is_some_and(|present| present.deadline() != NEVER) { clock.now() } else { now }
 }
 

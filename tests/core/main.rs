@@ -11,6 +11,7 @@ mod map;
 mod model_proptest;
 mod naive_model;
 mod policy;
+mod ranking;
 mod reclaim;
 mod release_promptness;
 mod single_flight;

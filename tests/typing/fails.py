@@ -3,6 +3,7 @@
 # pyright: reportUnnecessaryTypeIgnoreComment=true
 
 from moka_py import Moka, cached, cached_functions
+from moka_py.testing import ManualClock
 
 cache: Moka[str, int] = Moka(100)
 
@@ -46,6 +47,9 @@ cache.set_many(a=1)  # type: ignore[call-arg]
 cache.set_many({"a": 1}, ttl="1")  # type: ignore[arg-type]
 cache.remove_if(lambda key: True)  # type: ignore[arg-type,misc]
 cache.remove_if("a")  # type: ignore[arg-type]
+cache.hottest("a")  # type: ignore[arg-type]
+ManualClock().advance("a")  # type: ignore[arg-type]
+ManualClock(caches=[1])  # type: ignore[list-item]
 cache.stats().no_such_count  # type: ignore[attr-defined]
 cache.stats().hits = 1  # type: ignore[misc]
 cache.capacity = 1  # type: ignore[misc]

@@ -7,6 +7,7 @@ from typing import Any, Literal, assert_type
 
 import moka_py
 from moka_py import VERSION, CachedFunction, CachedMethod, CacheInfo, Moka, Stats, cached, cached_functions
+from moka_py.testing import ManualClock
 
 assert_type(VERSION, str)
 assert_type(moka_py.VERSION, str)
@@ -65,6 +66,13 @@ assert_type(cache.tti, float | None)
 assert_type(cache.get_many(["a"]), dict[str, int])
 assert_type(cache.remove_many(key for key in "ab"), int)
 assert_type(cache.remove_if(lambda key, value: key.upper() and value + 1), int)
+assert_type(cache.hottest(), list[tuple[str, int]])
+assert_type(cache.hottest(10), list[tuple[str, int]])
+assert_type(cache.coldest(limit=None), list[tuple[str, int]])
+with ManualClock(caches=[cache, cached(ttl=1)(len)]) as clock:
+    assert_type(clock, ManualClock)
+    assert_type(clock.advance(0.5), None)
+    clock.advance(seconds=timedelta(1))
 cache.set_many({"a": 1}, ttl=1, tti=timedelta(seconds=1))
 cache.set_many([("a", 1)])
 cache.set_many(cache)

@@ -43,7 +43,7 @@ const MOVE_DUE: u64 = 1 << 4;
 const SAMPLED: u64 = 1 << 5;
 const INSERT_PENDING: u64 = 1 << 6;
 const TICK_SHIFT: u32 = 8;
-const MAX_TICK: u64 = 0xff_ffff;
+pub(super) const MAX_TICK: u64 = 0xff_ffff;
 const TICK: u64 = MAX_TICK << TICK_SHIFT;
 const INDEX_SHIFT: u32 = 32;
 
@@ -162,6 +162,11 @@ pub(super) fn take_insert(stamp: &AtomicU64) -> bool {
         stamp.store(old & !INSERT_PENDING, Relaxed);
     }
     is_pending
+}
+
+/// Whether the entry has had a hit since its last move.
+pub(super) fn is_move_due(stamp: &AtomicU64) -> bool {
+    stamp.load(Relaxed) & (HITS | MOVE_DUE) != 0
 }
 
 /// The accesses that are not in the sketch yet: hits, and the insert.

@@ -135,6 +135,10 @@ impl TinyLfu {
         self.segments.demote_window_overflow(entries);
     }
 
+    pub fn rank(&self, index: u32, entries: &impl EntryViews) -> u64 {
+        self.segments.rank(index, entries)
+    }
+
     pub fn peek_cold(&mut self) -> Option<u32> {
         self.segments.peek_cold()
     }

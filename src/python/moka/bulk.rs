@@ -2,13 +2,15 @@
 //!
 //! An error ends the call. The changes before it stay, and their removals were reported to the listener.
 
+use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyList};
 
-use crate::Cursor;
-use crate::python::moka::convert;
 use crate::python::moka::state::CacheState;
+use crate::python::moka::{convert, mapping};
+use crate::python::object::Object;
 use crate::python::runtime::interpreter::RecursionGuard;
+use crate::{Cursor, Ranking};
 
 pub(super) fn get_many<'py>(cache: &CacheState, keys: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
     let _guard = RecursionGuard::enter(keys.py())?;
@@ -49,4 +51,17 @@ pub(super) fn remove_if(cache: &CacheState, predicate: &Bound<'_, PyAny>) -> PyR
         }
     }
     Ok(removed)
+}
+
+/// Returns the pairs of a ranking as a list. Between two batches other threads may run, and signals are handled.
+pub(super) fn ranked<'py>(
+    cache: &CacheState,
+    py: Python<'py>,
+    mut ranking: Ranking<Object, Object>,
+) -> PyResult<Bound<'py, PyList>> {
+    let no_memory = |_| PyMemoryError::new_err("no memory for the list of entries");
+    while cache.core().rank_batch(&mut ranking).map_err(no_memory)? {
+        mapping::yield_to_interpreter(py)?;
+    }
+    PyList::new(py, ranking.into_pairs().map(|(key, value)| (key.into_py(), value.into_py())))
 }

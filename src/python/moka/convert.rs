@@ -22,7 +22,7 @@ pub(crate) struct Duration {
     pub seconds: Option<f64>,
 }
 
-fn type_name(value: &Bound<'_, PyAny>) -> String {
+pub(crate) fn type_name(value: &Bound<'_, PyAny>) -> String {
     value.get_type().name().map_or_else(|_| "another type".to_owned(), |name| name.to_string())
 }
 
@@ -64,6 +64,31 @@ pub(crate) fn duration(name: &str, value: Option<&Bound<'_, PyAny>>) -> PyResult
             let rule = if is_long { "at most 1,000 years (out of range)" } else { "positive and finite" };
             Err(value_error(name, rule, value)?)
         }
+    }
+}
+
+/// Reads a duration that must be given, in nanoseconds.
+pub(crate) fn required_nanos(name: &str, value: &Bound<'_, PyAny>) -> PyResult<u64> {
+    if value.is_none() {
+        let rule = "a number of seconds or a timedelta";
+        return Err(PyTypeError::new_err(format!("{name} must be {rule}, got NoneType")));
+    }
+    Ok(duration(name, Some(value))?.nanos)
+}
+
+/// Reads how many entries a caller wants at most: an int of at least 0, or `None` for all.
+pub(crate) fn limit(value: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
+    let Some(value) = value.filter(|value| !value.is_none()) else { return Ok(usize::MAX) };
+    if !is_index(value)? {
+        let what = type_name(value);
+        return Err(PyTypeError::new_err(format!("limit must be an int or None, got {what}")));
+    }
+    match value.extract::<usize>() {
+        Err(error) if error.is_instance_of::<PyOverflowError>(value.py()) => {
+            // More than there can be.
+            if value.lt(0)? { Err(value_error("limit", "at least 0", value)?) } else { Ok(usize::MAX) }
+        }
+        limit => limit,
     }
 }
 

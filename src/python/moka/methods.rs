@@ -7,7 +7,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyTuple, PyType};
+use pyo3::types::{PyDict, PyList, PyTuple, PyType};
 
 use crate::python::moka::bulk;
 use crate::python::moka::class::Moka;
@@ -17,7 +17,7 @@ use crate::python::moka::mapping::{self, EntryIterator, OptionalArg, Part};
 use crate::python::moka::signature::Signature;
 use crate::python::moka::state::CacheState;
 use crate::python::object::{Object, long_lived, shared_error};
-use crate::{Config, Kind, Lifetime};
+use crate::{Config, Kind, Lifetime, Ranking};
 
 const NEW: Signature<7> = Signature {
     function: "Moka.__new__()",
@@ -198,6 +198,26 @@ impl Moka {
     fn remove_if(&self, predicate: &Bound<'_, PyAny>) -> PyResult<usize> {
         convert::callable("predicate", predicate)?;
         bulk::remove_if(self, predicate)
+    }
+
+    #[doc = doc!("Moka.hottest")]
+    #[pyo3(signature = (limit=None))]
+    fn hottest<'py>(
+        &self,
+        py: Python<'py>,
+        limit: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        bulk::ranked(self, py, Ranking::hottest(convert::limit(limit)?))
+    }
+
+    #[doc = doc!("Moka.coldest")]
+    #[pyo3(signature = (limit=None))]
+    fn coldest<'py>(
+        &self,
+        py: Python<'py>,
+        limit: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        bulk::ranked(self, py, Ranking::coldest(convert::limit(limit)?))
     }
 
     #[doc = doc!("Moka.stats")]

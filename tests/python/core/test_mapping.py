@@ -6,7 +6,7 @@ import pytest
 from helpers import MISSING, Events
 
 from moka_py import Moka
-from moka_py._moka_py import _ManualClock
+from moka_py.testing import ManualClock
 
 
 @pytest.fixture
@@ -347,10 +347,10 @@ def test_calls_that_use_an_entry_count_as_an_access(access):
 def test_copy_by_keys_can_raise_at_an_expired_entry_but_a_copy_by_items_cannot(copy):
     class Slow(Moka):
         def __getitem__(self, key):
-            clock.advance(10**9)
+            clock.advance(1)
             return super().__getitem__(key)
 
-    with _ManualClock() as clock:
+    with ManualClock() as clock:
         cache = Slow(10, ttl=1)
     cache.update(a=1, b=2)
     assert dict(cache.items()) == {"a": 1, "b": 2}

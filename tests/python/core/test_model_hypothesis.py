@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from naive_cache import MICROSECOND, SECOND, NaiveCache
 
 from moka_py import Moka
-from moka_py._moka_py import _ManualClock
+from moka_py.testing import ManualClock
 
 # Equal keys of different types, keys of equal hash, and others.
 KEYS = [0, 1, 1.0, True, 2, "a", "b", (1, "t"), -1, -2, 2**61 - 1, b"a"]
@@ -55,7 +55,7 @@ class CacheMachine(RuleBasedStateMachine):
                 raise PlannedError(key)
             return capacity + 1 if value == "heavy" else (value or 1) % 5
 
-        self.clock = _ManualClock()
+        self.clock = ManualClock()
         with self.clock:
             self.cache = Moka(
                 capacity,
@@ -279,7 +279,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule(step=st.sampled_from(STEPS))
     def advance(self, step):
-        self.clock.advance(step)
+        self.clock.advance(step / SECOND)
         self.model.now += step
 
     @rule()

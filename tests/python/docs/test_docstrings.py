@@ -9,7 +9,7 @@ from types import MethodDescriptorType, WrapperDescriptorType
 import pytest
 
 import moka_py
-from moka_py import _moka_py
+from moka_py import _moka_py, testing
 
 STUB = ast.parse((Path(moka_py.__file__).parent / "_moka_py.pyi").read_text(encoding="utf-8"))
 CLASSES = {node.name: node for node in STUB.body if isinstance(node, ast.ClassDef)}
@@ -28,7 +28,8 @@ def stub_docs(class_name):
 
 def test_class_has_the_docstring_of_the_stub():
     assert inspect.getdoc(_moka_py.Moka) == ast.get_docstring(CLASSES["Moka"])
-    assert inspect.getdoc(_moka_py._ManualClock) == ast.get_docstring(CLASSES["_ManualClock"])
+    assert inspect.getdoc(testing.ManualClock) == ast.get_docstring(CLASSES["ManualClock"])
+    assert inspect.getdoc(testing.ManualClock.advance) == stub_docs("ManualClock")["advance"]
 
 
 @pytest.mark.parametrize("name", PUBLIC)

@@ -7,7 +7,7 @@
 //! Entries that were hit move while the search passes them, and their hits go to the sketch. After
 //! [`MAX_STEPS_PER_CALL`] entries the next one is taken even if it was hit, so a search ends if all entries are hot.
 
-use super::Segment::{self, Probation, Protected, Window};
+use super::Segment::{self, Probation, Protected, Weightless, Window};
 use super::{MAX_STEPS_PER_CALL, Segments, access_stamps, window_list};
 use crate::policy::{EntryView, EntryViews};
 use crate::sync::is_far;
@@ -110,6 +110,22 @@ impl Segments {
         self.frequent_losses += 1;
         let draw = (hash >> 8).wrapping_add(self.frequent_losses);
         draw.is_multiple_of(ADMIT_ONE_IN)
+    }
+
+    /// Returns the rank of an entry: the colder of two entries has the lower rank.
+    ///
+    /// As in the admission decision, the frequency comes first, and on a tie the main region is ahead of the window.
+    /// An entry of probation that was hit counts as protected, where the next search moves it. Then the later use is
+    /// ahead, as exact as the ticks of the stamps.
+    pub fn rank(&self, index: u32, entries: &impl EntryViews) -> u64 {
+        let entry = entries.entry(index);
+        let segment = match self.segment_of(index) {
+            Window => 0,
+            Probation if !access_stamps::is_move_due(entry.stamp) => 1,
+            Probation | Protected | Weightless => 2,
+        };
+        let age = access_stamps::ticks_since_use(entry.stamp, self.tick);
+        u64::from(self.frequency(entry)) << 32 | segment << 24 | (access_stamps::MAX_TICK - age)
     }
 
     fn frequency(&self, entry: EntryView<'_>) -> u32 {
