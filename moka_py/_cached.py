@@ -52,7 +52,8 @@ class CacheInfo(NamedTuple):
 
     `misses` counts the calls that ran the function, and `hits` those that got a value without running it. A call that
     raises the exception of another call's run is neither. `currsize` is the total weight, in the unit of `maxsize`.
-    `stats()` of the function's `cache` has the same hits and misses, and more counts.
+    `resize` of the function's `cache` changes `maxsize`. `stats()` of that cache has the same hits and misses, and more
+    counts.
     """
 
     hits: int
@@ -373,15 +374,12 @@ def cached(
             raise TypeError(f"cached needs a callable, got {type(function).__name__}")
         if _runs(function, inspect.isgeneratorfunction) or _runs(function, inspect.isasyncgenfunction):
             raise TypeError("cached cannot keep what a generator function returns, since it serves only once")
-        # With a capacity of 0 and a weigher, the cache would store results of weight 0.
         cache: Moka[Any, Any] = Moka(
-            capacity,
-            ttl=ttl,
-            tti=tti,
-            policy=policy,
-            weigher=weigher if capacity else None,
-            long_lived=long_lived is True,
+            capacity, ttl=ttl, tti=tti, policy=policy, weigher=weigher, long_lived=long_lived is True
         )
+        if not capacity and weigher is not None:
+            # A cache that is made with a capacity of 0 stores results of weight 0. One that is resized to 0 does not.
+            cache.resize(0)
         is_async = _runs(function, inspect.iscoroutinefunction)
         if is_async:
             from moka_py import _flight
@@ -391,7 +389,8 @@ def cached(
             owners = _OwnerRegistry()
 
         def info(hits: int, misses: int, currsize: int) -> CacheInfo:
-            return CacheInfo(hits, misses, maxsize, currsize)
+            current = cache.capacity
+            return CacheInfo(hits, misses, maxsize if current == capacity else current, currsize)
 
         state = _CachedState(
             function,

@@ -296,6 +296,27 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
         The result of a load in flight is not stored.
         """
 
+    def resize(self, capacity: int) -> None:
+        """Change the capacity. The cache fits it when the call returns.
+
+        If the entries weigh more than the new capacity, some are evicted as the policy chooses, in steps. The listener
+        gets the cause "size". Other threads go on between the steps, and their writes obey the new capacity from the
+        begin of the call. If several calls overlap, the capacity that was set last holds. If a signal handler raises,
+        the eviction is completed before the call raises.
+
+        With a capacity of 0 the cache becomes empty and keeps nothing, also no entry of weight 0.
+
+        The shards of the free-threaded build stay as they are. So does the eviction by recency alone in a cache that
+        was made for fewer than 8 entries. Make a cache large, and resize it down.
+
+        Args:
+            capacity: The most that all entries may weigh together, at least 0.
+
+        Raises:
+            TypeError: If capacity is not an int.
+            ValueError: If capacity is below 0, or 2**64 or more. The exception is an OverflowError, too.
+        """
+
     def count(self) -> int:
         """Return the exact number of entries. Entries that are due are removed first."""
 

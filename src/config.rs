@@ -5,7 +5,8 @@ use crate::policy::Kind;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// The maximum total weight of all entries.
+    /// The maximum total weight of all entries when the cache is made. [`Cache::capacity`](crate::Cache::capacity) is the
+    /// current one.
     pub capacity: u64,
     /// The durations of every entry.
     pub lifetime: Lifetime,

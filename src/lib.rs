@@ -23,6 +23,7 @@
 //! evict     shard/transaction: is the total weight over the capacity (shard/weights)? > policy: choose a victim
 //!                     (admission: policy/tiny_lfu/segments/victim) > map: remove it. The rest is as in set.
 //! expire    cache/maintenance > shard > expiry: take due entries from the queue > map, policy: remove them
+//! resize    cache/resize: store the capacity, pass through each lock > shard: evict in steps, as in evict
 //! fork      python/runtime > single_flight, reclaim: the child forgets the flights and threads of its parent
 //! arguments python/moka/fastcall and methods read them, signature binds them, convert checks values such as a ttl
 //! keys      python/object/key hashes a key, cache/seed mixes the hash; python/cached/call_key does so for a call
@@ -79,7 +80,7 @@ mod simulate;
 mod single_flight;
 mod sync;
 
-pub use cache::{Cache, Cursor, Failure, NewValue, Ranking, RunStart};
+pub use cache::{Cache, Cursor, Failure, NewValue, Ranking, Resize, RunStart};
 pub use config::Config;
 pub use expiry::{CacheClock, Clock, Lifetime, word_of_nanos};
 pub use map::query::KeyQuery;

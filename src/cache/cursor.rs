@@ -4,7 +4,7 @@
 //! A [`Cursor`] is a position: a shard, and the index of an entry there. Entries never change their index, so an entry
 //! that stays during the whole iteration is yielded exactly once. No lock is held between two steps.
 
-use crate::map::removal::Removals;
+use crate::map::removal::{Cause, Removals};
 use crate::reclaim::Handle;
 
 use super::Cache;
@@ -22,6 +22,14 @@ pub struct Cursor {
 impl Cursor {
     fn next_shard(self) -> Self {
         Cursor { shard: self.shard + 1, index: 0, end: None }
+    }
+
+    /// Moves to an index of this shard, or with `None` to the next shard.
+    fn advance(&mut self, index: Option<u32>) {
+        match index {
+            Some(index) => self.index = index,
+            None => *self = self.next_shard(),
+        }
     }
 }
 
@@ -76,10 +84,19 @@ where
             // other calls could still join the flight until its call returns.
             self.flights.supersede_shard(cursor.shard);
         };
-        match shard.clear_batch(cursor.index, self.now(), &self.budget, supersede, removed) {
-            Some(index) => cursor.index = index,
-            None => *cursor = cursor.next_shard(),
-        }
+        let next =
+            shard.clear_batch(cursor.index, Cause::Explicit, self.now(), &self.budget, supersede, removed);
+        cursor.advance(next);
+        true
+    }
+
+    /// Evicts a batch of entries, also of weight 0, and advances the cursor. Returns false at the end.
+    ///
+    /// No computation is superseded.
+    pub(super) fn evict_batch(&self, cursor: &mut Cursor, removed: &mut Removals<K, V>) -> bool {
+        let Some(shard) = self.shards.all().get(cursor.shard) else { return false };
+        let next = shard.clear_batch(cursor.index, Cause::Size, self.now(), &self.budget, || (), removed);
+        cursor.advance(next);
         true
     }
 }

@@ -91,6 +91,10 @@ where
     /// Evicts from the other shards, if the writer's own shard had too few victims.
     #[cold]
     pub(super) fn evict_from_neighbours(&self, hash: u64, now: u64, removed: &mut Removals<K, V>) {
+        if self.budget.is_resizing() {
+            // The resize goes around all shards in any case.
+            return;
+        }
         let shards = self.shards.all();
         let own = self.shards.index(hash);
         for step in 1..shards.len() {

@@ -6,7 +6,7 @@
 //! - If the earliest deadline of all shards is due, which one relaxed load tells, it removes due entries.
 //!
 //! `load` has computations of values, `maintenance` eviction, expiry and release, `cursor` iterations and removals of
-//! many entries, `ranking` the hottest and the coldest entries.
+//! many entries, `ranking` the hottest and the coldest entries, `resize` changes of the capacity.
 //!
 //! Every call puts removed entries into the caller's [`Removals`], even if it fails. The caller calls the listener for
 //! each of them. Then it hands the list to [`Cache::release`], attached and with no lock held.
@@ -15,6 +15,7 @@ mod cursor;
 mod load;
 mod maintenance;
 mod ranking;
+mod resize;
 pub(crate) mod seed;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,7 @@ use crate::sync::{AtomicU64, Padded, last_set_replaced};
 pub use cursor::Cursor;
 pub use load::{Failure, RunStart};
 pub use ranking::Ranking;
+pub use resize::Resize;
 
 /// An in-process cache. `K` and `V` are one word wide, as references are; `E` is the error of a user's code.
 pub struct Cache<K, V, E = std::convert::Infallible> {
@@ -87,6 +89,11 @@ where
 
     pub fn clock(&self) -> &CacheClock {
         &self.clock
+    }
+
+    /// Returns the most that all entries may weigh together.
+    pub fn capacity(&self) -> u64 {
+        self.budget.capacity()
     }
 
     /// Returns the value of a key. It counts as an access.
@@ -223,7 +230,7 @@ where
         let lifetime = self.config.lifetime.min(given);
         let write = Write { value, weight, lifetime, if_absent: false };
         let now = || if lifetime.is_endless() { self.now() } else { self.clock.now() };
-        let shard = self.shards.get_or_init(query.hash(), &self.config);
+        let shard = self.shards.get_or_init(query.hash(), &self.config, &self.budget);
         let (unwritten, now) = shard.set_if_same(
             query,
             write,
@@ -376,7 +383,7 @@ where
         let NewValue { value, weight, lifetime } = new;
         let lifetime = self.config.lifetime.min(lifetime);
         let now = || if lifetime.is_endless() { self.now() } else { self.clock.now() };
-        let shard = self.shards.get_or_init(query.hash(), &self.config);
+        let shard = self.shards.get_or_init(query.hash(), &self.config, &self.budget);
         let write = Write { value, weight, lifetime, if_absent };
         let (outcome, now) = shard.set(query, write, &self.budget, now, may_write, removed)?;
         if !lifetime.is_endless() {
@@ -394,6 +401,6 @@ where
     pub fn validate(&self) {
         let weight: u64 = self.shards.all().iter().map(Shard::validate).sum();
         assert_eq!(weight, self.budget.used(), "the budget has the weight of all shards");
-        assert!(weight <= self.config.capacity, "the total weight fits the capacity");
+        assert!(weight <= self.budget.capacity(), "the total weight fits the capacity");
     }
 }

@@ -134,6 +134,13 @@ impl Policy {
         }
     }
 
+    /// Takes over another share of the capacity: the weight that the shard has room for.
+    pub fn set_share(&mut self, share: u64) {
+        if let Policy::TinyLfu(tiny_lfu) = self {
+            tiny_lfu.set_share(share);
+        }
+    }
+
     /// Prefetches the memory that an insert and its victim will change here. The caller should do so in large shards,
     /// and if several threads use the cache: another thread probably wrote these lines last. With two threads, an
     /// insert that evicts takes 4 to 10 % longer without this.

@@ -55,6 +55,9 @@ pub(crate) use self::write::{Write, WriteOutcome};
 /// How many entries one call checks for deadlines.
 const MAX_EXPIRY_STEPS_PER_CALL: usize = 32;
 
+/// How many entries a resize evicts under one lock.
+const MAX_EVICTIONS_PER_STEP: usize = 256;
+
 pub(crate) struct Shard<K, V> {
     map: Map<K, V, State>,
     recorder: AccessRecorder,
@@ -109,9 +112,9 @@ impl<K: Handle, V: Handle> EntryViews for ShardView<'_, K, V> {
 }
 
 impl<K: Handle, V: Handle> Shard<K, V> {
-    /// Creates all shards of a cache.
-    pub fn for_cache(config: &Config, count: usize) -> Box<[Self]> {
-        let policies = policy::for_shards(config.policy, config.capacity, count);
+    /// Creates all shards of a cache that has this capacity now.
+    pub fn for_cache(config: &Config, capacity: u64, count: usize) -> Box<[Self]> {
+        let policies = policy::for_shards(config.policy, capacity, count);
         let shard = |(recorder, policy)| {
             let weights = Weights::new(config.weighted);
             Shard {
@@ -234,6 +237,33 @@ impl<K: Handle, V: Handle> Shard<K, V> {
         let (mut locked, mut guard) = held.parts();
         let mut txn = self.begin_write(&mut locked, budget, now, removed);
         txn.evict_over_budget(None, &mut guard);
+    }
+
+    /// Takes over another share of the capacity.
+    ///
+    /// The weight of every earlier write of this shard is seen by the caller, and every later write sees the capacity
+    /// that the caller has stored.
+    pub fn set_share(&self, share: u64) {
+        self.map.lock().parts().0.state().policy.set_share(share);
+    }
+
+    /// Evicts this shard's part of an excess of the whole cache: as large a part of its entries as `excess` is of
+    /// `total`, and at most [`MAX_EVICTIONS_PER_STEP`].
+    pub fn evict_part(
+        &self,
+        (excess, total): (u64, u64),
+        share: u64,
+        now: u64,
+        budget: &Budget,
+        removed: &mut Removals<K, V>,
+    ) {
+        let mut held = self.map.lock();
+        let (mut locked, mut guard) = held.parts();
+        locked.state().policy.set_share(share);
+        let part = locked.len() as u128 * u128::from(excess);
+        let part = part.div_ceil(u128::from(total.max(1))).min(MAX_EVICTIONS_PER_STEP as u128);
+        let mut txn = self.begin_write(&mut locked, budget, now, removed);
+        txn.evict_some(part as usize, &mut guard);
     }
 
     /// Prepares a [`trim`](Self::trim): the caller lets a grace period pass in between.

@@ -158,10 +158,11 @@ impl<K: Handle, V: Handle> Shard<K, V> {
         popped
     }
 
-    /// Removes a batch of entries, from an index on. Returns the index from which to continue; `None` at the end.
+    /// Removes a batch of entries for a cause, from an index on. Returns the index from which to continue; `None` at the end.
     pub fn clear_batch(
         &self,
         from: u32,
+        cause: Cause,
         now: u64,
         budget: &Budget,
         supersede: impl Fn(),
@@ -179,7 +180,7 @@ impl<K: Handle, V: Handle> Shard<K, V> {
             if !txn.removed.try_reserve(1) {
                 break;
             }
-            txn.remove_no_shrink(index, Cause::Explicit, &guard);
+            txn.remove_no_shrink(index, cause, &guard);
             // Keys and values are anywhere in memory and are dropped soon. Their lines arrive while the loop goes on.
             if let Some(last) = txn.removed.last() {
                 last.key().into_iter().for_each(Handle::prefetch);

@@ -7,7 +7,7 @@
 
 use crate::config::Config;
 use crate::reclaim::Handle;
-use crate::shard::Shard;
+use crate::shard::{Budget, Shard};
 use crate::sync::{HAS_GIL, OnceLock, full_fence, shard_count};
 
 pub(crate) struct Shards<K, V>(OnceLock<Box<[Shard<K, V>]>>);
@@ -32,9 +32,14 @@ impl<K: Handle, V: Handle> Shards<K, V> {
 
     /// Returns the shard of a hash, and creates all shards if there are none.
     #[inline]
-    pub fn get_or_init(&self, hash: u64, config: &Config) -> &Shard<K, V> {
-        let shards = self.0.get_or_init(|| create(config));
+    pub fn get_or_init(&self, hash: u64, config: &Config, budget: &Budget) -> &Shard<K, V> {
+        let shards = self.0.get_or_init(|| create(config, budget));
         &shards[shard_index(hash, shards)]
+    }
+
+    /// Returns all shards, and creates them if there are none.
+    pub fn all_or_init(&self, config: &Config, budget: &Budget) -> &[Shard<K, V>] {
+        self.0.get_or_init(|| create(config, budget))
     }
 
     /// Returns the index of the shard of a hash. The shards exist.
@@ -54,14 +59,14 @@ impl<K: Handle, V: Handle> Shards<K, V> {
     }
 }
 
-/// Creates the shards.
+/// Creates the shards. Their number is that of the first capacity: tables of flights have the same number.
 ///
 /// It is not inlined, because a shard under construction takes 1 KB of the stack. That would be in the frame of each
 /// write, under the user's code that it runs.
 #[cold]
 #[inline(never)]
-fn create<K: Handle, V: Handle>(config: &Config) -> Box<[Shard<K, V>]> {
-    Shard::for_cache(config, shard_count(config.capacity))
+fn create<K: Handle, V: Handle>(config: &Config, budget: &Budget) -> Box<[Shard<K, V>]> {
+    Shard::for_cache(config, budget.capacity(), shard_count(config.capacity))
 }
 
 /// Returns the index of a hash among the shards, or among other things that exist once for each shard.

@@ -16,9 +16,12 @@ use crate::map::{EntryRef, LockedMap};
 use crate::policy::EntryView;
 use crate::reclaim::Handle;
 use crate::reclaim::{Borrowed, Guard, Retired};
-use crate::sync::HAS_GIL;
+use crate::sync::{HAS_GIL, sized};
 
 use super::{Budget, MAX_EXPIRY_STEPS_PER_CALL, Shard, ShardView, State, Write};
+
+/// The entries that a write evicts while a resize evicts, too.
+const MAX_EVICTIONS_BESIDE_RESIZE: usize = sized(64, 1);
 
 pub(super) struct WriteTxn<'a, 'm, K, V> {
     pub shard: &'m Shard<K, V>,
@@ -215,25 +218,23 @@ impl<K: Handle, V: Handle> WriteTxn<'_, '_, K, V> {
 
     /// Evicts until the whole cache fits its capacity, or no candidate is left but `keep`. Due entries go first.
     ///
-    /// It publishes the weight.
+    /// Beside a resize, it evicts at least as much weight as it added, and may leave the rest. It publishes the weight.
     pub fn evict_over_budget(&mut self, keep: Option<u32>, guard: &mut Guard) {
         let shard = self.shard;
         let mut steps = MAX_EXPIRY_STEPS_PER_CALL;
+        let mut evictions = 0;
         loop {
             while self.budget.is_over(self.weight_change) {
-                if shard.may_be_due(self.now) && self.expire_batch(&mut steps, guard) {
-                    continue;
+                if evictions == MAX_EVICTIONS_BESIDE_RESIZE {
+                    evictions = 0;
+                    if self.leave_rest_to_resize() {
+                        return;
+                    }
                 }
-                if !self.removed.try_reserve(1) {
+                if !self.evict_next(keep, &mut steps, guard) {
                     return self.publish_weight();
                 }
-                let state = self.locked.state();
-                let view = ShardView { map: &shard.map, weights: &state.weights, guard };
-                match state.policy.take_victim(keep, &view) {
-                    Some(victim) => self.remove_from_map(victim, None, Cause::Size, guard),
-                    None => return self.publish_weight(),
-                };
-                self.locked.shrink(guard);
+                evictions += 1;
             }
             if self.weight_change == 0 {
                 break;
@@ -246,6 +247,46 @@ impl<K: Handle, V: Handle> WriteTxn<'_, '_, K, V> {
         }
         let state = self.locked.state();
         state.policy.demote_window_overflow(&ShardView { map: &shard.map, weights: &state.weights, guard });
+    }
+
+    /// Evicts up to `max_evictions` entries while the whole cache exceeds its capacity. It publishes the weight.
+    pub fn evict_some(&mut self, max_evictions: usize, guard: &mut Guard) {
+        let mut steps = MAX_EXPIRY_STEPS_PER_CALL;
+        for _ in 0..max_evictions {
+            if !self.budget.is_over(self.weight_change) || !self.evict_next(None, &mut steps, guard) {
+                break;
+            }
+        }
+        self.publish_weight();
+    }
+
+    /// Evicts the next victim, or a batch of due entries. Returns false if there is no candidate but `keep`, or no
+    /// memory for the list.
+    #[inline(always)]
+    fn evict_next(&mut self, keep: Option<u32>, steps: &mut usize, guard: &mut Guard) -> bool {
+        let shard = self.shard;
+        if shard.may_be_due(self.now) && self.expire_batch(steps, guard) {
+            return true;
+        }
+        if !self.removed.try_reserve(1) {
+            return false;
+        }
+        let state = self.locked.state();
+        let view = ShardView { map: &shard.map, weights: &state.weights, guard };
+        let Some(victim) = state.policy.take_victim(keep, &view) else { return false };
+        self.remove_from_map(victim, None, Cause::Size, guard);
+        self.locked.shrink(guard);
+        true
+    }
+
+    /// Publishes the weight and returns true if a resize will evict the excess.
+    #[cold]
+    fn leave_rest_to_resize(&mut self) -> bool {
+        if self.weight_change > 0 {
+            return false;
+        }
+        self.publish_weight();
+        self.budget.is_resizing()
     }
 
     /// Returns the lifetime of the value with the instant at which it begins; `None` if it has no end.

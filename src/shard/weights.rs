@@ -1,7 +1,21 @@
 //! The weight of each entry, by its index, and the total weight of a cache against its capacity.
+//!
+//! # How the bound holds while the capacity changes
+//! A write adds its weight and compares the total with the capacity under the lock of its shard. A resize stores the
+//! capacity, passes through the lock of each shard, and then evicts. So each write sees the new capacity, or its weight
+//! is seen by the resize.
+//!
+//! While a resize evicts, a write evicts a bounded number of entries, and leaves the rest to the resize.
+//!
+//! # Orderings
+//! | field | writer | reader | why |
+//! |---|---|---|---|
+//! | `capacity` | Relaxed, by a resize, before it takes the lock of each shard | Relaxed, by a write under the lock | the locks order the two |
+//! | `used` | Relaxed, by a write under the lock | Relaxed | law 6 promises an exact total only while no other thread is in a call |
+//! | `resizing` | a resize: it subtracts itself, then a full fence, then it reads `used` again | a write: it adds its weight to `used`, then a full fence | one of the two fences comes first. So the write does not leave its excess behind, or the resize sees the excess. |
 
 use crate::collections::try_reserve::{self, NoMemory};
-use crate::sync::{AtomicU64, Ordering, Padded};
+use crate::sync::{AtomicU64, AtomicUsize, Ordering, Padded, full_fence};
 
 /// The weights by index. A cache without a weigher has none, and each entry weighs 1.
 pub(super) struct Weights(Option<Vec<u32>>);
@@ -40,13 +54,27 @@ impl Weights {
 
 /// The total weight of all shards, and the capacity.
 pub(crate) struct Budget {
-    capacity: u64,
+    capacity: AtomicU64,
+    /// The number of resizes that evict.
+    resizing: AtomicUsize,
+    /// 1 after the first resize.
+    was_resized: AtomicUsize,
     used: Padded<AtomicU64>,
 }
 
 impl Budget {
     pub fn new(capacity: u64) -> Self {
-        Budget { capacity, used: Padded(AtomicU64::new(0)) }
+        Budget {
+            capacity: AtomicU64::new(capacity),
+            resizing: AtomicUsize::new(0),
+            was_resized: AtomicUsize::new(0),
+            used: Padded(AtomicU64::new(0)),
+        }
+    }
+
+    pub fn capacity(&self) -> u64 {
+        // Relaxed: see the module's orderings.
+        self.capacity.load(Ordering::Relaxed)
     }
 
     pub fn used(&self) -> u64 {
@@ -56,12 +84,36 @@ impl Budget {
 
     /// Whether an entry of this weight fits if it is alone.
     pub fn can_fit(&self, weight: u32) -> bool {
-        u64::from(weight) <= self.capacity
+        u64::from(weight) <= self.capacity() && (weight > 0 || !self.is_closed())
+    }
+
+    /// Whether the cache was resized to 0, and so keeps nothing, also no entry of weight 0.
+    pub fn is_closed(&self) -> bool {
+        self.capacity() == 0 && self.was_resized.load(Ordering::Relaxed) == 1
     }
 
     /// Whether the total exceeds the capacity, together with a change that is not added yet.
     pub fn is_over(&self, change: i64) -> bool {
-        self.used().wrapping_add_signed(change) > self.capacity
+        self.used().wrapping_add_signed(change) > self.capacity()
+    }
+
+    /// Sets the capacity. Until [`end_resize`](Self::end_resize), writes may leave an excess to the caller.
+    pub fn begin_resize(&self, capacity: u64) {
+        self.resizing.fetch_add(1, Ordering::Relaxed);
+        self.capacity.store(capacity, Ordering::Relaxed);
+        self.was_resized.store(1, Ordering::Relaxed);
+    }
+
+    /// Ends a resize. The caller must check for an excess afterwards.
+    pub fn end_resize(&self) {
+        self.resizing.fetch_sub(1, Ordering::Relaxed);
+        full_fence();
+    }
+
+    /// Whether a resize will evict the excess, after the caller has added all its weight.
+    pub fn is_resizing(&self) -> bool {
+        full_fence();
+        self.resizing.load(Ordering::Relaxed) > 0
     }
 
     pub(super) fn add(&self, change: i64) {

@@ -1,7 +1,7 @@
 """Measures the longest waits: tail latencies.
 
 It measures reads beside a writer, writes while a table grows, calls that meet a million expired entries, reads during
-the clear of a million entries, and a thousand threads that load one key.
+the clear of a million entries, writes while the capacity is halved, and a thousand threads that load one key.
 
 On a busy machine a single call may be stopped for milliseconds. So the work of a call counts as processor time of the
 thread, and a wait counts as the best of several tries. A method that does nothing is measured beside the same writer,
@@ -181,6 +181,37 @@ def clearing(report, scale):
     report.add(f"clear() of {scale.large:,}: gets of another thread meanwhile", through, "count")
 
 
+def resizing(report, scale):
+    """Halves the capacity of a full cache while another thread makes sets. Measures both."""
+    took, waits = {}, {}
+    for name in (s.OURS, s.OURS_LRU):
+        subject = s.MAKERS[name](scale.large).fill(range(scale.large))
+        gc.collect()
+        begun, is_over, costs = threading.Event(), [False], []
+
+        def write(store=subject.set, begun=begun, is_over=is_over, costs=costs):
+            clock = time.perf_counter_ns
+            begun.set()
+            key = scale.large
+            while not is_over[0]:
+                begin = clock()
+                store(key, key)
+                costs.append(clock() - begin)
+                key += 1
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        begun.wait()
+        begin = time.perf_counter_ns()
+        subject.cache.resize(scale.large // 2)
+        took[name] = (time.perf_counter_ns() - begin) / 1000
+        is_over[0] = True
+        writer.join()
+        waits[name] = max(costs, default=0) / 1000
+    report.add(f"resize() of {scale.large:,} to half", took, "microseconds")
+    report.add(f"resize() of {scale.large:,} to half: longest set of another thread", waits, "microseconds")
+
+
 def stampede(report, scale):
     """Measures the time from the first call to the last return, and counts the computations."""
     extra, runs = {}, {}
@@ -224,6 +255,7 @@ def main(argv=None):
     growing(report, options.scale)
     due_at_once(report, options.scale)
     clearing(report, options.scale)
+    resizing(report, options.scale)
     stampede(report, options.scale)
     report.table()
     report.close()

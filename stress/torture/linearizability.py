@@ -98,8 +98,9 @@ class FunctionCache:
 class Worker:
     """The calls of one thread, each recorded as steps in the log of its key."""
 
-    def __init__(self, cache, keys, others, ttls, shares, seed, number):
+    def __init__(self, cache, keys, others, ttls, capacities, shares, seed, number):
         self.cache, self.keys, self.others, self.ttls = cache, keys, others, ttls
+        self.capacities = capacities
         self.dice = random.Random(f"{seed} {number}")
         # Each value contains the number of its thread, so that all values are different.
         self.fresh = map("{}.{}".format, itertools.repeat(number), itertools.count()).__next__
@@ -293,6 +294,10 @@ class Worker:
         self.cache.clear()
         self.record_all(call, "remove", dict.fromkeys(self.keys, UNKNOWN))
 
+    def call_resize(self, _):
+        """Changes the capacity. It may evict keys if the round allows evictions, which later reads then show."""
+        self.cache.resize(self.dice.choice(self.capacities))
+
 
 CALLS = [name for name in dir(Worker) if name.startswith("call_")]
 
@@ -305,7 +310,8 @@ def play(seed, cache_type=Moka, calls=600):
     """Runs one round. Returns a description of a failure, or None, and the number of steps."""
     dice = random.Random(seed)
     evicts = dice.random() < 0.4
-    capacity = dice.choice([1, 2, 4, 16]) if evicts else dice.choice([1_000, 5_000])
+    capacities = [1, 2, 4, 16] if evicts else [1_000, 5_000]
+    capacity = dice.choice(capacities)
     cache = cache_type(capacity, policy=dice.choice(["lru", "tiny_lfu"]))
     kind = dice.choice([int, str, pair, Key, Key, Colliding])
     many = dice.choice([1, 1, 2, 3])
@@ -326,7 +332,7 @@ def play(seed, cache_type=Moka, calls=600):
         return [kind(number) for number in range(many)]
 
     count = dice.choice([2, 3, 4])
-    workers = [Worker(cache, keys(), others, ttls, shares, seed, number) for number in range(count)]
+    workers = [Worker(cache, keys(), others, ttls, capacities, shares, seed, number) for number in range(count)]
     barrier = threading.Barrier(len(workers))
     errors = []
 

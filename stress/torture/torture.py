@@ -98,6 +98,32 @@ def plain(round_):
     cache.run_pending_tasks()
 
 
+def resizes(round_):
+    """The capacity changes while all other calls are made, also by the listener and by several threads at once."""
+    dice = round_.dice("shape")
+    capacities = [0, 1, 7, 8, 100, 1_000, 3_000]
+    cache = Moka(
+        dice.choice(capacities),
+        policy=dice.choice(POLICIES),
+        ttl=dice.choice([None, None, 1e-3]),
+        weigher=dice.choice([None, lambda key, value: hash(key) % 7]),
+        eviction_listener=dice.choice([None, lambda key, *_: key == 13 and cache.resize(50)]),
+    )
+
+    def work(dice):
+        if dice.randrange(30) == 0:
+            cache.resize(dice.choice(capacities))
+        else:
+            random_call(cache, dice, dice.randrange(2_000), Value)
+
+    round_.run(work)
+    check_bound(cache)
+    cache.resize(0)
+    cache.run_pending_tasks()
+    assert (cache.capacity, cache.count(), cache.weighted_size()) == (0, 0, 0), "a resize to 0 must empty the cache"
+    check_empty(cache)
+
+
 def single_flight(round_):
     """Many threads compute few keys. At most one computes a key at a time, unless another thread writes the key."""
     dice = round_.dice("shape")
@@ -365,6 +391,7 @@ CASES = {
     case.__name__: case
     for case in (
         plain,
+        resizes,
         hostile_keys,
         callbacks,
         mischief,

@@ -357,6 +357,14 @@ impl<'a> Worker<'a> {
         (0..self.round.keys).for_each(|key| self.record(key, begun, Action::Clear));
     }
 
+    /// An eviction of a key that the round does not allow would be found by the later reads.
+    fn resize(&mut self, _: u64) {
+        let capacities: &[u64] =
+            if self.round.allowed.evicts { &[0, 1, 2, 4, 16, 64] } else { &[1_000, 2_000, 5_000, 20_000] };
+        let mut resize = self.cache.begin_resize(self.random.pick(capacities));
+        while call(self.cache, |removed| resize.step(removed)).0 {}
+    }
+
     fn disturb(&mut self) {
         let cache = self.cache;
         let other = OTHERS + self.random.below(300);
@@ -370,7 +378,7 @@ impl<'a> Worker<'a> {
     }
 
     fn run(mut self) -> BTreeMap<u64, Vec<Step>> {
-        let calls: [(Call<'a>, u64); 13] = [
+        let calls: [(Call<'a>, u64); 14] = [
             (Self::get, 1),
             (Self::get_with, 1),
             (Self::peek, 0),
@@ -384,6 +392,7 @@ impl<'a> Worker<'a> {
             (Self::iterate, 0),
             (Self::pop_any, 0),
             (Self::clear, 0),
+            (Self::resize, 0),
         ];
         // Every thread of the round has the same shares.
         let mut shares = Random::new(self.round.seed);

@@ -14,6 +14,7 @@ mod policy;
 mod ranking;
 mod reclaim;
 mod release_promptness;
+mod resize;
 mod single_flight;
 mod single_flight_support;
 mod support;

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::Config as Settings;
 
-use crate::naive_model::{Comparison, DURATIONS, Hashes, Op, STEPS};
+use crate::naive_model::{CAPACITIES, Comparison, DURATIONS, Hashes, Op, STEPS};
 
 /// So few keys that calls often meet on one key.
 const KEYS: u64 = 12;
@@ -35,6 +35,7 @@ fn ops() -> impl Strategy<Value = Op> {
         1 => key.prop_map(|key| Op::ExpiresIn { key }),
         1 => Just(Op::Settle),
         1 => Just(Op::Clear),
+        1 => select(&CAPACITIES[..]).prop_map(|capacity| Op::Resize { capacity }),
         4 => (select(&STEPS[..]), 1..=4_u64).prop_map(|(most, part)| Op::Advance { by: most.div_ceil(part) }),
     ]
 }

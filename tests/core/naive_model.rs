@@ -36,6 +36,10 @@ struct NaiveModel {
     entries: Vec<ModelEntry>,
     config: Config,
     is_exact: bool,
+    /// Whether the cache was resized. Then a capacity of 0 keeps no entry of weight 0.
+    was_resized: bool,
+    /// Whether there was a write. The capacity of that moment chooses the policy.
+    was_written: bool,
     now: u64,
 }
 
@@ -88,10 +92,11 @@ impl NaiveModel {
     /// Makes a write. Returns the events about its own key.
     fn write(&mut self, key: u64, value: u64, weight: u64, lifetime: Lifetime) -> Vec<Event> {
         let mut events = Vec::new();
+        self.was_written = true;
         if let Some(at) = self.position(key) {
             events.push(self.take(at, Cause::Replaced));
         }
-        if weight > self.config.capacity {
+        if weight > self.config.capacity || self.is_closed() {
             events.push(event(key, value, Cause::Size));
             return events;
         }
@@ -128,6 +133,20 @@ impl NaiveModel {
         true
     }
 
+    /// Whether the cache keeps nothing, because it was resized to 0.
+    fn is_closed(&self) -> bool {
+        self.config.capacity == 0 && self.was_resized
+    }
+
+    /// Changes the capacity, and accounts for the removals.
+    fn resize(&mut self, capacity: u64, events: &[Event]) {
+        self.config.capacity = capacity;
+        self.was_resized = true;
+        self.is_exact &= self.was_written || self.config.policy == Kind::Lru;
+        self.account_for(events, None);
+        assert!(!self.is_closed() || self.entries.is_empty(), "the cache must be empty");
+    }
+
     /// Accounts for the other removals of a call: expired entries, and evictions of other keys than `keep` while the
     /// weight is too high.
     fn account_for(&mut self, events: &[Event], keep: Option<u64>) {
@@ -138,6 +157,7 @@ impl NaiveModel {
             let is_over = self.weight() > self.config.capacity;
             match one.cause {
                 Cause::Expired => assert!(self.is_expired(at), "{one:?} has not expired"),
+                Cause::Size if self.is_closed() && !is_over => {}
                 Cause::Size => {
                     assert!(is_over, "{one:?}: the cache had room");
                     assert_ne!(one.key, keep, "an entry must not be the victim of its own write");
@@ -188,8 +208,12 @@ pub enum Op {
     ExpiresIn { key: u64 },
     Settle,
     Clear,
+    Resize { capacity: u64 },
     Advance { by: u64 },
 }
+
+/// Capacities to resize to.
+pub const CAPACITIES: [u64; 8] = [0, 1, 2, 5, 8, 20, 100, 3_000];
 
 /// A few durations, so that deadlines coincide. Some of them end within one tick.
 pub const DURATIONS: [u64; 9] =
@@ -212,6 +236,8 @@ struct Chooser {
     config: Config,
     /// Whether entries have their own durations, and time passes.
     has_deadlines: bool,
+    /// Whether the capacity changes.
+    can_resize: bool,
 }
 
 impl Chooser {
@@ -247,6 +273,9 @@ impl Chooser {
             17 | 18 => Op::Remove { key },
             19 => Op::Pop,
             20 => Op::ExpiresIn { key },
+            21 if self.can_resize && self.random.one_in(8) => {
+                Op::Resize { capacity: self.random.pick(&CAPACITIES) }
+            }
             21 => Op::Settle,
             22 if self.random.one_in(20) => Op::Clear,
             _ if !self.has_deadlines => Op::Settle,
@@ -263,7 +292,14 @@ impl Comparison {
         let config = Config { has_listener: true, ..config };
         // A cache of several shards has an order within each shard only.
         let is_exact = config.capacity < 2048 && (config.policy == Kind::Lru || config.capacity < 8);
-        let model = NaiveModel { entries: Vec::new(), config, is_exact, now: 1 };
+        let model = NaiveModel {
+            entries: Vec::new(),
+            config,
+            is_exact,
+            was_resized: false,
+            was_written: false,
+            now: 1,
+        };
         Comparison { subject: Subject::new(config), model, hashes, word: 0 }
     }
 
@@ -420,6 +456,12 @@ impl Comparison {
             }
             Op::Settle => self.settle(),
             Op::Clear => self.clear(),
+            Op::Resize { capacity } => {
+                subject.resize(capacity);
+                assert_eq!(subject.cache.capacity(), capacity);
+                let events = subject.events();
+                self.model.resize(capacity, &events);
+            }
             Op::Advance { by } => self.advance(by),
         }
     }
@@ -531,6 +573,7 @@ pub fn check_input(target: FuzzTarget, bytes: &[u8]) {
         keys,
         config,
         has_deadlines: matches!(target, FuzzTarget::Expiry | FuzzTarget::Cache),
+        can_resize: matches!(target, FuzzTarget::Policy | FuzzTarget::Cache),
     };
     let mut run = Comparison::new(config, hashes);
     let mut steps = 0_u64;
@@ -555,7 +598,8 @@ fn compare_random_calls(
     config: Config,
 ) {
     println!("{name}: seed {seed}, {keys} keys, {hashes:?}, {config:?}");
-    let mut chooser = Chooser { random: Random::new(seed), keys, config, has_deadlines: true };
+    let mut chooser =
+        Chooser { random: Random::new(seed), keys, config, has_deadlines: true, can_resize: true };
     let mut run = Comparison::new(config, hashes);
     for step in 0..steps {
         run.step(chooser.op());

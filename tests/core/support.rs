@@ -348,6 +348,11 @@ impl Subject {
         while self.call(|removed| self.cache.clear_batch(&mut cursor, removed)) {}
     }
 
+    pub fn resize(&self, capacity: u64) {
+        let mut resize = self.cache.begin_resize(capacity);
+        while self.call(|removed| resize.step(removed)) {}
+    }
+
     pub fn count(&self) -> usize {
         self.call(|removed| self.cache.count(removed))
     }

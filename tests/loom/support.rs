@@ -256,6 +256,23 @@ impl World {
         self.store(id, NewValue { lifetime: Lifetime { ttl, tti: 0 }, ..NewValue::plain(value) })
     }
 
+    /// Changes the capacity. Returns the events of all steps.
+    pub fn resize(&self, capacity: u64) -> Vec<Event> {
+        let mut resize = self.cache.begin_resize(capacity);
+        let mut events = Vec::new();
+        loop {
+            let (has_more, more) = self.call(|_, removed| resize.step(removed));
+            events.extend(more);
+            if !has_more {
+                return events;
+            }
+        }
+    }
+
+    pub fn capacity(&self) -> u64 {
+        self.cache.capacity()
+    }
+
     pub fn set_if_absent(&self, id: u64, word: u64) -> Option<u64> {
         let query = self.query(id);
         // The caller has a reference, too, even if the value is not stored.

@@ -43,6 +43,7 @@ class NaiveCache:
         self.events = None if listener_events is None else deque()
         self.listener_events = listener_events
         self.now = 0
+        self.was_resized = self.was_written = False
         self.entries = {}  # In order of use, the least recently used first.
         self.counts = Counter()
 
@@ -88,12 +89,13 @@ class NaiveCache:
     def write(self, key, value, ttl=None, tti=None):
         """Account for a write and for the removals that it caused."""
         weight = self.weigh(key, value)
+        self.was_written = True
         replaced = self.live_entry(key)
         self.counts["inserts"] += replaced is None
         self.remove_if_present(key, "replaced")
         # As in a dict, a replacement keeps the first key object.
         key = key if replaced is None else replaced.key
-        if weight > self.capacity:
+        if weight > self.capacity or self.is_closed():
             self.expect_event(key, value, "size")
             self.counts["size"] += 1
             self.account_for_removals()
@@ -136,6 +138,18 @@ class NaiveCache:
         """Return the seconds until the earliest deadline, or None."""
         earliest = min((entry.deadline() for entry in self.entries.values()), default=float("inf"))
         return None if earliest == float("inf") else max(0, earliest - self.now) / SECOND
+
+    def is_closed(self):
+        """Return whether the cache was resized to 0, so that it keeps nothing, also no entry of weight zero."""
+        return self.capacity == 0 and self.was_resized
+
+    def resize(self, capacity):
+        self.capacity, self.was_resized = capacity, True
+        self.account_for_removals()
+        if self.is_closed():
+            for key in list(self.entries) if self.events is None else [event[0] for event in self.events]:
+                self.remove_entry(key, "size")
+            assert not self.entries, "the cache must be empty"
 
     def remove(self, key, default=None):
         entry = self.live_entry(key)

@@ -87,6 +87,9 @@ cache.set(key="a", value=1)
 cache["a"] = 1
 del cache["a"]
 cache.clear()
+cache.resize(200)
+cache.resize(capacity=0)
+assert_type(cache.capacity, int)
 cache.run_pending_tasks()
 
 # A cache is a mapping, and can be passed where one is expected.

@@ -102,6 +102,10 @@ impl TinyLfu {
         self.segments.insert(index, entry, live, is_sampled, entries, stamps);
     }
 
+    pub fn set_share(&mut self, share: u64) {
+        self.segments.set_share(share);
+    }
+
     #[inline]
     pub fn prefetch(&self, entries: &impl EntryViews) {
         self.segments.prefetch(entries);

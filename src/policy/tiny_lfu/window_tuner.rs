@@ -346,6 +346,23 @@ mod tests {
     }
 
     #[test]
+    fn ghost_caches_follow_the_number_of_entries() {
+        let window = WindowFraction::default();
+        let mut segments = Segments::new(1_000, 0.01);
+        let mut tuner = WindowTuner::new(1);
+        for live in [1_000, 100_000, 1_000, 100] {
+            // The entries of another capacity, after a period of accesses.
+            segments.set_share(live as u64);
+            for _ in 0..2 {
+                tuner.inserts = PERIOD_PER_ENTRY * live as u64;
+                tuner.tune(&mut segments, live, &window);
+            }
+            let ghosts = tuner.ghosts.as_ref().expect("there are enough entries");
+            assert!(ghosts.fit(live), "{} keys for {live} entries", ghosts.keys);
+        }
+    }
+
+    #[test]
     fn a_sample_that_became_too_large_shrinks() {
         let entries = TestEntries::of_weight_1(1_000);
         let stamps = AccessStamps::new(true);

@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 
 use crate::KeyQuery;
 use crate::python::cached::call_key::{ArgsKey, CallKey, is_own_key};
-use crate::python::cached::state::{CachedState, Mode};
+use crate::python::cached::state::CachedState;
 use crate::python::ffi::{self, Arg, Args};
 use crate::python::object::Object;
 use crate::python::object::key::Key;
@@ -102,7 +102,7 @@ fn look_up_slow<'py>(
     args: &Args<'py>,
     hash: Option<u64>,
 ) -> Result<Lookup<'py>, Raised> {
-    if state.mode() == Mode::Keyless {
+    if state.is_keyless() {
         return Ok(Lookup::Keyless);
     }
     let (py, seed, is_probed) = (args.py(), state.moka().seed(), hash.is_some());

@@ -9,7 +9,7 @@ use crate::python::cached::call_key::CallKey;
 use crate::python::cached::lookup;
 use crate::python::cached::owner_registry::OwnerRegistry;
 use crate::python::cached::run::{self, CachedRun};
-use crate::python::cached::state::{AsyncHooks, CachedState, Mode, Options};
+use crate::python::cached::state::{AsyncHooks, CachedState, Options};
 use crate::python::cached::weak_self::WeakSelf;
 use crate::python::ffi::{Arg, Args};
 use crate::python::moka::Moka;
@@ -148,7 +148,7 @@ impl CachedState {
         args: &Bound<'_, PyTuple>,
         keywords: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Option<CallKey>> {
-        if self.mode() == Mode::Keyless {
+        if self.is_keyless() {
             return Ok(None);
         }
         let py = args.py();

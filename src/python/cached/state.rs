@@ -17,7 +17,7 @@ use crate::python::raised::Raised;
 /// How the calls of a cached function use the cache.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::python) enum Mode {
-    /// Nothing is stored or shared, so calls have no keys.
+    /// Nothing is stored or shared, so calls have no keys, unless the cache was resized.
     Keyless,
     /// Each call that misses runs the function and stores its own result.
     Separate,
@@ -72,7 +72,7 @@ impl CachedState {
         options: Options,
     ) -> PyResult<Self> {
         let Options { is_typed, is_shared, make_key, weak_self, async_hooks } = options;
-        let mode = match (is_shared, cache.get().core().config().capacity > 0) {
+        let mode = match (is_shared, cache.get().core().capacity() > 0) {
             (true, _) => Mode::Shared,
             (false, true) => Mode::Separate,
             (false, false) => Mode::Keyless,
@@ -116,6 +116,11 @@ impl CachedState {
 
     pub fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// Whether calls have no keys, since nothing is stored or shared.
+    pub fn is_keyless(&self) -> bool {
+        self.mode == Mode::Keyless && self.moka().core().capacity() == 0
     }
 
     /// Whether the positional arguments are the whole key of a call without keywords.

@@ -154,6 +154,11 @@ impl Moka {
         })
     }
 
+    #[doc = doc!("Moka.resize")]
+    fn resize(&self, py: Python<'_>, capacity: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.resize_in_steps(py, convert::capacity(capacity)?, || mapping::yield_to_interpreter(py))
+    }
+
     #[doc = doc!("Moka.count")]
     fn count(&self, py: Python<'_>) -> usize {
         self.run(py, |removed| self.core().count(removed))
@@ -245,7 +250,7 @@ impl Moka {
     #[doc = doc!("Moka.capacity")]
     #[getter]
     fn capacity(&self) -> u64 {
-        self.core().config().capacity
+        self.core().capacity()
     }
 
     #[doc = doc!("Moka.policy")]

@@ -371,6 +371,31 @@ impl CacheState {
         result
     }
 
+    /// Changes the capacity, and evicts in steps until the cache fits it. Calls `pause` after each step.
+    ///
+    /// An error of `pause` does not end the eviction, so the bound is exact. The first error is returned.
+    pub fn resize_in_steps<E>(
+        &self,
+        py: Python<'_>,
+        capacity: u64,
+        pause: impl Fn() -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut resize = self.core.begin_resize(capacity);
+        let mut result = Ok(());
+        loop {
+            let mut removed = Removals::new();
+            let has_more = resize.step(&mut removed);
+            let is_idle = removed.is_untouched();
+            self.process_removals(py, removed);
+            if !has_more {
+                return result;
+            }
+            if !is_idle {
+                result = result.and(pause());
+            }
+        }
+    }
+
     /// Removes all entries, and frees the memory. Calls `process` with each batch; an error of it ends the call.
     pub fn clear_batches<E>(&self, process: impl Fn(Removed) -> Result<(), E>) -> Result<(), E> {
         let mut cursor = Cursor::default();

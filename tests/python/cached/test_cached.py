@@ -314,6 +314,44 @@ def test_maxsize_of_zero_accepts_unhashable_arguments():
     assert cached(maxsize=0)(lambda x: x)([1]) == [1]
 
 
+@both_wait_modes
+@pytest.mark.parametrize("maxsize", [10, None, 0])
+def test_resize_of_the_cache_changes_maxsize(maxsize, wait):
+    function, runs = recording_function(maxsize=maxsize, wait_concurrent=wait)
+    function.cache.resize(3)
+    for x in range(5):
+        function(x)
+    assert function.cache_info() == (0, 5, 3, 3)
+    function(4)
+    assert function.cache_info() == (1, 5, 3, 3)
+    assert function.cache_contains(4) and function.cache_invalidate(4)
+    assert function.cache_parameters()["maxsize"] == maxsize
+
+
+@both_wait_modes
+@pytest.mark.parametrize("maxsize", [10, None, 0])
+@pytest.mark.parametrize("options", [{}, {"weigher": lambda key, value: 0}, {"typed": True}, {"key": lambda x: x}])
+def test_resize_to_zero_disables_a_cached_function(maxsize, options, wait):
+    function, runs = recording_function(maxsize=maxsize, wait_concurrent=wait, **options)
+    function(1)
+    function.cache.resize(0)
+    assert function(1) is not function(1)
+    assert function.cache_info() == (0, 3, 0, 0)
+    function.cache.resize(10)
+    assert function(1) is function(1)
+    assert function.cache_info().maxsize == 10
+    assert len(runs) == 4
+
+
+def test_resize_to_the_unbounded_capacity_shows_no_maxsize():
+    function, _ = recording_function(maxsize=None)
+    unbounded = function.cache.capacity
+    function.cache.resize(5)
+    assert function.cache_info().maxsize == 5
+    function.cache.resize(unbounded)
+    assert function.cache_info().maxsize is None
+
+
 def test_result_is_computed_again_after_ttl():
     function, runs = recording_function(ttl=0.1)
     value = function(1)

@@ -66,7 +66,7 @@ class CacheMachine(RuleBasedStateMachine):
                 weigher=weigh if has_weigher else None,
             )
         is_exact = policy == "lru" or capacity < 8
-        self.has_weigher = has_weigher
+        self.has_weigher, self.is_lru = has_weigher, policy == "lru"
         weigh = weigh if has_weigher else lambda key, value: 1
         self.model = NaiveCache(capacity, weigh, seconds(ttl), seconds(tti), is_exact, self.listener_events)
 
@@ -272,6 +272,14 @@ class CacheMachine(RuleBasedStateMachine):
         self.model.clear_all()
         assert self.model.events is not None or not list(self.cache)
 
+    @rule(capacity=st.sampled_from([0, 1, 2, 4, 8, 20, 1000]))
+    def resize(self, capacity):
+        assert self.after_call(self.cache.resize(capacity)) is None
+        assert self.cache.capacity == capacity
+        # Before the first write, the capacity may choose another policy.
+        self.model.is_exact &= self.is_lru or self.model.was_written
+        self.model.resize(capacity)
+
     @rule(key=keys)
     def expires_in(self, key):
         got = self.after_call(self.cache.expires_in(key))
@@ -360,6 +368,7 @@ class CacheMachine(RuleBasedStateMachine):
                 lambda cache: cache.set_with(1, None),
                 lambda cache: cache.set_with(1, str, tti=0),
                 lambda cache: cache.update(3),
+                lambda cache: cache.resize(-1),
             ]
         )
     )

@@ -27,6 +27,7 @@ class NaiveLru:
         self.capacity, self.weigh = capacity, weigh
         self.entries = {}  # In order of use, the least recently used first.
         self.events = []
+        self.is_closed = False
 
     def weight(self):
         return sum(entry.weight for entry in self.entries.values())
@@ -53,12 +54,23 @@ class NaiveLru:
         if key in self.entries:
             self.remove_entry(key, "replaced")
         entry = Entry(value, self.weigh(key, value), expired)
-        if entry.weight > self.capacity:
+        if entry.weight > self.capacity or self.is_closed:
             self.events.append((key, value, "size"))
             return
         while self.weight() + entry.weight > self.capacity:
             self.remove_entry(self.victim(), "size")
         self.entries[key] = entry
+
+    def resize(self, capacity):
+        self.capacity, self.is_closed = capacity, capacity == 0
+        while self.weight() > capacity:
+            self.remove_entry(self.victim(), "size")
+        # After a resize to 0, entries of weight zero leave last, in any order.
+        while self.is_closed and self.entries:
+            self.remove_entry(self.next_weightless(), "size")
+
+    def next_weightless(self):
+        return next(iter(self.entries))
 
     def victim(self):
         """The least recently used entry that has a weight."""
@@ -89,6 +101,9 @@ class FollowingModel(NaiveLru):
         assert victims[done] in self.entries, "the cache evicted an absent entry or the one just inserted"
         return victims[done]
 
+    def next_weightless(self):
+        return self.victim()
+
 
 def make_keys(count):
     """Return keys of many types, some of equal hash."""
@@ -113,7 +128,7 @@ def random_call(dice, cache, model, keys, value, durations):
             if expired
             else dice.choice([{}, {"ttl": NEVER}, {"tti": NEVER}])
         )
-    call = dice.choices(range(13), [12, 20, 4, 3, 3, 3, 5, 3, 3, 2, 1, 0.2, 1])[0]
+    call = dice.choices(range(14), [12, 20, 4, 3, 3, 3, 5, 3, 3, 2, 1, 0.2, 1, 0.4])[0]
     if call == 0:
         return cache.get(key), model.get(key)
     if call == 1:
@@ -154,6 +169,9 @@ def random_call(dice, cache, model, keys, value, durations):
         for each in list(model.entries):
             model.remove_entry(each, "explicit")
         return None, None
+    if call == 13:
+        capacity = dice.choice([0, 1, len(keys) // 4, len(keys) // 2, len(keys)])
+        return cache.resize(capacity), model.resize(capacity)
     remaining = cache.expires_in(key)
     return remaining is None or 0 < remaining <= NEVER, True
 
@@ -178,15 +196,16 @@ def compare(seed, capacity, steps=600, policy="lru", weights=None, durations=Fal
         model.remove_expired()
         assert dict(cache.items()) == model.contents(), number
         assert len(cache) == cache.count() == len(model.entries), number
-        assert cache.weighted_size() == model.weight() <= capacity, number
-        assert victims_in_order(listener_events) == victims_in_order(model.events), number
+        assert cache.weighted_size() == model.weight() <= model.capacity == cache.capacity, number
+        assert victims_in_order(listener_events, model) == victims_in_order(model.events, model), number
         assert sorted(map(str, listener_events)) == sorted(map(str, model.events)), number
         listener_events.clear()
         model.events.clear()
 
 
-def victims_in_order(events):
-    return [key for key, _, cause in events if cause == "size"]
+def victims_in_order(events, model):
+    """The victims. After a resize to 0 there are none, since it removes entries of weight zero in any order."""
+    return [] if model.is_closed else [key for key, _, cause in events if cause == "size"]
 
 
 @pytest.mark.parametrize("capacity", range(1, 65))

@@ -173,6 +173,16 @@ impl Segments {
         }
     }
 
+    /// Takes over another share of the capacity. The window gets the same part of it as before.
+    ///
+    /// Entries that the share has no room for do not count here: they are about to be evicted.
+    pub fn set_share(&mut self, share: u64) {
+        self.share = share;
+        self.window_share = ((share as f64 * self.window_fraction) as u64).max(1);
+        // The next insert begins a tick, whose length fits the new size.
+        self.inserts_until_tick = 0;
+    }
+
     /// The number of entries at the last insert.
     pub fn live(&self) -> usize {
         self.live as usize
@@ -321,3 +331,26 @@ impl Segments {
 
 #[cfg(test)]
 mod victim_tests;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::tests::TestEntries;
+
+    #[test]
+    fn the_window_keeps_its_part_of_another_share() {
+        let entries = TestEntries::of_weight_1(100);
+        let stamps = AccessStamps::new(false);
+        let mut segments = Segments::new(100, 0.4);
+        for index in 0..100 {
+            segments.insert(index, entries.entry(index), index as usize + 1, false, &entries, &stamps);
+            segments.demote_window_overflow(&entries);
+        }
+        assert_eq!(segments.region_weights(), [40, 60]);
+        segments.set_share(50);
+        assert!((0..50).all(|_| segments.take_victim(None, &entries).is_some()));
+        assert_eq!(segments.region_weights(), [20, 30]);
+        segments.set_share(1_000);
+        assert_eq!((segments.window_share, segments.inserts_until_tick), (400, 0));
+    }
+}
