@@ -319,7 +319,9 @@ def test_set_with_that_fails_lets_the_result_of_a_load_in():
 
 
 @pytest.mark.parametrize("key", [1, Key("a", 1)], ids=["int", "user's __eq__"])
-@pytest.mark.parametrize("options", [{}, {"ttl": 1000}, {"weigher": lambda key, value: 1}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"ttl": 1000}, {"weigher": lambda key, value: 1}], ids=["plain", "ttl", "weigher"]
+)
 def test_eight_threads_that_count_lose_no_increment(key, options, fast_switches):
     cache = Moka(10, **options)
     rounds = 500
