@@ -153,7 +153,11 @@ def test_threads_can_list_functions_while_others_make_and_drop_them():
 
 def test_fixture_of_the_documentation_clears_the_functions_of_a_package(tmp_path):
     page = (ROOT / "ci/site/operating.md").read_text(encoding="utf-8")
-    (fixture,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "pytest.fixture" in block]
+    (fixture,) = [
+        block
+        for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+        if "pytest.fixture" in block and "cached_functions" in block
+    ]
     (tmp_path / "conftest.py").write_text(fixture)
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop/__init__.py").write_text("")

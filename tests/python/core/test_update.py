@@ -9,9 +9,7 @@ import pytest
 from helpers import MISSING, Background, Events, Gate, Key, Value, contents, run_threads
 
 from moka_py import Moka, cached
-from moka_py._moka_py import _ManualClock
-
-SECOND = 10**9
+from moka_py.testing import ManualClock
 
 
 class PlannedError(Exception):
@@ -20,7 +18,7 @@ class PlannedError(Exception):
 
 @pytest.fixture
 def clock():
-    clock = _ManualClock()
+    clock = ManualClock()
     with clock:
         yield clock
 
@@ -43,7 +41,7 @@ def test_peek_returns_the_value_or_the_default():
 def test_peek_is_not_an_access_and_not_counted(clock):
     cache = Moka(2, tti=10, policy="lru")
     cache.set("a", 1)
-    clock.advance(3 * SECOND)
+    clock.advance(3)
     cache.set("b", 2)
     assert (cache.peek("a"), cache.peek("c")) == (1, None)
     assert cache.expires_in("a") == 7
@@ -55,7 +53,7 @@ def test_peek_is_not_an_access_and_not_counted(clock):
 def test_peek_returns_no_entry_past_its_deadline(clock):
     cache = Moka(10, ttl=10)
     cache.set("a", 1)
-    clock.advance(10 * SECOND)
+    clock.advance(10)
     assert cache.peek("a", MISSING) is MISSING
 
 
@@ -66,11 +64,11 @@ def test_touch_restarts_the_deadlines(clock):
     cache = Moka(10, ttl=10, tti=8)
     cache.set("a", 1)
     cache.set("b", 2, ttl=5)
-    clock.advance(4 * SECOND)
+    clock.advance(4)
     assert cache.touch("a") is True
     assert cache.touch("b") is True
     assert (cache.expires_in("a"), cache.expires_in("b")) == (8, 5)
-    clock.advance(5 * SECOND)
+    clock.advance(5)
     assert (cache.peek("a"), cache.peek("b")) == (1, None)
 
 
@@ -87,7 +85,7 @@ def test_touch_gives_a_deadline_in_a_cache_without_any(clock):
     cache["a"] = 1
     assert cache.touch("a") and cache.expires_in("a") is None
     assert cache.touch("a", 5) and cache.expires_in("a") == 5
-    clock.advance(5 * SECOND)
+    clock.advance(5)
     assert not cache.touch("a") and len(cache) == 0
 
 
@@ -95,7 +93,7 @@ def test_touch_of_an_absent_or_expired_key_returns_false(clock):
     cache = Moka(10, ttl=10)
     cache.set("a", 1)
     assert cache.touch("b", ttl=5) is False
-    clock.advance(10 * SECOND)
+    clock.advance(10)
     assert cache.touch("a", ttl=5) is False
     assert len(cache) == 0
 
@@ -206,21 +204,21 @@ def test_set_with_keeps_the_deadlines_of_a_present_entry(clock):
     cache = Moka(10, ttl=10, tti=8)
     cache.set("a", 0)
     cache.set("b", 0, ttl=5)
-    clock.advance(3 * SECOND)
+    clock.advance(3)
     cache.set_with("a", increment)
     cache.set_with("b", increment)
     assert (cache.expires_in("a"), cache.expires_in("b")) == (5, 2)
-    clock.advance(2 * SECOND)
+    clock.advance(2)
     assert contents(cache) == {"a": 1}
 
 
 def test_set_with_restarts_the_deadlines_if_a_duration_is_given(clock):
     cache = Moka(10, ttl=10)
     cache.set("a", 0)
-    clock.advance(3 * SECOND)
+    clock.advance(3)
     cache.set_with("a", increment, ttl=4)
     assert cache.expires_in("a") == 4
-    clock.advance(1 * SECOND)
+    clock.advance(1)
     cache.set_with("a", increment, tti=timedelta(seconds=100))
     assert cache.expires_in("a") == 4
     cache.set_with("a", increment, ttl=100)
@@ -233,7 +231,7 @@ def test_set_with_of_an_absent_or_expired_key_is_a_set(clock):
     cache.set_with("a", increment, 0)
     cache.set_with("b", increment, 0, tti=3)
     assert (cache.expires_in("a"), cache.expires_in("b")) == (10, 3)
-    clock.advance(10 * SECOND)
+    clock.advance(10)
     assert cache.set_with("a", increment, 100) == 101
     assert cache.expires_in("a") == 10
     assert sorted(events) == [("a", 1, "expired"), ("b", 1, "expired")]
@@ -257,7 +255,7 @@ def test_exception_of_the_function_or_the_weigher_changes_nothing(clock):
     events = Events()
     cache = Moka(2, ttl=10, policy="lru", weigher=weigh, eviction_listener=events)
     cache.update(a=1, b=2)
-    clock.advance(3 * SECOND)
+    clock.advance(3)
 
     def fail(value):
         raise PlannedError
@@ -388,7 +386,7 @@ def test_scheduler_that_follows_next_deadline_expires_each_entry_promptly(kind, 
     while (seconds := cache.next_deadline()) is not None:
         assert seconds <= min(map(cache.expires_in, cache)), "it is never later than the next deadline"
         seconds = max(seconds, 0.001)
-        clock.advance(round(seconds * SECOND))
+        clock.advance(seconds)
         now, wakes = now + seconds, wakes + 1
         cache.run_pending_tasks()
     late = {key: expired_at[key] - deadline for key, deadline in deadlines.items()}
@@ -399,7 +397,7 @@ def test_scheduler_that_follows_next_deadline_expires_each_entry_promptly(kind, 
 def test_next_deadline_is_zero_if_an_entry_is_due(clock):
     cache = Moka(10, ttl=5)
     cache.set("a", 1)
-    clock.advance(5 * SECOND)
+    clock.advance(5)
     assert cache.next_deadline() == 0.0
     cache.run_pending_tasks()
     assert cache.next_deadline() is None
