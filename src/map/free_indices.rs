@@ -168,7 +168,7 @@ impl FreeIndices {
         if self.pending.len == QUARANTINE_BATCH {
             let batch = std::mem::replace(&mut self.pending, FreeList::EMPTY);
             let available = &mut self.available;
-            // `pass` also ends quarantines, so few batches wait however many indices are freed in a row.
+            // It also ends quarantines, so few batches wait however many indices are freed in a row.
             self.quarantined
                 .put_and_take_ready(Retired::of(batch), |batch| available.add(batch, slab, guard));
         }

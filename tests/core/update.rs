@@ -1,10 +1,8 @@
 //! Writes that depend on the present entry: a value in place of the one that was seen, and restarted deadlines.
 
-use moka_py::{Cache, Cause, Clock, Config, Kind, Lifetime, NewValue, RunStart};
+use moka_py::{Cause, Config, Kind, Lifetime, NewValue, RunStart};
 
-use crate::support::{
-    BuiltinEqQuery, LiveCount, SECOND, Subject, TestCache, Value, call, event, is_same_value, scope, validate,
-};
+use crate::support::{SECOND, Subject, Value, event};
 
 const TTL: u64 = 10 * SECOND;
 const TTI: u64 = 4 * SECOND;
@@ -223,7 +221,12 @@ fn the_next_deadline_is_never_later_than_it_is_and_comes_closer() {
 }
 
 #[test]
+#[cfg(not(moka_gil))]
 fn threads_that_count_lose_no_increment() {
+    use moka_py::{Cache, Clock};
+
+    use crate::support::{BuiltinEqQuery, LiveCount, TestCache, call, is_same_value, scope, validate};
+
     const THREADS: u64 = 4;
     const ROUNDS: u64 = 2_000;
     let cache: TestCache = Cache::new(Config::new(100, Kind::TinyLfu), Clock::default());
