@@ -6,7 +6,7 @@
 //! At any time the sample is what it would be if the rate had been that from the start.
 //!
 //! # Why by key
-//! What a cache does with a key depends on the accesses of the key and on how many others come between them. A sample of
+//! Hits of a key depend on the accesses of that key and on how many others come between them. A sample of
 //! keys has all accesses of each key, and the sampled part of the others. A sample of accesses has neither, nor has
 //! the beginning of a trace.
 

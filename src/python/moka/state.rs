@@ -115,7 +115,7 @@ impl CacheState {
         Ok(found)
     }
 
-    /// Returns the value of a key. Counts nothing and is no use of the entry.
+    /// Returns the value of a key. It does not count as an access, and no statistics change.
     pub fn peek<Q: KeyQuery<Object>>(&self, py: Python<'_>, query: &Q) -> Result<Option<Object>, Q::Error> {
         self.run(py, |removed| self.core.peek(query, removed))
     }
