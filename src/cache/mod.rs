@@ -242,13 +242,7 @@ where
             supersede,
             removed,
         )?;
-        if !lifetime.is_endless() {
-            self.schedule(shard.next_due());
-        }
-        if self.budget.is_over(0) {
-            self.evict_from_neighbours(query.hash(), now, removed);
-        }
-        self.maintain(now, removed);
+        self.finish_write(query.hash(), shard, lifetime, now, removed);
         Ok(unwritten)
     }
 
@@ -386,14 +380,27 @@ where
         let shard = self.shards.get_or_init(query.hash(), &self.config, &self.budget);
         let write = Write { value, weight, lifetime, if_absent };
         let (outcome, now) = shard.set(query, write, &self.budget, now, may_write, removed)?;
+        self.finish_write(query.hash(), shard, lifetime, now, removed);
+        Ok(outcome)
+    }
+
+    /// Does what concerns all shards after a write to one of them.
+    #[inline(always)]
+    fn finish_write(
+        &self,
+        hash: u64,
+        shard: &Shard<K, V>,
+        lifetime: Lifetime,
+        now: u64,
+        removed: &mut Removals<K, V>,
+    ) {
         if !lifetime.is_endless() {
             self.schedule(shard.next_due());
         }
         if self.budget.is_over(0) {
-            self.evict_from_neighbours(query.hash(), now, removed);
+            self.evict_from_neighbours(hash, now, removed);
         }
         self.maintain(now, removed);
-        Ok(outcome)
     }
 
     /// Checks all invariants, while no other thread is in a call. For tests.
