@@ -250,7 +250,7 @@ def cached(
     maxsize: int | None = 128,
     typed: bool = False,
     *,
-    ttl: float | timedelta | None = None,
+    ttl: float | timedelta | Callable[[Any, Any], float | timedelta | None] | None = None,
     tti: float | timedelta | None = None,
     wait_concurrent: bool = False,
     weak_self: bool = False,
@@ -264,7 +264,7 @@ def cached[**P, R](
     maxsize: Callable[P, R],
     typed: bool = False,
     *,
-    ttl: float | timedelta | None = None,
+    ttl: float | timedelta | Callable[[Any, Any], float | timedelta | None] | None = None,
     tti: float | timedelta | None = None,
     wait_concurrent: bool = False,
     weak_self: bool = False,
@@ -277,7 +277,7 @@ def cached(
     maxsize: Any = 128,
     typed: bool = False,
     *,
-    ttl: float | timedelta | None = None,
+    ttl: float | timedelta | Callable[[Any, Any], float | timedelta | None] | None = None,
     tti: float | timedelta | None = None,
     wait_concurrent: bool = False,
     weak_self: bool = False,
@@ -300,7 +300,9 @@ def cached(
             nothing is stored.
         typed: Whether equal arguments of different types are different calls. If False, `f(1, 2)` and `f(1.0, 2)` share
             a result. `f(1)` and `f(1.0)` never do, as with `lru_cache`.
-        ttl: How long a result lives after it was computed: seconds or a `timedelta`.
+        ttl: How long a result lives after it was computed: seconds or a `timedelta`, or a function of the key, as
+            `cache` has it, and the result. It returns a duration, or None for no deadline. A result for which it
+            returns zero or less is returned, and not stored. Its exception leaves the call, as that of the weigher.
         tti: How long a result lives after its last use: seconds or a `timedelta`.
         wait_concurrent: Whether concurrent calls of one key share one run, and its result or exception. Each waiter
             raises a copy of the exception. Threads wait for each other; coroutines wait for those of their event loop,

@@ -30,6 +30,8 @@ _D = TypeVar("_D")
 
 type _Cause = Literal["expired", "explicit", "replaced", "size"]
 type _Duration = float | timedelta
+# A function of key and value returns the duration, or None for no deadline.
+type _Ttl[K, V] = _Duration | Callable[[K, V], _Duration | None]
 type _Policy = Literal["tiny_lfu", "lru"]
 type _Method = Literal["tiny_lfu", "lru", "optimum"]
 
@@ -54,13 +56,19 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
             weigher, so without one it is the number of entries. Memory is allocated as entries are added.
         ttl: How long an entry lives after it was set, in seconds or as a timedelta. It is positive and at most 1,000
             years. The clock is steady: no change of the date affects it. Whether it runs while the machine is
-            suspended depends on the system.
-        tti: How long an entry lives after it was last set or got, like ttl. The earlier deadline counts.
+            suspended depends on the system. A function is called as `ttl(key, value)` once for each insert, beside the
+            weigher, on the calling thread, with no lock held. It returns a duration, or None for no deadline. If it
+            returns zero or less, the entry is not kept: the caller has the value, and the listener is called with the
+            cause "expired". If it raises, or returns an object of another kind (TypeError), NaN or more than 1,000
+            years (ValueError), the insert raises, and the cache is as before.
+        tti: How long an entry lives after it was last set or got, in seconds or as a timedelta. The earlier deadline
+            counts.
         eviction_listener: Called as `eviction_listener(key, value, cause)` once for each removed entry, after the
             removal, on the thread whose call removed it, with no lock held. It may use the cache. The causes are
-            "expired" (past its deadline), "explicit" (removed by `remove`, `pop`, `del`, `clear` and the like),
-            "replaced" (set again) and "size" (evicted, or heavier than the capacity). Its result is ignored, and its
-            exceptions go to `sys.unraisablehook`. It is not called for the entries of a cache that is destroyed.
+            "expired" (past its deadline, or not kept by a ttl function), "explicit" (removed by `remove`, `pop`, `del`,
+            `clear` and the like), "replaced" (set again) and "size" (evicted, or heavier than the capacity). Its result
+            is ignored, and its exceptions go to `sys.unraisablehook`. It is not called for the entries of a cache that
+            is destroyed.
         policy: Which entry is evicted when the cache is full: under "tiny_lfu" one that is used rarely, under "lru"
             the one whose last use is longest ago.
         weigher: Called as `weigher(key, value)` once for each insert, on the calling thread, with no lock held. It
@@ -77,8 +85,9 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
         ValueError: If a duration is not positive and finite, or is out of range, and for an unknown policy. For a
             capacity below 0 or of 2**64 or more the exception is an OverflowError, too.
 
-    An exception of a key's `__hash__` or `__eq__`, of the weigher or of an initializer leaves the call unchanged, and
-    the cache is as before. Each method that takes a key raises TypeError if the key is not hashable.
+    An exception of a key's `__hash__` or `__eq__`, of the weigher, of a ttl function or of an initializer leaves the
+    call unchanged, and the cache is as before. Each method that takes a key raises TypeError if the key is not
+    hashable.
 
     Copy a cache by `dict(cache.items())`. `dict(cache)` and `{**cache}` ask for the keys first and for each value
     after that, so they raise KeyError if an entry is removed meanwhile. A cache equals only itself. It can be hashed,
@@ -94,7 +103,7 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
     def __init__(
         self,
         capacity: int,
-        ttl: _Duration | None = None,
+        ttl: _Ttl[_K, _V] | None = None,
         tti: _Duration | None = None,
         eviction_listener: Callable[[_K, _V, _Cause], object] | None = None,
         policy: _Policy = "tiny_lfu",
@@ -113,8 +122,8 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
         """The name of the eviction policy: "tiny_lfu" or "lru"."""
 
     @property
-    def ttl(self) -> float | None:
-        """Seconds that an entry lives after it was set, or None if there is no such limit."""
+    def ttl(self) -> float | Callable[[_K, _V], _Duration | None] | None:
+        """Seconds that an entry lives after it was set, the function that returns them, or None for no such limit."""
 
     @property
     def tti(self) -> float | None:
@@ -136,22 +145,24 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
     def get(self, key: _K, default: _V) -> _V: ...
     @overload
     def get(self, key: _K, default: _D) -> _V | _D: ...
-    def set(self, key: _K, value: _V, ttl: _Duration | None = None, tti: _Duration | None = None) -> None:
+    def set(self, key: _K, value: _V, ttl: _Ttl[_K, _V] | None = None, tti: _Duration | None = None) -> None:
         """Store a value. It replaces a value that the key has.
 
         The entry stays until its deadline, its removal, or its eviction by a later insert. If it alone outweighs the
-        capacity, it is not kept, and an older value of the key is removed, too.
+        capacity, or a ttl function returns zero or less for it, it is not kept, and an older value of the key is
+        removed, too.
 
         Args:
             key: The key.
             value: The value.
-            ttl: How long this entry lives after it was set, in seconds or as a timedelta. It shortens the ttl of the
-                cache and never lengthens it. The next `set` of the key does not inherit it.
-            tti: How long this entry lives after it was last set or got, like ttl.
+            ttl: How long this entry lives after it was set, in seconds or as a timedelta, or a function of key and
+                value that returns it, as for the cache. It shortens the ttl of the cache and never lengthens it. The
+                next `set` of the key does not inherit it.
+            tti: How long this entry lives after it was last set or got, in seconds or as a timedelta.
 
         Raises:
-            TypeError: If a duration is neither a number nor a timedelta.
-            ValueError: If a duration is not positive or out of range.
+            TypeError: If a duration, or the result of a ttl function, is of the wrong kind.
+            ValueError: If a duration is not positive or out of range, or the result of a ttl function is out of range.
         """
 
     @overload
@@ -178,14 +189,15 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
 
         Args:
             key: The key.
-            ttl: How long the entry lives from now on, in seconds or as a timedelta, within the ttl of the cache.
-            tti: How long the entry lives after it was last set or got, like ttl.
+            ttl: How long the entry lives from now on, in seconds or as a timedelta, within the ttl of the cache. If
+                that is a function, it is not called, and the entry stays within the ttl that it has.
+            tti: How long the entry lives after it was last set or got, in seconds or as a timedelta.
 
         Returns:
             Whether the key has a value.
 
         Raises:
-            TypeError: If a duration is neither a number nor a timedelta.
+            TypeError: If a duration is neither a number nor a timedelta. ttl cannot be a function here.
             ValueError: If a duration is not positive or out of range.
         """
 
@@ -205,21 +217,23 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
         such as a change of the value in place, and must not write to this key. If it raises, nothing is changed.
 
         The deadlines of a present entry stay, unless ttl or tti is given: then both start anew, and a duration that is
-        not given stays the one that the entry has. This counts as an access, but neither as a hit nor as a miss. Like a
-        `set`, it keeps the results of loads in flight out of the cache.
+        not given stays the one that the entry has. So the ttl function of the cache is called only if the key has no
+        value. This counts as an access, but neither as a hit nor as a miss. Like a `set`, it keeps the results of
+        loads in flight out of the cache.
 
         Args:
             key: The key.
             function: Called with the value. Its result is the new value.
             default: The argument of function if the key has no value.
-            ttl: How long the entry lives from now on, as in `set`.
-            tti: How long the entry lives after it was last set or got, as in `set`.
+            ttl: How long the entry lives from now on, as in `touch`.
+            tti: How long the entry lives after it was last set or got, as in `touch`.
 
         Returns:
             The new value.
 
         Raises:
-            TypeError: If function is not callable, or a duration is neither a number nor a timedelta.
+            TypeError: If function is not callable, or a duration is neither a number nor a timedelta. ttl cannot be a
+                function here.
             ValueError: If a duration is not positive or out of range.
         """
 
@@ -245,15 +259,15 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
         self,
         key: _K,
         initializer: Callable[[], _V],
-        ttl: _Duration | None = None,
+        ttl: _Ttl[_K, _V] | None = None,
         tti: _Duration | None = None,
     ) -> _V:
         """Return the value of a key; if it has none, compute it by `initializer()` and store it.
 
         If several threads ask for a key at the same time, one calls its initializer and the others wait for the
-        result. If it raises, nothing is stored, and each thread that waited raises a copy of the exception. The copies
-        keep the traceback of each thread apart. After KeyboardInterrupt and the like only that thread raises, and
-        another takes its place. A signal interrupts the wait.
+        result. If it raises, or the weigher or a ttl function does, nothing is stored, and each thread that waited
+        raises a copy of the exception. The copies keep the traceback of each thread apart. After KeyboardInterrupt and
+        the like only that thread raises, and another takes its place. A signal interrupts the wait.
 
         A `set`, a removal or a `clear` during the computation wins: the callers get the result, but it is not stored.
 
@@ -270,8 +284,9 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
             RuntimeError: If the wait would never end: an initializer asks for its own key, or threads wait for each
                 other's keys in a circle. Other waits are not detected: if an initializer waits for a thread of an
                 executor that asks for the same key, both wait for ever.
-            TypeError: If initializer is not callable, or a duration is neither a number nor a timedelta.
-            ValueError: If a duration is not positive or out of range.
+            TypeError: If initializer is not callable, or a duration, or the result of a ttl function, is of the wrong
+                kind.
+            ValueError: If a duration is not positive or out of range, or the result of a ttl function is out of range.
         """
 
     @overload
@@ -359,22 +374,24 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
     def set_many(
         self,
         entries: _KeysAndGetItem[_K, _V] | Iterable[tuple[_K, _V]],
-        ttl: _Duration | None = None,
+        ttl: _Ttl[_K, _V] | None = None,
         tti: _Duration | None = None,
     ) -> None:
         """Store several entries, one after the other, each as `set` does.
 
-        If the key or the weigher of a pair raises, or an element is not a pair, the exception ends the call. The
-        entries before it stay.
+        If the key, the weigher or a ttl function of a pair raises, or an element is not a pair, the exception ends the
+        call. The entries before it stay.
 
         Args:
             entries: A mapping, or an iterable of pairs of a key and a value.
-            ttl: How long each of these entries lives, as in `set`. It is checked before anything is stored.
-            tti: How long each of these entries lives after it was last set or got, like ttl.
+            ttl: How long each of these entries lives, as in `set`. It is checked before anything is stored, and a
+                function is called once for each pair, as that is stored.
+            tti: How long each of these entries lives after it was last set or got.
 
         Raises:
             TypeError: If entries is neither a mapping nor an iterable of pairs, or a duration is of the wrong kind.
-            ValueError: If a duration is not positive or out of range, or an element does not have two items.
+            ValueError: If a duration is not positive or out of range, the result of a ttl function is out of range, or
+                an element does not have two items.
         """
 
     def remove_many(self, keys: Iterable[_K]) -> int:

@@ -32,10 +32,11 @@ Stats.misses.__doc__ = """Accesses that found no value, also those that then wai
 For a cached function, calls that ran it."""
 Stats.hit_ratio.__doc__ = "Hits divided by hits and misses, from 0.0 to 1.0; 0.0 if there were neither."
 Stats.inserts.__doc__ = """Entries that were added under a new key. An entry that alone outweighs the capacity counts as
-an insert and an eviction."""
+an insert and an eviction. One that a ttl function does not keep counts as an insert and an expiration."""
 Stats.replacements.__doc__ = "Values that replaced the value of their key."
 Stats.evictions.__doc__ = 'Entries that were removed for want of capacity: those whose cause is "size".'
-Stats.expirations.__doc__ = 'Entries that were removed past their deadline: those whose cause is "expired".'
+Stats.expirations.__doc__ = """Entries that were removed past their deadline, or that a ttl function did not keep:
+those whose cause is "expired"."""
 Stats.removals.__doc__ = 'Entries that a call removed, `clear` included: those whose cause is "explicit".'
 Stats.loads.__doc__ = """Computations that ended: of initializers by `get_with`, and runs of a function that is cached
 in it. Calls that share a computation count once."""

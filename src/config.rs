@@ -10,6 +10,9 @@ pub struct Config {
     pub capacity: u64,
     /// The durations of every entry.
     pub lifetime: Lifetime,
+    /// Whether the caller takes the time to live of each new entry from its value. A restart of deadlines has no new one
+    /// to take, so it stays within the one that the entry has.
+    pub has_ttl_function: bool,
     pub policy: Kind,
     /// Whether entries have weights of their own. Otherwise each weighs 1.
     pub weighted: bool,
@@ -20,6 +23,13 @@ pub struct Config {
 impl Config {
     /// Configures a cache whose entries weigh 1 each and stay until they are evicted or removed.
     pub fn new(capacity: u64, policy: Kind) -> Self {
-        Config { capacity, lifetime: Lifetime::default(), policy, weighted: false, has_listener: false }
+        Config {
+            capacity,
+            lifetime: Lifetime::default(),
+            has_ttl_function: false,
+            policy,
+            weighted: false,
+            has_listener: false,
+        }
     }
 }

@@ -8,6 +8,7 @@
 //! get       python/moka > cache: the shard of the hash > shard, without the lock:
 //!             map: pin, probe, compare the key; expiry: is it due?; policy: record the access
 //! set       python/moka > cache > shard
+//!             first, in python/moka/state: the weigher and the ttl functions run, with nothing held
 //!             without the lock: a user's `__eq__` runs, if the key needs it
 //!             without the lock: a value replaces another, if nothing else changes
 //!             locked: find the key or check that it is still there; map, policy and deadlines change together;
@@ -51,7 +52,7 @@
 //! 4. No pin across Python code.
 //! 5. Reads take no lock, allocate nothing, and write only what changes something.
 //! 6. The bound is exact, for the whole cache.
-//! 7. A value that was just set can be got.
+//! 7. A value that was just set can be got, unless its ttl function says not to keep it.
 //! 8. Time is exact: no call returns an entry past its deadline.
 //! 9. Each removal is reported once, after the fact, with no lock held.
 //! 10. Errors are the user's and leave unchanged. A wait that would never end raises an error.

@@ -15,7 +15,6 @@
 //! A leader looks up the key again after it has registered: another leader may have completed between the first look
 //! and the registration. With the GIL that cannot happen if no code of a user has run in between.
 
-use crate::expiry::Lifetime;
 use crate::map::query::KeyQuery;
 use crate::map::removal::Removals;
 use crate::reclaim::Handle;
@@ -49,18 +48,17 @@ where
 {
     /// Returns the value of a key. If it is absent, one thread computes it for all that ask at the same time.
     ///
-    /// `compute` runs with nothing held and returns the value and its weight.
+    /// `compute` runs with nothing held.
     pub fn get_with<Q: KeyQuery<K, Error = E>>(
         &self,
         query: &Q,
-        lifetime: Lifetime,
-        compute: impl FnOnce() -> Result<(V, u32), Failure<E>>,
+        compute: impl FnOnce() -> Result<NewValue<V>, Failure<E>>,
         wait_step: &mut WaitStep<'_, E>,
         removed: &mut Removals<K, V>,
     ) -> Result<V, LoadError<E>> {
         match self.get(query, removed)? {
             Some(value) => Ok(value),
-            None => self.load(query, lifetime, false, |_| compute(), wait_step, removed),
+            None => self.load(query, false, |_| compute(), wait_step, removed),
         }
     }
 
@@ -71,9 +69,8 @@ where
     pub fn load<Q: KeyQuery<K, Error = E>>(
         &self,
         query: &Q,
-        lifetime: Lifetime,
         is_fresh_miss: bool,
-        compute: impl FnOnce(&mut Removals<K, V>) -> Result<(V, u32), Failure<E>>,
+        compute: impl FnOnce(&mut Removals<K, V>) -> Result<NewValue<V>, Failure<E>>,
         wait_step: &mut WaitStep<'_, E>,
         removed: &mut Removals<K, V>,
     ) -> Result<V, LoadError<E>> {
@@ -98,16 +95,15 @@ where
                 leader.complete(Outcome::Value(value.clone()));
                 return Ok(value);
             }
-            let (computed, weight) = match compute(removed) {
-                Ok(computed) => computed,
+            let new = match compute(removed) {
+                Ok(new) => new,
                 Err(Failure { error, for_waiters }) => {
                     leader.complete(for_waiters.map_or(Outcome::Abandoned, Outcome::Failed));
                     return Err(LoadError::User(error));
                 }
             };
             // The cache keeps the computed reference itself, which may be counted in a special way for that.
-            let value = computed.clone();
-            let new = NewValue { value: computed, weight, lifetime };
+            let value = new.value.clone();
             if let Err(error) = self.write(query, new, false, || !leader.is_superseded(), removed) {
                 // The leader's key failed, or there was no memory. The value itself is right.
                 leader.complete(Outcome::Value(value));

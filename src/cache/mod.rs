@@ -56,12 +56,14 @@ pub struct NewValue<V> {
     pub weight: u32,
     /// The entry's own durations. If the cache has durations too, the shorter one counts.
     pub lifetime: Lifetime,
+    /// Whether the cache keeps the value. One that it does not keep counts as expired when it is written.
+    pub is_kept: bool,
 }
 
 impl<V> NewValue<V> {
     /// Creates a value of weight 1 without durations of its own.
     pub fn plain(value: V) -> Self {
-        NewValue { value, weight: 1, lifetime: Lifetime::default() }
+        NewValue { value, weight: 1, lifetime: Lifetime::default(), is_kept: true }
     }
 }
 
@@ -155,6 +157,7 @@ where
     ) -> Result<(), Q::Error> {
         if last_set_replaced()
             && new.lifetime.is_endless()
+            && new.is_kept
             && let Some(shard) = self.shards.get(query.hash())
         {
             let has_no_flights = || self.flights.has_no_flights(query.hash());
@@ -225,10 +228,10 @@ where
         removed: &mut Removals<K, V>,
     ) -> Result<Option<V>, Q::Error> {
         let supersede = self.superseder(query)?;
-        let NewValue { value, weight, lifetime: given } = new;
-        let durations = Durations { given, of_cache: self.config.lifetime };
+        let NewValue { value, weight, lifetime: given, is_kept } = new;
+        let durations = Durations::new(given, &self.config);
         let lifetime = self.config.lifetime.min(given);
-        let write = Write { value, weight, lifetime, if_absent: false };
+        let write = Write { value, weight, lifetime, is_kept, if_absent: false };
         let now = || if lifetime.is_endless() { self.now() } else { self.clock.now() };
         let shard = self.shards.get_or_init(query.hash(), &self.config, &self.budget);
         let (unwritten, now) = shard.set_if_same(
@@ -255,7 +258,7 @@ where
         removed: &mut Removals<K, V>,
     ) -> Result<bool, Q::Error> {
         let Some(shard) = self.shards.get(query.hash()) else { return Ok(false) };
-        let durations = Durations { given, of_cache: self.config.lifetime };
+        let durations = Durations::new(given, &self.config);
         let now = || if given.is_endless() { self.now() } else { self.clock.now() };
         let (is_present, now) = shard.touch(query, &durations, &self.budget, &self.clock, now, removed)?;
         if !given.is_endless() {
@@ -374,11 +377,11 @@ where
         may_write: impl Fn() -> bool,
         removed: &mut Removals<K, V>,
     ) -> Result<WriteOutcome<V>, Q::Error> {
-        let NewValue { value, weight, lifetime } = new;
+        let NewValue { value, weight, lifetime, is_kept } = new;
         let lifetime = self.config.lifetime.min(lifetime);
         let now = || if lifetime.is_endless() { self.now() } else { self.clock.now() };
         let shard = self.shards.get_or_init(query.hash(), &self.config, &self.budget);
-        let write = Write { value, weight, lifetime, if_absent };
+        let write = Write { value, weight, lifetime, is_kept, if_absent };
         let (outcome, now) = shard.set(query, write, &self.budget, now, may_write, removed)?;
         self.finish_write(query.hash(), shard, lifetime, now, removed);
         Ok(outcome)

@@ -124,14 +124,15 @@ impl<K: Handle, V: Handle> WriteTxn<'_, '_, K, V> {
         }
     }
 
-    /// Rejects a value that alone outweighs the capacity.
+    /// Rejects a value that is not to be kept, or alone outweighs the capacity.
     ///
     /// The value is reported as removed. The former entry of the key, at `index`, is removed too.
-    pub fn reject(&mut self, index: Option<u32>, key: K, value: V, guard: &mut Guard) {
+    pub fn reject(&mut self, index: Option<u32>, key: K, write: Write<V>, guard: &mut Guard) {
         if let Some(index) = index {
             self.remove(index, Cause::Replaced, guard);
         }
-        self.removed.push(Retired::of((Some(key), value)), Cause::Size);
+        let cause = if write.is_kept { Cause::Size } else { Cause::Expired };
+        self.removed.push(Retired::of((Some(key), write.value)), cause);
     }
 
     /// Removes a live entry, and pushes it as the last one to `removed`. Returns whether it was due.

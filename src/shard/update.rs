@@ -10,6 +10,7 @@
 //! queue of deadlines must know.
 
 use crate::collections::try_reserve::NoMemory;
+use crate::config::Config;
 use crate::expiry::{CacheClock, Lifetime, NEVER};
 use crate::map::query::KeyQuery;
 use crate::map::removal::{Cause, Removals};
@@ -22,12 +23,18 @@ use super::{Budget, Shard, Write};
 /// The durations of an update.
 pub(crate) struct Durations {
     /// Those that the caller gave.
-    pub given: Lifetime,
+    given: Lifetime,
     /// Those of the cache, which no entry exceeds.
-    pub of_cache: Lifetime,
+    of_cache: Lifetime,
+    /// Whether no restart exceeds the time to live that the entry has.
+    is_bounded_by_own_ttl: bool,
 }
 
 impl Durations {
+    pub fn new(given: Lifetime, config: &Config) -> Self {
+        Durations { given, of_cache: config.lifetime, is_bounded_by_own_ttl: config.has_ttl_function }
+    }
+
     /// Returns the durations of a new entry.
     fn of_new(&self) -> Lifetime {
         self.of_cache.min(self.given)
@@ -36,7 +43,8 @@ impl Durations {
     /// Returns the durations of an entry whose deadlines start anew. One that was not given stays the entry's own.
     fn of_restarted<K, V>(&self, live: &EntryRef<'_, K, V>) -> Lifetime {
         let own = live.deadlines().map_or_else(Lifetime::default, |deadlines| deadlines.lifetime());
-        self.of_cache.min(self.given.or(own))
+        let bound = Lifetime { ttl: if self.is_bounded_by_own_ttl { own.ttl } else { 0 }, tti: 0 };
+        self.of_cache.min(bound).min(self.given.or(own))
     }
 }
 
@@ -99,8 +107,8 @@ impl<K: Handle, V: Handle> Shard<K, V> {
         }
         supersede();
         let mut txn = self.begin_write(&mut locked, budget, now, removed);
-        if !budget.can_fit(write.weight) {
-            txn.reject(index, query.key(), write.value, &mut guard);
+        if !(write.is_kept && budget.can_fit(write.weight)) {
+            txn.reject(index, query.key(), write, &mut guard);
             txn.publish_weight();
             return Ok(Ok((None, now)));
         }

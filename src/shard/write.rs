@@ -31,13 +31,15 @@ pub(crate) struct Write<V> {
     pub value: V,
     pub weight: u32,
     pub lifetime: Lifetime,
+    /// Whether the value is to be kept. Otherwise it counts as expired.
+    pub is_kept: bool,
     /// Whether a present value is to be kept.
     pub if_absent: bool,
 }
 
 /// The result of a write.
 pub(crate) enum WriteOutcome<V> {
-    /// The value was stored, or rejected because it alone outweighs the capacity.
+    /// The value was stored, or rejected: it is not to be kept, or it alone outweighs the capacity.
     Written,
     /// Nothing was written. The present value is kept, or, with `None`, `may_write` returned false.
     NotWritten(Option<V>),
@@ -139,6 +141,7 @@ impl<K: Handle, V: Handle> Shard<K, V> {
         }
         if let Some(live) = live
             && self.is_plain
+            && write.is_kept
             && write.lifetime.is_endless()
             && live.deadlines().is_none()
         {
@@ -152,8 +155,8 @@ impl<K: Handle, V: Handle> Shard<K, V> {
             self.prefetch_order(&mut locked, &guard);
         }
         let mut txn = self.begin_write(&mut locked, budget, now, removed);
-        if !budget.can_fit(write.weight) {
-            txn.reject(index, query.key(), write.value, &mut guard);
+        if !(write.is_kept && budget.can_fit(write.weight)) {
+            txn.reject(index, query.key(), write, &mut guard);
             txn.publish_weight();
             return Ok(Ok((WriteOutcome::Written, now)));
         }

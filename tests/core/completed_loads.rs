@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::thread;
 
-use moka_py::{Cache, Clock, Config, Cursor, Handle, Kind, Lifetime, LoadError, Removals};
+use moka_py::{Cache, Clock, Config, Cursor, Handle, Kind, LoadError, NewValue, Removals};
 
 use crate::support::{BuiltinEqQuery, Error, Key, LiveCount, within_a_minute};
 
@@ -40,11 +40,9 @@ fn call_and_release<R>(cache: &HookedCache, body: impl FnOnce(&mut Removals<Key,
 
 fn get_with(cache: &HookedCache, id: u64, word: u64) -> Result<u64, LoadError<Error>> {
     let query = BuiltinEqQuery::new(id, &LiveCount::default());
-    let compute = || Ok((Hooked(Box::new(word)), 1));
+    let compute = || Ok(NewValue::plain(Hooked(Box::new(word))));
     let mut pause = |_: &(dyn Fn() + Sync)| Err("it waits");
-    let got = call_and_release(cache, |removed| {
-        cache.get_with(&query, Lifetime::default(), compute, &mut pause, removed)
-    });
+    let got = call_and_release(cache, |removed| cache.get_with(&query, compute, &mut pause, removed));
     got.map(|value| *value.0)
 }
 

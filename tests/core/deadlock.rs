@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Barrier, mpsc};
 
-use moka_py::{Config, Failure, Kind, Lifetime, LoadError, Removals};
+use moka_py::{Config, Failure, Kind, LoadError, Removals};
 
 use crate::single_flight_support::{Loaded, Shared, shared_failure};
 use crate::support::{BuiltinEqQuery, Error, validate, within_a_minute};
@@ -117,9 +117,7 @@ fn a_load_in_a_signal_handler_does_not_hide_a_deadlock() {
                     let query = BuiltinEqQuery::new(3, &shared.tally);
                     let compute = || -> Result<_, Failure<Error>> { unreachable!("another computes") };
                     let (cache, removed) = (&shared.caches[0], &mut Removals::new());
-                    cache
-                        .get_with(&query, Lifetime::default(), compute, &mut inner, removed)
-                        .expect("no failure");
+                    cache.get_with(&query, compute, &mut inner, removed).expect("no failure");
                     shared.detached(|| slow.join().expect("no panic")).expect("no failure");
                     is_waiting.send(()).expect("the second waits");
                     events = true;
@@ -130,7 +128,7 @@ fn a_load_in_a_signal_handler_does_not_hide_a_deadlock() {
             let query = BuiltinEqQuery::new(2, &shared.tally);
             let compute = || -> Result<_, Failure<Error>> { unreachable!("another computes") };
             let (cache, removed) = (&shared.caches[0], &mut Removals::new());
-            match cache.get_with(&query, Lifetime::default(), compute, &mut pause, removed) {
+            match cache.get_with(&query, compute, &mut pause, removed) {
                 Err(LoadError::User(error)) => shared_failure(error),
                 other => panic!("{:?}", other.map(|value| value.word())),
             }

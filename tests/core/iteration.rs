@@ -1,6 +1,6 @@
 //! Iteration and `clear`, which scan all shards and are weakly consistent.
 
-use moka_py::{Cause, Config, Cursor, Kind, Lifetime};
+use moka_py::{Cause, Config, Cursor, Kind};
 
 use crate::support::{BuiltinEqQuery, Key, SECOND, Subject, Value, event};
 
@@ -150,13 +150,11 @@ fn removing_a_yielded_entry_supersedes_the_loads_of_its_hash() {
     for (is_removed, kept) in [(false, Some(20)), (true, None)] {
         let compute = || {
             assert!(!is_removed || remove_last_yielded(&subject, &cursor, &key, &value));
-            Ok((Value::new(20, &subject.values), 1))
+            Ok(subject.stored(20))
         };
         let mut pause = |_: &(dyn Fn() + Sync)| unreachable!("no other thread computes");
         let query = of_one_hash(2);
-        let load = |removed: &mut _| {
-            subject.cache.get_with(&query, Lifetime::default(), compute, &mut pause, removed)
-        };
+        let load = |removed: &mut _| subject.cache.get_with(&query, compute, &mut pause, removed);
         assert_eq!(subject.call(load).map(|value| value.word()).ok(), Some(20));
         let held =
             subject.call(|removed| subject.cache.remove(&query, removed)).expect("plain keys do not fail");

@@ -225,16 +225,14 @@ fn threads_that_load_the_same_keys_compute_each_key_once() {
                         for id in 0..KEYS {
                             let compute = || {
                                 computed[id as usize].fetch_add(1, SeqCst);
-                                Ok((Value::new(id, tally), 1))
+                                Ok(NewValue::plain(Value::new(id, tally)))
                             };
                             let mut pause = |park: &(dyn Fn() + Sync)| {
                                 park();
                                 Ok(())
                             };
                             let query = BuiltinEqQuery::new(id, tally);
-                            let load = |removed: &mut _| {
-                                cache.get_with(&query, Lifetime::default(), compute, &mut pause, removed)
-                            };
+                            let load = |removed: &mut _| cache.get_with(&query, compute, &mut pause, removed);
                             assert_eq!(call(cache, load).0.expect("no failure").word(), id);
                         }
                     });
@@ -268,11 +266,9 @@ fn a_computed_value_never_overwrites_a_later_write() {
                         };
                         let compute = || {
                             barrier.wait();
-                            Ok((Value::new(1, &tally), 1))
+                            Ok(NewValue::plain(Value::new(1, &tally)))
                         };
-                        let load = |removed: &mut _| {
-                            cache.get_with(&query, Lifetime::default(), compute, &mut pause, removed)
-                        };
+                        let load = |removed: &mut _| cache.get_with(&query, compute, &mut pause, removed);
                         call(&cache, load).0.expect("no failure");
                     });
                     barrier.wait();

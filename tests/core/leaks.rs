@@ -24,8 +24,11 @@ fn check_leaks_after(calls: u64) {
             let query = BuiltinEqQuery::new(random.below(6_000), &keys);
             let ttl = random.pick(&[0, 0, 20 * MICRO, 5 * MILLI]);
             let value = Value::new(0, &values);
-            let stored =
-                NewValue { value, weight: random.below(4) as u32, lifetime: Lifetime { ttl, tti: 0 } };
+            let stored = NewValue {
+                weight: random.below(4) as u32,
+                lifetime: Lifetime { ttl, tti: 0 },
+                ..NewValue::plain(value)
+            };
             let (result, event) = call(&cache, |removed| match random.below(8) {
                 0..=2 => cache.get(&query, removed),
                 3..=5 => cache.set(&query, stored, removed).map(|()| None),

@@ -269,7 +269,7 @@ impl<'a> Worker<'a> {
             if fails {
                 Err(Failure { error: "planned", for_waiters: Some("planned") })
             } else {
-                Ok((value.clone(), 1))
+                Ok(NewValue::plain(value.clone()))
             }
         };
         let mut pause = |park: &(dyn Fn() + Sync)| {
@@ -280,14 +280,14 @@ impl<'a> Worker<'a> {
         let got = if self.round.bug == Bug::OverwritingLoad {
             match call(cache, |removed| cache.get(&query, removed)).0.expect("no failure") {
                 Some(value) => Ok(value),
-                None => compute().map_err(|failure| LoadError::User(failure.error)).map(|(value, _)| {
-                    let stored = NewValue::plain(value.clone());
+                None => compute().map_err(|failure| LoadError::User(failure.error)).map(|stored| {
+                    let value = stored.value.clone();
                     call(cache, |removed| cache.set(&query, stored, removed)).0.expect("no failure");
                     value
                 }),
             }
         } else {
-            call(cache, |removed| cache.get_with(&query, Lifetime::default(), compute, &mut pause, removed)).0
+            call(cache, |removed| cache.get_with(&query, compute, &mut pause, removed)).0
         };
         let ret = self.now();
         let steps = self.log.entry(key).or_default();

@@ -18,6 +18,7 @@ mod resize;
 mod single_flight;
 mod single_flight_support;
 mod support;
+mod unkept;
 mod unsafe_code;
 mod update;
 mod user_equality;

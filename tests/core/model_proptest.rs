@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::Config as Settings;
 
-use crate::naive_model::{CAPACITIES, Comparison, DURATIONS, Hashes, Op, STEPS};
+use crate::naive_model::{CAPACITIES, Comparison, DURATIONS, Hashes, Op, STEPS, Written};
 
 /// So few keys that calls often meet on one key.
 const KEYS: u64 = 12;
@@ -21,15 +21,17 @@ fn lifetimes() -> impl Strategy<Value = Lifetime> {
 
 fn ops() -> impl Strategy<Value = Op> {
     let (key, user_eq, weight) = (0..KEYS, any::<bool>(), prop_oneof![9 => 0..4_u64, 1 => 0..20_u64]);
-    let write = (key.clone(), user_eq, weight, lifetimes()).boxed();
+    let how = (weight, lifetimes(), prop::bool::weighted(0.9))
+        .prop_map(|(weight, lifetime, is_kept)| Written { weight, lifetime, is_kept });
+    let write = (key.clone(), user_eq, how).boxed();
     prop_oneof![
         6 => (key.clone(), user_eq).prop_map(|(key, user_eq)| Op::Get { key, user_eq }),
         1 => key.clone().prop_map(|key| Op::Peek { key }),
-        8 => write.clone().prop_map(|(key, user_eq, weight, lifetime)| Op::Set { key, user_eq, weight, lifetime }),
-        2 => write.clone().prop_map(|(key, _, weight, lifetime)| Op::SetIfAbsent { key, weight, lifetime }),
-        3 => write.clone().prop_map(|(key, _, weight, lifetime)| Op::SetWith { key, weight, lifetime }),
-        3 => write.clone().prop_map(|(key, _, _, lifetime)| Op::Touch { key, lifetime }),
-        2 => write.prop_map(|(key, _, weight, lifetime)| Op::GetWith { key, weight, lifetime }),
+        8 => write.clone().prop_map(|(key, user_eq, how)| Op::Set { key, user_eq, how }),
+        2 => write.clone().prop_map(|(key, _, how)| Op::SetIfAbsent { key, how }),
+        3 => write.clone().prop_map(|(key, _, how)| Op::SetWith { key, how }),
+        3 => (key.clone(), lifetimes()).prop_map(|(key, lifetime)| Op::Touch { key, lifetime }),
+        2 => write.prop_map(|(key, _, how)| Op::GetWith { key, how }),
         3 => key.clone().prop_map(|key| Op::Remove { key }),
         1 => Just(Op::Pop),
         1 => key.prop_map(|key| Op::ExpiresIn { key }),
@@ -42,8 +44,13 @@ fn ops() -> impl Strategy<Value = Op> {
 
 fn configs() -> impl Strategy<Value = Config> {
     let capacity = select(&[0, 1, 2, 3, 5, 8, 13, 40][..]);
-    (capacity, select(&[Kind::Lru, Kind::TinyLfu][..]), any::<bool>(), lifetimes()).prop_map(
-        |(capacity, kind, weighted, lifetime)| Config { lifetime, weighted, ..Config::new(capacity, kind) },
+    (capacity, select(&[Kind::Lru, Kind::TinyLfu][..]), any::<bool>(), lifetimes(), any::<bool>()).prop_map(
+        |(capacity, kind, weighted, lifetime, has_ttl_function)| Config {
+            lifetime,
+            has_ttl_function,
+            weighted,
+            ..Config::new(capacity, kind)
+        },
     )
 }
 

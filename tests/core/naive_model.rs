@@ -31,6 +31,14 @@ impl ModelEntry {
     }
 }
 
+/// How a value is written.
+#[derive(Clone, Copy, Debug)]
+pub struct Written {
+    pub weight: u64,
+    pub lifetime: Lifetime,
+    pub is_kept: bool,
+}
+
 struct NaiveModel {
     /// In order of use, the least recently used first.
     entries: Vec<ModelEntry>,
@@ -90,11 +98,16 @@ impl NaiveModel {
     }
 
     /// Makes a write. Returns the events about its own key.
-    fn write(&mut self, key: u64, value: u64, weight: u64, lifetime: Lifetime) -> Vec<Event> {
+    fn write(&mut self, key: u64, value: u64, how: Written) -> Vec<Event> {
+        let Written { weight, lifetime, is_kept } = how;
         let mut events = Vec::new();
         self.was_written = true;
         if let Some(at) = self.position(key) {
             events.push(self.take(at, Cause::Replaced));
+        }
+        if !is_kept {
+            events.push(event(key, value, Cause::Expired));
+            return events;
         }
         if weight > self.config.capacity || self.is_closed() {
             events.push(event(key, value, Cause::Size));
@@ -110,15 +123,18 @@ impl NaiveModel {
     /// Returns the durations of a present entry whose deadlines start anew. One that is not given stays its own.
     fn restarted(&self, at: usize, given: Lifetime) -> Lifetime {
         let or = |given: u64, own: u64| if given == 0 { own } else { given };
-        Lifetime { ttl: or(given.ttl, self.entries[at].ttl), tti: or(given.tti, self.entries[at].tti) }
+        let own = self.entries[at].ttl;
+        let ttl = or(given.ttl, own);
+        let ttl = if self.config.has_ttl_function { shorter(own, ttl) } else { ttl };
+        Lifetime { ttl, tti: or(given.tti, self.entries[at].tti) }
     }
 
     /// Makes a write that keeps the deadlines of a present entry, unless durations are given.
-    fn set_with(&mut self, key: u64, value: u64, weight: u64, given: Lifetime) -> Vec<Event> {
-        let Some(at) = self.find(key) else { return self.write(key, value, weight, given) };
+    fn set_with(&mut self, key: u64, value: u64, how: Written) -> Vec<Event> {
+        let Some(at) = self.find(key) else { return self.write(key, value, how) };
         let present = self.entries[at].clone();
-        let events = self.write(key, value, weight, self.restarted(at, given));
-        if let Some(at) = self.position(key).filter(|_| given.is_endless()) {
+        let events = self.write(key, value, Written { lifetime: self.restarted(at, how.lifetime), ..how });
+        if let Some(at) = self.position(key).filter(|_| how.lifetime.is_endless()) {
             self.entries[at].expires_at = present.expires_at;
             self.entries[at].used_at = present.used_at;
         }
@@ -129,7 +145,7 @@ impl NaiveModel {
     fn touch(&mut self, key: u64, given: Lifetime) -> bool {
         let Some(at) = self.find(key) else { return false };
         let ModelEntry { value, weight, .. } = self.entries[at];
-        self.write(key, value, weight, self.restarted(at, given));
+        self.write(key, value, Written { weight, lifetime: self.restarted(at, given), is_kept: true });
         true
     }
 
@@ -198,11 +214,11 @@ pub enum Hashes {
 pub enum Op {
     Get { key: u64, user_eq: bool },
     Peek { key: u64 },
-    Set { key: u64, user_eq: bool, weight: u64, lifetime: Lifetime },
-    SetIfAbsent { key: u64, weight: u64, lifetime: Lifetime },
-    SetWith { key: u64, weight: u64, lifetime: Lifetime },
+    Set { key: u64, user_eq: bool, how: Written },
+    SetIfAbsent { key: u64, how: Written },
+    SetWith { key: u64, how: Written },
     Touch { key: u64, lifetime: Lifetime },
-    GetWith { key: u64, weight: u64, lifetime: Lifetime },
+    GetWith { key: u64, how: Written },
     Remove { key: u64 },
     Pop,
     ExpiresIn { key: u64 },
@@ -261,15 +277,17 @@ impl Chooser {
         let heavy = self.random.one_in(40);
         let most = if heavy { self.config.capacity.saturating_add(3) } else { 4 };
         let weight = self.random.below(most);
+        let is_kept = !self.random.one_in(16);
+        let how = Written { weight, lifetime, is_kept };
         let user_eq = self.random.one_in(2);
         match self.random.below(24) {
             0..=6 => Op::Get { key, user_eq },
             7 => Op::Peek { key },
-            8..=11 => Op::Set { key, user_eq, weight, lifetime },
-            12 => Op::SetWith { key, weight, lifetime },
+            8..=11 => Op::Set { key, user_eq, how },
+            12 => Op::SetWith { key, how },
             13 => Op::Touch { key, lifetime },
-            14 | 15 => Op::SetIfAbsent { key, weight, lifetime },
-            16 => Op::GetWith { key, weight, lifetime },
+            14 | 15 => Op::SetIfAbsent { key, how },
+            16 => Op::GetWith { key, how },
             17 | 18 => Op::Remove { key },
             19 => Op::Pop,
             20 => Op::ExpiresIn { key },
@@ -329,9 +347,14 @@ impl Comparison {
     pub fn step(&mut self, op: Op) {
         self.word += 1;
         let (word, subject) = (self.word, &self.subject);
-        let weigh = |weight: u64| if self.model.config.weighted { weight } else { 1 };
-        let stored =
-            |weight: u64, lifetime| NewValue { weight: weight as u32, lifetime, ..subject.stored(word) };
+        let is_weighted = self.model.config.weighted;
+        let weigh = |how: Written| Written { weight: if is_weighted { how.weight } else { 1 }, ..how };
+        let stored = |Written { weight, lifetime, is_kept }| NewValue {
+            weight: weight as u32,
+            lifetime,
+            is_kept,
+            ..subject.stored(word)
+        };
         let word_of = |found: Result<Option<crate::support::Value>, Error>| {
             found.expect("no failure").map(|value| value.word())
         };
@@ -354,9 +377,9 @@ impl Comparison {
                 assert_eq!(found, self.model.find(key).map(|at| self.model.entries[at].value));
                 self.model.account_for(&subject.events(), None);
             }
-            Op::Set { key, user_eq, weight, lifetime } => {
-                let weight = weigh(weight);
-                let value = stored(weight, lifetime);
+            Op::Set { key, user_eq, how } => {
+                let how = weigh(how);
+                let value = stored(how);
                 match user_eq {
                     false => {
                         subject.call(|removed| subject.cache.set(&self.builtin_eq_query(key), value, removed))
@@ -366,22 +389,22 @@ impl Comparison {
                     }
                 }
                 .expect("no failure");
-                self.check_write(key, word, weight, lifetime);
+                self.check_write(key, word, how);
             }
-            Op::SetIfAbsent { key, weight, lifetime } => {
-                let weight = weigh(weight);
-                let (query, value) = (self.builtin_eq_query(key), stored(weight, lifetime));
+            Op::SetIfAbsent { key, how } => {
+                let how = weigh(how);
+                let (query, value) = (self.builtin_eq_query(key), stored(how));
                 let kept =
                     word_of(subject.call(|removed| subject.cache.set_if_absent(&query, value, removed)));
                 assert_eq!(kept, self.model.find(key).map(|at| self.model.hit(at)));
                 match kept {
                     Some(_) => self.model.account_for(&subject.events(), None),
-                    None => self.check_write(key, word, weight, lifetime),
+                    None => self.check_write(key, word, how),
                 }
             }
-            Op::SetWith { key, weight, lifetime } => {
-                let weight = weigh(weight);
-                let (query, value) = (self.builtin_eq_query(key), stored(weight, lifetime));
+            Op::SetWith { key, how } => {
+                let how = weigh(how);
+                let (query, value) = (self.builtin_eq_query(key), stored(how));
                 let seen = subject.call(|removed| subject.cache.peek(&query, removed)).expect("no failure");
                 assert_eq!(
                     seen.as_ref().map(|value| value.word()),
@@ -395,7 +418,7 @@ impl Comparison {
                 });
                 assert!(unwritten.expect("no failure").is_none(), "no other thread writes");
                 drop(seen);
-                let expected_events = self.model.set_with(key, word, weight, lifetime);
+                let expected_events = self.model.set_with(key, word, how);
                 let events = self.subject.events();
                 let (own, others) = events.split_at(expected_events.len());
                 assert_eq!(own, expected_events);
@@ -407,12 +430,12 @@ impl Comparison {
                 assert_eq!(touched, Ok(self.model.touch(key, lifetime)));
                 self.model.account_for(&subject.events(), None);
             }
-            Op::GetWith { key, weight, lifetime } => {
-                let weight = weigh(weight);
+            Op::GetWith { key, how } => {
+                let how = weigh(how);
                 let loaded = subject.call(|removed| {
-                    let compute = || Ok((stored(weight, lifetime).value, weight as u32));
+                    let compute = || Ok(stored(how));
                     let mut pause = |_: &(dyn Fn() + Sync)| unreachable!("no other thread computes");
-                    subject.cache.get_with(&self.user_eq_query(key), lifetime, compute, &mut pause, removed)
+                    subject.cache.get_with(&self.user_eq_query(key), compute, &mut pause, removed)
                 });
                 let loaded = loaded.map(|value| value.word()).ok();
                 match self.model.find(key) {
@@ -424,11 +447,10 @@ impl Comparison {
                         assert_eq!(loaded, Some(word));
                         // The look-up before the computation may have removed expired entries.
                         let events = subject.events();
-                        let is_early = events.first().is_some_and(|first| first.cause == Cause::Expired);
-                        let early =
-                            events.iter().take_while(|one| is_early && one.cause == Cause::Expired).count();
+                        let is_early = |one: &&Event| one.cause == Cause::Expired && one.value != word;
+                        let early = events.iter().take_while(is_early).count();
                         self.model.account_for(&events[..early], None);
-                        self.check_write_events(key, word, weight, lifetime, &events[early..]);
+                        self.check_write_events(key, word, how, &events[early..]);
                     }
                 }
             }
@@ -466,13 +488,13 @@ impl Comparison {
         }
     }
 
-    fn check_write(&mut self, key: u64, word: u64, weight: u64, lifetime: Lifetime) {
+    fn check_write(&mut self, key: u64, word: u64, how: Written) {
         let events = self.subject.events();
-        self.check_write_events(key, word, weight, lifetime, &events);
+        self.check_write_events(key, word, how, &events);
     }
 
-    fn check_write_events(&mut self, key: u64, word: u64, weight: u64, lifetime: Lifetime, events: &[Event]) {
-        let expected_events = self.model.write(key, word, weight, lifetime);
+    fn check_write_events(&mut self, key: u64, word: u64, how: Written, events: &[Event]) {
+        let expected_events = self.model.write(key, word, how);
         let (own, others) = events.split_at(expected_events.len());
         assert_eq!(own, expected_events);
         self.model.account_for(others, Some(key));
@@ -619,8 +641,12 @@ fn compare_configs(name: &str, kind: Kind, capacities: &[u64], steps: u64, every
         for weighted in [false, true] {
             for lifetime in [(0, 0), (50 * MILLI, 0), (0, 20 * MILLI), (SECOND, 5 * MILLI)] {
                 let (ttl, tti) = lifetime;
-                let config =
-                    Config { lifetime: Lifetime { ttl, tti }, weighted, ..Config::new(capacity, kind) };
+                let config = Config {
+                    lifetime: Lifetime { ttl, tti },
+                    has_ttl_function: random.one_in(2),
+                    weighted,
+                    ..Config::new(capacity, kind)
+                };
                 let hashes = random.pick(&[Hashes::Spread, Hashes::Few, Hashes::Narrow]);
                 let keys = 1 + random.below(2 * capacity.min(5_000) + 4);
                 compare_random_calls(name, random.next(), steps, every, keys, hashes, config);

@@ -111,7 +111,7 @@ fn query(id: u64) -> HookedQuery {
 }
 
 fn stored(word: u64, weight: u32, ttl: u64) -> NewValue<HookedRef> {
-    NewValue { value: HookedRef(Arc::new(word)), weight, lifetime: Lifetime { ttl, tti: 0 } }
+    NewValue { weight, lifetime: Lifetime { ttl, tti: 0 }, ..NewValue::plain(HookedRef(Arc::new(word))) }
 }
 
 /// Makes a random call of a kind that removes entries.

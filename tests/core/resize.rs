@@ -166,12 +166,10 @@ fn a_resize_does_not_supersede_a_computation() {
     let compute = || {
         subject.resize(0);
         subject.resize(5);
-        Ok((subject.stored(7).value, 1))
+        Ok(subject.stored(7))
     };
     let query = subject.query(1);
-    let got = call(&subject.cache, |removed| {
-        subject.cache.get_with(&query, Default::default(), compute, &mut pause, removed)
-    });
+    let got = call(&subject.cache, |removed| subject.cache.get_with(&query, compute, &mut pause, removed));
     assert_eq!(got.0.ok().map(|value| value.word()), Some(7));
     assert_eq!(subject.peek(1), Some(7));
 }

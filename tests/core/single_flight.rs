@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Barrier};
 use std::thread;
 
-use moka_py::{Cause, Config, Cursor, Failure, Kind, Lifetime, LoadError, NewValue, Removals};
+use moka_py::{Cause, Config, Cursor, Failure, Kind, LoadError, NewValue, Removals};
 
 use crate::single_flight_support::{Shared, shared_failure};
 use crate::support::{
@@ -60,7 +60,7 @@ fn a_hit_computes_nothing_and_counts_as_an_access() {
     let loaded = subject.call(|removed| {
         let compute = || -> Result<_, Failure<Error>> { unreachable!("the value is present") };
         let mut pause = |_: &(dyn Fn() + Sync)| unreachable!("no thread computes");
-        subject.cache.get_with(&subject.query(1), Lifetime::default(), compute, &mut pause, removed)
+        subject.cache.get_with(&subject.query(1), compute, &mut pause, removed)
     });
     assert_eq!(loaded.map(|value| value.word()).ok(), Some(10));
     subject.set(3, 30);
@@ -158,7 +158,7 @@ fn an_interrupted_wait_does_not_affect_other_waiters() {
             let compute = || -> Result<_, Failure<Error>> { unreachable!("another computes") };
             let query = BuiltinEqQuery::new(1, &shared.tally);
             let removed = &mut Removals::new();
-            let loaded = cache.get_with(&query, Lifetime::default(), compute, &mut pause, removed);
+            let loaded = cache.get_with(&query, compute, &mut pause, removed);
             assert_eq!(loaded.map(|value| value.word()), Err(LoadError::User("interrupted")));
         });
         drop(end);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use moka_py::{Cache, Clock, Config, Failure, KeyQuery, Kind, Lifetime, LoadError, Removals};
+use moka_py::{Cache, Clock, Config, Failure, KeyQuery, Kind, LoadError, NewValue, Removals};
 
 use crate::support::{BuiltinEqQuery, Error, Key, LiveCount, TestCache, Value};
 
@@ -74,7 +74,7 @@ impl Shared {
         let cache = &self.caches[cache];
         let compute = || {
             self.computed.fetch_add(1, SeqCst);
-            compute().map(|word| (Value::new(word, &self.tally), 1))
+            compute().map(|word| NewValue::plain(Value::new(word, &self.tally)))
         };
         let mut is_first = true;
         let mut pause = |park: &(dyn Fn() + Sync)| {
@@ -83,7 +83,7 @@ impl Shared {
             Ok(())
         };
         let mut removed = Removals::new();
-        let loaded = cache.get_with(query, Lifetime::default(), compute, &mut pause, &mut removed);
+        let loaded = cache.get_with(query, compute, &mut pause, &mut removed);
         cache.release(&mut removed);
         loaded.map(|value| value.word())
     }

@@ -66,7 +66,7 @@ impl SharedCache {
         let weight = if self.cache.config().weighted { random.below(5) as u32 } else { 1 };
         let ttl = if random.one_in(4) { random.below(200 * MICRO) + 1 } else { 0 };
         let tti = if random.one_in(8) { random.below(200 * MICRO) + 1 } else { 0 };
-        NewValue { value, weight, lifetime: Lifetime { ttl, tti } }
+        NewValue { value, weight, lifetime: Lifetime { ttl, tti }, is_kept: !random.one_in(16) }
     }
 
     /// Makes one call of a random kind.
@@ -96,14 +96,13 @@ impl SharedCache {
             27..=30 => call(cache, |removed| cache.remove(&plain, removed)).0,
             31 => call(cache, |removed| cache.remove(&asking(), removed)).0,
             32..=35 => {
-                let NewValue { value, weight, lifetime } = self.stored(id, random);
-                let compute = || Ok((value, weight));
+                let stored = self.stored(id, random);
+                let compute = || Ok(stored);
                 let mut pause = |park: &(dyn Fn() + Sync)| {
                     park();
                     Ok(())
                 };
-                let (loaded, _) =
-                    call(cache, |removed| cache.get_with(&plain, lifetime, compute, &mut pause, removed));
+                let (loaded, _) = call(cache, |removed| cache.get_with(&plain, compute, &mut pause, removed));
                 Ok(Some(loaded.expect("no failure")))
             }
             36 => {

@@ -254,3 +254,20 @@ fn threads_that_count_lose_no_increment() {
     assert_eq!(found.expect("no failure").map(|value| value.word()), Some(THREADS * ROUNDS));
     validate(&cache);
 }
+
+#[test]
+fn a_restart_stays_within_the_entrys_own_ttl_if_a_function_made_that() {
+    let subject = Subject::new(Config { has_ttl_function: true, ..Config::new(1000, Kind::Lru) });
+    subject.set_with_lifetime(1, 1, 4 * SECOND, 0);
+    subject.set(2, 2);
+    subject.advance(SECOND);
+    for (given, expected) in [(100 * SECOND, 4 * SECOND), (0, 4 * SECOND), (3 * SECOND, 3 * SECOND)] {
+        assert!(subject.touch(1, given, 0));
+        assert_eq!(subject.expires_in(1), Some(expected));
+    }
+    replace_seen(&subject, 1, 10, 100 * SECOND, 0);
+    assert_eq!(subject.expires_in(1), Some(3 * SECOND));
+    assert!(subject.touch(2, 100 * SECOND, 0), "an entry without a ttl has no such bound");
+    assert_eq!(subject.expires_in(2), Some(100 * SECOND));
+    subject.validate();
+}

@@ -350,12 +350,12 @@ impl World {
         let query = self.query(id);
         query.comparisons_left.set(comparisons_left);
         let mut removed = Removals::new();
-        let compute = || compute().map(|word| (Shared::new(word, &self.alive), 1));
+        let compute = || compute().map(|word| NewValue::plain(Shared::new(word, &self.alive)));
         let mut pause = |park: &(dyn Fn() + Sync)| {
             park();
             Ok(())
         };
-        let got = self.cache.get_with(&query, Lifetime::default(), compute, &mut pause, &mut removed);
+        let got = self.cache.get_with(&query, compute, &mut pause, &mut removed);
         self.cache.release(&mut removed);
         got.map(|value| value.word())
     }

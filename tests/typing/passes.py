@@ -1,7 +1,7 @@
 """Code that a type checker must accept, and the types that it must infer. The code is checked and never run."""
 
 import asyncio
-from collections.abc import Hashable, ItemsView, Iterator, KeysView, MutableMapping, ValuesView
+from collections.abc import Callable, Hashable, ItemsView, Iterator, KeysView, MutableMapping, ValuesView
 from datetime import timedelta
 from typing import Any, Literal, assert_type
 
@@ -34,6 +34,20 @@ full: Moka[str, int] = Moka(
     weigher=lambda key, value: value,
 )
 
+
+def rest(key: object, value: int) -> timedelta | None:
+    return timedelta(seconds=value)
+
+
+assert_type(Moka[str, int](100, ttl=rest), Moka[str, int])
+tokens: Moka[str, int] = Moka(100, ttl=lambda key, value: None if key == "a" else value)
+tokens.set("a", 1, ttl=rest)
+tokens.set_many({"a": 1}, ttl=lambda key, value: len(key) + value + 0.5)
+assert_type(tokens.get_with("a", lambda: 1, ttl=lambda key, value: value), int)
+assert_type(
+    cached(ttl=lambda key, value: 5)(len).cache.ttl, float | Callable[[Any, Any], float | timedelta | None] | None
+)
+
 assert_type(cache.get("a"), int | None)
 assert_type(cache.get("a", None), int | None)
 assert_type(cache.get("a", 1), int)
@@ -61,7 +75,7 @@ assert_type(cache.count(), int)
 assert_type(cache.weighted_size(), int)
 assert_type(cache.capacity, int)
 assert_type(cache.policy, Literal["tiny_lfu", "lru"])
-assert_type(cache.ttl, float | None)
+assert_type(cache.ttl, float | Callable[[str, int], float | timedelta | None] | None)
 assert_type(cache.tti, float | None)
 assert_type(cache.get_many(["a"]), dict[str, int])
 assert_type(cache.remove_many(key for key in "ab"), int)

@@ -5,6 +5,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
+use crate::RunStart;
 use crate::python::cached::call_key::CallKey;
 use crate::python::cached::lookup;
 use crate::python::cached::owner_registry::OwnerRegistry;
@@ -13,9 +14,9 @@ use crate::python::cached::state::{AsyncHooks, CachedState, Options};
 use crate::python::cached::weak_self::WeakSelf;
 use crate::python::ffi::{Arg, Args};
 use crate::python::moka::Moka;
+use crate::python::moka::convert::Deadlines;
 use crate::python::moka::state::CacheState;
 use crate::python::moka::stats::Load;
-use crate::{Lifetime, RunStart};
 
 #[pymethods]
 impl CachedState {
@@ -89,7 +90,7 @@ impl CachedState {
     ) -> PyResult<()> {
         let Some(key) = self.key_of(args, keywords)? else { return Ok(()) };
         let py = args.py();
-        self.moka().set(key.query(py), value, Lifetime::default())?;
+        self.moka().set(key.query(py), value, &Deadlines::NONE)?;
         run::record_entry(py, self, &key);
         Ok(())
     }

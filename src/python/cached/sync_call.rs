@@ -19,12 +19,12 @@ use std::ptr;
 use pyo3::ffi::PyObject;
 use pyo3::prelude::*;
 
-use crate::Lifetime;
 use crate::python::cached::call_key::CallKey;
 use crate::python::cached::lookup::{self, FastLookup};
 use crate::python::cached::run::{self, Step};
 use crate::python::cached::state::CachedState;
 use crate::python::ffi::{self, Args, New};
+use crate::python::moka::convert::Deadlines;
 use crate::python::moka::stats::Load;
 use crate::python::raised::Raised;
 
@@ -102,7 +102,7 @@ fn share<'a>(state: &CachedState, key: &CallKey, args: &Args<'a>) -> New<'a> {
         state.record_miss();
         args.call(state.function(py))
     };
-    let value = state.moka().load(&key.query(py), Lifetime::default(), false, compute)?;
+    let value = state.moka().load(&key.query(py), &Deadlines::NONE, false, compute)?;
     if is_leader {
         run::record_entry(py, state, key);
     } else {

@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{IntoPyDict, PyBool, PyDelta, PyDeltaAccess, PyFloat, PyInt, PyIterator, PyString, PyType};
 
+use crate::python::ffi::Arg;
 use crate::python::object::shared_error;
 use crate::{Clock, Kind, Lifetime, word_of_nanos};
 
@@ -22,18 +23,92 @@ pub(crate) struct Duration {
     pub seconds: Option<f64>,
 }
 
+/// The deadlines that a call gives to the entries that it stores.
+#[derive(Clone, Copy)]
+pub(crate) struct Deadlines<'a> {
+    pub ttl: Ttl<'a>,
+    /// Nanoseconds, as in [`Lifetime`].
+    pub tti: u64,
+}
+
+impl Deadlines<'_> {
+    /// No deadlines but those of the cache.
+    pub const NONE: Deadlines<'static> = Deadlines { ttl: Ttl::Nanos(0), tti: 0 };
+}
+
+/// The ttl of a call.
+#[derive(Clone, Copy)]
+pub(crate) enum Ttl<'a> {
+    /// Nanoseconds, as in [`Lifetime`]; 0 if there is none.
+    Nanos(u64),
+    /// A function of key and value, which returns the ttl.
+    Function(Arg<'a>),
+}
+
 pub(crate) fn type_name(value: &Bound<'_, PyAny>) -> String {
     value.get_type().name().map_or_else(|_| "another type".to_owned(), |name| name.to_string())
 }
 
-/// Reads the deadlines of an entry.
+/// Reads the deadlines of entries that a call stores. The ttl may be a function.
+pub(crate) fn deadlines<'a>(ttl: Option<Arg<'a>>, tti: Option<Arg<'a>>) -> PyResult<Deadlines<'a>> {
+    let ttl = match duration_or_function("ttl", ttl)? {
+        (_, Some(function)) => Ttl::Function(function),
+        (duration, None) => Ttl::Nanos(duration.nanos),
+    };
+    Ok(Deadlines { ttl, tti: duration("tti", tti.as_deref())?.nanos })
+}
+
+/// Reads a duration as [`duration`] does, or a function that returns one.
+pub(crate) fn duration_or_function<'a>(
+    name: &str,
+    value: Option<Arg<'a>>,
+) -> PyResult<(Duration, Option<Arg<'a>>)> {
+    // An object that is a number and can be called, such as one of `unittest.mock`, is a function, unless it is of a type
+    // for numbers.
+    let is_number = |value: &Bound<'_, PyAny>| {
+        value.is_instance_of::<PyFloat>()
+            || value.is_instance_of::<PyInt>()
+            || value.is_instance_of::<PyDelta>()
+    };
+    let function = value.filter(|value| value.is_callable() && !is_number(value));
+    match function {
+        Some(function) => Ok((Duration::default(), Some(function))),
+        None => {
+            let kinds = "a number of seconds, a timedelta or a function";
+            Ok((duration_of(name, kinds, value.as_deref())?, None))
+        }
+    }
+}
+
+/// Reads new deadlines of an entry that may have some already. The ttl cannot be a function.
 pub(crate) fn lifetime(ttl: Option<&Bound<'_, PyAny>>, tti: Option<&Bound<'_, PyAny>>) -> PyResult<Lifetime> {
     Ok(Lifetime { ttl: duration("ttl", ttl)?.nanos, tti: duration("tti", tti)?.nanos })
 }
 
 /// Reads a duration: a number of seconds, a `timedelta`, or `None`.
 pub(crate) fn duration(name: &str, value: Option<&Bound<'_, PyAny>>) -> PyResult<Duration> {
+    duration_of(name, "a number of seconds or a timedelta", value)
+}
+
+/// `kinds` says which types of values are allowed.
+fn duration_of(name: &str, kinds: &str, value: Option<&Bound<'_, PyAny>>) -> PyResult<Duration> {
     let Some(value) = value.filter(|value| !value.is_none()) else { return Ok(Duration::default()) };
+    let Some(seconds) = seconds(value)? else {
+        let what = type_name(value);
+        return Err(PyTypeError::new_err(format!("{name} must be {kinds}, got {what}")));
+    };
+    match nanos(seconds) {
+        Some(nanos) => Ok(Duration { nanos, seconds: Some(seconds) }),
+        None => {
+            let is_long = seconds.is_finite() && seconds > 0.0;
+            let rule = if is_long { "at most 1,000 years (out of range)" } else { "positive and finite" };
+            Err(value_error(name, rule, value)?)
+        }
+    }
+}
+
+/// The seconds of a number or a `timedelta`; `None` for an object of another type.
+fn seconds(value: &Bound<'_, PyAny>) -> PyResult<Option<f64>> {
     let seconds = if let Ok(float) = value.cast::<PyFloat>() {
         float.value()
     } else if is_index(value)? {
@@ -52,19 +127,9 @@ pub(crate) fn duration(name: &str, value: Option<&Bound<'_, PyAny>>) -> PyResult
         let days = f64::from(delta.get_days());
         days * 86_400.0 + f64::from(delta.get_seconds()) + f64::from(delta.get_microseconds()) / 1e6
     } else {
-        let what = type_name(value);
-        return Err(PyTypeError::new_err(format!(
-            "{name} must be a number of seconds or a timedelta, got {what}"
-        )));
+        return Ok(None);
     };
-    match nanos(seconds) {
-        Some(nanos) => Ok(Duration { nanos, seconds: Some(seconds) }),
-        None => {
-            let is_long = seconds.is_finite() && seconds > 0.0;
-            let rule = if is_long { "at most 1,000 years (out of range)" } else { "positive and finite" };
-            Err(value_error(name, rule, value)?)
-        }
-    }
+    Ok(Some(seconds))
 }
 
 /// Reads a duration that must be given, in nanoseconds.
@@ -242,5 +307,26 @@ pub(crate) fn weight(value: &Bound<'_, PyAny>) -> PyResult<u32> {
             Err(PyValueError::new_err(format!("weigher must return at least 0, got {}", show(value)?)))
         }
         Err(_) => Ok(u32::MAX),
+    }
+}
+
+/// Reads the result of a ttl function, in nanoseconds: 0 for no deadline. `None` says that the value is not to be kept.
+pub(crate) fn ttl_result(value: &Bound<'_, PyAny>) -> PyResult<Option<u64>> {
+    if value.is_none() {
+        return Ok(Some(0));
+    }
+    let Some(seconds) = seconds(value)? else {
+        let what = type_name(value);
+        return Err(PyTypeError::new_err(format!(
+            "ttl must return a number of seconds, a timedelta or None, got {what}"
+        )));
+    };
+    match nanos(seconds) {
+        Some(nanos) => Ok(Some(nanos)),
+        None if seconds <= 0.0 => Ok(None),
+        None => {
+            let rule = if seconds.is_nan() { "a number" } else { "at most 1,000 years (out of range)" };
+            Err(PyValueError::new_err(format!("ttl must return {rule}, got {}", show(value)?)))
+        }
     }
 }

@@ -21,10 +21,9 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyString;
 
-use crate::Lifetime;
 use crate::python::ffi::{Arg, Args, borrowed, is_callable, none, owned};
 use crate::python::moka::class::Moka;
-use crate::python::moka::convert;
+use crate::python::moka::convert::{self, Deadlines, Ttl};
 use crate::python::moka::signature::Signature;
 use crate::python::moka::state::CacheState;
 use crate::python::object::{Object, builtin};
@@ -128,7 +127,7 @@ unsafe extern "C" fn set(
     // SAFETY: `called`.
     let call = unsafe { Call::new(slf, arguments, count, names) };
     match call.two() {
-        Some((key, value)) => set_bound(&call, key, value, Lifetime::default()),
+        Some((key, value)) => set_bound(&call, key, value, &Deadlines::NONE),
         None => set_slow(&call),
     }
 }
@@ -136,15 +135,15 @@ unsafe extern "C" fn set(
 #[inline(never)]
 fn set_slow(call: &Call<'_>) -> *mut PyObject {
     match call.two_and_deadlines(&SET, |_| true, |_| Ok(())) {
-        Ok((key, value, lifetime)) => set_bound(call, key, value, lifetime),
+        Ok((key, value, deadlines)) => set_bound(call, key, value, &deadlines),
         Err(_raised) => ptr::null_mut(),
     }
 }
 
 #[inline(always)]
-fn set_bound(call: &Call<'_>, key: Arg<'_>, value: Arg<'_>, lifetime: Lifetime) -> *mut PyObject {
+fn set_bound(call: &Call<'_>, key: Arg<'_>, value: Arg<'_>, deadlines: &Deadlines<'_>) -> *mut PyObject {
     let cache = call.cache();
-    match cache.key(&key).and_then(|query| cache.set(query, &value, lifetime)) {
+    match cache.key(&key).and_then(|query| cache.set(query, &value, deadlines)) {
         Ok(()) => none(call.py).to_owned().into_ptr(),
         Err(_raised) => ptr::null_mut(),
     }
@@ -188,7 +187,7 @@ unsafe extern "C" fn get_with(
     let call = unsafe { Call::new(slf, arguments, count, names) };
     match call.two() {
         Some((key, initializer)) if is_callable(&initializer) => {
-            get_with_bound(&call, key, initializer, Lifetime::default())
+            get_with_bound(&call, key, initializer, &Deadlines::NONE)
         }
         _ => get_with_slow(&call),
     }
@@ -198,17 +197,22 @@ unsafe extern "C" fn get_with(
 fn get_with_slow(call: &Call<'_>) -> *mut PyObject {
     let check = |initializer: &Arg<'_>| convert::callable("initializer", initializer);
     match call.two_and_deadlines(&GET_WITH, |initializer| is_callable(initializer), check) {
-        Ok((key, initializer, lifetime)) => get_with_bound(call, key, initializer, lifetime),
+        Ok((key, initializer, deadlines)) => get_with_bound(call, key, initializer, &deadlines),
         Err(_raised) => ptr::null_mut(),
     }
 }
 
 #[inline(always)]
-fn get_with_bound(call: &Call<'_>, key: Arg<'_>, initializer: Arg<'_>, lifetime: Lifetime) -> *mut PyObject {
+fn get_with_bound(
+    call: &Call<'_>,
+    key: Arg<'_>,
+    initializer: Arg<'_>,
+    deadlines: &Deadlines<'_>,
+) -> *mut PyObject {
     match call.cache().get_fast(&key) {
         Some(Some(value)) => value.into_ptr(),
-        Some(None) => load(call, key, initializer, lifetime, true),
-        None => load(call, key, initializer, lifetime, false),
+        Some(None) => load(call, key, initializer, deadlines, true),
+        None => load(call, key, initializer, deadlines, false),
     }
 }
 
@@ -218,7 +222,7 @@ fn load(
     call: &Call<'_>,
     key: Arg<'_>,
     initializer: Arg<'_>,
-    lifetime: Lifetime,
+    deadlines: &Deadlines<'_>,
     is_absent: bool,
 ) -> *mut PyObject {
     let cache = call.cache();
@@ -228,7 +232,7 @@ fn load(
         if !is_absent && let Some(value) = cache.get(call.py, &query)? {
             return Ok(value);
         }
-        cache.load(&query, lifetime, is_absent, compute)
+        cache.load(&query, deadlines, is_absent, compute)
     };
     load().map_or(ptr::null_mut(), |value: Object| value.into_ptr())
 }
@@ -324,12 +328,12 @@ impl<'a> Call<'a> {
         signature: &Signature<4>,
         is_fine: impl FnOnce(&Arg<'_>) -> bool,
         check: impl FnOnce(&Arg<'_>) -> PyResult<()>,
-    ) -> Result<(Arg<'a>, Arg<'a>, Lifetime), Raised> {
-        if let Some(lifetime) = self.deadlines_fast()
+    ) -> Result<(Arg<'a>, Arg<'a>, Deadlines<'a>), Raised> {
+        if let Some(deadlines) = self.deadlines_fast()
             && let [first, second, ..] = *self.args().positional()
             && is_fine(&second)
         {
-            return Ok((first, second, lifetime));
+            return Ok((first, second, deadlines));
         }
         self.bind_two_and_deadlines(signature, check)
     }
@@ -340,20 +344,20 @@ impl<'a> Call<'a> {
         &self,
         signature: &Signature<4>,
         check: impl FnOnce(&Arg<'_>) -> PyResult<()>,
-    ) -> Result<(Arg<'a>, Arg<'a>, Lifetime), Raised> {
+    ) -> Result<(Arg<'a>, Arg<'a>, Deadlines<'a>), Raised> {
         let args = self.args();
         Raised::catch(self.py, || {
             let [first, second, ttl, tti] = signature.bind(args.positional(), args.named())?;
             let second = required(self.py, second);
             check(&second)?;
-            Ok((required(self.py, first), second, convert::lifetime(ttl.as_deref(), tti.as_deref())?))
+            Ok((required(self.py, first), second, convert::deadlines(ttl, tti)?))
         })
     }
 
     /// The deadlines behind two positional arguments, if they are numbers or `None`, and named by interned strings, as those of
     /// a call in a program are. Else `None`; [`Signature::bind`] then finds what is wrong, if anything.
     #[inline]
-    fn deadlines_fast(&self) -> Option<Lifetime> {
+    fn deadlines_fast(&self) -> Option<Deadlines<'a>> {
         let args = self.args();
         let positional = args.positional().get(2..).filter(|positional| positional.len() <= 2)?;
         let mut nanos = [None; 2];
@@ -370,7 +374,7 @@ impl<'a> Call<'a> {
             put(names.iter().position(|known| known.as_ptr() == name.as_ptr())?, value)?;
         }
         let [ttl, tti] = nanos.map(Option::unwrap_or_default);
-        Some(Lifetime { ttl, tti })
+        Some(Deadlines { ttl: Ttl::Nanos(ttl), tti })
     }
 }
 

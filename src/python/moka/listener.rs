@@ -1,4 +1,4 @@
-//! The user's functions that a cache calls: the eviction listener and the weigher.
+//! The user's functions that a cache calls: the eviction listener, the weigher and the ttl function.
 
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -21,7 +21,7 @@ impl Callback {
         Callback(AtomicHandle::new(function.map(Object::of)))
     }
 
-    fn get(&self) -> Option<Object> {
+    pub fn get(&self) -> Option<Object> {
         self.0.read(&pin()).clone()
     }
 
@@ -80,5 +80,21 @@ pub(crate) fn weigh(
     match builtin::small_int(&weight).and_then(|weight| u32::try_from(weight).ok()) {
         Some(weight) => Ok(weight),
         None => Raised::catch(py, || convert::weight(&weight)),
+    }
+}
+
+/// Calls a ttl function, and returns the ttl of the entry in nanoseconds: 0 for no deadline. `None` says that the value is
+/// not to be kept.
+pub(crate) fn ttl(
+    function: &Bound<'_, PyAny>,
+    key: &Bound<'_, PyAny>,
+    value: &Bound<'_, PyAny>,
+) -> Result<Option<u64>, Raised> {
+    let py = key.py();
+    let _guard = RecursionGuard::enter(py)?;
+    let ttl = ffi::call(function, [key, value])?;
+    match builtin::small_number(&ttl).and_then(convert::nanos) {
+        Some(nanos) => Ok(Some(nanos)),
+        None => Raised::catch(py, || convert::ttl_result(&ttl)),
     }
 }

@@ -9,12 +9,12 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyType};
 
+use crate::Cursor;
 use crate::python::moka::class::Moka;
-use crate::python::moka::convert;
+use crate::python::moka::convert::{self, Deadlines};
 use crate::python::moka::state::CacheState;
 use crate::python::runtime::interpreter::RecursionGuard;
 use crate::sync::Lock;
-use crate::{Cursor, Lifetime};
 
 /// An argument that may be left out, where `None` is a value like any other.
 pub(crate) enum OptionalArg<'py> {
@@ -141,7 +141,7 @@ pub(crate) fn update<'py>(
 
 /// Sets a pair, without deadlines of its own.
 pub(crate) fn set(cache: &CacheState, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
-    Ok(cache.set(cache.key(key)?, value, Lifetime::default())?)
+    Ok(cache.set(cache.key(key)?, value, &Deadlines::NONE)?)
 }
 
 /// Calls `each` with each pair of an argument, which is a mapping, that is, has `keys`, or an iterable of pairs.

@@ -7,7 +7,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyList, PyTuple, PyType};
+use pyo3::types::{PyDict, PyFloat, PyList, PyTuple, PyType};
 
 use crate::python::moka::bulk;
 use crate::python::moka::class::Moka;
@@ -34,7 +34,7 @@ fn new_state(args: &Bound<'_, PyTuple>, keywords: Option<&Bound<'_, PyDict>>) ->
     let [listener, weigher] =
         [listener, weigher].map(|function| function.filter(|function| !function.is_none()));
     let capacity = capacity.map_or(Ok(0), |capacity| convert::capacity(&capacity))?;
-    let ttl = convert::duration("ttl", ttl.as_deref())?;
+    let (ttl, ttl_function) = convert::duration_or_function("ttl", ttl)?;
     let tti = convert::duration("tti", tti.as_deref())?;
     convert::callable_or_none("eviction_listener", listener.as_deref())?;
     let policy = policy.map_or(Ok(Kind::TinyLfu), |policy| convert::policy(&policy))?;
@@ -42,11 +42,12 @@ fn new_state(args: &Bound<'_, PyTuple>, keywords: Option<&Bound<'_, PyDict>>) ->
     let is_long_lived = long_lived.map_or(Ok(false), |flag| convert::boolean("long_lived", &flag))?;
     let config = Config {
         lifetime: Lifetime { ttl: ttl.nanos, tti: tti.nanos },
+        has_ttl_function: ttl_function.is_some(),
         weighted: weigher.is_some(),
         has_listener: listener.is_some(),
         ..Config::new(capacity, policy)
     };
-    let callbacks = [Callback::new(listener.as_deref()), Callback::new(weigher.as_deref())];
+    let callbacks = [listener, weigher, ttl_function].map(|function| Callback::new(function.as_deref()));
     Ok(CacheState::new(config, callbacks, [ttl, tti], is_long_lived))
 }
 
@@ -62,7 +63,7 @@ fn refuse_insert(_key: &Bound<'_, PyAny>, _value: &Bound<'_, PyAny>) -> PyResult
 fn refusing_state(py: Python<'_>) -> PyResult<CacheState> {
     let refuse = wrap_pyfunction!(refuse_insert, py)?;
     let config = Config { weighted: true, ..Config::new(0, Kind::TinyLfu) };
-    let callbacks = [Callback::new(None), Callback::new(Some(refuse.as_any()))];
+    let callbacks = [None, Some(refuse.as_any()), None].map(Callback::new);
     Ok(CacheState::new(config, callbacks, [Duration::default(); 2], false))
 }
 
@@ -188,9 +189,9 @@ impl Moka {
         ttl: Option<&Bound<'_, PyAny>>,
         tti: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        let lifetime = convert::lifetime(ttl, tti)?;
+        let deadlines = convert::deadlines(ttl.map(Bound::as_borrowed), tti.map(Bound::as_borrowed))?;
         mapping::for_each_pair("entries", entries, |key, value| {
-            Ok(self.set(self.key(key)?, value, lifetime)?)
+            Ok(self.set(self.key(key)?, value, &deadlines)?)
         })
     }
 
@@ -264,8 +265,11 @@ impl Moka {
 
     #[doc = doc!("Moka.ttl")]
     #[getter]
-    fn ttl(&self) -> Option<f64> {
-        self.ttl.seconds
+    fn ttl<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        match self.ttl_function() {
+            Some(function) => Some(function.into_bound(py)),
+            None => self.ttl.seconds.map(|seconds| PyFloat::new(py, seconds).into_any()),
+        }
     }
 
     #[doc = doc!("Moka.tti")]
@@ -384,6 +388,10 @@ impl Moka {
             if let Some(seconds) = duration.seconds {
                 text += &format!(" {name}={seconds}");
             }
+        }
+        // Not its `repr`, which may contain that of the cache.
+        if let Some(function) = this.ttl_function() {
+            text += &format!(" ttl=<{}>", convert::type_name(function.bind(slf.py())));
         }
         Ok(text + &format!(" count={}>", this.count(slf.py())))
     }

@@ -8,7 +8,7 @@
 //! | `fastcall.rs` | `get`, `set`, `remove` and `get_with`, as bare C functions |
 //! | `methods.rs`, `mapping.rs`, `bulk.rs` | the other methods |
 //! | `signature.rs`, `convert.rs` | arguments: binds them to parameters, and checks their values |
-//! | `listener.rs` | calls of the eviction listener and of the weigher |
+//! | `listener.rs` | calls of the eviction listener, of the weigher and of ttl functions |
 //! | `stats.rs` | the counts |
 //! | `clock.rs` | the clock of tests |
 //! | `errors.rs` | the messages of loads that would wait for ever |

@@ -21,7 +21,7 @@ use pyo3::prelude::*;
 
 use crate::cache::seed::Seed;
 use crate::python::ffi::{self, New};
-use crate::python::moka::convert::Duration;
+use crate::python::moka::convert::{Deadlines, Duration, Ttl};
 use crate::python::moka::listener::{self, Callback};
 use crate::python::moka::stats::CacheStats;
 use crate::python::moka::{clock, errors};
@@ -45,6 +45,8 @@ pub(crate) struct CacheState {
     counts: CacheStats,
     listener: Callback,
     weigher: Callback,
+    ttl_function: Callback,
+    /// The ttl, if it is not a function.
     pub(super) ttl: Duration,
     pub(super) tti: Duration,
     /// Whether the cache lives as long as the program.
@@ -54,7 +56,7 @@ pub(crate) struct CacheState {
 impl CacheState {
     pub fn new(
         config: Config,
-        [listener, weigher]: [Callback; 2],
+        [listener, weigher, ttl_function]: [Callback; 3],
         [ttl, tti]: [Duration; 2],
         is_long_lived: bool,
     ) -> Self {
@@ -64,6 +66,7 @@ impl CacheState {
             counts: CacheStats::new(),
             listener,
             weigher,
+            ttl_function,
             ttl,
             tti,
             is_long_lived,
@@ -76,6 +79,11 @@ impl CacheState {
 
     pub fn seed(&self) -> Seed {
         self.seed
+    }
+
+    /// The function of key and value that returns the ttl of an entry, if the cache has one.
+    pub fn ttl_function(&self) -> Option<Object> {
+        if self.core.config().has_ttl_function { self.ttl_function.get() } else { None }
     }
 
     #[inline]
@@ -130,24 +138,41 @@ impl CacheState {
         &self,
         query: Key<'_, '_>,
         value: &Bound<'_, PyAny>,
-        lifetime: Lifetime,
+        deadlines: &Deadlines<'_>,
     ) -> Result<(), Raised> {
-        let weight = self.weigh(query.object(), value)?;
-        self.set_weighed(query, Object::for_cache(value), weight, lifetime)
+        match deadlines.ttl {
+            Ttl::Nanos(ttl) if !self.has_functions_of_values() => {
+                let lifetime = Lifetime { ttl, tti: deadlines.tti };
+                self.set_plain(query, Object::for_cache(value), lifetime)
+            }
+            _ => self.set_by_functions(query, value, deadlines),
+        }
     }
 
-    /// Apart, so that the weigher does not run in a frame of this size. The arguments come in registers.
+    /// Stores a value that no function of the user is asked about. The arguments come in registers.
     #[inline(never)]
-    fn set_weighed(
+    fn set_plain(&self, query: Key<'_, '_>, value: Object, lifetime: Lifetime) -> Result<(), Raised> {
+        let py = query.object().py();
+        let new = NewValue { lifetime, ..NewValue::plain(value) };
+        self.run(py, |removed| self.core.set(&query, new, removed))
+    }
+
+    /// Stores a value after it has called the weigher and the ttl functions.
+    #[inline(never)]
+    fn set_by_functions(
         &self,
         query: Key<'_, '_>,
-        value: Object,
-        weight: u32,
-        lifetime: Lifetime,
+        value: &Bound<'_, PyAny>,
+        deadlines: &Deadlines<'_>,
     ) -> Result<(), Raised> {
-        let py = query.object().py();
-        let new = NewValue { value, weight, lifetime };
-        self.run(py, |removed| self.core.set(&query, new, removed))
+        let new = self.new_value(query.object(), value, deadlines)?;
+        self.set_new(&query, new)
+    }
+
+    /// Stores a value. Apart, so that the user's functions do not run in a frame of this size.
+    #[inline(never)]
+    pub fn set_new(&self, query: &Key<'_, '_>, new: NewValue<Object>) -> Result<(), Raised> {
+        self.run(query.object().py(), |removed| self.core.set(query, new, removed))
     }
 
     /// Stores a value if the key has none. Returns the value of the key, if it had one.
@@ -156,12 +181,14 @@ impl CacheState {
         query: &Key<'_, '_>,
         value: &Bound<'_, PyAny>,
     ) -> Result<Option<Object>, Raised> {
-        let new = self.new_value(query, value, Lifetime::default())?;
+        let new = self.new_value(query.object(), value, &Deadlines::NONE)?;
         self.run(value.py(), |removed| self.core.set_if_absent(query, new, removed))
     }
 
     /// Sets what `function` returns for the value of a key, or for `default` if it has none, and returns that. Calls it again
     /// if the entry is no longer the one that it saw. Neither a hit nor a miss.
+    ///
+    /// The ttl function is called only if the key has no value, since a present entry keeps its deadlines.
     pub fn set_with<'py>(
         &self,
         query: &Key<'_, 'py>,
@@ -174,7 +201,17 @@ impl CacheState {
         loop {
             let seen = self.peek(py, query)?;
             let value = ffi::call(function, [seen.as_ref().map_or(default, |seen| seen.bind(py))])?;
-            let new = self.new_value(query, &value, lifetime)?;
+            let key = query.object();
+            let new = match &seen {
+                None => {
+                    let deadlines = Deadlines { ttl: Ttl::Nanos(lifetime.ttl), tti: lifetime.tti };
+                    self.new_value(key, &value, &deadlines)?
+                }
+                Some(_) => {
+                    let weight = self.weigh(key, &value)?;
+                    NewValue { weight, lifetime, ..NewValue::plain(Object::for_cache(&value)) }
+                }
+            };
             // `seen` is held, so no other object has its address.
             let is_same = |present: Option<&Object>| match (&seen, present) {
                 (Some(seen), Some(present)) => seen.is(present),
@@ -200,14 +237,36 @@ impl CacheState {
         self.run(py, |removed| self.core.remove(query, removed))
     }
 
-    fn new_value(
+    /// Makes a value to store: calls the weigher and the ttl functions, of the cache and of the call, each once. The
+    /// shortest ttl counts.
+    pub fn new_value(
         &self,
-        query: &Key<'_, '_>,
+        key: &Bound<'_, PyAny>,
         value: &Bound<'_, PyAny>,
-        lifetime: Lifetime,
+        deadlines: &Deadlines<'_>,
     ) -> Result<NewValue<Object>, Raised> {
-        let weight = self.weigh(query.object(), value)?;
-        Ok(NewValue { value: Object::for_cache(value), weight, lifetime })
+        let weight = self.weigh(key, value)?;
+        let mut lifetime = Lifetime { ttl: 0, tti: deadlines.tti };
+        let mut is_kept = true;
+        let mut shorten = |ttl: Option<u64>| match ttl {
+            Some(ttl) => lifetime = lifetime.min(Lifetime { ttl, tti: 0 }),
+            None => is_kept = false,
+        };
+        if let Some(function) = self.ttl_function() {
+            shorten(listener::ttl(function.bind(key.py()), key, value)?);
+        }
+        match deadlines.ttl {
+            Ttl::Nanos(ttl) => shorten(Some(ttl)),
+            Ttl::Function(function) => shorten(listener::ttl(&function, key, value)?),
+        }
+        Ok(NewValue { value: Object::for_cache(value), weight, lifetime, is_kept })
+    }
+
+    /// Whether the cache has a weigher or a ttl function, which each insert calls.
+    #[inline]
+    fn has_functions_of_values(&self) -> bool {
+        let config = self.core.config();
+        config.weighted | config.has_ttl_function
     }
 
     #[inline]
@@ -224,7 +283,7 @@ impl CacheState {
     pub fn load<'py>(
         &self,
         query: &Key<'_, 'py>,
-        lifetime: Lifetime,
+        deadlines: &Deadlines<'_>,
         is_just_now: bool,
         compute: impl FnOnce() -> New<'py>,
     ) -> Result<Object, Raised> {
@@ -236,8 +295,7 @@ impl CacheState {
             let load = || {
                 let _guard = RecursionGuard::enter(py)?;
                 let value = self.counts.time_load(compute)?;
-                let weight = self.weigh(key, &value)?;
-                Ok((Object::for_cache(&value), weight))
+                self.new_value(key, &value, deadlines)
             };
             load().map_err(|raised| shared_error::take_failure(py, raised))
         };
@@ -247,9 +305,7 @@ impl CacheState {
             ffi::check_signals(py).map_err(|raised| SharedError::new(py, raised))
         };
         let query = LoadKey(query);
-        let load = |removed: &mut Removed| {
-            self.core.load(&query, lifetime, is_just_now, compute, &mut pause, removed)
-        };
+        let load = |removed: &mut Removed| self.core.load(&query, is_just_now, compute, &mut pause, removed);
         self.run(py, load).map_err(|error| match error {
             LoadError::User(error) => error.raise(py),
             LoadError::OwnKey => raise_runtime_error(py, errors::own_key_message(key)),
@@ -276,7 +332,7 @@ impl CacheState {
         run: Run,
         value: &Bound<'_, PyAny>,
     ) -> Result<bool, Raised> {
-        let new = self.new_value(query, value, Lifetime::default())?;
+        let new = self.new_value(query.object(), value, &Deadlines::NONE)?;
         self.run(value.py(), |removed| self.core.complete_run(query, run, new, removed))
     }
 }
@@ -419,6 +475,7 @@ impl CacheState {
     pub fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.listener.visit(visit)?;
         self.weigher.visit(visit)?;
+        self.ttl_function.visit(visit)?;
         let mut result = Ok(());
         self.core.for_each(|key, value| {
             for object in key.into_iter().chain([value]) {
@@ -434,6 +491,7 @@ impl CacheState {
     pub fn clear_unreachable(&self) {
         self.listener.clear();
         self.weigher.clear();
+        self.ttl_function.clear();
         let Ok(()) = self.clear_batches(|mut removed| {
             self.core.release(&mut removed);
             Ok::<(), Infallible>(())

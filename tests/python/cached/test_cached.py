@@ -592,7 +592,7 @@ WRONG = [
     ({"maxsize": "8"}, TypeError, "maxsize must be an int, None or the function to cache, got str"),
     ({"typed": 5.0}, TypeError, "typed must be a bool, got float"),
     ({"wait_concurrent": None}, TypeError, "wait_concurrent must be a bool, got NoneType"),
-    ({"ttl": "1"}, TypeError, "ttl must be a number of seconds or a timedelta, got str"),
+    ({"ttl": "1"}, TypeError, "ttl must be a number of seconds, a timedelta or a function, got str"),
     ({"tti": []}, TypeError, "tti must be a number of seconds or a timedelta, got list"),
     ({"ttl": 0}, ValueError, "ttl must be positive and finite, got 0"),
     ({"tti": -1}, ValueError, "tti must be positive and finite, got -1"),

@@ -357,14 +357,14 @@ def stop_with_42(*args):
 
 
 @both_wait_modes
-@pytest.mark.parametrize("where", ["hash", "eq", "key function", "weigher"])
+@pytest.mark.parametrize("where", ["hash", "eq", "key function", "weigher", "ttl"])
 def test_stop_iteration_of_user_code_is_not_taken_for_a_result(where, wait):
     # A StopIteration would look like the result of the coroutine, although the function has not run.
     class Argument:
         __hash__ = stop_with_42 if where == "hash" else lambda self: 1
         __eq__ = stop_with_42 if where == "eq" else object.__eq__
 
-    option = {"key function": "key", "weigher": "weigher"}.get(where)
+    option = {"key function": "key", "weigher": "weigher", "ttl": "ttl"}.get(where)
 
     @cached(wait_concurrent=wait, **({option: stop_with_42} if option else {}))
     async def function(x):

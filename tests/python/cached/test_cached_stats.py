@@ -48,6 +48,7 @@ WAYS = {
     "shared": {"wait_concurrent": True},
     "weigher": {"weigher": lambda key, value: 1},
     "ttl": {"ttl": 1000},
+    "ttl function": {"ttl": lambda key, value: 1000},
 }
 
 
