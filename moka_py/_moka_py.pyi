@@ -371,6 +371,48 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
             A dict of the keys that have a value, in the order of `keys`.
         """
 
+    def get_many_with(
+        self,
+        keys: Iterable[_K],
+        load: Callable[[list[_K]], _KeysAndGetItem[_K, _V]],
+        ttl: _Duration | None = None,
+        tti: _Duration | None = None,
+    ) -> dict[_K, _V]:
+        """Return the values of several keys; load all that have none by one call of `load(missing)`, and store them.
+
+        Each key that is found counts as an access, as in `get`. `load` is called at most once, with nothing held. If
+        another thread computes a key already, by this method or by `get_with`, this call does not load the key. It
+        waits for the result, but only after its own load. So two such calls never wait for each other. Threads that ask
+        for a key which this call loads wait for it. A signal interrupts the wait.
+
+        If `load` leaves a key out, the key is not stored and not in the result. A thread that waits for it in
+        `get_with` calls its own initializer. A key whose computation by another thread was interrupted is also not in
+        the result. If that computation raised, this call raises a copy of the exception.
+
+        The weigher is called for all loaded values before the first is stored. If it or `load` raises, nothing is
+        stored, and each thread that waits for one of these keys raises a copy of the exception. A `set`, a removal or a
+        `clear` of a key during the load wins, as in `get_with`.
+
+        `load` may return more keys. They are stored too, unless they have a value or are being computed.
+
+        Args:
+            keys: The keys, an iterable. Equal keys count once.
+            load: Called with a list of the keys to load, each once, in the order of `keys`. It returns a mapping of
+                keys to values.
+            ttl: How long each loaded entry lives, as in `set`.
+            tti: How long each loaded entry lives after it was last set or got, as in `set`.
+
+        Returns:
+            A dict of all values that were found or loaded, also of those that were not stored: first the keys asked
+            for, in their order, then the others that `load` returned.
+
+        Raises:
+            RuntimeError: If a wait would never end, as in `get_with`.
+            TypeError: If keys is not iterable, load is not callable or returns no mapping, or a duration is neither a
+                number nor a timedelta.
+            ValueError: If a duration is not positive or out of range.
+        """
+
     def set_many(
         self,
         entries: _KeysAndGetItem[_K, _V] | Iterable[tuple[_K, _V]],

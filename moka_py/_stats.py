@@ -7,8 +7,8 @@ class Stats(NamedTuple):
     """The counts of a cache since it was made, or since its last `reset_stats`.
 
     They are exact if no call on the cache is in flight. Accesses are `get`, `cache[key]`, `get_with`, `setdefault`,
-    each key of `get_many`, and the calls of a function that is cached in it. These are neither hits nor misses: `in`,
-    iteration, `expires_in`, `pop`, `remove` and the like, and a call whose key raises.
+    each key of `get_many` and `get_many_with`, and the calls of a function that is cached in it. These are neither hits
+    nor misses: `in`, iteration, `expires_in`, `pop`, `remove` and the like, and a call whose key raises.
     """
 
     hits: int
@@ -38,8 +38,8 @@ Stats.evictions.__doc__ = 'Entries that were removed for want of capacity: those
 Stats.expirations.__doc__ = """Entries that were removed past their deadline, or that a ttl function did not keep:
 those whose cause is "expired"."""
 Stats.removals.__doc__ = 'Entries that a call removed, `clear` included: those whose cause is "explicit".'
-Stats.loads.__doc__ = """Computations that ended: of initializers by `get_with`, and runs of a function that is cached
-in it. Calls that share a computation count once."""
+Stats.loads.__doc__ = """Computations that ended: of initializers by `get_with`, of many keys by `get_many_with`, which
+count once, and runs of a function that is cached in it. Calls that share a computation count once."""
 Stats.load_failures.__doc__ = "Loads that raised, were cancelled, or were abandoned before their end."
 Stats.load_seconds.__doc__ = "Seconds that all loads took together. A load inside another counts in both."
 Stats.weight.__doc__ = "The total weight of all entries now, as of `weighted_size()`. A reset does not change it."

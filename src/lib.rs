@@ -19,6 +19,8 @@
 //!             locked: set if the entry still has the value that was seen, as in set; else it begins again
 //! get_with  a hit is a get. A miss goes cache > single_flight: the leader computes with nothing held, then sets.
 //!             Waiters detach and park, and wake to check for signals. A wait that would never end raises an error.
+//! get_many_with  each key is looked up; cache/bulk_load > single_flight: the call leads the missing keys, or notes the
+//!             leaders of others; computes all at once with nothing held, sets each, and only then waits for the others
 //! cached    a hit is a get. A miss goes cache > single_flight: it registers a run, which no other call waits for,
 //!             computes with nothing held, then sets, unless a write to the key superseded the run.
 //! evict     shard/transaction: is the total weight over the capacity (shard/weights)? > policy: choose a victim
@@ -81,7 +83,7 @@ mod simulate;
 mod single_flight;
 mod sync;
 
-pub use cache::{Cache, Cursor, Failure, NewValue, Ranking, Resize, RunStart};
+pub use cache::{BulkKey, BulkLoad, BulkWaits, Cache, Cursor, Failure, NewValue, Ranking, Resize, RunStart};
 pub use config::Config;
 pub use expiry::{CacheClock, Clock, Lifetime, word_of_nanos};
 pub use map::query::KeyQuery;

@@ -175,7 +175,7 @@ where
 
     /// Orders a computation that was just registered after every writer that did not see it.
     #[inline]
-    fn fence_after_register<Q: KeyQuery<K>>(&self, query: &Q) {
+    pub(super) fn fence_after_register<Q: KeyQuery<K>>(&self, query: &Q) {
         self.shards.get_or_init(query.hash(), &self.config, &self.budget).sync_with_writers();
         // Pairs with the one in `Shards::fence_before_first_load`: a removal that finds no shards comes before the
         // computation.

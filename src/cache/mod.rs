@@ -5,12 +5,13 @@
 //! - If the total weight is still over the capacity and that shard has no candidate left, it evicts from other shards.
 //! - If the earliest deadline of all shards is due, which one relaxed load tells, it removes due entries.
 //!
-//! `load` has computations of values, `maintenance` eviction, expiry and release, `cursor` iterations and removals of
+//! `load` and `bulk_load` have computations of values, `maintenance` eviction, expiry and release, `cursor` iterations and removals of
 //! many entries, `ranking` the hottest and the coldest entries, `resize` changes of the capacity.
 //!
 //! Every call puts removed entries into the caller's [`Removals`], even if it fails. The caller calls the listener for
 //! each of them. Then it hands the list to [`Cache::release`], attached and with no lock held.
 
+mod bulk_load;
 mod cursor;
 mod load;
 mod maintenance;
@@ -33,6 +34,7 @@ use crate::shard::{Budget, Durations, Shard, Write, WriteOutcome, may_be_due};
 use crate::single_flight::{Flights, OtherFlights};
 use crate::sync::{AtomicU64, Padded, last_set_replaced};
 
+pub use bulk_load::{BulkKey, BulkLoad, BulkWaits};
 pub use cursor::Cursor;
 pub use load::{Failure, RunStart};
 pub use ranking::Ranking;
@@ -228,6 +230,19 @@ where
         removed: &mut Removals<K, V>,
     ) -> Result<Option<V>, Q::Error> {
         let supersede = self.superseder(query)?;
+        self.update(query, new, is_same, supersede, removed)
+    }
+
+    /// Does what [`set_if_same`](Self::set_if_same) does. `supersede` is called under the lock before the value is
+    /// stored.
+    fn update<Q: KeyQuery<K>>(
+        &self,
+        query: &Q,
+        new: NewValue<V>,
+        is_same: impl Fn(Option<&V>) -> bool,
+        supersede: impl Fn(),
+        removed: &mut Removals<K, V>,
+    ) -> Result<Option<V>, Q::Error> {
         let NewValue { value, weight, lifetime: given, is_kept } = new;
         let durations = Durations::new(given, &self.config);
         let lifetime = self.config.lifetime.min(given);

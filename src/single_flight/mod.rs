@@ -44,7 +44,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use table::{FlightTable, Joinable, StaleFlights};
-use waiters::FlightResult;
+pub(crate) use waiters::FlightResult;
 pub use waiters::after_fork_child;
 
 use crate::map::query::KeyQuery;
@@ -161,6 +161,12 @@ impl<K: Clone, V, E> Flights<K, V, E> {
         if let Some(table) = self.busy_table(hash) {
             table.lock().supersede(hash, |number| !other_flights.contains(&number));
         }
+    }
+
+    /// Returns whether a computation of a hash is in flight, except the given ones. The caller holds the shard lock.
+    pub fn is_in_flight(&self, hash: u64, other_flights: &OtherFlights) -> bool {
+        let is_own = |number| !other_flights.contains(&number);
+        self.busy_table(hash).is_some_and(|table| table.lock().has_flight(hash, is_own))
     }
 
     /// Marks all flights of a shard. The caller holds the shard lock.
@@ -280,6 +286,11 @@ impl<K, V, E> Leader<'_, K, V, E> {
     /// Returns whether the key was written to since the flight began. The caller holds the shard lock.
     pub fn is_superseded(&self) -> bool {
         self.table.lock().is_superseded(self.hash, self.number)
+    }
+
+    /// Whether this is the address of the flight's result.
+    pub fn has_result(&self, address: *const ()) -> bool {
+        self.table.lock().has_result(self.hash, self.number, address)
     }
 
     /// Ends the flight with an outcome for all waiters.

@@ -14,6 +14,9 @@ use super::waiters::{FlightResult, generation, is_stale};
 use crate::sync::thread::ThreadId;
 use crate::sync::{AtomicUsize, Lock, Locked, Ordering};
 
+/// An empty table with room for more flights than this is freed. Loads of many keys need such tables.
+const MAX_IDLE_FLIGHTS: usize = 1_000;
+
 /// A computation in flight. `J` is the part that other calls need to join it.
 pub(super) struct Flight<J> {
     hash: u64,
@@ -91,6 +94,9 @@ impl<K, V, E> FlightTable<K, V, E> {
     pub fn take(&self, hash: u64, number: u64) -> Option<TableFlight<K, V, E>> {
         let mut state = self.state.lock();
         let flight = state.take(hash, number);
+        if state.flights.is_empty() && state.flights.capacity() > MAX_IDLE_FLIGHTS {
+            state.flights = HashTable::new();
+        }
         self.publish_count(&state);
         flight
     }
@@ -137,6 +143,19 @@ impl<K, V, E> TableState<K, V, E> {
         }
         let targets = self.of_hash(hash).filter(|flight| is_target(flight.number));
         targets.for_each(|flight| flight.is_superseded = true);
+    }
+
+    /// Returns whether there is a flight of a hash whose number satisfies the predicate.
+    pub fn has_flight(&mut self, hash: u64, is_own: impl Fn(u64) -> bool) -> bool {
+        self.lone_run.as_ref().is_some_and(|run| run.hash == hash && is_own(run.number))
+            || self.of_hash(hash).any(|flight| is_own(flight.number))
+    }
+
+    /// Returns whether a flight has a result at this address.
+    pub fn has_result(&self, hash: u64, number: u64, address: *const ()) -> bool {
+        let own = self.flights.find(hash, |flight| flight.number == number);
+        let result = own.and_then(|flight| flight.joinable.as_ref()?.result.as_ref());
+        result.is_some_and(|result| Arc::as_ptr(result).cast() == address)
     }
 
     pub fn supersede_all(&mut self) {

@@ -137,6 +137,17 @@ where
     V: Handle,
     E: Clone + Send + Sync + 'static,
 {
+    /// Returns whether the leader waits for a flight of this thread, so that a wait for it would close a circle.
+    ///
+    /// `is_excluded` is asked whether the flight at this address ends before this thread waits.
+    pub fn waits_for_this_thread(&self, is_excluded: impl FnOnce(*const ()) -> bool) -> bool {
+        let waits = lock(&WAITS);
+        let own = waits.as_ref().and_then(|waits| closing_flight(waits, self, thread_id())).cloned();
+        // Outside the lock, since the caller takes other locks, and may drop the last reference.
+        drop(waits);
+        own.is_some_and(|own| !is_excluded(Arc::as_ptr(&own).cast()))
+    }
+
     /// Waits for the outcome.
     pub fn wait(self: &Arc<Self>, step: &mut WaitStep<'_, E>) -> Result<Outcome<V, E>, LoadError<E>> {
         let flight = Arc::clone(self) as Arc<dyn HasLeader>;
@@ -162,14 +173,26 @@ impl RegisteredWait {
         let me = thread_id();
         let mut waits = lock(&WAITS);
         let waits = waits.get_or_insert_default();
-        let mut leader = flight.leader();
-        while let Some(next) = waits.get(&leader).filter(|next| !next.is_complete()) {
-            leader = next.leader();
-            if leader == me {
-                return None;
-            }
+        if closing_flight(waits, &*flight, me).is_some() {
+            return None;
         }
         Some(RegisteredWait(waits.insert(me, flight)))
+    }
+}
+
+/// Returns the flight that a thread leads and that the leader of `flight` waits for, possibly through other threads.
+fn closing_flight<'w>(
+    waits: &'w HashMap<ThreadId, Arc<dyn HasLeader>>,
+    flight: &dyn HasLeader,
+    thread: ThreadId,
+) -> Option<&'w Arc<dyn HasLeader>> {
+    let mut leader = flight.leader();
+    loop {
+        let next = waits.get(&leader).filter(|next| !next.is_complete())?;
+        leader = next.leader();
+        if leader == thread {
+            return Some(next);
+        }
     }
 }
 

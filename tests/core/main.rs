@@ -1,5 +1,6 @@
 //! Tests of the core through its public functions.
 
+mod bulk_load;
 mod capacity;
 mod completed_loads;
 mod deadlock;

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use moka_py::{Cache, Clock, Config, Failure, KeyQuery, Kind, LoadError, NewValue, Removals};
 
-use crate::support::{BuiltinEqQuery, Error, Key, LiveCount, TestCache, Value};
+use crate::support::{BuiltinEqQuery, Error, Key, LiveCount, TestCache, Value, load_many};
 
 pub type Loaded = Result<u64, LoadError<Error>>;
+pub type LoadedMany = Result<Vec<(u64, u64)>, LoadError<Error>>;
 
 /// Caches that threads share, and a lock that stands for the GIL: a thread holds it while it is attached. The
 /// free-threaded build does not need it.
@@ -76,14 +77,8 @@ impl Shared {
             self.computed.fetch_add(1, SeqCst);
             compute().map(|word| NewValue::plain(Value::new(word, &self.tally)))
         };
-        let mut is_first = true;
-        let mut pause = |park: &(dyn Fn() + Sync)| {
-            self.waited.fetch_add(usize::from(std::mem::take(&mut is_first)), SeqCst);
-            self.detached(park);
-            Ok(())
-        };
         let mut removed = Removals::new();
-        let loaded = cache.get_with(query, compute, &mut pause, &mut removed);
+        let loaded = cache.get_with(query, compute, &mut self.pause(), &mut removed);
         cache.release(&mut removed);
         loaded.map(|value| value.word())
     }
@@ -95,6 +90,31 @@ impl Shared {
         compute: impl FnOnce() -> Result<u64, Failure<Error>>,
     ) -> Loaded {
         self.load_query(cache, &BuiltinEqQuery::new(id, &self.tally), compute)
+    }
+
+    /// Loads many keys in an attached thread, which detaches to wait. Returns pairs of key and value, sorted by key.
+    pub fn load_many(
+        &self,
+        ids: &[u64],
+        load: impl FnOnce(&[u64]) -> Result<Vec<(u64, u64)>, Failure<Error>>,
+    ) -> LoadedMany {
+        let load = |ids: &[u64]| {
+            let pairs = load(ids)?;
+            Ok(pairs.into_iter().map(|(id, word)| (id, NewValue::plain(Value::new(word, &self.tally)))).collect())
+        };
+        let query = |id| BuiltinEqQuery::new(id, &self.tally);
+        let loaded = load_many(&self.caches[0], ids, query, load, &mut self.pause());
+        loaded.map(|values| values.into_iter().map(|(id, value)| (id, value.word())).collect())
+    }
+
+    /// A step of a wait, which counts the wait.
+    fn pause(&self) -> impl FnMut(&(dyn Fn() + Sync)) -> Result<(), Error> {
+        let mut is_first = true;
+        move |park| {
+            self.waited.fetch_add(usize::from(std::mem::take(&mut is_first)), SeqCst);
+            self.detached(park);
+            Ok(())
+        }
     }
 
     pub fn peek(&self, id: u64) -> Option<u64> {

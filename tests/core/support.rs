@@ -1,13 +1,16 @@
 //! Keys, values, caches, random choices and threads for the tests of the core.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use moka_py::{Cache, Cause, Clock, Config, Cursor, Handle, KeyQuery, Kind, Lifetime, NewValue, Removals};
+use moka_py::{
+    BulkKey, Cache, Cause, Clock, Config, Cursor, Failure, Handle, KeyQuery, Kind, Lifetime, LoadError, NewValue,
+    Removals, WaitStep,
+};
 
 pub type Error = &'static str;
 pub type TestCache = Cache<Key, Value, Error>;
@@ -218,6 +221,56 @@ pub fn call<R>(cache: &TestCache, body: impl FnOnce(&mut Removals<Key, Value>) -
         .collect();
     cache.release(&mut removed);
     (result, events)
+}
+
+/// Loads many keys as the Python layer does. `load` gets the keys that the call leads, and returns values of any keys.
+pub fn load_many<Q: KeyQuery<Key, Error = Error>>(
+    cache: &TestCache,
+    ids: &[u64],
+    query: impl Fn(u64) -> Q,
+    load: impl FnOnce(&[u64]) -> Result<BTreeMap<u64, NewValue<Value>>, Failure<Error>>,
+    wait_step: &mut WaitStep<'_, Error>,
+) -> Result<BTreeMap<u64, Value>, LoadError<Error>> {
+    let mut removed = Removals::new();
+    let mut values = BTreeMap::new();
+    let run = || {
+        let mut bulk = cache.begin_bulk_load();
+        let (mut led, mut awaited) = (Vec::new(), Vec::new());
+        for &id in ids {
+            match bulk.begin(&query(id), &mut removed)? {
+                BulkKey::Present(value) => drop(values.insert(id, value)),
+                BulkKey::Lead => led.push(id),
+                BulkKey::Wait => awaited.push(id),
+            }
+        }
+        if !led.is_empty() {
+            let mut loaded = match load(&led) {
+                Ok(loaded) => loaded,
+                Err(Failure { error, for_waiters }) => {
+                    bulk.fail(for_waiters);
+                    return Err(LoadError::User(error));
+                }
+            };
+            for &id in &led {
+                let new = loaded.remove(&id);
+                values.extend(new.as_ref().map(|new| (id, new.value.clone())));
+                bulk.complete_next(&query(id), new, &mut removed)?;
+            }
+            for (id, new) in loaded {
+                values.entry(id).or_insert_with(|| new.value.clone());
+                cache.insert_unless_in_flight(&query(id), new, &mut removed)?;
+            }
+        }
+        let mut waits = bulk.into_waits();
+        for id in awaited {
+            let value = waits.wait_next(&query(id), wait_step, &mut removed)?;
+            values.extend(value.map(|value| (id, value)));
+        }
+        Ok(())
+    };
+    let result = run();
+    cache.release(&mut removed);
+    result.map(|()| values)
 }
 
 /// Checks the invariants of a cache. Release builds have no such check.

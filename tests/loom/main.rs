@@ -2,6 +2,7 @@
 //! may see. The assertions are about results that a user of the cache can observe.
 #![cfg(moka_loom)]
 
+mod bulk_load;
 mod capacity;
 mod expiry;
 mod lock_free_replace;

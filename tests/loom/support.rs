@@ -1,13 +1,14 @@
 //! Keys, values and caches for the loom models.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64 as Time, AtomicUsize as Count, Ordering::Relaxed as Beside};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use moka_py::{
-    Cache, Cause, Clock, Config, Cursor, Failure, Handle, KeyQuery, Kind, Lifetime, LoadError, NewValue,
+    BulkKey, Cache, Cause, Clock, Config, Cursor, Failure, Handle, KeyQuery, Kind, Lifetime, LoadError, NewValue,
     Removals, RunStart,
 };
 
@@ -358,6 +359,43 @@ impl World {
         let got = self.cache.get_with(&query, compute, &mut pause, &mut removed);
         self.cache.release(&mut removed);
         got.map(|value| value.word())
+    }
+
+    /// Returns the values of keys, by key. `load` makes those of all keys that this call leads, and may make more.
+    pub fn load_many(&self, ids: &[u64], load: impl FnOnce(&[u64]) -> Vec<(u64, u64)>) -> BTreeMap<u64, u64> {
+        let mut removed = Removals::new();
+        let mut bulk = self.cache.begin_bulk_load();
+        let (mut values, mut led, mut awaited) = (BTreeMap::new(), Vec::new(), Vec::new());
+        for &id in ids {
+            match bulk.begin(&self.query(id), &mut removed).expect("no key fails") {
+                BulkKey::Present(value) => drop(values.insert(id, value.word())),
+                BulkKey::Lead => led.push(id),
+                BulkKey::Wait => awaited.push(id),
+            }
+        }
+        if !led.is_empty() {
+            let mut loaded: BTreeMap<_, _> = load(&led).into_iter().collect();
+            values.extend(&loaded);
+            for id in led {
+                let new = loaded.remove(&id).map(|word| self.stored(word));
+                bulk.complete_next(&self.query(id), new, &mut removed).expect("no key fails");
+            }
+            for (id, word) in loaded {
+                let inserted = self.cache.insert_unless_in_flight(&self.query(id), self.stored(word), &mut removed);
+                drop(inserted.expect("no key fails"));
+            }
+        }
+        let mut waits = bulk.into_waits();
+        for id in awaited {
+            let mut pause = |park: &(dyn Fn() + Sync)| {
+                park();
+                Ok(())
+            };
+            let value = waits.wait_next(&self.query(id), &mut pause, &mut removed).expect("no key fails");
+            values.extend(value.map(|value| (id, value.word())));
+        }
+        self.cache.release(&mut removed);
+        values
     }
 
     /// Returns the value of a key. If it is absent, `compute` makes it in a run that no other call waits for.

@@ -52,6 +52,9 @@ CALLS_WITH_KEY = {
     "peek": lambda cache, key: cache.peek(key),
     "touch": lambda cache, key: cache.touch(key),
     "get_many": lambda cache, key: next(iter(cache.get_many([key]).values()), None),
+    "get_many_with": lambda cache, key: next(
+        iter(cache.get_many_with([key], lambda missing: dict.fromkeys(missing, "new")).values()), None
+    ),
     "set_many": lambda cache, key: cache.set_many([(key, "new")]),
     "remove_many": lambda cache, key: cache.remove_many([key]) > 0,
     "in keys": lambda cache, key: key in cache.keys(),

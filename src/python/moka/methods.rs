@@ -10,6 +10,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyFloat, PyList, PyTuple, PyType};
 
 use crate::python::moka::bulk;
+use crate::python::moka::bulk_load;
 use crate::python::moka::class::Moka;
 use crate::python::moka::convert::{self, Duration};
 use crate::python::moka::listener::Callback;
@@ -179,6 +180,20 @@ impl Moka {
     #[doc = doc!("Moka.get_many")]
     fn get_many<'py>(&self, keys: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
         bulk::get_many(self, keys)
+    }
+
+    #[doc = doc!("Moka.get_many_with")]
+    #[pyo3(signature = (keys, load, ttl=None, tti=None))]
+    fn get_many_with<'py>(
+        &self,
+        keys: &Bound<'py, PyAny>,
+        load: &Bound<'py, PyAny>,
+        ttl: Option<&Bound<'py, PyAny>>,
+        tti: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        convert::callable("load", load)?;
+        let deadlines = convert::deadlines(ttl.map(Bound::as_borrowed), tti.map(Bound::as_borrowed))?;
+        bulk_load::get_many_with(self, keys, load, &deadlines)
     }
 
     #[doc = doc!("Moka.set_many")]

@@ -6,7 +6,7 @@
 //! | `class.rs` | [`Moka`], and how an object gets its state |
 //! | `state.rs` | the operations of a cache, each in one place |
 //! | `fastcall.rs` | `get`, `set`, `remove` and `get_with`, as bare C functions |
-//! | `methods.rs`, `mapping.rs`, `bulk.rs` | the other methods |
+//! | `methods.rs`, `mapping.rs`, `bulk.rs`, `bulk_load.rs` | the other methods |
 //! | `signature.rs`, `convert.rs` | arguments: binds them to parameters, and checks their values |
 //! | `listener.rs` | calls of the eviction listener, of the weigher and of ttl functions |
 //! | `stats.rs` | the counts |
@@ -14,6 +14,7 @@
 //! | `errors.rs` | the messages of loads that would wait for ever |
 
 mod bulk;
+mod bulk_load;
 mod class;
 pub(in crate::python) mod clock;
 pub(in crate::python) mod convert;

@@ -299,18 +299,10 @@ impl CacheState {
             };
             load().map_err(|raised| shared_error::take_failure(py, raised))
         };
-        // Law 2: only the park itself runs detached.
-        let mut pause = |park: &(dyn Fn() + Sync)| {
-            shutdown::wait_detached(py, park);
-            ffi::check_signals(py).map_err(|raised| SharedError::new(py, raised))
-        };
+        let mut pause = |park: &(dyn Fn() + Sync)| pause(py, park);
         let query = LoadKey(query);
         let load = |removed: &mut Removed| self.core.load(&query, is_just_now, compute, &mut pause, removed);
-        self.run(py, load).map_err(|error| match error {
-            LoadError::User(error) => error.raise(py),
-            LoadError::OwnKey => raise_runtime_error(py, errors::own_key_message(key)),
-            LoadError::Deadlock => raise_runtime_error(py, errors::deadlock_message(key)),
-        })
+        self.run(py, load).map_err(|error| raise_load_error(key, error))
     }
 
     /// Begins a run of a key that was looked up and not found. Other calls do not wait for it.
@@ -334,6 +326,23 @@ impl CacheState {
     ) -> Result<bool, Raised> {
         let new = self.new_value(query.object(), value, &Deadlines::NONE)?;
         self.run(value.py(), |removed| self.core.complete_run(query, run, new, removed))
+    }
+}
+
+/// A step of a wait for the computation of another thread. Law 2: only the park itself runs detached.
+pub(super) fn pause(py: Python<'_>, park: &(dyn Fn() + Sync)) -> Result<(), SharedError> {
+    shutdown::wait_detached(py, park);
+    ffi::check_signals(py).map_err(|raised| SharedError::new(py, raised))
+}
+
+/// Raises the error of a load of this key.
+#[cold]
+pub(super) fn raise_load_error(key: &Bound<'_, PyAny>, error: LoadError<SharedError>) -> Raised {
+    let py = key.py();
+    match error {
+        LoadError::User(error) => error.raise(py),
+        LoadError::OwnKey => raise_runtime_error(py, errors::own_key_message(key)),
+        LoadError::Deadlock => raise_runtime_error(py, errors::deadlock_message(key)),
     }
 }
 

@@ -241,6 +241,91 @@ assert status == 0
     )
 
 
+def test_load_of_many_keys_can_fork():
+    run_script(
+        FORK
+        + """
+cache = Moka(10)
+def load(missing):
+    def work():
+        assert cache.get_many_with("cd", lambda missing: {"c": 3, "d": 4}) == {"c": 3, "d": 4}
+    in_child(work)
+    return {"a": 1, "b": 2}
+assert cache.get_many_with("ab", load) == {"a": 1, "b": 2} == dict(cache.items())
+"""
+    )
+
+
+def test_child_continues_the_load_of_many_keys_that_forked():
+    run_script(
+        FORK
+        + """
+cache = Moka(10)
+children = []
+def load(missing):
+    children.append(os.fork())
+    if children[0] == 0:
+        signal.alarm(30)
+    return {"a": 1, "b": 2, "c": 3}
+assert cache.get_many_with("ab", load) == {"a": 1, "b": 2, "c": 3}
+assert cache.get_many_with("abd", lambda missing: dict.fromkeys(missing, 4)).keys() == set("abd")
+cache.clear()
+assert cache.get_many_with("ab", lambda missing: dict.fromkeys(missing, 5)) == {"a": 5, "b": 5}
+if children[0] == 0:
+    os._exit(0)
+_, status = os.waitpid(children[0], 0)
+assert status == 0
+"""
+    )
+
+
+def test_child_loads_the_keys_that_a_load_of_many_keys_had_in_flight():
+    run_script(
+        FORK
+        + """
+cache = Moka(10)
+inside, go_on = threading.Event(), threading.Event()
+def load(missing):
+    inside.set()
+    go_on.wait(60)
+    return dict.fromkeys(missing, "parent")
+results = []
+leader = thread(lambda: results.append(cache.get_many_with("ab", load)))
+waiter = thread(lambda: results.append(cache.get_many_with("bc", load)))
+inside.wait(60)
+def work():
+    expected = dict.fromkeys("abc", "child")
+    assert cache.get_many_with("abc", lambda missing: dict.fromkeys(missing, "child")) == expected
+    assert dict(cache.items()) == expected
+in_child(work)
+go_on.set()
+leader.join(), waiter.join()
+assert dict(cache.items()) == dict.fromkeys("abc", "parent")
+"""
+    )
+
+
+def test_key_of_a_vanished_thread_is_absent_from_the_load_that_forked():
+    run_script(
+        IN_FLIGHT
+        + """
+children = []
+def load(missing):
+    children.append(os.fork())
+    if children[0] == 0:
+        signal.alarm(30)
+    go_on.set()
+    return dict.fromkeys(missing, "loaded")
+result = cache.get_many_with("ab", load)
+if children[0] == 0:
+    os._exit(result != {"b": "loaded"})
+_, status = os.waitpid(children[0], 0)
+assert status == 0, f"the child ended with {status}"
+assert result == {"a": "parent", "b": "loaded"}
+"""
+    )
+
+
 def test_child_forked_by_a_signal_handler_computes_the_awaited_key():
     run_script(
         IN_FLIGHT

@@ -43,7 +43,9 @@ def compute(*_):
     go_on.wait(50)
     return "computed"
 shared = cached(wait_concurrent=True)(compute)
-calls = {"get_with": lambda: cache.get_with("a", compute), "cached": lambda: shared("a")}
+def many():
+    return cache.get_many_with(["a"], lambda missing: {"a": compute()})["a"]
+calls = {"get_with": lambda: cache.get_with("a", compute), "cached": lambda: shared("a"), "get_many_with": many}
 def interrupt(call):
     threading.Thread(target=call, daemon=True).start()
     inside.wait(50)
@@ -158,6 +160,46 @@ assert cache.get_with("a", lambda: "late") == "by the waiter"
 """
         )
 
+    def test_values_that_a_call_loaded_stay_if_its_wait_is_interrupted(self):
+        run_script(
+            WAITING_LEADER
+            + """
+def load(missing):
+    assert missing == ["b"]
+    threading.Thread(target=interrupt, daemon=True).start()
+    return {"b": 2}
+try:
+    cache.get_many_with(["a", "b"], load)
+except KeyboardInterrupt:
+    pass
+else:
+    raise AssertionError("not interrupted")
+assert dict(cache.items()) == {"b": 2}
+go_on.set()
+leader.join()
+assert cache.get_many_with("ab", lambda missing: {}) == {"a": "computed", "b": 2}
+"""
+        )
+
+    def test_interrupted_load_leaves_no_key_in_flight(self):
+        run_script(
+            """
+import os, signal, threading, time
+from moka_py import Moka
+cache = Moka(10)
+def load(missing):
+    os.kill(os.getpid(), signal.SIGINT)
+    while True:
+        time.sleep(0.01)
+try:
+    cache.get_many_with("ab", load)
+except KeyboardInterrupt:
+    pass
+assert dict(cache.items()) == {}
+assert cache.get_many_with("ab", lambda missing: {"a": 1, "b": 2}) == {"a": 1, "b": 2}
+"""
+        )
+
     def test_alarms_during_all_calls_do_no_harm(self):
         run_script(
             """
@@ -188,6 +230,7 @@ def work():
             cache.set(Key(number % 70), number)
             cache.get(Key(number % 30))
             cache.get_with(Key(number % 90), lambda: number)
+            cache.get_many_with([Key(number % 7), Key(number % 80)], lambda missing: dict.fromkeys(missing, number))
             cache.remove(Key(number % 20))
         except Alarm:
             pass
@@ -204,7 +247,7 @@ assert len(cache) == len(list(cache)) == cache.weighted_size() <= 50
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-@pytest.mark.parametrize("call", ["get_with", "cached"])
+@pytest.mark.parametrize("call", ["get_with", "cached", "get_many_with"])
 class TestSignals:
     def test_waiter_is_interrupted_promptly(self, call):
         out = run_script(
