@@ -16,7 +16,7 @@ supersede the computation of another, whose result is then not stored (`collides
 A computation is three steps. From `begin` on, other calls may wait for it, and a write to the key supersedes it.
 `supersede` does the same: `remove_if` begins with it. `miss` finds no value. `complete` stores the value unless the
 computation was superseded, and `fail` ends the computation without a value. There are never two computations in flight
-that were not superseded.
+that were not superseded. `offer` may store a value, if there is none and no computation is in flight.
 """
 
 from typing import Any, NamedTuple
@@ -106,6 +106,13 @@ class Order:
 
     def fail(self, step, state):
         return [state._replace(flight=None)] if state.flight == step.value else [state]
+
+    def offer(self, step, state):
+        """A value is stored if there is none and no computation is in flight, of which a superseded one is not seen."""
+        after = [state]
+        if state.flight is None or self.collides:
+            after += [each._replace(value=step.value) for each in self.absent(state)]
+        return after
 
     def wait(self, step, state):
         """Returns a value that another thread computes, or that is stored."""

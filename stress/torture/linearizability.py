@@ -240,6 +240,50 @@ class Worker:
             Step(begun[1], ret, action, got),
         ]
 
+    def call_get_many_with(self, _):
+        """For each key that this thread loads, the call is three steps, as in `call_get_with`."""
+        ran, led, answered, offered = [], [], [], []
+        outcome = self.fresh()
+
+        def load(missing):
+            ran.append(now())
+            led.extend(missing)
+            answered.extend(key for key in missing if self.dice.random() < 0.9)
+            if self.dice.random() < 0.2:
+                offered.extend(key for key in self.keys if key not in missing)
+            if self.dice.random() < 0.3:
+                time.sleep(0)
+            fails = self.dice.random() < 0.2
+            ran.append(now())
+            if fails:
+                raise PlannedError(outcome)
+            return dict.fromkeys(answered + offered, outcome)
+
+        call, failure = now(), None
+        try:
+            got = self.cache.get_many_with(self.keys, load)
+        except PlannedError as planned:
+            got, failure = {}, planned.args[0]
+        ret = now()
+        for key in led:
+            # If the computation of another thread failed, this thread had stored its own values before.
+            action = "complete" if key in answered and failure != outcome else "fail"
+            self.log[key] += [
+                Step(call, ran[0], "begin", outcome),
+                Step(call, ran[0], "miss"),
+                Step(ran[1], ret, action, outcome),
+            ]
+        for key in self.keys:
+            if key in led:
+                continue
+            value = got.get(key, ABSENT)
+            if failure is None and value is ABSENT:
+                self.record(call, key, "read")
+            elif failure is None and value != outcome:
+                self.record(call, key, "wait", value)
+            if key in offered and failure != outcome:
+                self.log[key].append(Step(ran[1], ret, "offer", outcome))
+
     def call_get_many(self, _):
         call = now()
         self.record_all(call, "read", self.cache.get_many(self.keys))

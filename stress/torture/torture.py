@@ -136,7 +136,7 @@ def single_flight(round_):
     def work(dice):
         key = dice.randrange(4)
 
-        def compute():
+        def compute(key=key):
             with lock:
                 running[key] += 1
                 assert supersedes or running[key] == 1, "two computations of a key at once"
@@ -155,8 +155,16 @@ def single_flight(round_):
                 with lock:
                     running[key] -= 1
 
+        def load(missing):
+            assert len(missing) == len(set(missing)), missing
+            return {key: compute(key) for key in missing}
+
         with contextlib.suppress(PlannedError, RuntimeError):
-            assert isinstance(cache.get_with(key, compute), Value)
+            if dice.randrange(3):
+                assert isinstance(cache.get_with(key, compute), Value)
+            else:
+                keys = dice.sample(range(4), 3)
+                assert all(isinstance(value, Value) for value in cache.get_many_with(keys, load).values())
         if dice.randrange(3) == 0:
             if supersedes:
                 dice.choice([cache.remove, lambda key: cache.set(key, Value())])(key)
@@ -301,6 +309,7 @@ def forks(round_):
         for number in range(50):
             cache.set(number, number)
             cache.get_with(number + 1000, lambda: 1)
+            cache.get_many_with(range(number + 2000, number + 2010), lambda missing: dict.fromkeys(missing, 1))
         cache.clear()
         return 0 if cache.count() == 0 else 2
 

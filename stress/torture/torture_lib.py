@@ -109,7 +109,7 @@ def some_keys(dice):
 
 def random_call(cache, dice, key, value):
     """Makes one random call on a cache."""
-    match dice.randrange(28):
+    match dice.randrange(29):
         case 0 | 1 | 2 | 3:
             cache.get(key)
         case 4 | 5 | 6:
@@ -163,6 +163,13 @@ def random_call(cache, dice, key, value):
             cache.peek(key)
             remaining = cache.next_deadline()
             assert remaining is None or remaining >= 0
+        case 28:
+            keys = [key, *some_keys(dice)]
+            left_out = dice.choice(keys)
+            extra = dice.choice([{}, {dice.randrange(50): value()}])
+            ttl = dice.choice([None, None, 1e-5, 10])
+            got = cache.get_many_with(keys, lambda missing: {k: value() for k in missing if k != left_out} | extra, ttl)
+            assert set(keys) - {left_out} <= got.keys() <= {*keys, *extra}
 
 
 def in_child(work):

@@ -35,6 +35,8 @@ pub enum Action {
     Wait(u64),
     /// Returns the failure of another thread's computation.
     WaitFailed,
+    /// May store a value if there is none and no computation is in flight.
+    Offer(u64),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -129,6 +131,12 @@ impl State {
                     after.push(self.clone());
                 }
                 after
+            }
+            Action::Offer(value) => {
+                // A computation that was superseded is still in flight, but the state does not have it.
+                let absent = self.absent(allowed).filter(|_| self.flight.is_none() || allowed.collides);
+                let stored = absent.map(|absent| State { value: Some(value), ..absent });
+                [Some(self.clone()), stored].into_iter().flatten().collect()
             }
             Action::WaitFailed => here(self.flight.is_some_and(|flight| flight & FAILS != 0)),
         }

@@ -19,7 +19,7 @@ use moka_py::{Cache, Clock, Config, Cursor, Failure, Kind, Lifetime, LoadError, 
 use crate::history_checker::{Action, Allowed, FAILS, Step, Verdict, explain};
 use crate::support::{
     BuiltinEqQuery, Error, Key, LiveCount, Random, TestCache, UserEqQuery, Value, call, is_same_value,
-    mix_hash, seed, validate,
+    load_many, mix_hash, seed, validate,
 };
 
 const CALLS: usize = 1_500;
@@ -305,6 +305,61 @@ impl<'a> Worker<'a> {
         }
     }
 
+    /// Loads all keys of the round. For each key that this thread computes, the call is three steps, as in `get_with`.
+    fn load_many(&mut self, _: u64) {
+        let value = self.fresh();
+        let outcome = value.word();
+        let (fails, yields) = (self.random.one_in(5), self.random.one_in(3));
+        let (left_out, offered) = (self.random.below(10), self.random.below(10));
+        let ids: Vec<u64> = (0..self.round.keys).collect();
+        let mut ran = None;
+        let (cache, begun) = (self.cache, self.now());
+        let load = |led: &[u64]| {
+            let from = self.now();
+            if yields {
+                thread::yield_now();
+            }
+            ran = Some((from, self.now(), led.to_vec()));
+            if fails {
+                return Err(Failure { error: "planned", for_waiters: Some("planned") });
+            }
+            let is_answered = |id: &u64| if led.contains(id) { *id != left_out } else { *id == offered };
+            let answered = ids.iter().copied().filter(is_answered);
+            Ok(answered.map(|id| (id, NewValue::plain(value.clone()))).collect())
+        };
+        let mut pause = |park: &(dyn Fn() + Sync)| {
+            park();
+            Ok(())
+        };
+        let got = load_many(cache, &ids, |id| self.plain(id), load, &mut pause);
+        let ret = self.now();
+        let (from, to, led) = ran.unwrap_or_default();
+        for key in ids {
+            let steps = self.log.entry(key).or_default();
+            let step = |act| Step { call: begun, ret, act };
+            if led.contains(&key) {
+                let is_kept = !fails && key != left_out;
+                let value = if fails { outcome | FAILS } else { outcome };
+                let end = if is_kept { Action::CompleteLoad(value) } else { Action::FailLoad(value) };
+                steps.extend([
+                    Step { call: begun, ret: from, act: Action::BeginLoad(value) },
+                    Step { call: begun, ret: from, act: Action::EntryView },
+                    Step { call: to, ret, act: end },
+                ]);
+                continue;
+            }
+            // If a computation of another thread failed, this thread does not know which.
+            match got.as_ref().map(|got| got.get(&key).map(Value::word)) {
+                Ok(None) => steps.push(step(Action::Read(None))),
+                Ok(Some(value)) if value != outcome => steps.push(step(Action::Wait(value))),
+                Ok(Some(_)) | Err(_) => {}
+            }
+            if key == offered && !fails && !led.is_empty() {
+                steps.push(Step { call: to, ret, act: Action::Offer(outcome) });
+            }
+        }
+    }
+
     fn pop_any(&mut self, _: u64) {
         let (cache, begun) = (self.cache, self.now());
         match call(cache, |removed| cache.pop_any(removed)).0 {
@@ -378,9 +433,10 @@ impl<'a> Worker<'a> {
     }
 
     fn run(mut self) -> BTreeMap<u64, Vec<Step>> {
-        let calls: [(Call<'a>, u64); 14] = [
+        let calls: [(Call<'a>, u64); 15] = [
             (Self::get, 1),
             (Self::get_with, 1),
+            (Self::load_many, 0),
             (Self::peek, 0),
             (Self::set, 0),
             (Self::set_again, 0),

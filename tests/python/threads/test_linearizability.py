@@ -83,6 +83,9 @@ ORDERLY = {
         "0-1 begin 1, 0-1 miss, 8-9 complete 1, 10-11 read 2",
         "2-3 remove, 4-5 begin 2, 4-5 miss, 6-7 complete 2",
     ],
+    "an offered value is stored": ["0-1 offer 1, 2-3 read 1"],
+    "an offered value is not stored": ["0-1 write 2, 2-3 offer 1, 4-5 read 2", "6-7 read 2"],
+    "an offered value may be refused without a visible reason": ["0-1 offer 1, 2-3 read"],
     "a failure is shared": ["0-1 begin 1, 0-1 miss, 5-6 fail 1, 7-8 read", "2-6 wait 1"],
 }
 
@@ -106,6 +109,8 @@ DISORDERLY = {
         "0-1 begin 1, 0-1 miss, 8-9 complete 1",
         "2-3 write 2, 4-9 wait 1",
     ],
+    "an offered value stored over another": ["0-1 write 2, 2-3 offer 1, 4-5 read 1"],
+    "an offered value stored beside a computation": ["0-1 begin 2, 0-1 miss, 6-7 complete 2", "2-3 offer 1, 4-5 read 1"],
     "a stored failure": ["0-1 begin 1, 0-1 miss, 2-3 fail 1, 4-5 wait 1"],
 }
 
