@@ -375,7 +375,7 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
         self,
         keys: Iterable[_K],
         load: Callable[[list[_K]], _KeysAndGetItem[_K, _V]],
-        ttl: _Duration | None = None,
+        ttl: _Ttl[_K, _V] | None = None,
         tti: _Duration | None = None,
     ) -> dict[_K, _V]:
         """Return the values of several keys; load all that have none by one call of `load(missing)`, and store them.
@@ -389,9 +389,9 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
         `get_with` calls its own initializer. A key whose computation by another thread was interrupted is also not in
         the result. If that computation raised, this call raises a copy of the exception.
 
-        The weigher is called for all loaded values before the first is stored. If it or `load` raises, nothing is
-        stored, and each thread that waits for one of these keys raises a copy of the exception. A `set`, a removal or a
-        `clear` of a key during the load wins, as in `get_with`.
+        The weigher and the ttl functions are called for all loaded values before the first is stored. If they or `load`
+        raise, nothing is stored, and each thread that waits for one of these keys raises a copy of the exception. A
+        `set`, a removal or a `clear` of a key during the load wins, as in `get_with`.
 
         `load` may return more keys. They are stored too, unless they have a value or are being computed.
 
@@ -408,9 +408,9 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
 
         Raises:
             RuntimeError: If a wait would never end, as in `get_with`.
-            TypeError: If keys is not iterable, load is not callable or returns no mapping, or a duration is neither a
-                number nor a timedelta.
-            ValueError: If a duration is not positive or out of range.
+            TypeError: If keys is not iterable, load is not callable or returns no mapping, or a duration is of the
+                wrong kind.
+            ValueError: If a duration is not positive or out of range, or the result of a ttl function is out of range.
         """
 
     def set_many(

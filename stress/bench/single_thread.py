@@ -21,6 +21,8 @@ KEYS = {
     "tuple": lambda number: (number + 1_000_000, f"key {number}"),
 }
 SKEW = 0.99
+# How many keys one call loads.
+BULK = 100
 
 
 def keys_and_needles(kind, entries, times=1):
@@ -278,6 +280,26 @@ def get_with(report, scale):
     report.add("get_with, miss that evicts, int", harness.take_turns(runs, scale.rounds))
 
 
+def load_many(get_many_with, keys, laps, load):
+    begin = time.thread_time_ns()
+    for _ in range(laps):
+        for at in range(0, len(keys), BULK):
+            get_many_with(keys[at : at + BULK], load)
+    return (time.thread_time_ns() - begin) / (laps * len(keys))
+
+
+def loads_of_many_keys(report, scale):
+    """The cost of a key. `dict.fromkeys` is the load, so little of the cost is that of the user's function."""
+    full = [s.ours(scale.entries).fill(range(scale.entries)) for _ in range(3)]
+    count = NEEDLES * scale.laps
+    runs = {
+        s.OURS: Newcomers(load_many, full[0].cache.get_many_with, count, dict.fromkeys),
+        "moka_py set": Newcomers(call_with_pair, full[1].set, count),
+        "moka_py get_with": Newcomers(call_with_function, full[2].get_with, count, compute),
+    }
+    report.add(f"get_many_with, {BULK} misses that evict, int", harness.take_turns(runs, scale.rounds))
+
+
 def increment(value):
     return value + 1
 
@@ -368,6 +390,7 @@ def main(argv=None):
     get_with(report, options.scale)
     report.table(s.CACHEBOX)
     look_and_touch(report, options.scale)
+    loads_of_many_keys(report, options.scale)
     report.table()
     reading_through(report, options.scale)
     report.close()

@@ -86,6 +86,8 @@ def of_one_thread():
     yield at_most("remove and set again, to cachebox", 1.0, "remove and set again, int", OURS, CACHEBOX)
     yield at_most("get_with hit, to our get", 1.2, "get_with, hit, int", OURS, "moka_py get")
     yield at_most("get_with miss, to cachebox", 2.0, "get_with, miss that evicts, int", OURS, CACHEBOX)
+    row = "get_many_with, 100 misses that evict, int"
+    yield at_most("a load of 100 keys, to 100 plain sets", 2.0, row, OURS, "moka_py set")
     yield at_most("read-through, zipf, to cachebox", 1.0, "read-through, zipf 0.99", OURS, CACHEBOX)
     ratio = "read-through, zipf 0.99: hits once it is full"
     yield Target("read-through, zipf, hits", 78.5, lambda figures: figures.of(ratio), "%", at_least=True)

@@ -521,6 +521,57 @@ def test_durations_of_the_call_shorten_those_of_the_cache():
         assert cache.get_many_with(["a", "b"], Load(values={"a": "anew"})) == {"a": "anew", "b": "value of b"}
 
 
+# ttl functions.
+def test_ttl_functions_of_cache_and_call_run_once_for_each_loaded_value():
+    asked = []
+    cache = Moka(10, ttl=lambda key, value: asked.append((key, value)) or 10)
+    with ManualClock(caches=[cache]):
+        cache.set("b", 2, ttl=7)
+        asked.clear()
+        result = cache.get_many_with(
+            ["a", "b", "c"], lambda missing: {"a": 1, "d": 4}, ttl=lambda key, value: asked.append(key) or value
+        )
+        assert result == {"a": 1, "b": 2, "d": 4}
+        assert asked == [("a", 1), "a", ("d", 4), "d"]
+        assert [cache.expires_in(key) for key in "abd"] == [1, 7, 4]
+
+
+@pytest.mark.parametrize("kind", ["asked", "more"])
+@pytest.mark.parametrize("owner", ["cache", "call"])
+def test_ttl_function_that_raises_for_one_value_keeps_all_out(kind, owner):
+    asked, events = [], Events()
+
+    def ttl(key, value):
+        assert contents(cache) == {}, "a value was kept before all ttl functions ran"
+        asked.append(key)
+        return 5 // value
+
+    cache = Moka(10, ttl=ttl if owner == "cache" else None, eviction_listener=events)
+    values = {"a": 1, "b": 0} if kind == "asked" else {"a": 1, "c": 0}
+    with pytest.raises(ZeroDivisionError):
+        cache.get_many_with(["a", "b"], lambda missing: values, ttl=ttl if owner == "call" else None)
+    assert (contents(cache), asked, events) == ({}, list(values), [])
+    assert cache.get_with("a", lambda: 1) == 1
+
+
+def test_values_that_the_ttl_function_does_not_keep_are_in_the_result():
+    events = Events()
+    cache = Moka(10, ttl=lambda key, value: value, eviction_listener=events)
+    assert cache.get_many_with(["a", "b"], lambda missing: {"a": 5, "b": 0, "c": -1}) == {"a": 5, "b": 0, "c": -1}
+    assert contents(cache) == {"a": 5}
+    assert events == [("b", 0, "expired"), ("c", -1, "expired")]
+    stats = cache.stats()
+    assert (stats.inserts, stats.expirations) == (3, 2)
+
+
+def test_present_value_stays_beside_a_value_that_is_not_kept():
+    events = Events()
+    cache = Moka(10, eviction_listener=events)
+    cache.set("b", "old")
+    result = cache.get_many_with(["a"], lambda missing: {"a": 1, "b": 0}, ttl=lambda key, value: value)
+    assert (result, contents(cache), events) == ({"a": 1, "b": 0}, {"a": 1, "b": "old"}, [])
+
+
 # References.
 def test_call_keeps_no_reference():
     cache = Moka(10)

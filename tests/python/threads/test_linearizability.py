@@ -110,7 +110,10 @@ DISORDERLY = {
         "2-3 write 2, 4-9 wait 1",
     ],
     "an offered value stored over another": ["0-1 write 2, 2-3 offer 1, 4-5 read 1"],
-    "an offered value stored beside a computation": ["0-1 begin 2, 0-1 miss, 6-7 complete 2", "2-3 offer 1, 4-5 read 1"],
+    "an offered value stored beside a computation": [
+        "0-1 begin 2, 0-1 miss, 6-7 complete 2",
+        "2-3 offer 1, 4-5 read 1",
+    ],
     "a stored failure": ["0-1 begin 1, 0-1 miss, 2-3 fail 1, 4-5 wait 1"],
 }
 
