@@ -3,7 +3,7 @@
 How it works: the function becomes a native callable, which looks its arguments up without making a tuple of them. A
 coroutine function becomes one that returns a native awaitable, which looks up when it is first awaited, and runs the
 function's coroutine after a miss. `wait_concurrent` lets concurrent calls of one key share one run: threads as in
-`Moka.get_with`, coroutines through a `Flight`. `weak_self` puts an `_Owner` in place of the instance into the keys.
+`Moka.get_with`, coroutines through a `FlightTable`. `weak_self` puts an `_Owner` in place of the instance into the keys.
 
 Invariants:
 - `finished`: the cache holds results, never tasks, coroutines or failures.
@@ -383,8 +383,6 @@ def cached(
             # A cache that is made with a capacity of 0 stores results of weight 0. One that is resized to 0 does not.
             cache.resize(0)
         is_async = _runs(function, inspect.iscoroutinefunction)
-        if is_async:
-            from moka_py import _flight
         if weak_self:
             from moka_py import _owners
 
@@ -403,8 +401,7 @@ def cached(
             make_key=key,
             owners=owners if weak_self else None,
             make_owner=_owners.owner_factory(cache, owners) if weak_self else None,
-            await_once=_flight.await_once if is_async else None,
-            share=_flight.make_share(function) if is_async else None,
+            is_async=is_async,
         )
         frame = sys._getframe().f_back
         if frame is not None and frame.f_code is cached.__code__:

@@ -1,23 +1,21 @@
-"""Runs of cached coroutine functions that several callers share (`wait_concurrent`).
+"""Flights: computations that several coroutines of one event loop share, each as a task.
 
-How it works: a call that misses begins a `Flight`, a task of its own, and registers it under its event loop and key. A
-later call of the same key joins the flight: it waits for the task, and returns its result or raises a copy of its
-exception.
+`_flight_table.py` begins them, and finds the flight of a key.
 
 Invariants:
-- `weak`: only waiters refer to a flight, so a loop that is closed with runs in flight leaves nothing behind.
+- `weak`: only waiters refer to a flight, so a loop that is closed with flights under way leaves nothing behind.
 - `later-write-wins`: no call joins a flight whose key was written to since it began.
+- `last-waiter`: a flight is cancelled when its last waiter is.
 """
 
 from __future__ import annotations
 
 import asyncio
-import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Coroutine
 from typing import Any
 
 from moka_py._exceptions import copy_exception
-from moka_py._moka_py import _CachedRun, _CachedState, _CallKey
+from moka_py._moka_py import _CachedRun, _CallKey
 
 
 async def await_once(awaitable: Awaitable[Any]) -> Any:
@@ -26,13 +24,19 @@ async def await_once(awaitable: Awaitable[Any]) -> Any:
 
 
 class Flight(asyncio.Task[Any]):
-    """The one run of a key in one event loop. It is a task of its own, so it outlives the waiter that began it."""
+    """The one computation of a key in one event loop. It is a task of its own, so it outlives the waiter that began it."""
 
-    def __init__(self, computation: Any, loop: asyncio.AbstractEventLoop, key: _CallKey, run: _CachedRun) -> None:
-        # Not by the loop's task factory: an eager one would run the function before other calls can find the flight.
+    def __init__(self, computation: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop, runs: Any) -> None:
+        """Make the task.
+
+        Args:
+            computation: The coroutine that it runs.
+            loop: The running event loop.
+            runs: The run of the key.
+        """
+        # Not by the loop's task factory: an eager one would compute before other calls can find the flight.
         super().__init__(computation, loop=loop)
-        self._key = key
-        self._run = run
+        self._runs = runs
         self._waiters = 0
         self._is_cancelled = False
         self._waits_for: Flight | None = None
@@ -46,37 +50,59 @@ class Flight(asyncio.Task[Any]):
         if error is not None and self._waiters > 1:
             self._failure = copy_exception(error)
 
-    def is_open(self) -> bool:
-        """Return whether a new call may join."""
-        return not (self._is_cancelled or self.done() or self._run.is_superseded())
+    def is_open(self, key: _CallKey) -> bool:
+        """Return whether a new call may join, for a key of this flight."""
+        return not (self._is_cancelled or self.done() or self._run_of(key).is_superseded())
+
+    def _run_of(self, _key: _CallKey) -> _CachedRun:
+        return self._runs
 
     def cancel(self, msg: Any = None) -> bool:
         """Cancel the flight. From now on no call may join."""
         self._is_cancelled = True
         return super().cancel(msg)
 
-    async def join(self, is_leader: bool) -> Any:
-        """Return the result of the flight.
-
-        If the last waiter is cancelled, it cancels the flight and waits for its end.
+    def refuse_circle(self, key: _CallKey) -> None:
+        """Raise RuntimeError if the caller is the flight, or the flight waits for it.
 
         Args:
-            is_leader: Whether the caller began the flight. The leader raises the exception of the flight itself, and
-                other waiters raise copies.
-
-        Raises:
-            RuntimeError: The caller is the flight, or the flight waits for it.
+            key: The key of this flight that the caller asks for.
         """
         caller = asyncio.current_task()
         flight: Flight | None = self
         while flight is not None:
             if flight is caller:
-                raise RuntimeError(self._key.own_key_error())
+                raise RuntimeError(key.own_key_error())
             flight = flight._waits_for
+
+    async def join(self, key: _CallKey, is_leader: bool) -> Any:
+        """Wait for the flight, and return its value of a key, or `ABSENT` if it has none.
+
+        Args:
+            key: The key.
+            is_leader: Whether the caller began the flight, as in `value_of`.
+
+        Raises:
+            RuntimeError: The caller is the flight, or the flight waits for it.
+        """
+        try:
+            self.refuse_circle(key)
+            await self.wait()
+            return self.value_of(key, is_leader)
+        finally:
+            # The traceback of a failure refers to this frame, and the flight to the failure.
+            del self
+
+    async def wait(self) -> None:
+        """Wait until the flight has ended.
+
+        If the last waiter is cancelled, it cancels the flight and waits for its end. If the flight then ends in
+        another way than by a cancellation, this returns, so that the waiter gets the result.
+        """
+        caller = asyncio.current_task()
         if isinstance(caller, Flight):
             caller._waits_for = self
         self._waiters += 1
-        later_cancellation = None
         try:
             await asyncio.wait((self,))
         except asyncio.CancelledError as error:
@@ -84,20 +110,14 @@ class Flight(asyncio.Task[Any]):
                 raise
             self.cancel(*error.args)
             later_cancellation = await self._wait_for_end(error.args)
+            if later_cancellation is not None:
+                raise later_cancellation from None
+            if self.cancelled():
+                raise
         finally:
             self._waiters -= 1
             if isinstance(caller, Flight):
                 caller._waits_for = None
-        try:
-            if self._failure is not None and not is_leader:
-                raise copy_exception(self._failure)
-            value = await self
-            if later_cancellation is not None:
-                raise later_cancellation
-            return value
-        finally:
-            # The traceback of a failure refers to this frame, and the flight to the failure.
-            del self, caller, flight, later_cancellation
 
     async def _wait_for_end(self, reason: tuple[Any, ...]) -> asyncio.CancelledError | None:
         """Wait until the cancelled flight has ended, so that a later cancellation does not cut off its cleanup.
@@ -120,56 +140,17 @@ class Flight(asyncio.Task[Any]):
                     later_cancellation = error
         return later_cancellation
 
+    def value_of(self, key: _CallKey, is_leader: bool) -> Any:
+        """Return the value that the flight, which has ended, has of a key, or `ABSENT` if it has none.
 
-def make_share(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the coroutine function that a call of `function` runs after a miss."""
-    # A flight refers to its loop, so while the flight is here no other loop has the id.
-    flights: weakref.WeakValueDictionary[tuple[int, _CallKey], Flight] = weakref.WeakValueDictionary()
-
-    async def compute(
-        state: _CachedState, key: _CallKey, run: _CachedRun, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        began = state._begin_load()
+        Args:
+            key: The key.
+            is_leader: Whether the caller began the flight. The leader raises the exception of the flight itself, and
+                other waiters raise copies.
+        """
         try:
-            value = await function(*args, **kwargs)
-        except BaseException:
-            state._end_load(began, True)
-            raise
-        state._end_load(began, False)
-        state._keep_result(key, value, run)
-        return value
-
-    async def share(state: _CachedState, key: _CallKey, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Return the result of a call that missed, computed once for all that await it in this event loop."""
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            raise RuntimeError(
-                "wait_concurrent=True of a coroutine function needs an asyncio event loop, and none is running here; "
-                "under another library, such as trio, use wait_concurrent=False"
-            ) from None
-        loop_and_key = (id(loop), key)
-        flight = flights.get(loop_and_key)
-        is_leader = flight is None or not flight.is_open()
-        if flight is None or is_leader:
-            run = state._begin_run(key)
-            if isinstance(run, tuple):
-                state._record_hit()
-                return run[0]
-            flight = Flight(compute(state, key, run, args, kwargs), loop, key, run)
-            del run
-            try:
-                flights[loop_and_key] = flight
-            except BaseException:  # of an `__eq__`
-                flight.cancel()
-                raise
-            state._record_miss()
-        try:
-            value = await flight.join(is_leader)
+            if self._failure is not None and not is_leader:
+                raise copy_exception(self._failure)
+            return self.result()
         finally:
-            del flight
-        if not is_leader:
-            state._record_hit()
-        return value
-
-    return share
+            del self  # as in `join`

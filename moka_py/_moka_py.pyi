@@ -1,4 +1,15 @@
-from collections.abc import Callable, Hashable, ItemsView, Iterable, Iterator, KeysView, MutableMapping, ValuesView
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Coroutine,
+    Hashable,
+    ItemsView,
+    Iterable,
+    Iterator,
+    KeysView,
+    MutableMapping,
+    ValuesView,
+)
 from datetime import timedelta
 from types import GenericAlias
 from typing import Any, Generic, Literal, Protocol, Self, final, overload, type_check_only
@@ -284,9 +295,47 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
             RuntimeError: If the wait would never end: an initializer asks for its own key, or threads wait for each
                 other's keys in a circle. Other waits are not detected: if an initializer waits for a thread of an
                 executor that asks for the same key, both wait for ever.
-            TypeError: If initializer is not callable, or a duration, or the result of a ttl function, is of the wrong
-                kind.
+            TypeError: If initializer is not callable or returns a coroutine, which is closed, or a duration, or the
+                result of a ttl function, is of the wrong kind.
             ValueError: If a duration is not positive or out of range, or the result of a ttl function is out of range.
+        """
+
+    def aget_with(
+        self,
+        key: _K,
+        initializer: Callable[[], Awaitable[_V]],
+        ttl: _Ttl[_K, _V] | None = None,
+        tti: _Duration | None = None,
+    ) -> Coroutine[Any, Any, _V]:
+        """Return, when awaited, the value of a key; if it has none, compute it by `await initializer()` and store it.
+
+        If there is a value, awaiting does not suspend. Else one task of the event loop computes it, and all calls of
+        this loop that ask for the key at the same time wait for the task. It sees the context variables of the first
+        caller. If it raises, nothing is stored, and each other waiter raises a copy of the exception. A waiter that is
+        cancelled leaves the others alone. When the last one is cancelled, so is the task.
+
+        It never waits for a `get_with` of a thread, or for the task of another event loop. Then each computes the value.
+
+        A `set`, a removal or a `clear` during the computation wins: the callers get the result, but it is not stored.
+
+        Args:
+            key: The key.
+            initializer: Called without arguments if the key has no value. What awaiting its result returns is the
+                value.
+            ttl: How long a new entry lives, as in `set`. A hit ignores it.
+            tti: How long a new entry lives after it was last set or got, as in `set`. A hit ignores it.
+
+        Returns:
+            A coroutine that returns the value.
+
+        Raises:
+            RuntimeError: When awaited, if the wait would never end: an initializer asks for its own key, or tasks wait
+                for each other's keys in a circle. The cache sees tasks that await each other directly. Also if there
+                is no value, and no asyncio event loop is running.
+            TypeError: If initializer is not callable, or a duration is of the wrong kind; and when awaited, if
+                initializer returns no awaitable, or the result of a ttl function is of the wrong kind.
+            ValueError: If a duration is not positive or out of range; and when awaited, if the result of a ttl function
+                is out of range.
         """
 
     @overload
@@ -629,17 +678,26 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
 
 @final
 class _CallKey:
-    """The key of a call of a cached function, with its hash."""
+    """The key of a call of a cached function or of `aget_with`, with its hash."""
 
+    @property
+    def object(self) -> Any: ...
     def __hash__(self) -> int: ...
     def __eq__(self, other: object, /) -> bool: ...
     def own_key_error(self) -> str: ...
 
 @final
 class _CachedRun:
-    """A run of a cached coroutine function. It ends with this object at the latest."""
+    """A run that several coroutines share. It ends with this object at the latest."""
 
+    @staticmethod
+    def begin(
+        cache: Moka[Any, Any], key: _CallKey, state: _CachedState | None, ttl: Any, tti: Any, /
+    ) -> _CachedRun | tuple[Any]: ...
     def is_superseded(self) -> bool: ...
+    def begin_load(self) -> int: ...
+    def fail(self, start: int) -> None: ...
+    def complete(self, start: int, value: Any) -> None: ...
 
 @final
 class _CachedState:
@@ -656,8 +714,7 @@ class _CachedState:
         make_key: Callable[..., Any] | None,
         owners: _OwnerRegistry | None,
         make_owner: Callable[[object], _Owner] | None,
-        await_once: Callable[[Any], Any] | None,
-        share: Callable[..., Any] | None,
+        is_async: bool,
     ) -> Self: ...
     def cache_info(self) -> Any: ...
     def cache_clear(self) -> None: ...
@@ -666,10 +723,6 @@ class _CachedState:
     def cache_set(self, value: Any, /, *args: Any, **keywords: Any) -> None: ...
     def _record_hit(self) -> None: ...
     def _record_miss(self) -> None: ...
-    def _begin_load(self) -> int: ...
-    def _end_load(self, start: int, is_failure: bool) -> None: ...
-    def _begin_run(self, key: _CallKey) -> _CachedRun | tuple[Any]: ...
-    def _keep_result(self, key: _CallKey, value: Any, run: _CachedRun) -> None: ...
 
 @final
 class _Owner:

@@ -32,7 +32,7 @@ mod simulate;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
-use self::cached::{call_key, function_type, owner, owner_registry, run, state};
+use self::cached::{aget_with, call_key, function_type, owner, owner_registry, run, state};
 use self::moka::{clock, fastcall, listener, mapping, stats};
 use self::object::{int_layout, shared_error};
 #[cfg(unix)]
@@ -63,6 +63,7 @@ fn prepare(py: Python<'_>) -> PyResult<()> {
     static PREPARED: PyOnceLock<()> = PyOnceLock::new();
     let prepare = || {
         fastcall::install(py)?;
+        aget_with::install(py)?;
         listener::make_cause_names(py);
         mapping::import_views(py)?;
         stats::import_stats(py)?;

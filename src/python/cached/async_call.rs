@@ -1,10 +1,10 @@
-//! A call of a cached coroutine function: an awaitable that needs no Python frame for a hit.
+//! A call of a cached coroutine function or of `Moka.aget_with`: an awaitable that needs no Python frame for a hit.
 //!
 //! # How it works
-//! Like a coroutine it does nothing until it is first resumed. Then the arguments are looked up. A hit returns immediately.
+//! Like a coroutine it does nothing until it is first resumed. Then the key is looked up. A hit returns immediately.
 //! A miss makes the function's own coroutine. From then on each `send` and `throw` is passed on to that one, and its
-//! result is stored. If calls share runs, `_flight.py` makes the inner coroutine, which waits for the run of the
-//! key.
+//! result is stored. If calls share runs, as those of `aget_with` do, `_flight_table.py` makes the inner coroutine, which
+//! waits for the run of the key.
 //!
 //! [`coroutine_type`](crate::python::cached::coroutine_type) is the type that Python code sees.
 //!
@@ -33,25 +33,40 @@ use pyo3::ffi::PyObject;
 use pyo3::prelude::*;
 use smallvec::SmallVec;
 
-use crate::Run;
+use crate::python::cached::aget_with;
 use crate::python::cached::call_key::CallKey;
 use crate::python::cached::lookup::{self, FastLookup};
 use crate::python::cached::run::{self, Step};
 use crate::python::cached::state::CachedState;
 use crate::python::ffi::{self, Arg, Args, New, Sent};
+use crate::python::moka::Moka;
+use crate::python::moka::flights::{self, Shared};
 use crate::python::moka::stats::Load;
-use crate::python::object::Object;
+use crate::python::object::key::Key;
+use crate::python::object::{Object, coroutine};
 use crate::python::raised::Raised;
+use crate::python::runtime::interpreter::has_stack;
 use crate::sync::{AtomicUsize, Ordering};
+use crate::{KeyQuery, Run};
 
 const CREATED: usize = 0;
 const SUSPENDED: usize = 1;
 const RUNNING: usize = 2;
 const CLOSED: usize = 3;
 
+/// What a call looks up.
+#[derive(Clone, Copy)]
+pub(in crate::python) enum Source<'a, 'py> {
+    /// The arguments of a call of the function with this state.
+    Function(&'a Bound<'py, CachedState>),
+    /// A key of this cache. The arguments are the key and the initializer, and the ttl and the tti if one is given.
+    Cache(&'a Bound<'py, Moka>),
+}
+
 pub(in crate::python) struct AsyncCall {
-    /// A `CachedState`.
-    state: Object,
+    /// A `CachedState` or a `Moka`.
+    source: Object,
+    is_of_function: bool,
     phase: AtomicUsize,
     /// The coroutine of a miss. It is an exact one, which holds nothing after its end.
     inner: OnceLock<Object>,
@@ -138,7 +153,7 @@ impl<'a> Turn<'a> {
 
 impl AsyncCall {
     #[inline]
-    pub fn new(state: &Bound<'_, CachedState>, args: &Args<'_>) -> Self {
+    pub fn new(source: Source<'_, '_>, args: &Args<'_>) -> Self {
         let own = |object: Arg<'_>| Object::of(&object);
         let work = Work {
             arguments: args.all().iter().copied().map(own).collect(),
@@ -147,8 +162,13 @@ impl AsyncCall {
             pending: None,
             load: None,
         };
+        let (source, is_of_function) = match source {
+            Source::Function(state) => (Object::of(state), true),
+            Source::Cache(cache) => (Object::of(cache), false),
+        };
         AsyncCall {
-            state: Object::of(state),
+            source,
+            is_of_function,
             phase: AtomicUsize::new(CREATED),
             inner: OnceLock::new(),
             work: UnsafeCell::new(work),
@@ -161,10 +181,23 @@ impl AsyncCall {
         unsafe { Python::assume_attached() }
     }
 
-    pub fn state(&self) -> &CachedState {
-        let state = self.state.bind(self.py());
-        // SAFETY: only `new` makes instances, with a `CachedState`.
-        unsafe { state.cast_unchecked::<CachedState>() }.get()
+    fn source(&self) -> Source<'_, '_> {
+        let source = self.source.bind(self.py());
+        if self.is_of_function {
+            // SAFETY: only `new` makes instances, with a `CachedState`.
+            Source::Function(unsafe { source.cast_unchecked::<CachedState>() })
+        } else {
+            // SAFETY: likewise, with a `Moka`.
+            Source::Cache(unsafe { source.cast_unchecked::<Moka>() })
+        }
+    }
+
+    /// The function whose name and code the coroutine has.
+    pub fn function(&self) -> &Bound<'_, PyAny> {
+        match self.source() {
+            Source::Function(state) => state.get().function(self.py()),
+            Source::Cache(cache) => aget_with::method(cache.py()),
+        }
     }
 
     /// Takes the turn, unless a thread has it. Returns the phase before, too.
@@ -227,7 +260,7 @@ impl AsyncCall {
             }
             (CREATED, Resume::Send(_)) => self.start(&turn),
             (CREATED, Resume::Throw(_)) => {
-                self.make_coroutine(&ffi::none(py)).and_then(|inner| self.begin(&turn, inner, how))
+                flights::await_once(&ffi::none(py)).and_then(|inner| self.begin(&turn, inner, how))
             }
             _ => self.resume_inner(&turn, how),
         };
@@ -267,13 +300,20 @@ impl AsyncCall {
         let work = unsafe { &*self.work.get() };
         let key = work.pending.as_ref().map(|(key, _)| key.object());
         let objects = work.arguments.iter().chain(&work.names).chain(key).chain(self.inner.get());
-        let objects = objects.chain([&self.state]);
+        let objects = objects.chain([&self.source]);
         objects.map(Object::as_ptr).map(visit).find(|&stop| stop != 0).unwrap_or(0)
     }
 
-    /// Looks the arguments up, and runs the function after a miss.
     fn start<'a>(&'a self, turn: &Turn<'a>) -> Resumed<'a> {
-        let (py, state) = (self.py(), self.state());
+        match self.source() {
+            Source::Function(state) => self.start_function(turn, state),
+            Source::Cache(cache) => self.start_load(turn, cache),
+        }
+    }
+
+    /// Looks the arguments up, and runs the function after a miss.
+    fn start_function<'a>(&'a self, turn: &Turn<'a>, bound: &Bound<'a, CachedState>) -> Resumed<'a> {
+        let (py, state) = (self.py(), bound.get());
         let args = turn.args();
         let step = match lookup::look_up_fast(state, &args) {
             FastLookup::Hit(value) => return Ok(Sent::Returned(value)),
@@ -281,39 +321,40 @@ impl AsyncCall {
         };
         let inner = match step {
             Step::Return(value) => return Ok(Sent::Returned(value)),
-            Step::Share(key) => self.share(key, &args)?,
+            Step::Share(key) => share_call(bound, key, &args)?,
             Step::Run(pending) => {
                 turn.set_pending(pending);
                 state.record_miss();
                 turn.begin_load();
-                self.exact_coroutine(args.call(state.function(py))?)?
+                exact_coroutine(args.call(state.function(py))?)?
             }
         };
         self.begin(turn, inner, Resume::Send(ffi::none(py)))
     }
 
-    /// Returns an awaitable as an exact coroutine.
-    fn exact_coroutine<'a>(&'a self, awaitable: Bound<'a, PyAny>) -> New<'a> {
-        // SAFETY: a live object.
-        if unsafe { pyo3::ffi::PyCoro_CheckExact(awaitable.as_ptr()) } != 0 {
-            return Ok(awaitable);
+    /// Looks the key up, and shares the computation of its value after a miss.
+    fn start_load<'a>(&'a self, turn: &Turn<'a>, bound: &Bound<'a, Moka>) -> Resumed<'a> {
+        let (py, cache) = (self.py(), bound.get());
+        let (key, load) = match *turn.args().all() {
+            [key, initializer] => (key, [initializer, ffi::none(py), ffi::none(py)]),
+            [key, initializer, ttl, tti] => (key, [initializer, ttl, tti]),
+            _ => unreachable!("`aget_with` passes two or four arguments"),
+        };
+        let found = cache.get_fast(&key);
+        if let Some(Some(value)) = found {
+            return Ok(Sent::Returned(value.into_bound(py)));
         }
-        self.make_coroutine(&awaitable)
-    }
-
-    /// Makes a coroutine that awaits an object.
-    fn make_coroutine<'a>(&'a self, awaitable: &Bound<'a, PyAny>) -> New<'a> {
-        ffi::call(self.state().async_hooks().await_once.bind(self.py()), [awaitable])
-    }
-
-    /// Makes a coroutine that shares the run of a key.
-    fn share<'a>(&'a self, key: CallKey, args: &Args<'a>) -> New<'a> {
-        let py = self.py();
-        let (positional, keywords) = args.to_tuple_and_dict()?;
-        let share = self.state().async_hooks().share.bind(py);
-        let state = self.state.bind(py);
-        let key = Raised::catch(py, || Bound::new(py, key))?;
-        ffi::call(share, [state, key.as_any(), positional.as_any(), keywords.as_any()])
+        let query = cache.key(&key)?;
+        if found.is_none()
+            && let Some(value) = cache.get(py, &query)?
+        {
+            return Ok(Sent::Returned(value.into_bound(py)));
+        }
+        if !has_stack(py) {
+            return Err(Raised::already_set(py));
+        }
+        let inner = share_load(bound, &query, load)?;
+        self.begin(turn, inner, Resume::Send(ffi::none(py)))
     }
 
     /// Resumes a new inner coroutine for the first time.
@@ -341,12 +382,15 @@ impl AsyncCall {
             }
         };
         turn.end_load(false);
-        run::finish(self.state(), turn.take_pending().as_ref(), Ok(value)).map(Sent::Returned)
+        if let (Source::Function(state), Some((key, run))) = (self.source(), turn.take_pending()) {
+            run::keep(state.get(), &key, &value, run)?;
+        }
+        Ok(Sent::Returned(value))
     }
 
     fn count(&self, load: Option<Load>, is_failure: bool) {
-        if let Some(load) = load {
-            self.state().moka().counts().end_load(load, is_failure);
+        if let (Source::Function(state), Some(load)) = (self.source(), load) {
+            state.get().moka().counts().end_load(load, is_failure);
         }
     }
 
@@ -354,8 +398,8 @@ impl AsyncCall {
     fn drop_work(&self, work: Work) {
         let Work { pending, load, .. } = work;
         self.count(load, true);
-        if let Some((_key, run)) = pending {
-            run::end(self.state(), run);
+        if let (Source::Function(state), Some((_key, run))) = (self.source(), pending) {
+            run::end(state.get(), run);
         }
     }
 }
@@ -365,6 +409,56 @@ impl Drop for AsyncCall {
         let work = mem::take(self.work.get_mut());
         self.drop_work(work);
     }
+}
+
+/// Returns an awaitable as an exact coroutine.
+fn exact_coroutine(awaitable: Bound<'_, PyAny>) -> New<'_> {
+    if coroutine::is_exact(&awaitable) { Ok(awaitable) } else { flights::await_once(&awaitable) }
+}
+
+/// Makes a coroutine that shares the run of a key of a cached function.
+fn share_call<'py>(state: &Bound<'py, CachedState>, key: CallKey, args: &Args<'py>) -> New<'py> {
+    let py = state.py();
+    let (positional, keywords) = args.to_tuple_and_dict()?;
+    let cache = state.get().cache().bind(py);
+    let key = Raised::catch(py, || Bound::new(py, key))?;
+    let none = ffi::none(py);
+    flights::share(
+        cache.get().flights(py)?,
+        &Shared {
+            cache: cache.as_any(),
+            state: state.as_any(),
+            key: key.as_any(),
+            function: state.get().function(py),
+            args: positional.as_any(),
+            kwargs: keywords.as_any(),
+            deadlines: [&none, &none],
+        },
+    )
+}
+
+/// Makes a coroutine that shares the computation of a key by an initializer, for an entry with this ttl and tti.
+fn share_load<'py>(
+    cache: &Bound<'py, Moka>,
+    query: &Key<'_, 'py>,
+    [initializer, ttl, tti]: [Arg<'py>; 3],
+) -> New<'py> {
+    let py = cache.py();
+    let (args, kwargs) = Args::of(py, &[]).to_tuple_and_dict()?;
+    let key = CallKey::new(Object::of(query.object()), query.hash());
+    let key = Raised::catch(py, || Bound::new(py, key))?;
+    flights::share(
+        cache.get().flights(py)?,
+        &Shared {
+            cache: cache.as_any(),
+            state: &ffi::none(py),
+            key: key.as_any(),
+            function: &initializer,
+            args: args.as_any(),
+            kwargs: kwargs.as_any(),
+            deadlines: [&ttl, &tti],
+        },
+    )
 }
 
 #[cold]

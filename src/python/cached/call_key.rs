@@ -124,6 +124,13 @@ impl CallKey {
 
 #[pymethods]
 impl CallKey {
+    /// The key itself.
+    #[getter]
+    #[pyo3(name = "object")]
+    fn key_object(&self, py: Python<'_>) -> Py<PyAny> {
+        self.object.bind(py).clone().unbind()
+    }
+
     fn __hash__(&self) -> u64 {
         self.hash
     }

@@ -1,4 +1,4 @@
-//! The type of calls of cached coroutine functions. It has the methods of `collections.abc.Coroutine`, so event loops
+//! The type of calls of cached coroutine functions and of `Moka.aget_with`. It has the methods of `collections.abc.Coroutine`, so event loops
 //! take an instance for a coroutine. It has slots, by which the interpreter resumes it without a method call.
 //!
 //! [`async_call`](crate::python::cached::async_call) has the code that an instance runs.
@@ -16,12 +16,12 @@ use std::ptr;
 use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning, PyStopIteration};
 use pyo3::ffi::PyObject;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyType};
+use pyo3::types::PyBool;
 
-use crate::python::cached::async_call::{AsyncCall, Resume, Resumed};
-use crate::python::cached::state::CachedState;
+use crate::python::cached::async_call::{AsyncCall, Resume, Resumed, Source};
 use crate::python::ffi::{self, Args, Sent};
+use crate::python::moka::flights;
+use crate::python::object::coroutine::OWN_CLASS;
 use crate::python::runtime::frame;
 use crate::python::runtime::heap_type::{Spec, getter, member, method, slot};
 
@@ -74,11 +74,11 @@ slots! {
     }
 
     fn get_name(call, _closure: *mut c_void) -> *mut PyObject {
-        ffi::into_return(ffi::attribute(call.state().function(call.py()), c"__name__"))
+        ffi::into_return(ffi::attribute(call.function(), c"__name__"))
     }
 
     fn get_qualified_name(call, _closure: *mut c_void) -> *mut PyObject {
-        ffi::into_return(ffi::attribute(call.state().function(call.py()), c"__qualname__"))
+        ffi::into_return(ffi::attribute(call.function(), c"__qualname__"))
     }
 
     /// The awaitable that the function waits for.
@@ -253,7 +253,7 @@ unsafe extern "C" fn dealloc(slf: *mut PyObject) {
 
 /// The function's qualified name, or the function if it has none.
 fn display_name(call: &AsyncCall) -> Bound<'_, PyAny> {
-    let function = call.state().function(call.py());
+    let function = call.function();
     ffi::attribute_or_none(function, c"__qualname__").unwrap_or_else(|| function.clone())
 }
 
@@ -273,7 +273,7 @@ fn inner_attribute(
 ) -> *mut PyObject {
     match call.inner() {
         Some(inner) => ffi::into_return(ffi::attribute(inner, name)),
-        None => default(call.state().function(call.py())),
+        None => default(call.function()),
     }
 }
 
@@ -281,11 +281,16 @@ fn default_none(function: &Bound<'_, PyAny>) -> *mut PyObject {
     ffi::none(function.py()).to_owned().into_ptr()
 }
 
-static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-
-/// Makes the type, once.
+/// Makes the type, and imports the functions that its instances call, once.
 pub(in crate::python) fn prepare(py: Python<'_>) -> PyResult<()> {
-    CLASS.get_or_try_init(py, || spec().make(py)).map(|_| ())
+    flights::import(py)?;
+    OWN_CLASS.get_or_try_init(py, || spec().make(py)).map(|_| ())
+}
+
+/// Whether the type is made.
+#[inline]
+pub(in crate::python) fn is_prepared(py: Python<'_>) -> bool {
+    OWN_CLASS.get(py).is_some()
 }
 
 fn spec() -> Spec {
@@ -331,8 +336,8 @@ fn spec() -> Spec {
 
 /// Makes the awaitable of a call. Returns null with an exception set if there is no memory.
 #[inline]
-pub(in crate::python) fn new(state: &Bound<'_, CachedState>, args: &Args<'_>) -> *mut PyObject {
-    let class = CLASS.get(state.py()).expect("it is prepared for each coroutine function").as_ptr();
+pub(in crate::python) fn new(source: Source<'_, '_>, args: &Args<'_>) -> *mut PyObject {
+    let class = OWN_CLASS.get(args.py()).expect("it is prepared before the first call").as_ptr();
     // SAFETY: attached; an instance of the type has this size.
     let instance = unsafe { pyo3::ffi::PyObject_GC_New::<CoroutineInstance>(class.cast()) };
     if instance.is_null() {
@@ -343,7 +348,7 @@ pub(in crate::python) fn new(state: &Bound<'_, CachedState>, args: &Args<'_>) ->
     // SAFETY: likewise.
     let call = unsafe { &raw mut (*instance).call };
     // SAFETY: likewise. There is no call to drop yet.
-    unsafe { call.write(AsyncCall::new(state, args)) };
+    unsafe { call.write(AsyncCall::new(source, args)) };
     // SAFETY: now it is `whole`.
     unsafe { pyo3::ffi::PyObject_GC_Track(instance.cast()) };
     instance.cast()

@@ -17,6 +17,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyType};
 
+use crate::python::cached::async_call::Source;
 use crate::python::cached::lookup::FastLookup;
 use crate::python::cached::state::CachedState;
 use crate::python::cached::{coroutine_type, function_attributes, sync_call};
@@ -89,7 +90,7 @@ unsafe extern "C" fn call_async(
     let count = unsafe { pyo3::ffi::PyVectorcall_NARGS(flags) } as usize;
     // SAFETY: the arguments are those of a vectorcall.
     let args = unsafe { ffi::Args::new(state.py(), arguments, count, names) };
-    coroutine_type::new(&state, &args)
+    coroutine_type::new(Source::Function(&state), &args)
 }
 
 /// `tp_descr_get`: makes a method of the instance, as a function does.

@@ -5,23 +5,21 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use crate::RunStart;
 use crate::python::cached::call_key::CallKey;
 use crate::python::cached::lookup;
 use crate::python::cached::owner_registry::OwnerRegistry;
-use crate::python::cached::run::{self, CachedRun};
-use crate::python::cached::state::{AsyncHooks, CachedState, Options};
+use crate::python::cached::run;
+use crate::python::cached::state::{CachedState, Options};
 use crate::python::cached::weak_self::WeakSelf;
 use crate::python::ffi::{Arg, Args};
 use crate::python::moka::Moka;
 use crate::python::moka::convert::Deadlines;
 use crate::python::moka::state::CacheState;
-use crate::python::moka::stats::Load;
 
 #[pymethods]
 impl CachedState {
     #[new]
-    #[pyo3(signature = (function, cache, info, *, typed, shared, make_key, owners, make_owner, await_once, share))]
+    #[pyo3(signature = (function, cache, info, *, typed, shared, make_key, owners, make_owner, is_async))]
     #[expect(clippy::too_many_arguments, reason = "all that a cached function is made of")]
     fn __new__(
         py: Python<'_>,
@@ -33,12 +31,10 @@ impl CachedState {
         make_key: Option<Py<PyAny>>,
         owners: Option<Py<OwnerRegistry>>,
         make_owner: Option<Py<PyAny>>,
-        await_once: Option<Py<PyAny>>,
-        share: Option<Py<PyAny>>,
+        is_async: bool,
     ) -> PyResult<Self> {
         let weak_self = owners.zip(make_owner).map(|(owners, make_owner)| WeakSelf { owners, make_owner });
-        let async_hooks = await_once.zip(share).map(|(await_once, share)| AsyncHooks { await_once, share });
-        let options = Options { is_typed: typed, is_shared: shared, make_key, weak_self, async_hooks };
+        let options = Options { is_typed: typed, is_shared: shared, make_key, weak_self, is_async };
         CachedState::new(py, function, cache, info, options)
     }
 
@@ -103,38 +99,6 @@ impl CachedState {
     /// Counts a call that runs the function.
     fn _record_miss(&self) {
         self.record_miss();
-    }
-
-    /// Returns the instant at which a load begins.
-    fn _begin_load(&self) -> u64 {
-        Load::begin().start()
-    }
-
-    /// Counts a load that began at `start` and has ended.
-    fn _end_load(&self, start: u64, is_failure: bool) {
-        self.moka().counts().end_load(Load::from_start(start), is_failure);
-    }
-
-    /// Begins the run of a key. Returns the run; or a tuple of the value if another thread has stored one since the
-    /// look-up.
-    fn _begin_run<'py>(&self, key: &Bound<'py, CallKey>) -> PyResult<Bound<'py, PyAny>> {
-        let py = key.py();
-        match self.moka().begin_run(py, &key.get().query(py))? {
-            RunStart::Present(value) => Ok((value.into_py(),).into_pyobject(py)?.into_any()),
-            RunStart::Run(run) => {
-                Ok(Bound::new(py, CachedRun::new(self.cache().clone_ref(py), run))?.into_any())
-            }
-        }
-    }
-
-    /// Ends a run and stores its result, unless the key was written to since the run began.
-    fn _keep_result(
-        &self,
-        key: &Bound<'_, CallKey>,
-        value: &Bound<'_, PyAny>,
-        run: &Bound<'_, CachedRun>,
-    ) -> PyResult<()> {
-        Ok(run::keep(self, key.get(), value, run.get().run())?)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -12,7 +12,9 @@ use crate::python::cached::lookup::{self, FastLookup, Lookup};
 use crate::python::cached::owner::Owner;
 use crate::python::cached::state::{CachedState, Mode};
 use crate::python::ffi::{Args, New};
-use crate::python::moka::Moka;
+use crate::python::moka::convert::Deadlines;
+use crate::python::moka::stats::Load;
+use crate::python::moka::{Moka, convert};
 use crate::python::raised::Raised;
 use crate::python::runtime::interpreter::has_stack;
 use crate::{Run, RunStart};
@@ -83,7 +85,7 @@ pub(in crate::python) fn keep(
     run: Run,
 ) -> Result<(), Raised> {
     let py = value.py();
-    let kept = state.moka().keep_result(&key.query(py), run, value);
+    let kept = state.moka().keep_result(&key.query(py), run, value, &Deadlines::NONE);
     if kept.inspect_err(|_raised| end(state, run))? {
         record_entry(py, state, key);
     }
@@ -106,33 +108,91 @@ pub(in crate::python) fn record_entry(py: Python<'_>, state: &CachedState, key: 
 #[pyclass(module = "moka_py", name = "_CachedRun", frozen)]
 pub(in crate::python) struct CachedRun {
     cache: Py<Moka>,
+    key: Py<CallKey>,
+    /// That of the cached function, if a call of one began the run.
+    state: Option<Py<CachedState>>,
+    /// The lifetime of the entry, as the user gave it.
+    ttl: Option<Py<PyAny>>,
+    tti: Option<Py<PyAny>>,
     run: Run,
-}
-
-impl CachedRun {
-    pub fn new(cache: Py<Moka>, run: Run) -> Self {
-        CachedRun { cache, run }
-    }
-
-    pub fn run(&self) -> Run {
-        self.run
-    }
 }
 
 #[pymethods]
 impl CachedRun {
+    /// Begins the run of a key. Returns the run; or a tuple of the value if the key has one.
+    #[staticmethod]
+    #[pyo3(signature = (cache, key, state, ttl, tti, /))]
+    fn begin<'py>(
+        cache: &Bound<'py, Moka>,
+        key: &Bound<'py, CallKey>,
+        state: Option<Py<CachedState>>,
+        ttl: Option<Py<PyAny>>,
+        tti: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = cache.py();
+        let query = key.get().query(py);
+        let run = match cache.get().begin_run(py, &query)? {
+            RunStart::Present(value) => return Ok((value.into_py(),).into_pyobject(py)?.into_any()),
+            RunStart::Run(run) => run,
+        };
+        let run =
+            CachedRun { cache: cache.clone().unbind(), key: key.clone().unbind(), state, ttl, tti, run };
+        Ok(Bound::new(py, run)?.into_any())
+    }
+
     /// Returns whether the key was written to since the run began.
     fn is_superseded(&self) -> bool {
         self.cache.get().core().is_superseded(self.run)
     }
 
+    /// Returns the instant at which a load begins.
+    fn begin_load(&self) -> u64 {
+        Load::begin().start()
+    }
+
+    /// Ends the run after a load that began at `start` and failed.
+    fn fail(&self, start: u64) {
+        self.cache.get().counts().end_load(Load::from_start(start), true);
+        self.end();
+    }
+
+    /// Ends the run after a load that began at `start`. Stores its result, unless the key was written to since the run
+    /// began.
+    fn complete(&self, start: u64, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.cache.get().counts().end_load(Load::from_start(start), false);
+        self.keep(value).inspect_err(|_| self.end())
+    }
+
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.cache)
+        visit.call(&self.cache)?;
+        visit.call(&self.key)?;
+        visit.call(&self.state)?;
+        visit.call(&self.ttl)?;
+        visit.call(&self.tti)
+    }
+}
+
+impl CachedRun {
+    fn keep(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = value.py();
+        let key = self.key.get();
+        let [ttl, tti] =
+            [&self.ttl, &self.tti].map(|given| given.as_ref().map(|given| given.bind_borrowed(py)));
+        let deadlines = convert::deadlines(ttl, tti)?;
+        let kept = self.cache.get().keep_result(&key.query(py), self.run, value, &deadlines)?;
+        if kept && let Some(state) = &self.state {
+            record_entry(py, state.get(), key);
+        }
+        Ok(())
+    }
+
+    fn end(&self) {
+        self.cache.get().core().end_run(self.run);
     }
 }
 
 impl Drop for CachedRun {
     fn drop(&mut self) {
-        self.cache.get().core().end_run(self.run);
+        self.end();
     }
 }

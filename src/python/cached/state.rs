@@ -34,7 +34,6 @@ pub(in crate::python) struct CachedState {
     /// Makes the key from the arguments, in place of the arguments themselves.
     make_key: Option<Py<PyAny>>,
     weak_self: Option<WeakSelf>,
-    async_hooks: Option<AsyncHooks>,
     /// The key of a call without arguments.
     no_arguments: CallKey,
     /// Separates the positional arguments of a key from the keywords.
@@ -42,16 +41,10 @@ pub(in crate::python) struct CachedState {
     /// Whether a key has the types of the arguments.
     is_typed: bool,
     mode: Mode,
+    /// Whether the function is a coroutine function.
+    is_async: bool,
     /// Whether the positional arguments are the whole key of a call without keywords.
     has_plain_keys: bool,
-}
-
-/// The functions of `_flight.py` that calls of a coroutine function use.
-pub(in crate::python) struct AsyncHooks {
-    /// Makes a coroutine of an awaitable.
-    pub await_once: Py<PyAny>,
-    /// Makes a coroutine that shares the run of a key.
-    pub share: Py<PyAny>,
 }
 
 /// The arguments of [`CachedState::new`].
@@ -60,7 +53,7 @@ pub(in crate::python) struct Options {
     pub is_shared: bool,
     pub make_key: Option<Py<PyAny>>,
     pub weak_self: Option<WeakSelf>,
-    pub async_hooks: Option<AsyncHooks>,
+    pub is_async: bool,
 }
 
 impl CachedState {
@@ -71,7 +64,7 @@ impl CachedState {
         info: Py<PyAny>,
         options: Options,
     ) -> PyResult<Self> {
-        let Options { is_typed, is_shared, make_key, weak_self, async_hooks } = options;
+        let Options { is_typed, is_shared, make_key, weak_self, is_async } = options;
         let mode = match (is_shared, cache.get().core().capacity() > 0) {
             (true, _) => Mode::Shared,
             (false, true) => Mode::Separate,
@@ -88,11 +81,11 @@ impl CachedState {
             info,
             make_key,
             weak_self,
-            async_hooks,
             no_arguments,
             keyword_mark,
             is_typed,
             mode,
+            is_async,
             has_plain_keys,
         })
     }
@@ -145,12 +138,7 @@ impl CachedState {
     }
 
     pub fn is_async(&self) -> bool {
-        self.async_hooks.is_some()
-    }
-
-    /// The hooks of a coroutine function.
-    pub fn async_hooks(&self) -> &AsyncHooks {
-        self.async_hooks.as_ref().expect("a coroutine function has its hooks from birth")
+        self.is_async
     }
 }
 
@@ -186,10 +174,6 @@ impl CachedState {
         visit.call(&self.make_key)?;
         if let Some(weak_self) = &self.weak_self {
             weak_self.visit(visit)?;
-        }
-        if let Some(AsyncHooks { await_once, share }) = &self.async_hooks {
-            visit.call(await_once)?;
-            visit.call(share)?;
         }
         visit.call(&self.cache)
     }

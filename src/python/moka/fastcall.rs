@@ -16,17 +16,18 @@
 use std::ffi::CStr;
 use std::ptr;
 
+use pyo3::exceptions::PyTypeError;
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyString;
 
-use crate::python::ffi::{Arg, Args, borrowed, is_callable, none, owned};
+use crate::python::ffi::{Arg, Args, New, borrowed, call_method, is_callable, none, owned, raise};
 use crate::python::moka::class::Moka;
 use crate::python::moka::convert::{self, Deadlines, Ttl};
 use crate::python::moka::signature::Signature;
 use crate::python::moka::state::CacheState;
-use crate::python::object::{Object, builtin};
+use crate::python::object::{Object, builtin, coroutine};
 use crate::python::raised::Raised;
 
 const GET: Signature<2> = Signature { function: "Moka.get()", parameters: ["key", "default"], required: 1 };
@@ -64,7 +65,7 @@ pub(in crate::python) fn install(py: Python<'_>) -> PyResult<()> {
 }
 
 /// `doc` begins with the signature and ends with a zero byte.
-fn add_method(
+pub(in crate::python) fn add_method(
     py: Python<'_>,
     name: &'static CStr,
     function: ffi::PyCFunctionFastWithKeywords,
@@ -226,7 +227,7 @@ fn load(
     is_absent: bool,
 ) -> *mut PyObject {
     let cache = call.cache();
-    let compute = || Args::of(call.py, &[]).call(&initializer);
+    let compute = || call_initializer(&initializer);
     let load = || {
         let query = cache.key(&key)?;
         if !is_absent && let Some(value) = cache.get(call.py, &query)? {
@@ -235,6 +236,20 @@ fn load(
         cache.load(&query, deadlines, is_absent, compute)
     };
     load().map_or(ptr::null_mut(), |value: Object| value.into_ptr())
+}
+
+/// Calls the initializer of `get_with`. A coroutine is refused: it would serve one caller, once.
+fn call_initializer<'a>(initializer: &Arg<'a>) -> New<'a> {
+    let value = Args::of(initializer.py(), &[]).call(initializer)?;
+    if coroutine::is_coroutine(&value) { refuse_coroutine(&value) } else { Ok(value) }
+}
+
+#[cold]
+fn refuse_coroutine<'py>(coroutine: &Bound<'py, PyAny>) -> New<'py> {
+    // Else its end would warn that it was never awaited.
+    call_method(coroutine, c"close", [])?;
+    let text = c"initializer must return a value, got a coroutine; use `await cache.aget_with(...)`";
+    Err(raise::<PyTypeError>(coroutine.py(), text))
 }
 
 #[inline(always)]
@@ -249,9 +264,9 @@ fn value_or_default(found: Option<Object>, default: Option<Arg<'_>>, py: Python<
 // --- Arguments ---
 
 /// The arguments of a call, as the interpreter passes them.
-struct Call<'a> {
-    py: Python<'a>,
-    cache: Borrowed<'a, 'a, Moka>,
+pub(in crate::python) struct Call<'a> {
+    pub py: Python<'a>,
+    pub cache: Borrowed<'a, 'a, Moka>,
     arguments: *const *mut PyObject,
     count: usize,
     names: *mut PyObject,
@@ -261,7 +276,7 @@ impl<'a> Call<'a> {
     /// # Safety
     /// - `called`; and the result does not outlive the call.
     #[inline(always)]
-    unsafe fn new(
+    pub unsafe fn new(
         slf: *mut PyObject,
         arguments: *const *mut PyObject,
         count: ffi::Py_ssize_t,
@@ -282,7 +297,7 @@ impl<'a> Call<'a> {
     }
 
     #[inline(always)]
-    fn args(&self) -> Args<'a> {
+    pub fn args(&self) -> Args<'a> {
         // SAFETY: `called`.
         unsafe { Args::new(self.py, self.arguments, self.count, self.names) }
     }
@@ -304,7 +319,7 @@ impl<'a> Call<'a> {
 
     /// Two arguments, if they are all and given by position. Else [`Call::two_and_deadlines`] reads them.
     #[inline(always)]
-    fn two(&self) -> Option<(Arg<'a>, Arg<'a>)> {
+    pub fn two(&self) -> Option<(Arg<'a>, Arg<'a>)> {
         match *self.args().positional() {
             [first, second] if self.names.is_null() => Some((first, second)),
             _ => None,

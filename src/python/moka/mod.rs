@@ -10,6 +10,7 @@
 //! | `signature.rs`, `convert.rs` | arguments: binds them to parameters, and checks their values |
 //! | `listener.rs` | calls of the eviction listener, of the weigher and of ttl functions |
 //! | `stats.rs` | the counts |
+//! | `flights.rs` | computations that coroutines share |
 //! | `clock.rs` | the clock of tests |
 //! | `errors.rs` | the messages of loads that would wait for ever |
 
@@ -20,10 +21,11 @@ pub(in crate::python) mod clock;
 pub(in crate::python) mod convert;
 pub(in crate::python) mod errors;
 pub(in crate::python) mod fastcall;
+pub(in crate::python) mod flights;
 pub(in crate::python) mod listener;
 pub(in crate::python) mod mapping;
 mod methods;
-mod signature;
+pub(in crate::python) mod signature;
 pub(in crate::python) mod state;
 pub(in crate::python) mod stats;
 

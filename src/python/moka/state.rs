@@ -14,6 +14,7 @@
 
 use std::convert::Infallible;
 use std::mem::ManuallyDrop;
+use std::sync::OnceLock;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -24,7 +25,7 @@ use crate::python::ffi::{self, New};
 use crate::python::moka::convert::{Deadlines, Duration, Ttl};
 use crate::python::moka::listener::{self, Callback};
 use crate::python::moka::stats::CacheStats;
-use crate::python::moka::{clock, errors};
+use crate::python::moka::{clock, errors, flights};
 use crate::python::object::Object;
 use crate::python::object::key::{Key, LoadKey};
 use crate::python::object::shared_error::{self, SharedError};
@@ -46,6 +47,8 @@ pub(crate) struct CacheState {
     listener: Callback,
     weigher: Callback,
     ttl_function: Callback,
+    /// A `FlightTable`, made when a coroutine first needs it.
+    flights: OnceLock<Object>,
     /// The ttl, if it is not a function.
     pub(super) ttl: Duration,
     pub(super) tti: Duration,
@@ -67,6 +70,7 @@ impl CacheState {
             listener,
             weigher,
             ttl_function,
+            flights: OnceLock::new(),
             ttl,
             tti,
             is_long_lived,
@@ -305,6 +309,16 @@ impl CacheState {
         self.run(py, load).map_err(|error| raise_load_error(key, error))
     }
 
+    /// Returns the flight table, which has the computations that coroutines share.
+    pub fn flights<'py>(&self, py: Python<'py>) -> Result<&Bound<'py, PyAny>, Raised> {
+        if self.flights.get().is_none() {
+            let table = flights::new_table(py)?;
+            // If another thread was faster, its table counts.
+            let _ = self.flights.set(Object::new(table.unbind()));
+        }
+        Ok(self.flights.get().expect("it was just set").bind(py))
+    }
+
     /// Begins a run of a key that was looked up and not found. Other calls do not wait for it.
     #[inline]
     pub fn begin_run<Q: KeyQuery<Object>>(
@@ -323,8 +337,9 @@ impl CacheState {
         query: &Key<'_, '_>,
         run: Run,
         value: &Bound<'_, PyAny>,
+        deadlines: &Deadlines<'_>,
     ) -> Result<bool, Raised> {
-        let new = self.new_value(query.object(), value, &Deadlines::NONE)?;
+        let new = self.new_value(query.object(), value, deadlines)?;
         self.run(value.py(), |removed| self.core.complete_run(query, run, new, removed))
     }
 }
@@ -485,6 +500,7 @@ impl CacheState {
         self.listener.visit(visit)?;
         self.weigher.visit(visit)?;
         self.ttl_function.visit(visit)?;
+        self.flights.get().map_or(Ok(()), |flights| flights.visit(visit))?;
         let mut result = Ok(());
         self.core.for_each(|key, value| {
             for object in key.into_iter().chain([value]) {

@@ -6,10 +6,12 @@
 //! | `reference.rs`, `shared_count.rs` | [`Object`], and how its references are counted and dropped |
 //! | `key.rs` | a key with its hash and its equality |
 //! | `builtin.rs`, `int_layout.rs`, `tuple.rs` | hash and equality of builtin types, without a user's code |
+//! | `coroutine.rs` | which objects are coroutines |
 //! | `long_lived.rs` | objects that live as long as the program |
 //! | `shared_error.rs` | an exception that threads share |
 
 pub(in crate::python) mod builtin;
+pub(in crate::python) mod coroutine;
 pub(in crate::python) mod int_layout;
 pub(in crate::python) mod key;
 pub(in crate::python) mod long_lived;
