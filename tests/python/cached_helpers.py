@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from moka_py import cached
+from moka_py import Moka, cached
 
 both_wait_modes = pytest.mark.parametrize("wait", [False, True], ids=["alone", "shared"])
 
@@ -85,3 +85,32 @@ def finish(call):
     with pytest.raises(StopIteration) as stopped:
         call.send(None)
     return stopped.value.value
+
+
+class GatedInitializer:
+    """A cache, and an initializer whose runs wait until `open` is set. It counts started and cancelled runs."""
+
+    def __init__(self, **options):
+        self.open = asyncio.Event()
+        self.started = self.cancelled = 0
+        self.cache = Moka(100, **options)
+
+    async def initializer(self):
+        self.started += 1
+        try:
+            await self.open.wait()
+        except asyncio.CancelledError:
+            await asyncio.sleep(0)
+            self.cancelled += 1
+            raise
+        return object()
+
+    def load(self, key=1, **lifetime):
+        """Return a coroutine that loads a key."""
+        return self.cache.aget_with(key, self.initializer, **lifetime)
+
+    async def waiters(self, count, key=1):
+        """Return tasks that load a key, after all of them have begun."""
+        tasks = [asyncio.create_task(self.load(key)) for _ in range(count)]
+        await run_ready_tasks()
+        return tasks
