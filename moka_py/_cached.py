@@ -3,7 +3,8 @@
 How it works: the function becomes a native callable, which looks its arguments up without making a tuple of them. A
 coroutine function becomes one that returns a native awaitable, which looks up when it is first awaited, and runs the
 function's coroutine after a miss. `wait_concurrent` lets concurrent calls of one key share one run: threads as in
-`Moka.get_with`, coroutines through a `FlightTable`. `weak_self` puts an `_Owner` in place of the instance into the keys.
+`Moka.get_with`, coroutines through a `FlightTable`. `weak_self` puts an `_Owner` in place of the instance into the
+keys.
 
 Invariants:
 - `finished`: the cache holds results, never tasks, coroutines or failures.

@@ -11,11 +11,14 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Coroutine, Iterable
 from typing import Any
 
 from moka_py._exceptions import copy_exception
 from moka_py._moka_py import _CachedRun, _CallKey
+
+ABSENT = object()
+"""The result of a flight for a key that the flight has no value of."""
 
 
 async def await_once(awaitable: Awaitable[Any]) -> Any:
@@ -24,7 +27,7 @@ async def await_once(awaitable: Awaitable[Any]) -> Any:
 
 
 class Flight(asyncio.Task[Any]):
-    """The one computation of a key in one event loop. It is a task of its own, so it outlives the waiter that began it."""
+    """The one computation of a key in one event loop. It is a task, so it outlives the waiter that began it."""
 
     def __init__(self, computation: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop, runs: Any) -> None:
         """Make the task.
@@ -151,6 +154,52 @@ class Flight(asyncio.Task[Any]):
         try:
             if self._failure is not None and not is_leader:
                 raise copy_exception(self._failure)
-            return self.result()
+            return self._answer(key, self.result())
         finally:
             del self  # as in `join`
+
+    def _answer(self, _key: _CallKey, result: Any) -> Any:
+        return result
+
+    def hold(self) -> None:
+        """Count the caller as a waiter, which will call `release` or `release_all`."""
+        self._waiters += 1
+
+    def release(self) -> None:
+        """End a `hold`. The caller waits for the flight now."""
+        self._waiters -= 1
+
+
+class BulkFlight(Flight):
+    """The one computation of several keys. Its `runs` are a dict by key.
+
+    Its result is a dict of values, by the keys as the user has them.
+    """
+
+    def _run_of(self, key: _CallKey) -> _CachedRun:
+        return self._runs[key]
+
+    def _answer(self, key: _CallKey, result: dict[Any, Any]) -> Any:
+        return result.get(key.object, ABSENT)
+
+
+async def release_all(flights: Iterable[Flight], error: BaseException) -> None:
+    """End holds whose caller gives up. Cancel the flights that lose their last waiter, and wait for their end.
+
+    Args:
+        flights: The flights, each with a `hold` of the caller.
+        error: What made the caller give up. If it is closed, it can neither wait nor use the event loop.
+    """
+    reason = error.args if isinstance(error, asyncio.CancelledError) else ()
+    unused = []
+    for flight in flights:
+        flight.release()
+        is_unused = not flight._waiters and not flight._is_cancelled and not flight.done()
+        if is_unused and not isinstance(error, GeneratorExit):
+            flight.cancel(*reason)
+            unused.append(flight)
+    later_cancellation = None
+    for flight in unused:
+        later_cancellation = await flight._wait_for_end(reason) or later_cancellation
+    if later_cancellation is not None:
+        raise later_cancellation

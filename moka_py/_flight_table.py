@@ -2,7 +2,8 @@
 
 How it works: a call that misses begins a `Flight`, a task of its own, and registers it under its event loop and key. A
 later call of the same key joins the flight: it waits for the task, and returns its result or raises a copy of its
-exception. The calls are those of `aget_with` and of cached coroutine functions with `wait_concurrent`.
+exception. The calls are those of `aget_with` and of cached coroutine functions with `wait_concurrent`. A bulk load is
+one flight that is registered under each of its keys.
 
 A flight refers to its loop, so while the flight is in the table no other loop has the same id.
 """
@@ -16,8 +17,17 @@ import weakref
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from moka_py._flight import Flight
-from moka_py._moka_py import Moka, _CachedRun, _CachedState, _CallKey
+from moka_py._flight import ABSENT, BulkFlight, Flight, release_all
+from moka_py._moka_py import (
+    Moka,
+    _CachedRun,
+    _CachedState,
+    _CallKey,
+    _end_many,
+    _keep_many,
+    _look_up_many,
+    _read_loaded,
+)
 
 
 class FlightTable:
@@ -52,25 +62,99 @@ class FlightTable:
         loop = _running_loop("aget_with" if state is None else "wait_concurrent=True of a coroutine function")
         if state is None:
             function = functools.partial(_call_async, "initializer", function)
-        flight = self._find(loop, key)
-        is_leader = flight is None
-        if flight is None:
-            run = _CachedRun.begin(cache, key, state, ttl, tti)
-            if isinstance(run, tuple):
+        while True:
+            flight = self._find(loop, key)
+            is_leader = flight is None
+            if flight is None:
+                run = _CachedRun.begin(cache, key, state, ttl, tti)
+                if isinstance(run, tuple):
+                    if state is not None:
+                        state._record_hit()
+                    return run[0]
+                flight = self._register(Flight(_compute(run, function, args, kwargs), loop, run), loop, (key,))
+                del run
                 if state is not None:
-                    state._record_hit()
-                return run[0]
-            flight = self._register(Flight(_compute(run, function, args, kwargs), loop, run), loop, (key,))
-            del run
-            if state is not None:
-                state._record_miss()
-        try:
-            value = await flight.join(key, is_leader)
-        finally:
-            del flight
+                    state._record_miss()
+            try:
+                value = await flight.join(key, is_leader)
+            finally:
+                del flight
+            if value is ABSENT:  # A bulk load had no answer for this key.
+                value = Moka.peek(cache, key.object, ABSENT)
+            if value is not ABSENT:
+                break
         if state is not None and not is_leader:
             state._record_hit()
         return value
+
+    async def aget_many_with(
+        self,
+        cache: Moka[Any, Any],
+        keys: Iterable[Any],
+        load: Callable[[list[Any]], Awaitable[Any]],
+        ttl: Any,
+        tti: Any,
+    ) -> dict[Any, Any]:
+        """Return the values of several keys. Those without a value are computed together, as `aget_many_with` says.
+
+        Args:
+            cache: The cache of this table.
+            keys: The keys.
+            load: Called with the list of keys to compute.
+            ttl: The lifetime of a new entry, as in `Moka.set`.
+            tti: Likewise.
+        """
+        values, missing = _look_up_many(cache, keys, ABSENT)
+        if not missing:
+            return values
+        loop = _running_loop("aget_many_with")
+        runs: dict[_CallKey, _CachedRun] = {}
+        others: list[tuple[_CallKey, Flight]] = []
+        bulk = flight = None
+        loaded: dict[Any, Any] = {}
+        for key in missing:
+            flight = self._find(loop, key)
+            if flight is not None:
+                flight.refuse_circle(key)
+                others.append((key, flight))
+                continue
+            run = _CachedRun.begin(cache, key, None, ttl, tti)
+            if isinstance(run, tuple):
+                values[key.object] = run[0]
+            else:
+                runs[key] = run
+        # From now on these flights have a waiter, so none is cancelled while this call waits for its own load.
+        for _, flight in others:
+            flight.hold()
+        try:
+            if runs:
+                computation = _compute_many(cache, runs, load, ttl, tti)
+                bulk = self._register(BulkFlight(computation, loop, runs), loop, runs)
+                await bulk.wait()
+                loaded = bulk.result()
+                for key in runs:
+                    values[key.object] = loaded.get(key.object, ABSENT)
+            while others:
+                key, flight = others[0]
+                flight.refuse_circle(key)
+                del others[0]
+                flight.release()
+                await flight.wait()
+                # A flight that was cancelled has no value, as one that does not answer the key.
+                value = ABSENT if flight.cancelled() else flight.value_of(key, is_leader=False)
+                values[key.object] = Moka.peek(cache, key.object, ABSENT) if value is ABSENT else value
+        except BaseException as error:
+            await release_all([flight for _, flight in others], error)
+            raise
+        finally:
+            # The traceback of a failure refers to this frame, and the flight to the failure.
+            bulk = flight = None
+            others.clear()
+        for key in missing:
+            if values[key.object] is ABSENT:
+                del values[key.object]
+        # A key that had a value, or that another call computed, keeps that value.
+        return values | {key: value for key, value in loaded.items() if key not in values}
 
     def _find(self, loop: asyncio.AbstractEventLoop, key: _CallKey) -> Flight | None:
         """Return the flight of a key that a call in this loop may join."""
@@ -100,6 +184,23 @@ async def _compute(
         raise
     run.complete(began, value)
     return value
+
+
+async def _compute_many(
+    cache: Moka[Any, Any], runs: dict[_CallKey, _CachedRun], load: Callable[..., Awaitable[Any]], ttl: Any, tti: Any
+) -> dict[Any, Any]:
+    """Compute the values of several keys, and store them. Return all that `load` returned."""
+    first = next(iter(runs.values()))
+    began = first.begin_load()
+    try:
+        loaded = _read_loaded(await _call_async("load", load, [key.object for key in runs]))
+    except BaseException:
+        first.fail(began)
+        _end_many(runs)
+        raise
+    first.end_load(began)
+    _keep_many(cache, runs, loaded, ttl, tti)
+    return loaded
 
 
 def _call_async(name: str, function: Callable[..., Any], *args: Any) -> Awaitable[Any]:

@@ -31,6 +31,10 @@ __all__ = [
     "_OwnerRegistry",
     "_Trace",
     "_cached_function",
+    "_end_many",
+    "_keep_many",
+    "_look_up_many",
+    "_read_loaded",
 ]
 
 # Keys and values are `Any` where nothing tells their types, as in `Moka(100)`.
@@ -314,7 +318,7 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
         caller. If it raises, nothing is stored, and each other waiter raises a copy of the exception. A waiter that is
         cancelled leaves the others alone. When the last one is cancelled, so is the task.
 
-        It never waits for a `get_with` of a thread, or for the task of another event loop. Then each computes the value.
+        It never waits for a `get_with` of a thread, or for the task of another event loop. Each computes the value.
 
         A `set`, a removal or a `clear` during the computation wins: the callers get the result, but it is not stored.
 
@@ -460,6 +464,42 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
             TypeError: If keys is not iterable, load is not callable or returns no mapping, or a duration is of the
                 wrong kind.
             ValueError: If a duration is not positive or out of range, or the result of a ttl function is out of range.
+        """
+
+    def aget_many_with(
+        self,
+        keys: Iterable[_K],
+        load: Callable[[list[_K]], Awaitable[_KeysAndGetItem[_K, _V]]],
+        ttl: _Ttl[_K, _V] | None = None,
+        tti: _Duration | None = None,
+    ) -> Coroutine[Any, Any, dict[_K, _V]]:
+        """Return, when awaited, the values of several keys, as `get_many_with` does, by one `await load(missing)`.
+
+        One task of the event loop runs `load`. Calls of this loop that ask for one of its keys wait for the task, and
+        those of `aget_with` whose key it leaves out call their own initializers. If another task of this loop computes
+        a key already, the call does not load the key. It waits for that task, but only after its own load.
+        Cancellation is as in `aget_with`: the task is cancelled with its last waiter, for any of its keys.
+
+        It never waits for a thread, or for the task of another event loop.
+
+        Args:
+            keys: The keys, an iterable. Equal keys count once.
+            load: Called with a list of the keys to load, each once, in the order of `keys`. What awaiting its result
+                returns is a mapping of keys to values. It may leave out keys, and have others.
+            ttl: How long each loaded entry lives, as in `set`.
+            tti: How long each loaded entry lives after it was last set or got, as in `set`.
+
+        Returns:
+            A coroutine that returns a dict of all values that were found or loaded, also of those that were not stored:
+            first the keys asked for, in their order, then the others that `load` returned.
+
+        Raises:
+            RuntimeError: When awaited, if a wait would never end, as in `aget_with`. Also if a key has no value, and no
+                asyncio event loop is running.
+            TypeError: If load is not callable, or a duration is of the wrong kind; and when awaited, if keys is not
+                iterable, load returns no awaitable of a mapping, or the result of a ttl function is of the wrong kind.
+            ValueError: If a duration is not positive or out of range; and when awaited, if the result of a ttl function
+                is out of range.
         """
 
     def set_many(
@@ -696,6 +736,7 @@ class _CachedRun:
     ) -> _CachedRun | tuple[Any]: ...
     def is_superseded(self) -> bool: ...
     def begin_load(self) -> int: ...
+    def end_load(self, start: int) -> None: ...
     def fail(self, start: int) -> None: ...
     def complete(self, start: int, value: Any) -> None: ...
 
@@ -805,3 +846,11 @@ _CachedFunction: type
 """The type of cached functions."""
 
 def _cached_function(state: _CachedState, is_permanent: bool) -> Any: ...
+def _look_up_many(
+    cache: Moka[Any, Any], keys: Iterable[Any], absent: object, /
+) -> tuple[dict[Any, Any], list[_CallKey]]: ...
+def _read_loaded(loaded: Any, /) -> dict[Any, Any]: ...
+def _keep_many(
+    cache: Moka[Any, Any], runs: dict[_CallKey, _CachedRun], loaded: dict[Any, Any], ttl: Any, tti: Any, /
+) -> None: ...
+def _end_many(runs: dict[_CallKey, _CachedRun], /) -> None: ...

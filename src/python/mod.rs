@@ -32,7 +32,7 @@ mod simulate;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
-use self::cached::{aget_with, call_key, function_type, owner, owner_registry, run, state};
+use self::cached::{aget_with, async_bulk, call_key, function_type, owner, owner_registry, run, state};
 use self::moka::{clock, fastcall, listener, mapping, stats};
 use self::object::{int_layout, shared_error};
 #[cfg(unix)]
@@ -55,6 +55,10 @@ fn _moka_py(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<simulate::PyTrace>()?;
     module.add_class::<clock::ManualClock>()?;
     module.add_function(wrap_pyfunction!(function_type::new, module)?)?;
+    module.add_function(wrap_pyfunction!(async_bulk::look_up_many, module)?)?;
+    module.add_function(wrap_pyfunction!(async_bulk::read_loaded, module)?)?;
+    module.add_function(wrap_pyfunction!(async_bulk::keep_many, module)?)?;
+    module.add_function(wrap_pyfunction!(async_bulk::end_many, module)?)?;
     prepare(module.py())
 }
 

@@ -9,7 +9,7 @@
 //! run             registers the run of a miss, and stores its result unless the key was written to since
 //! ```
 //! [`coroutine_type`] is the type of the awaitables whose code is in `async_call`. [`aget_with`] makes such awaitables for
-//! keys of a cache. [`state`] has the data that all calls
+//! keys of a cache, and [`async_bulk`] has a part of `aget_many_with`. [`state`] has the data that all calls
 //! of a function share: the options and the cache. [`methods`] has its methods for Python, such as `cache_clear`.
 //! [`call_key`] has the keys. [`weak_self`], [`owner`] and [`owner_registry`] let keys stand for instances that the
 //! cache does not keep alive. [`function_attributes`] answers for attributes such as `__annotations__`.
@@ -21,6 +21,7 @@
 //!   ([`Raised`](crate::python::raised::Raised)).
 
 pub(in crate::python) mod aget_with;
+pub(in crate::python) mod async_bulk;
 pub(in crate::python) mod async_call;
 pub(in crate::python) mod call_key;
 pub(in crate::python) mod coroutine_type;

@@ -150,6 +150,11 @@ impl CachedRun {
         Load::begin().start()
     }
 
+    /// Counts a load that began at `start` and succeeded.
+    fn end_load(&self, start: u64) {
+        self.cache.get().counts().end_load(Load::from_start(start), false);
+    }
+
     /// Ends the run after a load that began at `start` and failed.
     fn fail(&self, start: u64) {
         self.cache.get().counts().end_load(Load::from_start(start), true);
@@ -159,7 +164,7 @@ impl CachedRun {
     /// Ends the run after a load that began at `start`. Stores its result, unless the key was written to since the run
     /// began.
     fn complete(&self, start: u64, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.cache.get().counts().end_load(Load::from_start(start), false);
+        self.end_load(start);
         self.keep(value).inspect_err(|_| self.end())
     }
 
@@ -186,7 +191,11 @@ impl CachedRun {
         Ok(())
     }
 
-    fn end(&self) {
+    pub fn run(&self) -> Run {
+        self.run
+    }
+
+    pub fn end(&self) {
         self.cache.get().core().end_run(self.run);
     }
 }

@@ -256,7 +256,7 @@ impl<'py> Asked<'py> {
 }
 
 /// Reads the result of `load`, a mapping. A result that is not an exact dict is copied.
-fn read_values<'py>(loaded: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
+pub(in crate::python) fn read_values<'py>(loaded: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
     if let Ok(dict) = loaded.cast_exact::<PyDict>() {
         return Ok(dict.clone());
     }

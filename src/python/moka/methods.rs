@@ -13,6 +13,7 @@ use crate::python::moka::bulk;
 use crate::python::moka::bulk_load;
 use crate::python::moka::class::Moka;
 use crate::python::moka::convert::{self, Duration};
+use crate::python::moka::flights;
 use crate::python::moka::listener::Callback;
 use crate::python::moka::mapping::{self, EntryIterator, OptionalArg, Part};
 use crate::python::moka::signature::Signature;
@@ -194,6 +195,23 @@ impl Moka {
         convert::callable("load", load)?;
         let deadlines = convert::deadlines(ttl.map(Bound::as_borrowed), tti.map(Bound::as_borrowed))?;
         bulk_load::get_many_with(self, keys, load, &deadlines)
+    }
+
+    #[doc = doc!("Moka.aget_many_with")]
+    #[pyo3(signature = (keys, load, ttl=None, tti=None))]
+    fn aget_many_with<'py>(
+        slf: &Bound<'py, Self>,
+        keys: &Bound<'py, PyAny>,
+        load: &Bound<'py, PyAny>,
+        ttl: Option<&Bound<'py, PyAny>>,
+        tti: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        convert::callable("load", load)?;
+        convert::deadlines(ttl.map(Bound::as_borrowed), tti.map(Bound::as_borrowed))?;
+        flights::import(py)?;
+        let table = slf.get().flights(py)?;
+        table.call_method1(intern!(py, "aget_many_with"), (slf, keys, load, ttl, tti))
     }
 
     #[doc = doc!("Moka.set_many")]

@@ -15,7 +15,7 @@
 //! | `errors.rs` | the messages of loads that would wait for ever |
 
 mod bulk;
-mod bulk_load;
+pub(in crate::python) mod bulk_load;
 mod class;
 pub(in crate::python) mod clock;
 pub(in crate::python) mod convert;
