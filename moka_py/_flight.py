@@ -58,7 +58,8 @@ class Flight(asyncio.Task[Any]):
         return not (self._is_cancelled or self.done() or self._run_of(key).is_superseded())
 
     def _run_of(self, _key: _CallKey) -> _CachedRun:
-        return self._runs
+        run: _CachedRun = self._runs
+        return run
 
     def cancel(self, msg: Any = None) -> bool:
         """Cancel the flight. From now on no call may join."""
@@ -177,10 +178,11 @@ class BulkFlight(Flight):
     """
 
     def _run_of(self, key: _CallKey) -> _CachedRun:
-        return self._runs[key]
+        run: _CachedRun = self._runs[key]
+        return run
 
     def _answer(self, key: _CallKey, result: dict[Any, Any]) -> Any:
-        return result.get(key.object, ABSENT)
+        return result.get(key.key, ABSENT)
 
 
 async def release_all(flights: Iterable[Flight], error: BaseException) -> None:

@@ -80,7 +80,7 @@ class FlightTable:
             finally:
                 del flight
             if value is ABSENT:  # A bulk load had no answer for this key.
-                value = Moka.peek(cache, key.object, ABSENT)
+                value = Moka.peek(cache, key.key, ABSENT)
             if value is not ABSENT:
                 break
         if state is not None and not is_leader:
@@ -120,7 +120,7 @@ class FlightTable:
                 continue
             run = _CachedRun.begin(cache, key, None, ttl, tti)
             if isinstance(run, tuple):
-                values[key.object] = run[0]
+                values[key.key] = run[0]
             else:
                 runs[key] = run
         # From now on these flights have a waiter, so none is cancelled while this call waits for its own load.
@@ -133,7 +133,7 @@ class FlightTable:
                 await bulk.wait()
                 loaded = bulk.result()
                 for key in runs:
-                    values[key.object] = loaded.get(key.object, ABSENT)
+                    values[key.key] = loaded.get(key.key, ABSENT)
             while others:
                 key, flight = others[0]
                 flight.refuse_circle(key)
@@ -142,7 +142,7 @@ class FlightTable:
                 await flight.wait()
                 # A flight that was cancelled has no value, as one that does not answer the key.
                 value = ABSENT if flight.cancelled() else flight.value_of(key, is_leader=False)
-                values[key.object] = Moka.peek(cache, key.object, ABSENT) if value is ABSENT else value
+                values[key.key] = Moka.peek(cache, key.key, ABSENT) if value is ABSENT else value
         except BaseException as error:
             await release_all([flight for _, flight in others], error)
             raise
@@ -151,8 +151,8 @@ class FlightTable:
             bulk = flight = None
             others.clear()
         for key in missing:
-            if values[key.object] is ABSENT:
-                del values[key.object]
+            if values[key.key] is ABSENT:
+                del values[key.key]
         # A key that had a value, or that another call computed, keeps that value.
         return values | {key: value for key, value in loaded.items() if key not in values}
 
@@ -193,7 +193,7 @@ async def _compute_many(
     first = next(iter(runs.values()))
     began = first.begin_load()
     try:
-        loaded = _read_loaded(await _call_async("load", load, [key.object for key in runs]))
+        loaded = _read_loaded(await _call_async("load", load, [key.key for key in runs]))
     except BaseException:
         first.fail(began)
         _end_many(runs)

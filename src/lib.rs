@@ -21,6 +21,8 @@
 //!             Waiters detach and park, and wake to check for signals. A wait that would never end raises an error.
 //! get_many_with  each key is looked up; cache/bulk_load > single_flight: the call leads the missing keys, or notes the
 //!             leaders of others; computes all at once with nothing held, sets each, and only then waits for the others
+//! aget_with  a hit is a get. After a miss python/moka/flights calls moka_py/_flight_table.py, which has one task for a key and
+//!             event loop. The task registers a run, as a cached function does.
 //! cached    a hit is a get. A miss goes cache > single_flight: it registers a run, which no other call waits for,
 //!             computes with nothing held, then sets, unless a write to the key superseded the run.
 //! evict     shard/transaction: is the total weight over the capacity (shard/weights)? > policy: choose a victim

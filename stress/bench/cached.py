@@ -11,7 +11,7 @@ import time
 import harness
 import threads
 
-from moka_py import cached
+from moka_py import Moka, cached
 
 ENTRIES = 10_000
 KEYS = 1_000
@@ -158,16 +158,30 @@ async def awaited(function, keys):
     return per_call(begin, LAPS * KEYS)
 
 
+async def awaited_loads(cache, load, keys):
+    begin = time.thread_time_ns()
+    for _ in range(LAPS):
+        for key in keys:
+            await cache.aget_with(key, load)
+    return per_call(begin, LAPS * KEYS)
+
+
 async def coroutines(report, scale):
     async def one(x):
         return x
 
+    async def load():
+        return 1
+
     functions = {name: decorate(one) for name, decorate in ASYNC_DECORATORS.items()} | {"not cached": one}
+    costs = {name: functools.partial(awaited, function) for name, function in functions.items()}
+    cache = Moka(ENTRIES)
+    costs["moka_py, aget_with"] = functools.partial(awaited_loads, cache, load)
     keys = ints()
-    seen = {name: [] for name in functions}
+    seen = {name: [] for name in costs}
     for _ in range(scale.rounds + 1):
-        for name, function in functions.items():
-            seen[name].append(await awaited(function, keys))
+        for name, cost in costs.items():
+            seen[name].append(await cost(keys))
     report.add("cached, await f(int), hit", {name: harness.Figure.of(costs[1:]) for name, costs in seen.items()})
     report.table("async-lru")
 

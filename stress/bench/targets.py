@@ -88,6 +88,8 @@ def of_one_thread():
     yield at_most("get_with miss, to cachebox", 2.0, "get_with, miss that evicts, int", OURS, CACHEBOX)
     row = "get_many_with, 100 misses that evict, int"
     yield at_most("a load of 100 keys, to 100 plain sets", 2.0, row, OURS, "moka_py set")
+    row = "cached, await f(int), hit"
+    yield at_most("aget_with hit, to our cached coroutine", 1.2, row, "moka_py, aget_with", OURS)
     yield at_most("read-through, zipf, to cachebox", 1.0, "read-through, zipf 0.99", OURS, CACHEBOX)
     ratio = "read-through, zipf 0.99: hits once it is full"
     yield Target("read-through, zipf, hits", 78.5, lambda figures: figures.of(ratio), "%", at_least=True)

@@ -116,4 +116,11 @@ Service().later.cache_set(1, Service(), 1)  # type: ignore[call-overload]
 async def awaits() -> None:
     one: str = Service().later(1)  # type: ignore[assignment]
     two: int = await Service().later(1)  # type: ignore[assignment]
-    print(one, two)
+    three: int = await cache.aget_with("a", load)  # type: ignore[arg-type]
+    await cache.aget_with("a", lambda: 1)  # type: ignore[arg-type,return-value]
+    await cache.aget_many_with(["a"], load)  # type: ignore[arg-type]
+    print(one, two, three)
+
+
+async def load() -> str:
+    return ""

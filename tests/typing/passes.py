@@ -215,6 +215,24 @@ async def awaits() -> None:
     assert_type(await asyncio.create_task(coroutine(1)), str)
     assert_type(await asyncio.gather(coroutine(1), coroutine(2)), tuple[str, str])
     assert_type(await Service().later(1), str)
+    assert_type(await texts.aget_with(1, load_text), str)
+    assert_type(await texts.aget_with(1, load_text, ttl=5, tti=timedelta(1)), str)
+    assert_type(await texts.aget_with(1, lambda: load_text(), ttl=lambda key, text: key + len(text)), str)
+    assert_type(await asyncio.create_task(texts.aget_with(1, load_text)), str)
+    assert_type(await texts.aget_many_with([1, 2], load_texts), dict[int, str])
+    assert_type(await texts.aget_many_with({1, 2}, load_texts, ttl=5, tti=timedelta(1)), dict[int, str])
+    assert_type(await Moka(100).aget_with("any", load_text), Any)
+
+
+texts: Moka[int, str] = Moka(100)
+
+
+async def load_text() -> str:
+    return ""
+
+
+async def load_texts(missing: list[int]) -> dict[int, str]:
+    return dict.fromkeys(missing, "")
 
 
 class Counting(Moka[str, int]):

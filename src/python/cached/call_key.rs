@@ -126,8 +126,7 @@ impl CallKey {
 impl CallKey {
     /// The key itself.
     #[getter]
-    #[pyo3(name = "object")]
-    fn key_object(&self, py: Python<'_>) -> Py<PyAny> {
+    fn key(&self, py: Python<'_>) -> Py<PyAny> {
         self.object.bind(py).clone().unbind()
     }
 
