@@ -38,6 +38,7 @@ from moka_py._registry import register
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from moka_py._moka_py import _Executor
     from moka_py._signatures import TypedCachedFunction
 
 P = ParamSpec("P")
@@ -51,10 +52,10 @@ T = TypeVar("T")
 class CacheInfo(NamedTuple):
     """The counts of a cached function since it was made or last cleared.
 
-    `misses` counts the calls that ran the function, and `hits` those that got a value without running it. A call that
-    raises the exception of another call's run is neither. `currsize` is the total weight, in the unit of `maxsize`.
-    `resize` of the function's `cache` changes `maxsize`. `stats()` of that cache has the same hits and misses, and more
-    counts.
+    `misses` counts the calls that ran the function, and `hits` those that got a value without running it, or ran it to
+    compute the value anew (`refresh`). A call that raises the exception of another call's run is neither. `currsize` is
+    the total weight, in the unit of `maxsize`. `resize` of the function's `cache` changes `maxsize`. `stats()` of that
+    cache has the same hits and misses, and more counts.
     """
 
     hits: int
@@ -259,6 +260,8 @@ def cached(
     weigher: Callable[[Any, Any], int] | None = None,
     key: Callable[..., Hashable] | None = None,
     long_lived: bool | None = None,
+    refresh: float | timedelta | None = None,
+    executor: _Executor | None = None,
 ) -> Callable[[Callable[P, R]], _Result[P, R]]: ...
 @overload
 def cached[**P, R](
@@ -273,6 +276,8 @@ def cached[**P, R](
     weigher: Callable[[Any, Any], int] | None = None,
     key: Callable[..., Hashable] | None = None,
     long_lived: bool | None = None,
+    refresh: float | timedelta | None = None,
+    executor: _Executor | None = None,
 ) -> _Result[P, R]: ...
 def cached(
     maxsize: Any = 128,
@@ -286,6 +291,8 @@ def cached(
     weigher: Callable[[Any, Any], int] | None = None,
     key: Callable[..., Hashable] | None = None,
     long_lived: bool | None = None,
+    refresh: float | timedelta | None = None,
+    executor: _Executor | None = None,
 ) -> Any:
     """Keep the results of a function or coroutine function, like `functools.lru_cache`. Works as plain `@cached`, too.
 
@@ -323,6 +330,12 @@ def cached(
             threads that use them then do not count references to them. On CPython 3.13t they are never freed, and
             `cache_clear` releases the results. None means True for a function that is decorated at its definition in
             the body of a module or class, and False for its cache and for other functions.
+        refresh: After how long a result is computed anew, in seconds or as a `timedelta`, and less than `ttl`. A call
+            that finds an older result returns it, and one new run of the function starts. Without an executor that call
+            runs the function, and returns the new result. A failure keeps the old result, goes to `sys.unraisablehook`,
+            and postpones the next attempt by a tenth of `refresh`.
+        executor: Runs a function anew, by `executor.submit(job)` in this process, as a
+            `concurrent.futures.ThreadPoolExecutor` does. Coroutine functions run in the caller's event loop instead.
 
     Returns:
         A callable with the attributes `cache_info`, `cache_clear`, `cache_parameters`, `cache` (the `Moka`),
@@ -354,7 +367,7 @@ def cached(
     maxsize = maxsize if maxsize is None else max(maxsize, 0)
     capacity = sys.maxsize if maxsize is None else min(maxsize, sys.maxsize)
     # A wrong option raises here, before there is a function.
-    Moka(capacity, ttl=ttl, tti=tti, policy=policy, weigher=weigher)
+    Moka(capacity, ttl=ttl, tti=tti, policy=policy, weigher=weigher, refresh=refresh, executor=executor)
     parameters = {
         "maxsize": maxsize,
         "typed": typed,
@@ -366,6 +379,8 @@ def cached(
         "weigher": weigher,
         "key": key,
         "long_lived": long_lived,
+        "refresh": refresh,
+        "executor": executor,
     }
 
     def decorate(function: Callable[..., Any]) -> Any:
@@ -378,7 +393,14 @@ def cached(
         if _runs(function, inspect.isgeneratorfunction) or _runs(function, inspect.isasyncgenfunction):
             raise TypeError("cached cannot keep what a generator function returns, since it serves only once")
         cache: Moka[Any, Any] = Moka(
-            capacity, ttl=ttl, tti=tti, policy=policy, weigher=weigher, long_lived=long_lived is True
+            capacity,
+            ttl=ttl,
+            tti=tti,
+            policy=policy,
+            weigher=weigher,
+            long_lived=long_lived is True,
+            refresh=refresh,
+            executor=executor,
         )
         if not capacity and weigher is not None:
             # A cache that is made with a capacity of 0 stores results of weight 0. One that is resized to 0 does not.

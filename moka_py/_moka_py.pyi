@@ -29,6 +29,8 @@ __all__ = [
     "_CallKey",
     "_Owner",
     "_OwnerRegistry",
+    "_RefreshClaim",
+    "_RefreshJob",
     "_Trace",
     "_cached_function",
     "_end_many",
@@ -54,6 +56,10 @@ type _Method = Literal["tiny_lfu", "lru", "optimum"]
 class _KeysAndGetItem(Protocol[_K, _V_co]):
     def keys(self) -> Iterable[_K]: ...
     def __getitem__(self, key: _K, /) -> _V_co: ...
+
+@type_check_only
+class _Executor(Protocol):
+    def submit(self, job: Callable[[], object], /) -> object: ...
 
 VERSION: str
 """The version of the package, such as "0.1.0"."""
@@ -94,11 +100,19 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
             free-threaded build the threads that use it then do not count references to it, which makes them faster.
             Such a cache is never freed on CPython 3.13t, so make only as many as the program's text names; `clear`
             releases what it holds. On 3.14t the collector frees it. On the build with the GIL this has no effect.
+        refresh: After how long a value is computed anew, like ttl, and less than ttl. If `get_with` finds a value that
+            was set longer ago, it returns that value and one computation of the key starts. `get` never starts one.
+            Without an executor the call that starts it computes, and returns the new value. A failure keeps the old
+            value and goes to `sys.unraisablehook`. The next attempt comes a tenth of refresh later at the soonest. ttl
+            stays the end of the old value.
+        executor: Computes the values anew. `executor.submit(job)` is called with a function without arguments, which
+            must run in this process, as in a `concurrent.futures.ThreadPoolExecutor`. The cache does not shut it down.
 
     Raises:
         TypeError: If an argument is of the wrong kind.
-        ValueError: If a duration is not positive and finite, or is out of range, and for an unknown policy. For a
-            capacity below 0 or of 2**64 or more the exception is an OverflowError, too.
+        ValueError: If a duration is not positive and finite, or is out of range, if refresh is not less than ttl, if
+            there is an executor without refresh, and for an unknown policy. For a capacity below 0 or of 2**64 or more
+            the exception is an OverflowError, too.
 
     An exception of a key's `__hash__` or `__eq__`, of the weigher, of a ttl function or of an initializer leaves the
     call unchanged, and the cache is as before. Each method that takes a key raises TypeError if the key is not
@@ -124,6 +138,8 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
         policy: _Policy = "tiny_lfu",
         weigher: Callable[[_K, _V], int] | None = None,
         long_lived: bool = False,
+        refresh: _Duration | None = None,
+        executor: _Executor | None = None,
     ) -> None: ...
     def __class_getitem__(cls, parameters: Any) -> GenericAlias:
         """Return an alias of the class for type checkers. `Moka[str, int](100)` makes a cache."""
@@ -143,6 +159,10 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
     @property
     def tti(self) -> float | None:
         """Seconds that an entry lives after it was last set or got, or None if there is no such limit."""
+
+    @property
+    def refresh(self) -> float | None:
+        """Seconds after its `set` at which a value is computed anew, or None if it is not."""
 
     @overload
     def get(self, key: _K, default: None = None) -> _V | None:
@@ -285,6 +305,10 @@ class Moka(MutableMapping[_K, _V], Generic[_K, _V]):
         the like only that thread raises, and another takes its place. A signal interrupts the wait.
 
         A `set`, a removal or a `clear` during the computation wins: the callers get the result, but it is not stored.
+
+        In a cache with `refresh`, a value that was set longer ago than that is computed anew, by the initializer, ttl
+        and tti of the call that finds it. Meanwhile all other calls get the old value. The new one is stored as by
+        `set`. If the computation fails, that call gets the old value too, or the error if the old value has expired.
 
         Args:
             key: The key.
@@ -739,6 +763,24 @@ class _CachedRun:
     def end_load(self, start: int) -> None: ...
     def fail(self, start: int) -> None: ...
     def complete(self, start: int, value: Any) -> None: ...
+
+@final
+class _RefreshJob:
+    """A refresh that an executor computes. It computes once, however often it is called."""
+
+    def __call__(self) -> None: ...
+
+@final
+class _RefreshClaim:
+    """A refresh that Python code computes for a coroutine. If it is dropped before its end, it counts as cancelled."""
+
+    def begin(self) -> bool: ...
+    def is_superseded(self) -> bool: ...
+    def complete(self, value: Any) -> None: ...
+    def fail(self) -> None: ...
+    def cancel(self) -> None: ...
+    def is_value_live(self) -> bool: ...
+    def report(self, exception: BaseException, function: Any) -> None: ...
 
 @final
 class _CachedState:

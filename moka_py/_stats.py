@@ -24,10 +24,11 @@ class Stats(NamedTuple):
     load_seconds: float
     weight: int
     count: int  # type: ignore[assignment]  # a field here, which a tuple has as a method
+    refreshes: int
 
 
 Stats.hits.__doc__ = """Accesses that found a value. For a cached function, calls that returned a value without
-running it."""
+running it, or ran it to compute the value anew (`refresh`)."""
 Stats.misses.__doc__ = """Accesses that found no value, also those that then waited for a load of another thread.
 For a cached function, calls that ran it."""
 Stats.hit_ratio.__doc__ = "Hits divided by hits and misses, from 0.0 to 1.0; 0.0 if there were neither."
@@ -41,6 +42,11 @@ Stats.removals.__doc__ = 'Entries that a call removed, `clear` included: those w
 Stats.loads.__doc__ = """Computations that ended: of initializers by `get_with`, of many keys by `get_many_with`, which
 count once, and runs of a function that is cached in it. Calls that share a computation count once."""
 Stats.load_failures.__doc__ = "Loads that raised, were cancelled, or were abandoned before their end."
+Stats.loads.__doc__ = """Computations that ended: of initializers by `get_with`, and runs of a function that is cached
+in it. Calls that share a computation count once."""
+Stats.load_failures.__doc__ = """Loads that raised, were cancelled, or were abandoned before their end. A refresh that
+is cancelled is no failure."""
 Stats.load_seconds.__doc__ = "Seconds that all loads took together. A load inside another counts in both."
 Stats.weight.__doc__ = "The total weight of all entries now, as of `weighted_size()`. A reset does not change it."
 Stats.count.__doc__ = "The number of entries now, as of `count()`. A reset does not change it."
+Stats.refreshes.__doc__ = "Loads that computed a value anew after the `refresh` of the cache, also those that failed."

@@ -10,6 +10,8 @@ pub struct Config {
     pub capacity: u64,
     /// The durations of every entry.
     pub lifetime: Lifetime,
+    /// How long after its write a value is to be computed anew, as in [`Lifetime`]; 0 if it is not.
+    pub refresh: u64,
     /// Whether the caller takes the time to live of each new entry from its value. A restart of deadlines has no new one
     /// to take, so it stays within the one that the entry has.
     pub has_ttl_function: bool,
@@ -26,6 +28,7 @@ impl Config {
         Config {
             capacity,
             lifetime: Lifetime::default(),
+            refresh: 0,
             has_ttl_function: false,
             policy,
             weighted: false,

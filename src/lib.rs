@@ -25,6 +25,9 @@
 //!             event loop. The task registers a run, as a cached function does.
 //! cached    a hit is a get. A miss goes cache > single_flight: it registers a run, which no other call waits for,
 //!             computes with nothing held, then sets, unless a write to the key superseded the run.
+//! refresh   a hit of a call with a loader, whose value was set too long ago: python/moka/refresh > cache/refresh
+//!             > shard/refresh, without the lock: claim the refresh by a ticket (expiry/refresh_table)
+//!             a flight or a run computes, in the call or in an executor, then sets, unless the claim is void
 //! evict     shard/transaction: is the total weight over the capacity (shard/weights)? > policy: choose a victim
 //!                     (admission: policy/tiny_lfu/segments/victim) > map: remove it. The rest is as in set.
 //! expire    cache/maintenance > shard > expiry: take due entries from the queue > map, policy: remove them
@@ -85,7 +88,9 @@ mod simulate;
 mod single_flight;
 mod sync;
 
-pub use cache::{BulkKey, BulkLoad, BulkWaits, Cache, Cursor, Failure, NewValue, Ranking, Resize, RunStart};
+pub use cache::{
+    BulkKey, BulkLoad, BulkWaits, Cache, Cursor, Failure, NewValue, NextRefresh, Ranking, Resize, RunStart,
+};
 pub use config::Config;
 pub use expiry::{CacheClock, Clock, Lifetime, word_of_nanos};
 pub use map::query::KeyQuery;
@@ -95,5 +100,6 @@ pub use reclaim::Handle;
 #[cfg(all(debug_assertions, not(moka_gil), not(moka_loom)))]
 #[doc(hidden)]
 pub use reclaim::is_pinned;
+pub use shard::{LoadLookup, RefreshClaim};
 pub use simulate::{KeyLines, Limits, LineTooLong, Method, Trace};
 pub use single_flight::{LoadError, Run, WaitStep, after_fork_child};

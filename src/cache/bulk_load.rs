@@ -23,7 +23,7 @@ use crate::map::removal::Removals;
 use crate::reclaim::Handle;
 use crate::single_flight::{FlightResult, Leader, LoadError, Outcome, Role, WaitStep};
 
-use super::{Cache, NewValue};
+use super::{Cache, NewValue, WriteKind};
 
 /// What a bulk load has to do for a key.
 pub enum BulkKey<V> {
@@ -148,7 +148,7 @@ where
         let Some(new) = new else { return Ok(()) };
         // The cache keeps the computed reference itself, which may be counted in a special way for that.
         let value = new.value.clone();
-        let written = self.cache.write(query, new, false, || !leader.is_superseded(), removed);
+        let written = self.cache.write(query, new, WriteKind::Set, || !leader.is_superseded(), removed);
         leader.complete(Outcome::Value(value));
         written.map(drop)
     }

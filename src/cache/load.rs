@@ -19,10 +19,10 @@ use crate::map::query::KeyQuery;
 use crate::map::removal::Removals;
 use crate::reclaim::Handle;
 use crate::shard::WriteOutcome;
-use crate::single_flight::{LoadError, Outcome, Role, Run, WaitStep};
+use crate::single_flight::{Leader, LoadError, Outcome, Role, Run, WaitStep};
 use crate::sync::{HAS_GIL, full_fence};
 
-use super::{Cache, NewValue};
+use super::{Cache, NewValue, WriteKind};
 
 /// The start of a run: a computation that no other call joins.
 pub enum RunStart<V> {
@@ -95,23 +95,33 @@ where
                 leader.complete(Outcome::Value(value.clone()));
                 return Ok(value);
             }
-            let new = match compute(removed) {
-                Ok(new) => new,
-                Err(Failure { error, for_waiters }) => {
-                    leader.complete(for_waiters.map_or(Outcome::Abandoned, Outcome::Failed));
-                    return Err(LoadError::User(error));
-                }
-            };
-            // The cache keeps the computed reference itself, which may be counted in a special way for that.
-            let value = new.value.clone();
-            if let Err(error) = self.write(query, new, false, || !leader.is_superseded(), removed) {
-                // The leader's key failed, or there was no memory. The value itself is right.
-                leader.complete(Outcome::Value(value));
-                return Err(LoadError::User(error));
-            }
-            leader.complete(Outcome::Value(value.clone()));
-            return Ok(value);
+            let new = compute(removed);
+            return Ok(self.finish_flight(query, leader, new, WriteKind::Set, removed)?);
         }
+    }
+
+    /// Stores the result of a flight, unless the flight was superseded, and gives it to the waiters.
+    pub(super) fn finish_flight<Q: KeyQuery<K, Error = E>>(
+        &self,
+        query: &Q,
+        leader: Leader<'_, K, V, E>,
+        computed: Result<NewValue<V>, Failure<E>>,
+        kind: WriteKind,
+        removed: &mut Removals<K, V>,
+    ) -> Result<V, E> {
+        let new = match computed {
+            Ok(new) => new,
+            Err(Failure { error, for_waiters }) => {
+                leader.complete(for_waiters.map_or(Outcome::Abandoned, Outcome::Failed));
+                return Err(error);
+            }
+        };
+        // The cache keeps the computed reference itself, which may be counted in a special way for that.
+        let value = new.value.clone();
+        let written = self.write(query, new, kind, || !leader.is_superseded(), removed);
+        // Also if the leader's key failed, or there was no memory: the value itself is right.
+        leader.complete(Outcome::Value(value.clone()));
+        written.map(|_| value)
     }
 
     /// Begins a run of a key that the caller has looked up and not found. Other calls neither wait for a run nor see
@@ -159,7 +169,7 @@ where
         new: NewValue<V>,
         removed: &mut Removals<K, V>,
     ) -> Result<bool, Q::Error> {
-        let outcome = self.write(query, new, false, || self.flights.end(run), removed)?;
+        let outcome = self.write(query, new, WriteKind::Set, || self.flights.end(run), removed)?;
         Ok(matches!(outcome, WriteOutcome::Written))
     }
 

@@ -16,6 +16,7 @@ mod cursor;
 mod load;
 mod maintenance;
 mod ranking;
+mod refresh;
 mod resize;
 pub(crate) mod seed;
 #[cfg(test)]
@@ -30,7 +31,7 @@ use crate::map::removal::Removals;
 use crate::reclaim::Handle;
 use crate::reclaim::StripedRetireLists;
 use crate::shard::shards::Shards;
-use crate::shard::{Budget, Durations, Shard, Write, WriteOutcome, may_be_due};
+use crate::shard::{Budget, Durations, Shard, Write, WriteKind, WriteOutcome, may_be_due};
 use crate::single_flight::{Flights, OtherFlights};
 use crate::sync::{AtomicU64, Padded, last_set_replaced};
 
@@ -38,6 +39,7 @@ pub use bulk_load::{BulkKey, BulkLoad, BulkWaits};
 pub use cursor::Cursor;
 pub use load::{Failure, RunStart};
 pub use ranking::Ranking;
+pub use refresh::NextRefresh;
 pub use resize::Resize;
 
 /// An in-process cache. `K` and `V` are one word wide, as references are; `E` is the error of a user's code.
@@ -117,9 +119,14 @@ where
     /// Like [`Cache::get`], if that needs neither a user's code nor maintenance. Otherwise it returns `None`.
     #[inline(always)]
     pub fn try_get_fast<Q: KeyQuery<K>>(&self, query: &Q) -> Option<Option<V>> {
+        self.try_get_fast_of::<false, Q>(query)
+    }
+
+    #[inline(always)]
+    fn try_get_fast_of<const FOR_LOAD: bool, Q: KeyQuery<K>>(&self, query: &Q) -> Option<Option<V>> {
         let now = self.now_if_nothing_due()?;
         match self.shards.get(query.hash()) {
-            Some(shard) => shard.try_get_fast(query, now, &self.clock),
+            Some(shard) => shard.try_get_fast::<FOR_LOAD, Q>(query, now, &self.clock),
             None => Some(None),
         }
     }
@@ -180,7 +187,7 @@ where
             self.supersede_hash(hash);
             true
         };
-        self.write(query, new, false, may_write, removed).map(drop)
+        self.write(query, new, WriteKind::Set, may_write, removed).map(drop)
     }
 
     #[cold]
@@ -195,7 +202,7 @@ where
             supersede();
             true
         };
-        self.write(query, new, false, may_write, removed).map(drop)
+        self.write(query, new, WriteKind::Set, may_write, removed).map(drop)
     }
 
     /// Stores a value if the key is absent. Otherwise it returns the present value, which counts as an access.
@@ -210,7 +217,7 @@ where
             supersede();
             true
         };
-        match self.write(query, new, true, may_write, removed)? {
+        match self.write(query, new, WriteKind::SetIfAbsent, may_write, removed)? {
             WriteOutcome::NotWritten(value) => Ok(value),
             WriteOutcome::Written => Ok(None),
         }
@@ -246,8 +253,8 @@ where
         let NewValue { value, weight, lifetime: given, is_kept } = new;
         let durations = Durations::new(given, &self.config);
         let lifetime = self.config.lifetime.min(given);
-        let write = Write { value, weight, lifetime, is_kept, if_absent: false };
-        let now = || if lifetime.is_endless() { self.now() } else { self.clock.now() };
+        let write = Write { value, weight, lifetime, is_kept, kind: WriteKind::Set };
+        let now = || self.now_of_write(lifetime);
         let shard = self.shards.get_or_init(query.hash(), &self.config, &self.budget);
         let (unwritten, now) = shard.set_if_same(
             query,
@@ -388,18 +395,24 @@ where
         &self,
         query: &Q,
         new: NewValue<V>,
-        if_absent: bool,
+        kind: WriteKind,
         may_write: impl Fn() -> bool,
         removed: &mut Removals<K, V>,
     ) -> Result<WriteOutcome<V>, Q::Error> {
         let NewValue { value, weight, lifetime, is_kept } = new;
         let lifetime = self.config.lifetime.min(lifetime);
-        let now = || if lifetime.is_endless() { self.now() } else { self.clock.now() };
+        let now = || self.now_of_write(lifetime);
         let shard = self.shards.get_or_init(query.hash(), &self.config, &self.budget);
-        let write = Write { value, weight, lifetime, is_kept, if_absent };
+        let write = Write { value, weight, lifetime, is_kept, kind };
         let (outcome, now) = shard.set(query, write, &self.budget, now, may_write, removed)?;
         self.finish_write(query.hash(), shard, lifetime, now, removed);
         Ok(outcome)
+    }
+
+    /// Returns the instant of a write, or 0 if neither the write nor an entry needs one.
+    #[inline(always)]
+    fn now_of_write(&self, lifetime: Lifetime) -> u64 {
+        if lifetime.is_endless() && self.config.refresh == 0 { self.now() } else { self.clock.now() }
     }
 
     /// Does what concerns all shards after a write to one of them.

@@ -10,6 +10,9 @@
 //! to live is the time from `used_at` to `end`. With one, uses move `used_at`, so a time to live that is not that of the
 //! cache is stored in a fourth word.
 //!
+//! In a cache with `refresh` the table also has the [words](super::refresh_table) that say when the values are to be
+//! computed anew. So a cache without deadlines and without `refresh` has no table, and a read checks one thing.
+//!
 //! # Orderings
 //! | field | written | read | why |
 //! |---|---|---|---|
@@ -24,6 +27,7 @@
 use std::time::Duration;
 
 use crate::collections::try_reserve::NoMemory;
+use crate::expiry::refresh_table::{RefreshRef, RefreshTable};
 use crate::expiry::{Lifetime, NEVER, end_of, time_left_of, word_of_nanos};
 use crate::sync::{AtomicU64, OnceLock, Ordering, Zeroed, zeroed_atomics};
 
@@ -64,6 +68,8 @@ pub(crate) struct DeadlineTable {
     ttis: OnceLock<Zeroed<AtomicU64>>,
     /// The times to live of entries that have their own, and a time to idle. 0 for that of the cache.
     ttls: OnceLock<Zeroed<AtomicU64>>,
+    /// In a cache with `refresh`.
+    refresh: Option<RefreshTable>,
 }
 
 /// The deadline of one entry.
@@ -74,10 +80,12 @@ pub(crate) struct DeadlineRef<'g> {
 }
 
 impl DeadlineTable {
-    /// Makes the table of `len` entries that never expire, in a cache of these durations.
-    pub fn new(len: usize, of_cache: Lifetime) -> Result<Self, NoMemory> {
+    /// Makes the table of `len` entries that never expire, in a cache of these durations. `refresh` is 0 if values are
+    /// not computed anew.
+    pub fn new(len: usize, of_cache: Lifetime, refresh: u64) -> Result<Self, NoMemory> {
         let words = zeroed_atomics(2 * len).ok_or(NoMemory)?;
-        Ok(DeadlineTable { of_cache, words, ttis: OnceLock::new(), ttls: OnceLock::new() })
+        let refresh = (refresh != 0).then(|| RefreshTable::new(len, refresh)).transpose()?;
+        Ok(DeadlineTable { of_cache, words, ttis: OnceLock::new(), ttls: OnceLock::new(), refresh })
     }
 
     /// Reserves the memory that an entry of this lifetime needs here. The caller must hold the shard lock.
@@ -112,7 +120,7 @@ impl DeadlineTable {
     }
 }
 
-impl DeadlineRef<'_> {
+impl<'g> DeadlineRef<'g> {
     #[inline(always)]
     fn end(&self) -> &AtomicU64 {
         &self.table.words[2 * self.offset]
@@ -129,7 +137,7 @@ impl DeadlineRef<'_> {
         match TtiSource::of(end) {
             TtiSource::None => 0,
             TtiSource::Cache => self.table.of_cache.tti,
-            // Acquire: pairs with the Release in `reset`.
+            // Acquire: pairs with the Release in `restart`.
             TtiSource::Entry => {
                 self.table.ttis.get().map_or(0, |ttis| ttis[self.offset].load(Ordering::Acquire))
             }
@@ -139,7 +147,7 @@ impl DeadlineRef<'_> {
     /// Returns the instant from which on the entry is expired.
     #[inline]
     pub fn deadline(&self) -> u64 {
-        // Acquire: pairs with the Release in `reset`; the caller reads the value after it.
+        // Acquire: pairs with the Release in `restart`; the caller reads the value after it.
         let end = self.end().load(Ordering::Acquire);
         let by_ttl = if end >> TtiSource::BITS == 0 { NEVER } else { end >> TtiSource::BITS };
         match self.tti(end) {
@@ -180,10 +188,26 @@ impl DeadlineRef<'_> {
         Lifetime { ttl, tti }
     }
 
-    /// Starts the lifetime of a value that was just written, and returns its deadline. The memory for the lifetime
-    /// must have been [reserved](DeadlineTable::reserve).
+    /// Returns when the entry's value is to be computed anew, in a cache with `refresh`.
+    #[inline(always)]
+    pub fn refresh(&self) -> Option<RefreshRef<'g>> {
+        self.table.refresh.as_ref().map(|refresh| refresh.at(self.offset))
+    }
+
+    /// Starts the times of a value that was just written, and returns its deadline. The memory for the lifetime must
+    /// have been [reserved](DeadlineTable::reserve).
     #[inline]
     pub fn reset(&self, now: u64, lifetime: Lifetime) -> u64 {
+        if let Some(refresh) = self.refresh() {
+            refresh.restart(now);
+        }
+        self.restart(now, lifetime)
+    }
+
+    /// Starts the deadlines anew, and returns the sooner of them. The memory for the lifetime must have been
+    /// [reserved](DeadlineTable::reserve).
+    #[inline]
+    pub fn restart(&self, now: u64, lifetime: Lifetime) -> u64 {
         let expires_at = if lifetime.ttl == 0 { 0 } else { end_of(now, lifetime.ttl) };
         let source = self.table.tti_source(lifetime);
         // Release, here and below: pairs with the Acquire in `deadline`; the value was written before.
@@ -227,7 +251,7 @@ mod tests {
 
     /// A table of three entries in a cache that has a time to idle. The second entry has this lifetime.
     fn table_with(now: u64, of_entry: Lifetime) -> DeadlineTable {
-        let table = DeadlineTable::new(3, lifetime(0, TTI)).expect("there is memory");
+        let table = DeadlineTable::new(3, lifetime(0, TTI), 0).expect("there is memory");
         reset(&table, now, of_entry);
         table
     }
@@ -309,7 +333,7 @@ mod tests {
         let of_cache = lifetime(100, TTI);
         let durations = [0, 1, 5, 100].into_iter().flat_map(|ttl| [(ttl, 0), (ttl, TTI), (ttl, 3)]);
         for (ttl, tti) in durations.chain([(millennium, 0), (millennium, TTI), (0, millennium)]) {
-            let table = DeadlineTable::new(3, of_cache).expect("there is memory");
+            let table = DeadlineTable::new(3, of_cache, 0).expect("there is memory");
             reset(&table, 5, lifetime(3, 2));
             reset(&table, 10, lifetime(ttl, tti));
             table.at(1).touch(2_000);

@@ -47,6 +47,11 @@ fn coarse_end_of(now: u64, duration: u64) -> u64 {
     word_of_nanos(nanos_of_word(now) + nanos_of_word(duration))
 }
 
+/// Returns a tenth of a duration, and at least a nanosecond.
+pub(crate) fn tenth_of(duration: u64) -> u64 {
+    word_of_nanos(nanos_of_word(duration) / 10).max(1)
+}
+
 /// Returns the time from `now`, which is before [`FIRST_COARSE`], to the end of a duration that began at `began_at`;
 /// 0 after that end.
 pub(crate) fn time_left_of(now: u64, began_at: u64, duration: u64) -> Duration {
@@ -87,6 +92,13 @@ mod tests {
         let (now, duration) = (143 * YEAR + 7, 999 * YEAR + 1_234_567);
         let end = end_of(now as u64, word_of_nanos(duration));
         assert!((now + duration).abs_diff(nanos_of_word(end)) < 2_000);
+    }
+
+    #[test]
+    fn a_tenth_is_exact_below_coarse_and_never_0() {
+        assert_eq!([1, 9, 10, 12_345].map(tenth_of), [1, 1, 1, 1_234]);
+        let tenth = u128::from(tenth_of(word_of_nanos(1_000 * YEAR)));
+        assert!((100 * YEAR).abs_diff(tenth) < NANOS_PER_MICRO);
     }
 
     #[test]

@@ -225,6 +225,13 @@ impl FreeIndices {
         (0..CHUNKS).rev().find(is_in_use).map_or(0, |chunk| chunk_start(chunk) + chunks[chunk].ever_used)
     }
 
+    /// Whether an index has an entry.
+    pub fn is_live<K: Handle, V: Handle>(&self, index: u32, slab: &Slab<K, V>, guard: &Guard) -> bool {
+        let state = &self.available.chunks[chunk_of(index)];
+        let is_known = state.in_use > 0 && index - chunk_start(chunk_of(index)) < state.ever_used;
+        is_known && slab.entry(index, guard).key.read(guard).is_some()
+    }
+
     /// Returns the next live index from `from` on.
     pub fn next_live<K: Handle, V: Handle>(
         &self,
@@ -295,7 +302,7 @@ mod tests {
     impl Indices {
         fn new() -> Self {
             Indices {
-                slab: Slab::new(crate::Lifetime::default()),
+                slab: Slab::new(crate::Lifetime::default(), 0),
                 writer: SlabWriter::default(),
                 free: FreeIndices::new(),
             }

@@ -78,7 +78,7 @@ pub(crate) struct LockedMap<'h, K, V, S> {
     writer: &'h mut WriterState<S>,
 }
 
-/// Gives an entry that was written its deadlines, and returns the sooner of them.
+/// Gives an entry whose value was written its times, and returns the sooner of its deadlines.
 ///
 /// `lifetime` comes with the instant at which it begins; `None` has no end. The memory of the deadlines was reserved.
 #[inline]
@@ -102,6 +102,11 @@ impl<K: Handle, V: Handle, S> LockedMap<'_, K, V, S> {
     pub fn deadline(&self, index: u32, guard: &Guard) -> u64 {
         let deadlines = self.map.slab.deadlines(index, &self.writer.slab, guard);
         deadlines.map_or(NEVER, |deadlines| deadlines.deadline())
+    }
+
+    /// Whether an index, which the caller may have had for a long time, has an entry now.
+    pub fn is_live(&self, index: u32, guard: &Guard) -> bool {
+        self.writer.free.is_live(index, &self.map.slab, guard)
     }
 
     /// Whether a slot that was found before the lock was taken still has its entry.
@@ -218,7 +223,7 @@ impl<K: Handle, V: Handle, S> LockedMap<'_, K, V, S> {
 
     /// Starts new deadlines of a live entry, for which memory is reserved. Returns the sooner of them.
     pub fn restart_deadlines(&mut self, entry_ref: &EntryRef<'_, K, V>, now: u64, lifetime: Lifetime) -> u64 {
-        reset_deadlines(entry_ref.deadlines(), Some((now, lifetime)))
+        entry_ref.deadlines().map_or(NEVER, |deadlines| deadlines.restart(now, lifetime))
     }
 
     /// Takes the value of a live entry that is to be [removed](Self::remove), if the value is still `expected`.

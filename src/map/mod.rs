@@ -79,11 +79,11 @@ impl SlotRef {
 }
 
 impl<K: Handle, V: Handle, S> Map<K, V, S> {
-    /// Creates an empty map. `of_cache` has the cache's own durations.
-    pub fn new(of_cache: Lifetime, state: S) -> Self {
+    /// Creates an empty map. `of_cache` and `refresh` are the cache's own durations.
+    pub fn new(of_cache: Lifetime, refresh: u64, state: S) -> Self {
         Map {
             table: AtomicBox::empty(),
-            slab: Slab::new(of_cache),
+            slab: Slab::new(of_cache, refresh),
             writer: Padded(Lock::new(WriterState::new(state))),
         }
     }
@@ -247,7 +247,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "a guard of another map's lock")]
     fn a_guard_of_a_lock_serves_no_other_map() {
-        let [map, other] = [(); 2].map(|()| Map::<Arc<u64>, Arc<u64>, ()>::new(Lifetime::default(), ()));
+        let [map, other] = [(); 2].map(|()| Map::<Arc<u64>, Arc<u64>, ()>::new(Lifetime::default(), 0, ()));
         let mut held = map.lock();
         let (_, guard) = held.parts();
         other.entry(0, &guard);

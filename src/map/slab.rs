@@ -46,7 +46,7 @@ const _: () =
 
 pub(crate) struct Chunk<K, V> {
     entries: Zeroed<Entry<K, V>>,
-    /// Allocated when the first entry of the chunk has a deadline.
+    /// Allocated when the first entry of the chunk has a deadline; in a cache with `refresh`, when it has its first entry.
     deadlines: OnceLock<DeadlineTable>,
 }
 
@@ -56,6 +56,8 @@ pub(super) struct Slab<K, V> {
     chunks: [AtomicBox<Chunk<K, V>>; CHUNKS],
     /// The cache's own durations.
     of_cache: Lifetime,
+    /// How long after its write a value is to be computed anew; 0 if it is not.
+    refresh: u64,
 }
 
 /// The part of a slab that only the holder of the lock sees. It proves that its owner holds the lock.
@@ -81,7 +83,7 @@ impl<K, V> Clone for EntryRef<'_, K, V> {
 impl<K, V> Copy for EntryRef<'_, K, V> {}
 
 impl<'g, K, V> EntryRef<'g, K, V> {
-    /// Returns the deadlines of the entry, if any entry of its chunk ever had one.
+    /// Returns the deadlines of the entry, if any entry of its chunk ever had one or the cache has `refresh`.
     #[inline(always)]
     pub fn deadlines(&self) -> Option<DeadlineRef<'g>> {
         self.chunk.deadlines.get().map(|deadlines| deadlines.at(self.offset))
@@ -131,12 +133,13 @@ pub(super) fn chunk_len(chunk: usize) -> u32 {
 }
 
 impl<K: Handle, V: Handle> Slab<K, V> {
-    /// Creates an empty slab. `of_cache` has the cache's own durations.
-    pub fn new(of_cache: Lifetime) -> Self {
+    /// Creates an empty slab. `of_cache` and `refresh` are the cache's own durations.
+    pub fn new(of_cache: Lifetime, refresh: u64) -> Self {
         Slab {
             first_entries: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
             chunks: std::array::from_fn(|_| AtomicBox::empty()),
             of_cache,
+            refresh,
         }
     }
 
@@ -191,7 +194,8 @@ impl<K: Handle, V: Handle> Slab<K, V> {
         let chunk = entry_ref.chunk;
         if chunk.deadlines.get().is_none() {
             // Only the holder of the lock sets it, so this cannot fail.
-            let _ = chunk.deadlines.set(DeadlineTable::new(chunk.entries.len(), self.of_cache)?);
+            let _ =
+                chunk.deadlines.set(DeadlineTable::new(chunk.entries.len(), self.of_cache, self.refresh)?);
             writer.has_deadlines = true;
         }
         chunk.deadlines.get().map_or(Ok(()), |deadlines| deadlines.reserve(lifetime))

@@ -33,7 +33,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
 use self::cached::{aget_with, async_bulk, call_key, function_type, owner, owner_registry, run, state};
-use self::moka::{clock, fastcall, listener, mapping, stats};
+use self::moka::{clock, fastcall, listener, mapping, refresh, stats};
 use self::object::{int_layout, shared_error};
 #[cfg(unix)]
 use self::runtime::fork;
@@ -46,6 +46,8 @@ fn _moka_py(module: &Bound<'_, PyModule>) -> PyResult<()> {
     int_layout::check(module.py())?;
     module.add("VERSION", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<moka::Moka>()?;
+    module.add_class::<refresh::RefreshJob>()?;
+    module.add_class::<refresh::CoroutineClaim>()?;
     module.add_class::<call_key::CallKey>()?;
     module.add_class::<state::CachedState>()?;
     module.add_class::<run::CachedRun>()?;

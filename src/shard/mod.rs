@@ -6,6 +6,7 @@
 //!   `transaction`). If a user's `__eq__` has to run, the write looks up the key first, without the lock. Then it locks
 //!   and checks that the result is still right.
 //! - A `set` that only replaces a value needs no lock ([`Shard::replace_fast`]).
+//! - A call with a loader may compute a value anew (`refresh`).
 //! - A write that depends on the present value or deadlines checks them under the lock (`update`).
 //! - Iterations and removals without a key go by index (`scan`).
 //! - `weights` has the weight of each entry and the [`Budget`], `shards` the list of all shards of a cache.
@@ -38,6 +39,7 @@ use crate::reclaim::Handle;
 use crate::reclaim::{Guard, OnceFlag, Pin, pin};
 use crate::sync::{AtomicU64, Ordering, Padded};
 
+mod refresh;
 mod scan;
 pub(crate) mod shards;
 mod transaction;
@@ -45,12 +47,13 @@ mod update;
 mod weights;
 mod write;
 
+pub use self::refresh::{LoadLookup, RefreshClaim};
 pub(crate) use self::scan::RANKED_PER_BATCH;
 use self::transaction::WriteTxn;
 pub(crate) use self::update::Durations;
 pub(crate) use self::weights::Budget;
 use self::weights::Weights;
-pub(crate) use self::write::{Write, WriteOutcome};
+pub(crate) use self::write::{Write, WriteKind, WriteOutcome};
 
 /// How many entries one call checks for deadlines.
 const MAX_EXPIRY_STEPS_PER_CALL: usize = 32;
@@ -63,9 +66,12 @@ pub(crate) struct Shard<K, V> {
     recorder: AccessRecorder,
     next_due: Padded<AtomicU64>,
     has_listener: bool,
+    /// Whether values are computed anew.
+    has_refresh: bool,
     /// Whether each entry weighs 1 and there is no listener.
     is_plain: bool,
-    /// Set before an entry has a deadline. Until then a value may be replaced without the lock.
+    /// Set before an entry has a deadline, and from the start in a cache with `refresh`. Until then a value may be
+    /// replaced without the lock.
     can_expire: OnceFlag,
 }
 
@@ -120,13 +126,15 @@ impl<K: Handle, V: Handle> Shard<K, V> {
             Shard {
                 map: Map::new(
                     config.lifetime,
+                    config.refresh,
                     State { policy, deadlines: DeadlineQueue::default(), weights },
                 ),
                 recorder,
                 next_due: Padded(AtomicU64::new(NEVER)),
                 has_listener: config.has_listener,
+                has_refresh: config.refresh != 0,
                 is_plain: !config.has_listener && !config.weighted,
-                can_expire: OnceFlag::new(!config.lifetime.is_endless()),
+                can_expire: OnceFlag::new(!config.lifetime.is_endless() || config.refresh != 0),
             }
         };
         policies.map(shard).collect()
@@ -144,52 +152,82 @@ impl<K: Handle, V: Handle> Shard<K, V> {
         clock: &CacheClock,
         removed: &mut Removals<K, V>,
     ) -> Result<Option<V>, Q::Error> {
+        let found = self.with_entry(query, now, removed, |entry_ref, _, now, pin| {
+            self.live_value::<false>(entry_ref, is_access, now, clock, pin).flatten()
+        })?;
+        Ok(found.flatten())
+    }
+
+    /// Calls `code` with the entry of a key, if there is one, its index, and the instant: `now`, or 0 if it is to be read
+    /// again.
+    #[inline(always)]
+    fn with_entry<Q: KeyQuery<K>, T>(
+        &self,
+        query: &Q,
+        now: u64,
+        removed: &mut Removals<K, V>,
+        code: impl FnOnce(EntryRef<'_, K, V>, u32, u64, &Pin<'_>) -> T,
+    ) -> Result<Option<T>, Q::Error> {
         let mut pin = pin();
-        let (entry_ref, now) = match self.map.find_fast(query, &pin) {
-            FastLookup::Found(entry_ref, _) => (entry_ref, now),
+        let (entry_ref, index, now) = match self.map.find_fast(query, &pin) {
+            FastLookup::Found(entry_ref, slot_ref) => (entry_ref, slot_ref.index(), now),
             FastLookup::Absent => return Ok(None),
             FastLookup::Undecided => {
                 match self.map.find_slow(query, &mut pin, removed, removed.held_keys_mark())? {
                     // The user's code may have taken time, so the caller's `now` is old. With 0, the clock is read
                     // again.
-                    Some(slot_ref) => (self.map.entry_ref(slot_ref.index(), &pin), 0),
+                    Some(slot_ref) => (self.map.entry_ref(slot_ref.index(), &pin), slot_ref.index(), 0),
                     None => return Ok(None),
                 }
             }
         };
-        Ok(self.live_value(entry_ref, is_access, now, clock, &pin))
+        Ok(Some(code(entry_ref, index, now, &pin)))
     }
 
-    /// Returns the value of a key and counts the access. Returns `None` if only [`get`](Self::get) can answer.
+    /// Returns the value of a key and counts the access. Returns `None` if only [`get`](Self::get) can answer; with
+    /// `FOR_LOAD`, also if the value is to be computed anew.
     #[inline(always)]
-    pub fn try_get_fast<Q: KeyQuery<K>>(&self, query: &Q, now: u64, clock: &CacheClock) -> Option<Option<V>> {
+    pub fn try_get_fast<const FOR_LOAD: bool, Q: KeyQuery<K>>(
+        &self,
+        query: &Q,
+        now: u64,
+        clock: &CacheClock,
+    ) -> Option<Option<V>> {
         let pin = pin();
         match self.map.find_fast(query, &pin) {
-            FastLookup::Found(entry_ref, _) => Some(self.live_value(entry_ref, true, now, clock, &pin)),
+            FastLookup::Found(entry_ref, _) => self.live_value::<FOR_LOAD>(entry_ref, true, now, clock, &pin),
             FastLookup::Absent => Some(None),
             FastLookup::Undecided => None,
         }
     }
 
+    /// Returns the value of an entry, unless it is due. With `FOR_LOAD` it returns `None` if the value is to be computed
+    /// anew.
     #[inline(always)]
-    fn live_value(
+    fn live_value<const FOR_LOAD: bool>(
         &self,
         entry_ref: EntryRef<'_, K, V>,
         is_access: bool,
         now: u64,
         clock: &CacheClock,
         pin: &Pin<'_>,
-    ) -> Option<V> {
+    ) -> Option<Option<V>> {
         if let Some(deadlines) = entry_ref.deadlines() {
             let deadline = deadlines.deadline();
             if deadline != NEVER {
                 // The first deadline of the cache may have come after the caller saw that nothing can expire.
                 let now = if now == 0 { clock.now() } else { now };
                 if deadline <= now {
-                    return None;
+                    return Some(None);
                 }
                 if is_access {
                     deadlines.touch(now);
+                }
+            }
+            if FOR_LOAD && let Some(refresh) = deadlines.refresh() {
+                let now = if now == 0 { clock.now() } else { now };
+                if refresh.is_due(now) {
+                    return None;
                 }
             }
         }
@@ -197,7 +235,7 @@ impl<K: Handle, V: Handle> Shard<K, V> {
         if is_access && value.is_some() {
             self.recorder.record(&entry_ref.entry.stamp);
         }
-        value
+        Some(value)
     }
 
     /// Returns the remaining time of a key's entry; `None` if there is no entry or no deadline.

@@ -18,7 +18,7 @@ use crate::reclaim::Handle;
 use crate::reclaim::{Borrowed, Guard, Retired};
 use crate::sync::{HAS_GIL, sized};
 
-use super::{Budget, MAX_EXPIRY_STEPS_PER_CALL, Shard, ShardView, State, Write};
+use super::{Budget, MAX_EXPIRY_STEPS_PER_CALL, Shard, ShardView, State, Write, WriteKind};
 
 /// The entries that a write evicts while a resize evicts, too.
 const MAX_EVICTIONS_BESIDE_RESIZE: usize = sized(64, 1);
@@ -41,14 +41,14 @@ impl<K: Handle, V: Handle> WriteTxn<'_, '_, K, V> {
         let state = self.locked.state();
         state.policy.reserve(index)?;
         state.weights.reserve(index)?;
-        if write.lifetime.is_endless() {
+        if self.lifetime_from_now(write).is_none() {
             return Ok(());
         }
         let entry_ref = self.shard.map.entry_ref(index, guard);
         self.reserve_deadlines(index, &entry_ref, write.lifetime)
     }
 
-    /// Reserves the memory that an entry needs for a lifetime that has an end.
+    /// Reserves the memory that an entry needs for its times.
     #[inline]
     pub fn reserve_deadlines(
         &mut self,
@@ -57,6 +57,9 @@ impl<K: Handle, V: Handle> WriteTxn<'_, '_, K, V> {
         lifetime: Lifetime,
     ) -> Result<(), NoMemory> {
         self.locked.reserve_deadlines(entry_ref, lifetime)?;
+        if lifetime.is_endless() {
+            return Ok(());
+        }
         self.locked.state().deadlines.reserve(index)
     }
 
@@ -79,12 +82,13 @@ impl<K: Handle, V: Handle> WriteTxn<'_, '_, K, V> {
     pub fn replace(&mut self, index: u32, entry_ref: &EntryRef<'_, K, V>, write: Write<V>, guard: &Guard) {
         let old_deadline = entry_ref.deadline();
         let lifetime = self.lifetime_from_now(&write);
+        let is_access = write.kind != WriteKind::Refresh;
         let (old, deadline) = self.locked.replace(entry_ref, write.value, lifetime);
-        self.record_replaced(index, entry_ref, old, write.weight, guard);
+        self.record_replaced(index, entry_ref, old, write.weight, is_access, guard);
         self.update_deadline(index, old_deadline, deadline);
     }
 
-    /// Records a replacement: the removal of the old value, the access, and the new weight.
+    /// Records a replacement: the removal of the old value, the new weight, and the access if it counts as one.
     #[inline(always)]
     pub fn record_replaced(
         &mut self,
@@ -92,12 +96,15 @@ impl<K: Handle, V: Handle> WriteTxn<'_, '_, K, V> {
         entry_ref: &EntryRef<'_, K, V>,
         old: Retired<V>,
         weight: u32,
+        is_access: bool,
         guard: &Guard,
     ) {
         let shard = self.shard;
         let key = if shard.has_listener { entry_ref.entry.key.read(guard).clone() } else { None };
         self.removed.push(Retired::of(key).zip(old), Cause::Replaced);
-        shard.recorder.record(&entry_ref.entry.stamp);
+        if is_access {
+            shard.recorder.record(&entry_ref.entry.stamp);
+        }
         let state = self.locked.state();
         let old_weight = state.weights.get(index);
         state.weights.set(index, weight);
@@ -290,9 +297,11 @@ impl<K: Handle, V: Handle> WriteTxn<'_, '_, K, V> {
         self.budget.is_resizing()
     }
 
-    /// Returns the lifetime of the value with the instant at which it begins; `None` if it has no end.
+    /// Returns the lifetime of the value with the instant at which it begins; `None` if it has no end and the value is
+    /// never computed anew.
     fn lifetime_from_now(&self, write: &Write<V>) -> Option<(u64, Lifetime)> {
-        (!write.lifetime.is_endless()).then_some((self.now, write.lifetime))
+        let has_times = !write.lifetime.is_endless() || self.shard.has_refresh;
+        has_times.then_some((self.now, write.lifetime))
     }
 
     /// Adds the weight that changed since the last call to the budget.

@@ -218,7 +218,10 @@ impl<K: Handle, V: Handle> WriteTxn<'_, '_, K, V> {
             return Err(value);
         }
         let old = self.locked.replace_value_if_same(live.entry, &current, value)?;
-        self.record_replaced(index, live, old, weight, guard);
+        if let Some(refresh) = live.deadlines().and_then(|deadlines| deadlines.refresh()) {
+            refresh.restart(self.now);
+        }
+        self.record_replaced(index, live, old, weight, true, guard);
         Ok(())
     }
 }

@@ -33,8 +33,18 @@ pub(crate) struct Write<V> {
     pub lifetime: Lifetime,
     /// Whether the value is to be kept. Otherwise it counts as expired.
     pub is_kept: bool,
-    /// Whether a present value is to be kept.
-    pub if_absent: bool,
+    pub kind: WriteKind,
+}
+
+/// What a write does beside storing the value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WriteKind {
+    /// It replaces a present value, and counts as an access.
+    Set,
+    /// It keeps a present value, and counts as an access.
+    SetIfAbsent,
+    /// It replaces a present value, which does not count as an access.
+    Refresh,
 }
 
 /// The result of a write.
@@ -127,7 +137,7 @@ impl<K: Handle, V: Handle> Shard<K, V> {
         let present = index.map(|index| self.map.entry_ref(index, &guard));
         let live = present.filter(|present| present.deadline() > now);
         if let Some(live) = live
-            && write.if_absent
+            && write.kind == WriteKind::SetIfAbsent
         {
             self.recorder.record(&live.entry.stamp);
             if let Some(deadlines) = live.deadlines() {

@@ -1,10 +1,9 @@
 //! Tests of joining, superseding, forks and nested waits.
 
-use std::sync::{Mutex, MutexGuard};
-
 use super::waiters::{HasLeader, RegisteredWait, waited_for};
 use super::*;
-use crate::sync::{lock, thread};
+use crate::expiry::serialize_tests;
+use crate::sync::thread;
 
 type TestFlights = Flights<Arc<u64>, Arc<u64>, &'static str>;
 
@@ -46,12 +45,6 @@ fn lead(flights: &TestFlights, key: u64) -> Leader<'_, Arc<u64>, Arc<u64>, &'sta
 fn waits(flights: &TestFlights, key: u64) -> bool {
     let join = || matches!(flights.join(&Query(key)), Ok(Role::Wait(_)));
     thread::scope(|scope| scope.spawn(join).join().expect("no panic"))
-}
-
-/// Lets one test run at a time, because a simulated fork makes all flights of the process stale.
-fn serialize_tests() -> MutexGuard<'static, ()> {
-    static RUNNING: Mutex<()> = Mutex::new(());
-    lock(&RUNNING)
 }
 
 #[test]

@@ -24,6 +24,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use super::{LoadError, Outcome, WaitStep};
+use crate::expiry;
 use crate::reclaim::Handle;
 use crate::sync::thread::ThreadId;
 use crate::sync::{
@@ -41,11 +42,12 @@ process_wide! {
     static WAITS: Mutex<Option<HashMap<ThreadId, Arc<dyn HasLeader>>>> = Mutex::new(None);
 }
 
-/// Makes all flights and waits of the process stale, in the child of a fork. It waits for no lock and allocates
-/// nothing.
+/// Makes all flights, waits and claims of refreshes of the process stale, in the child of a fork. It waits for no lock
+/// and allocates nothing.
 pub fn after_fork_child() {
     // Relaxed: the child has one thread.
     GENERATION.fetch_add(1, Ordering::Relaxed);
+    expiry::after_fork_child();
     if let Some(mut waits) = try_lock(&WAITS) {
         // Leaked: the flights belong to threads that are gone, and their drop might run a user's code.
         std::mem::forget(waits.take());

@@ -14,6 +14,8 @@ import harness
 import subjects as s
 from harness import NEEDLES, call_with_key, call_with_pair, loop_over, own_code
 
+from moka_py import Moka, cached
+
 KEYS = {
     "int": lambda number: number + 1_000_000,
     "str": lambda number: f"key {number}",
@@ -298,6 +300,22 @@ def loads_of_many_keys(report, scale):
         "moka_py get_with": Newcomers(call_with_function, full[2].get_with, count, compute),
     }
     report.add(f"get_many_with, {BULK} misses that evict, int", harness.take_turns(runs, scale.rounds))
+def refreshing(report, scale):
+    """Measures hits of calls with a loader in a cache with `refresh`, none of which is due."""
+    keys, needles = keys_and_needles("int", scale.entries)
+    options = {"plain": {}, "refresh": {"refresh": s.LATER / 2}, "ttl": {"ttl": s.LATER}}
+    options["ttl and refresh"] = options["refresh"] | options["ttl"]
+    runs = {}
+    for name, more in options.items():
+        cache = Moka(2 * scale.entries, **more)
+        function = cached(2 * scale.entries, **more)(int)
+        for key in keys:
+            cache[key] = key
+            function(key)
+        get_with = functools.partial(own_code(call_with_function), cache.get_with, needles, scale.laps, compute)
+        runs[f"get_with, {name}"] = get_with
+        runs[f"call, {name}"] = functools.partial(own_code(call_with_key), function, needles, scale.laps)
+    report.add("hit of a call with a loader, int", harness.take_turns(runs, scale.rounds))
 
 
 def increment(value):
@@ -388,6 +406,7 @@ def main(argv=None):
     evicting(report, options.scale)
     other_sets(report, options.scale)
     get_with(report, options.scale)
+    refreshing(report, options.scale)
     report.table(s.CACHEBOX)
     look_and_touch(report, options.scale)
     loads_of_many_keys(report, options.scale)

@@ -85,6 +85,14 @@ def of_one_thread():
         yield at_most(f"set with a listener, {subject}, to lru-dict", 1.0, row, subject, "lru-dict")
     yield at_most("remove and set again, to cachebox", 1.0, "remove and set again, int", OURS, CACHEBOX)
     yield at_most("get_with hit, to our get", 1.2, "get_with, hit, int", OURS, "moka_py get")
+    row = "hit of a call with a loader, int"
+    for call in ("get_with", "call"):
+        for plain, refreshing in (("plain", "refresh"), ("ttl", "ttl and refresh")):
+
+            def added(figures, plain=f"{call}, {plain}", refreshing=f"{call}, {refreshing}"):
+                return figures.of(row, refreshing) - figures.of(row, plain)
+
+            yield Target(f"hit with refresh, {call}, more than {plain}", 15, added, "ns")
     yield at_most("get_with miss, to cachebox", 2.0, "get_with, miss that evicts, int", OURS, CACHEBOX)
     row = "get_many_with, 100 misses that evict, int"
     yield at_most("a load of 100 keys, to 100 plain sets", 2.0, row, OURS, "moka_py set")

@@ -49,7 +49,8 @@ fn two_loads_that_overlap_do_not_wait_for_each_other() {
                         // Both loads run at the same time.
                         shared.detached(|| barrier.wait());
                         let new = NewValue::plain(Value::new(10 * ids[0], &shared.tally));
-                        bulk.complete_next(&query(ids[0]), Some(new), removed).expect("plain keys do not fail");
+                        bulk.complete_next(&query(ids[0]), Some(new), removed)
+                            .expect("plain keys do not fail");
                         bulk.into_waits().wait_next(&query(ids[1]), &mut pause, removed)
                     });
                     value.map(|value| value.map(|value| value.word()))
@@ -168,7 +169,10 @@ fn a_dropped_load_abandons_all_its_keys() {
     assert!(matches!(refused, Err(LoadError::OwnKey)));
     drop(bulk);
     for id in [1, 2] {
-        assert!(matches!(subject.call(|removed| other.begin(&subject.query(id), removed)), Ok(BulkKey::Lead)));
+        assert!(matches!(
+            subject.call(|removed| other.begin(&subject.query(id), removed)),
+            Ok(BulkKey::Lead)
+        ));
     }
     drop(other);
     assert_eq!(subject.keys.alive(), 0);

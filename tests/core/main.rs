@@ -14,6 +14,7 @@ mod naive_model;
 mod policy;
 mod ranking;
 mod reclaim;
+mod refresh;
 mod release_promptness;
 mod resize;
 mod single_flight;

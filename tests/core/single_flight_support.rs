@@ -26,7 +26,11 @@ pub struct Shared {
 
 impl Shared {
     pub fn new(config: Config, caches: usize) -> Arc<Self> {
-        let cache = || Cache::new(Config { has_listener: true, ..config }, Clock::default());
+        Self::with_clock(config, caches, &Clock::default())
+    }
+
+    pub fn with_clock(config: Config, caches: usize, clock: &Clock) -> Arc<Self> {
+        let cache = || Cache::new(Config { has_listener: true, ..config }, clock.clone());
         Arc::new(Shared {
             caches: (0..caches).map(|_| cache()).collect(),
             is_taken: Mutex::new(false),
@@ -100,7 +104,10 @@ impl Shared {
     ) -> LoadedMany {
         let load = |ids: &[u64]| {
             let pairs = load(ids)?;
-            Ok(pairs.into_iter().map(|(id, word)| (id, NewValue::plain(Value::new(word, &self.tally)))).collect())
+            Ok(pairs
+                .into_iter()
+                .map(|(id, word)| (id, NewValue::plain(Value::new(word, &self.tally))))
+                .collect())
         };
         let query = |id| BuiltinEqQuery::new(id, &self.tally);
         let loaded = load_many(&self.caches[0], ids, query, load, &mut self.pause());

@@ -8,8 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use moka_py::{
-    BulkKey, Cache, Cause, Clock, Config, Cursor, Failure, Handle, KeyQuery, Kind, Lifetime, LoadError, NewValue,
-    Removals, WaitStep,
+    BulkKey, Cache, Cause, Clock, Config, Cursor, Failure, Handle, KeyQuery, Kind, Lifetime, LoadError,
+    NewValue, Removals, WaitStep,
 };
 
 pub type Error = &'static str;

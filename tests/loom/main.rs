@@ -8,6 +8,7 @@ mod expiry;
 mod lock_free_replace;
 mod map;
 mod reclaim;
+mod refresh;
 mod single_flight;
 mod support;
 mod update;

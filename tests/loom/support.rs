@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use moka_py::{
-    BulkKey, Cache, Cause, Clock, Config, Cursor, Failure, Handle, KeyQuery, Kind, Lifetime, LoadError, NewValue,
-    Removals, RunStart,
+    BulkKey, Cache, Cause, Clock, Config, Cursor, Failure, Handle, KeyQuery, Kind, Lifetime, LoadError,
+    LoadLookup, NewValue, NextRefresh, RefreshClaim, Removals, RunStart,
 };
 
 pub type Error = &'static str;
@@ -161,6 +161,11 @@ impl World {
     /// A cache without a listener.
     pub fn without_listener(capacity: u64, hash: fn(u64) -> u64) -> Self {
         Self::of(Config::new(capacity, Kind::Lru), hash)
+    }
+
+    /// A cache that computes values anew which were set longer ago than `refresh`.
+    pub fn refreshing(capacity: u64, refresh: u64, hash: fn(u64) -> u64) -> Self {
+        Self::of(Config { refresh, has_listener: true, ..Config::new(capacity, Kind::Lru) }, hash)
     }
 
     fn of(config: Config, hash: fn(u64) -> u64) -> Self {
@@ -381,7 +386,8 @@ impl World {
                 bulk.complete_next(&self.query(id), new, &mut removed).expect("no key fails");
             }
             for (id, word) in loaded {
-                let inserted = self.cache.insert_unless_in_flight(&self.query(id), self.stored(word), &mut removed);
+                let inserted =
+                    self.cache.insert_unless_in_flight(&self.query(id), self.stored(word), &mut removed);
                 drop(inserted.expect("no key fails"));
             }
         }
@@ -416,6 +422,47 @@ impl World {
         let kept = self.call(|cache, removed| cache.complete_run(&query, run, stored, removed)).0;
         kept.expect("no key fails");
         word
+    }
+
+    /// Calls with a loader: returns the value of a key, and claims its refresh if that is due.
+    pub fn look_up(&self, id: u64) -> (Option<u64>, Option<RefreshClaim>) {
+        let query = self.query(id);
+        let found = self.call(|cache, removed| cache.get_for_load(&query, removed)).0;
+        match found.expect("no key fails") {
+            LoadLookup::Absent => (None, None),
+            LoadLookup::Fresh(value) => (Some(value.word()), None),
+            LoadLookup::Stale(value, claim) => (Some(value.word()), Some(claim)),
+        }
+    }
+
+    /// Computes a value anew whose refresh was claimed, as a flight. Returns the new value, if there was anything to
+    /// compute.
+    pub fn refresh(&self, id: u64, claim: RefreshClaim, compute: impl FnOnce() -> u64) -> Option<u64> {
+        let query = self.query(id);
+        let mut removed = Removals::new();
+        let compute = || Ok(self.stored(compute()));
+        let new = self.cache.refresh(&query, claim, compute, &mut removed).expect("nothing fails");
+        self.cache.release(&mut removed);
+        self.cache.release_claim(claim, NextRefresh::Now);
+        new.map(|value| value.word())
+    }
+
+    /// The same as a run, which no other call waits for.
+    pub fn refresh_by_run(&self, id: u64, claim: RefreshClaim, compute: impl FnOnce() -> u64) -> Option<u64> {
+        let query = self.query(id);
+        let run = self.call(|cache, _| cache.begin_refresh_run(&query, claim)).0.expect("no key fails")?;
+        let word = compute();
+        // The caller has a reference, too, even if the value is not stored.
+        let value = Shared::new(word, &self.alive);
+        let new = NewValue::plain(value.clone());
+        let kept = self.call(|cache, removed| cache.complete_refresh_run(&query, run, new, removed)).0;
+        kept.expect("no key fails");
+        self.cache.release_claim(claim, NextRefresh::Now);
+        Some(word)
+    }
+
+    pub fn release_claim(&self, claim: RefreshClaim) {
+        self.cache.release_claim(claim, NextRefresh::Now);
     }
 
     /// Supersedes all computations in flight, as `remove_if` does before it calls its predicate.

@@ -241,4 +241,5 @@ class NaiveCache:
             load_seconds=load_seconds,
             weight=self.weight(),
             count=len(self.entries),
+            refreshes=0,
         )

@@ -90,8 +90,12 @@ function.cache_set("a")  # type: ignore[call-arg]
 function.cache_set(1, 1)  # type: ignore[arg-type]
 function.cache_set("a", "a")  # type: ignore[arg-type]
 cached(long_lived=1)  # type: ignore[call-overload]
+cached(refresh="5")  # type: ignore[call-overload]
+cached(executor=len)  # type: ignore[call-overload]
 cached_functions(1)  # type: ignore[arg-type]
 Moka(100, long_lived="yes")  # type: ignore[arg-type]
+Moka(100, refresh="5")  # type: ignore[arg-type]
+Moka(100, executor=len)  # type: ignore[arg-type]
 function.cache_info().no_such_count  # type: ignore[attr-defined]
 
 

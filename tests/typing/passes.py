@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Hashable, ItemsView, Iterator, KeysView, MutableMapping, ValuesView
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any, Literal, assert_type
 
@@ -205,6 +206,19 @@ Service.of_no_instance.cache_set("a", 1)
 assert_type(cached_functions("shop")[0].cache_info().hits, int)
 cached_functions()[0].cache_clear()
 assert_type(Moka[str, int](100, long_lived=True), Moka[str, int])
+assert_type(Moka[str, int](100, refresh=5), Moka[str, int])
+assert_type(Moka[str, int](100, refresh=timedelta(minutes=1)).refresh, float | None)
+assert_type(Moka[str, int](100, refresh=5, executor=ThreadPoolExecutor()), Moka[str, int])
+assert_type(Moka[str, int](100, refresh=5, executor=None), Moka[str, int])
+assert_type(cache.stats().refreshes, int)
+
+
+class Submitter:
+    def submit(self, job: Callable[[], object]) -> None: ...
+
+
+assert_type(Moka[str, int](100, refresh=5, executor=Submitter()), Moka[str, int])
+assert_type(cached(refresh=5, executor=ThreadPoolExecutor())(len).cache.refresh, float | None)
 assert_type(plain.cache_parameters(), dict[str, Any])
 assert_type(plain.cache, Moka[Any, Any])
 plain.cache_clear()

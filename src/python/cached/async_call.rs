@@ -321,6 +321,7 @@ impl AsyncCall {
         };
         let inner = match step {
             Step::Return(value) => return Ok(Sent::Returned(value)),
+            Step::Refresh(stale) => return Ok(Sent::Returned(stale.value.clone().into_py().into_bound(py))),
             Step::Share(key) => share_call(bound, key, &args)?,
             Step::Run(pending) => {
                 turn.set_pending(pending);

@@ -18,6 +18,7 @@ use crate::KeyQuery;
 use crate::python::cached::call_key::{ArgsKey, CallKey, is_own_key};
 use crate::python::cached::state::CachedState;
 use crate::python::ffi::{self, Arg, Args};
+use crate::python::moka::refresh::{Found, HeldClaim};
 use crate::python::object::Object;
 use crate::python::object::key::Key;
 use crate::python::raised::Raised;
@@ -36,10 +37,19 @@ pub(in crate::python) enum FastLookup<'py> {
     Raised,
 }
 
+/// A value that a call found and is to compute anew.
+pub(in crate::python) struct StaleHit {
+    pub value: Object,
+    pub key: CallKey,
+    pub claim: HeldClaim,
+}
+
 /// The answer of [`look_up`].
 pub(in crate::python) enum Lookup<'py> {
     /// The value. The hit is counted.
     Hit(Bound<'py, PyAny>),
+    /// A value that this call is to compute anew. The hit is counted.
+    Stale(Box<StaleHit>),
     Miss(CallKey),
     /// Calls of this function have no keys.
     Keyless,
@@ -69,7 +79,7 @@ pub(in crate::python) fn look_up_fast<'py>(state: &CachedState, args: &Args<'py>
 /// Looks for a key, as far as that needs neither a user's `__eq__` nor maintenance.
 #[inline(always)]
 fn probe<'py>(py: Python<'py>, state: &CachedState, query: &impl KeyQuery<Object>) -> FastLookup<'py> {
-    match state.moka().core().try_get_fast(query) {
+    match state.moka().core().try_get_for_load_fast(query) {
         Some(Some(value)) => {
             state.record_hit();
             FastLookup::Hit(value.into_py().into_bound(py))
@@ -107,7 +117,7 @@ fn look_up_slow<'py>(
     }
     let (py, seed, is_probed) = (args.py(), state.moka().seed(), hash.is_some());
     with_key_parts(state, args, |parts| {
-        let (hash, value) = match parts {
+        let (hash, found) = match parts {
             KeyParts::Object(object) => {
                 let query = match hash {
                     Some(hash) => Key::with_hash(&object, hash),
@@ -123,29 +133,34 @@ fn look_up_slow<'py>(
                 (query.hash(), get(py, state, &query, is_probed)?)
             }
         };
-        match value {
-            Some(value) => {
+        match found {
+            Found::Fresh(value) => {
                 state.record_hit();
                 Ok(Lookup::Hit(value.into_py().into_bound(py)))
             }
-            None => parts.into_miss(py, hash),
+            Found::Stale(value, claim) => {
+                state.record_hit();
+                let key = CallKey::new(parts.into_object(py)?, hash);
+                Ok(Lookup::Stale(Box::new(StaleHit { value, key, claim })))
+            }
+            Found::Absent => parts.into_miss(py, hash),
         }
     })
 }
 
-/// Returns the value of a key. `is_probed` says that the fast way was tried.
+/// Looks up a key. `is_probed` says that the fast way was tried.
 #[inline(always)]
 fn get(
     py: Python<'_>,
     state: &CachedState,
     query: &impl KeyQuery<Object, Error = Raised>,
     is_probed: bool,
-) -> Result<Option<Object>, Raised> {
+) -> Result<Found, Raised> {
     let moka = state.moka();
-    if !is_probed && let Some(value) = moka.core().try_get_fast(query) {
-        return Ok(value);
+    if !is_probed && let Some(value) = moka.core().try_get_for_load_fast(query) {
+        return Ok(value.map_or(Found::Absent, Found::Fresh));
     }
-    moka.run(py, |removed| moka.core().get(query, removed))
+    moka.get_for_load(py, query)
 }
 
 /// Returns the key of a call.

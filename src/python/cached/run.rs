@@ -8,7 +8,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
 use crate::python::cached::call_key::CallKey;
-use crate::python::cached::lookup::{self, FastLookup, Lookup};
+use crate::python::cached::lookup::{self, FastLookup, Lookup, StaleHit};
 use crate::python::cached::owner::Owner;
 use crate::python::cached::state::{CachedState, Mode};
 use crate::python::ffi::{Args, New};
@@ -23,6 +23,8 @@ use crate::{Run, RunStart};
 pub(in crate::python) enum Step<'py> {
     /// It returns this value.
     Return(Bound<'py, PyAny>),
+    /// It computes this value anew, or returns it.
+    Refresh(Box<StaleHit>),
     /// It shares the run of this key with concurrent calls.
     Share(CallKey),
     /// It runs the function. The result is stored under this key, unless calls have no keys.
@@ -40,6 +42,7 @@ pub(in crate::python) fn prepare<'py>(
     let py = args.py();
     let key = match lookup::look_up(state, args, fast)? {
         Lookup::Hit(value) => return Ok(Step::Return(value)),
+        Lookup::Stale(stale) => return Ok(Step::Refresh(stale)),
         Lookup::Miss(key) => Some(key),
         Lookup::Keyless => None,
     };

@@ -7,9 +7,11 @@ use pyo3::types::PyTuple;
 
 use crate::KeyQuery;
 use crate::python::cached::call_key::CallKey;
+use crate::python::cached::owner::Owner;
 use crate::python::cached::weak_self::WeakSelf;
 use crate::python::ffi::Args;
 use crate::python::moka::Moka;
+use crate::python::moka::refresh::AfterWrite;
 use crate::python::object::Object;
 use crate::python::object::key::Key;
 use crate::python::raised::Raised;
@@ -164,6 +166,11 @@ impl CachedState {
 
     pub fn has_owners(&self) -> bool {
         self.weak_self.is_some()
+    }
+
+    /// Returns what is to be called after a result is stored outside the calls here: it tells the owner in the key.
+    pub fn after_write(&self) -> Option<AfterWrite> {
+        self.has_owners().then_some(Owner::record_entry)
     }
 
     /// Shows the collector each object that this holds.

@@ -17,9 +17,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use crate::python::ffi;
-use crate::python::moka::state::{self, CacheState};
 use crate::python::moka::convert::{self, Deadlines};
 use crate::python::moka::mapping;
+use crate::python::moka::state::{self, CacheState};
 use crate::python::object::Object;
 use crate::python::object::key::{Key, LoadKey};
 use crate::python::object::shared_error::{self, SharedError};
@@ -147,15 +147,17 @@ impl<'py> Asked<'py> {
     ) -> PyResult<Loaded<'py>> {
         let py = load.py();
         let missing = PyList::new(py, self.led.iter().map(|&position| &self.keys[position].object))?;
-        let values =
-            cache.counts().time_load(|| read_values(&ffi::call(load, [missing.as_any()]).map_err(PyErr::from)?))?;
+        let values = cache
+            .counts()
+            .time_load(|| read_values(&ffi::call(load, [missing.as_any()]).map_err(PyErr::from)?))?;
         let mut loaded = Loaded { led: Vec::new(), unasked: Vec::new() };
         let mut found = 0;
         for &position in &self.led {
             let key = &self.keys[position];
             let value = values.get_item(&key.object)?;
             found += usize::from(value.is_some());
-            let new = value.as_ref().map(|value| cache.new_value(&key.object, value, deadlines)).transpose()?;
+            let new =
+                value.as_ref().map(|value| cache.new_value(&key.object, value, deadlines)).transpose()?;
             push(&mut loaded.led, new)?;
             self.values[position] = value;
         }

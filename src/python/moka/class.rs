@@ -65,6 +65,13 @@ impl Moka {
         Ok(())
     }
 
+    /// Shares a state, which is one of this cache.
+    pub fn shared(&self, state: &CacheState) -> Arc<CacheState> {
+        let is_it = |own: &&Arc<CacheState>| std::ptr::eq(&***own, state);
+        let second = self.second.get().filter(is_it);
+        Arc::clone(second.unwrap_or(&self.first))
+    }
+
     /// The provisional state, if there is one, and the state that calls use.
     pub fn states(&self) -> impl Iterator<Item = &CacheState> {
         std::iter::once(&*self.first).chain(self.second.get().map(|second| &**second))

@@ -1,12 +1,14 @@
 //! Reads arguments: Python objects into numbers, checked. Each error names the argument, the rule, and the value.
 
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{IntoPyDict, PyBool, PyDelta, PyDeltaAccess, PyFloat, PyInt, PyIterator, PyString, PyType};
 
 use crate::python::ffi::Arg;
-use crate::python::object::shared_error;
+use crate::python::object::{Object, shared_error};
 use crate::{Clock, Kind, Lifetime, word_of_nanos};
 
 const NANOS_PER_SECOND: f64 = 1e9;
@@ -34,6 +36,35 @@ pub(crate) struct Deadlines<'a> {
 impl Deadlines<'_> {
     /// No deadlines but those of the cache.
     pub const NONE: Deadlines<'static> = Deadlines { ttl: Ttl::Nanos(0), tti: 0 };
+}
+
+/// The deadlines of a call that is over when they are used.
+pub(crate) struct HeldDeadlines {
+    ttl: u64,
+    ttl_function: Option<Object>,
+    tti: u64,
+}
+
+impl HeldDeadlines {
+    pub fn of(deadlines: &Deadlines<'_>) -> Self {
+        let (ttl, ttl_function) = match deadlines.ttl {
+            Ttl::Nanos(ttl) => (ttl, None),
+            Ttl::Function(function) => (0, Some(Object::of(&function))),
+        };
+        HeldDeadlines { ttl, ttl_function, tti: deadlines.tti }
+    }
+
+    pub fn bind<'a>(&'a self, py: Python<'a>) -> Deadlines<'a> {
+        let ttl = match &self.ttl_function {
+            Some(function) => Ttl::Function(function.bind(py).as_borrowed()),
+            None => Ttl::Nanos(self.ttl),
+        };
+        Deadlines { ttl, tti: self.tti }
+    }
+
+    pub fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.ttl_function.as_ref().map_or(Ok(()), |function| function.visit(visit))
+    }
 }
 
 /// The ttl of a call.
@@ -268,6 +299,32 @@ pub(crate) fn callable(name: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
 /// Checks that an argument is callable, if there is one.
 pub(crate) fn callable_or_none(name: &str, value: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
     value.map_or(Ok(()), |value| callable(name, value))
+}
+
+/// Checks the duration after which values are computed anew.
+pub(crate) fn refresh(refresh: Duration, ttl: Duration) -> PyResult<Duration> {
+    if let (Some(seconds), Some(ttl_seconds)) = (refresh.seconds, ttl.seconds)
+        && refresh.nanos >= ttl.nanos
+    {
+        return Err(PyValueError::new_err(format!(
+            "refresh must be less than ttl, got refresh={seconds} and ttl={ttl_seconds}"
+        )));
+    }
+    Ok(refresh)
+}
+
+/// Checks the executor of refreshes, if there is one.
+pub(crate) fn executor_or_none(executor: Option<&Bound<'_, PyAny>>, refresh: Duration) -> PyResult<()> {
+    let Some(executor) = executor else { return Ok(()) };
+    let submit = executor.getattr_opt(intern!(executor.py(), "submit"))?;
+    if !submit.is_some_and(|submit| submit.is_callable()) {
+        let what = type_name(executor);
+        return Err(PyTypeError::new_err(format!("executor must have a callable submit, got {what}")));
+    }
+    if refresh.seconds.is_none() {
+        return Err(value_error("executor", "None without refresh", executor)?);
+    }
+    Ok(())
 }
 
 /// Iterates over an argument, which must be iterable.

@@ -25,6 +25,7 @@ use pyo3::types::PyString;
 use crate::python::ffi::{Arg, Args, New, borrowed, call_method, is_callable, none, owned, raise};
 use crate::python::moka::class::Moka;
 use crate::python::moka::convert::{self, Deadlines, Ttl};
+use crate::python::moka::refresh::{Found, Loader, refresh};
 use crate::python::moka::signature::Signature;
 use crate::python::moka::state::CacheState;
 use crate::python::object::{Object, builtin, coroutine};
@@ -210,7 +211,7 @@ fn get_with_bound(
     initializer: Arg<'_>,
     deadlines: &Deadlines<'_>,
 ) -> *mut PyObject {
-    match call.cache().get_fast(&key) {
+    match call.cache().get_for_load_fast(&key) {
         Some(Some(value)) => value.into_ptr(),
         Some(None) => load(call, key, initializer, deadlines, true),
         None => load(call, key, initializer, deadlines, false),
@@ -227,13 +228,23 @@ fn load(
     is_absent: bool,
 ) -> *mut PyObject {
     let cache = call.cache();
-    let compute = || call_initializer(&initializer);
+    let args = Args::of(call.py, &[]);
     let load = || {
         let query = cache.key(&key)?;
-        if !is_absent && let Some(value) = cache.get(call.py, &query)? {
-            return Ok(value);
+        if !is_absent {
+            let found = call.cache.get().get_for_load(call.py, &query)?;
+            cache.counts().record_access(!matches!(found, Found::Absent));
+            match found {
+                Found::Absent => {}
+                Found::Fresh(value) => return Ok(value),
+                Found::Stale(value, claim) => {
+                    let (function, deadlines) = (&*initializer, *deadlines);
+                    let loader = Loader { function, args: &args, deadlines, after_write: None };
+                    return refresh(&call.cache, &query, value, claim, &loader);
+                }
+            }
         }
-        cache.load(&query, deadlines, is_absent, compute)
+        cache.load(&query, deadlines, is_absent, || args.call(&initializer))
     };
     load().map_or(ptr::null_mut(), |value: Object| value.into_ptr())
 }

@@ -1,4 +1,4 @@
-//! The user's functions that a cache calls: the eviction listener, the weigher and the ttl function.
+//! The objects of the user that a cache calls: the eviction listener, the weigher, the ttl function and the executor.
 
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -13,7 +13,7 @@ use crate::python::runtime::interpreter::RecursionGuard;
 use crate::reclaim::{AtomicHandle, RetireList, pin};
 use crate::{Cause, Removals};
 
-/// A function of the user, which the collector may take away.
+/// A function of the user, or an executor, which the collector may take away.
 pub(crate) struct Callback(AtomicHandle<Option<Object>>);
 
 impl Callback {

@@ -21,9 +21,19 @@ use crate::python::moka::state::CacheState;
 use crate::python::object::{Object, long_lived, shared_error};
 use crate::{Config, Kind, Lifetime, Ranking};
 
-const NEW: Signature<7> = Signature {
+const NEW: Signature<9> = Signature {
     function: "Moka.__new__()",
-    parameters: ["capacity", "ttl", "tti", "eviction_listener", "policy", "weigher", "long_lived"],
+    parameters: [
+        "capacity",
+        "ttl",
+        "tti",
+        "eviction_listener",
+        "policy",
+        "weigher",
+        "long_lived",
+        "refresh",
+        "executor",
+    ],
     required: 1,
 };
 
@@ -32,9 +42,10 @@ fn new_state(args: &Bound<'_, PyTuple>, keywords: Option<&Bound<'_, PyDict>>) ->
     let positional: Vec<_> = args.iter_borrowed().collect();
     let named: Vec<_> = keywords.map(|keywords| keywords.iter().collect()).unwrap_or_default();
     let named = named.iter().map(|(name, value)| (name.as_borrowed(), value.as_borrowed()));
-    let [capacity, ttl, tti, listener, policy, weigher, long_lived] = NEW.bind(&positional, named)?;
-    let [listener, weigher] =
-        [listener, weigher].map(|function| function.filter(|function| !function.is_none()));
+    let [capacity, ttl, tti, listener, policy, weigher, long_lived, refresh, executor] =
+        NEW.bind(&positional, named)?;
+    let [listener, weigher, executor] =
+        [listener, weigher, executor].map(|object| object.filter(|object| !object.is_none()));
     let capacity = capacity.map_or(Ok(0), |capacity| convert::capacity(&capacity))?;
     let (ttl, ttl_function) = convert::duration_or_function("ttl", ttl)?;
     let tti = convert::duration("tti", tti.as_deref())?;
@@ -42,15 +53,19 @@ fn new_state(args: &Bound<'_, PyTuple>, keywords: Option<&Bound<'_, PyDict>>) ->
     let policy = policy.map_or(Ok(Kind::TinyLfu), |policy| convert::policy(&policy))?;
     convert::callable_or_none("weigher", weigher.as_deref())?;
     let is_long_lived = long_lived.map_or(Ok(false), |flag| convert::boolean("long_lived", &flag))?;
+    let refresh = convert::refresh(convert::duration("refresh", refresh.as_deref())?, ttl)?;
+    convert::executor_or_none(executor.as_deref(), refresh)?;
     let config = Config {
         lifetime: Lifetime { ttl: ttl.nanos, tti: tti.nanos },
+        refresh: refresh.nanos,
         has_ttl_function: ttl_function.is_some(),
         weighted: weigher.is_some(),
         has_listener: listener.is_some(),
         ..Config::new(capacity, policy)
     };
-    let callbacks = [listener, weigher, ttl_function].map(|function| Callback::new(function.as_deref()));
-    Ok(CacheState::new(config, callbacks, [ttl, tti], is_long_lived))
+    let callbacks =
+        [listener, weigher, ttl_function, executor].map(|object| Callback::new(object.as_deref()));
+    Ok(CacheState::new(config, callbacks, [ttl, tti, refresh], is_long_lived))
 }
 
 /// The weigher of a cache whose `__init__` has not run.
@@ -65,8 +80,8 @@ fn refuse_insert(_key: &Bound<'_, PyAny>, _value: &Bound<'_, PyAny>) -> PyResult
 fn refusing_state(py: Python<'_>) -> PyResult<CacheState> {
     let refuse = wrap_pyfunction!(refuse_insert, py)?;
     let config = Config { weighted: true, ..Config::new(0, Kind::TinyLfu) };
-    let callbacks = [None, Some(refuse.as_any()), None].map(Callback::new);
-    Ok(CacheState::new(config, callbacks, [Duration::default(); 2], false))
+    let callbacks = [None, Some(refuse.as_any()), None, None].map(Callback::new);
+    Ok(CacheState::new(config, callbacks, [Duration::default(); 3], false))
 }
 
 #[pymethods]
@@ -77,7 +92,7 @@ impl Moka {
     #[pyo3(
         signature = (*args, **keywords),
         text_signature = "(capacity, ttl=None, tti=None, eviction_listener=None, policy='tiny_lfu', weigher=None, \
-                          long_lived=False)"
+                          long_lived=False, refresh=None, executor=None)"
     )]
     fn new(
         cls: &Bound<'_, PyType>,
@@ -311,6 +326,12 @@ impl Moka {
         self.tti.seconds
     }
 
+    #[doc = doc!("Moka.refresh")]
+    #[getter]
+    fn refresh(&self) -> Option<f64> {
+        self.refresh.seconds
+    }
+
     fn __getitem__(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let value = self.get(py, &self.key(key)?)?;
         value.map(Object::into_py).ok_or_else(|| mapping::key_error(key))
@@ -417,7 +438,7 @@ impl Moka {
         let this = slf.get();
         let mut text = format!("<{}", slf.get_type().fully_qualified_name()?);
         text += &format!(" capacity={} policy={}", this.capacity(), this.policy());
-        for (name, duration) in [("ttl", this.ttl), ("tti", this.tti)] {
+        for (name, duration) in [("ttl", this.ttl), ("tti", this.tti), ("refresh", this.refresh)] {
             if let Some(seconds) = duration.seconds {
                 text += &format!(" {name}={seconds}");
             }

@@ -8,6 +8,7 @@
 //! | `fastcall.rs` | `get`, `set`, `remove` and `get_with`, as bare C functions |
 //! | `methods.rs`, `mapping.rs`, `bulk.rs`, `bulk_load.rs` | the other methods |
 //! | `signature.rs`, `convert.rs` | arguments: binds them to parameters, and checks their values |
+//! | `refresh.rs` | values that are computed anew while calls still get the old ones |
 //! | `listener.rs` | calls of the eviction listener, of the weigher and of ttl functions |
 //! | `stats.rs` | the counts |
 //! | `flights.rs` | computations that coroutines share |
@@ -25,6 +26,7 @@ pub(in crate::python) mod flights;
 pub(in crate::python) mod listener;
 pub(in crate::python) mod mapping;
 mod methods;
+pub(in crate::python) mod refresh;
 pub(in crate::python) mod signature;
 pub(in crate::python) mod state;
 pub(in crate::python) mod stats;

@@ -49,9 +49,11 @@ pub(crate) struct CacheState {
     ttl_function: Callback,
     /// A `FlightTable`, made when a coroutine first needs it.
     flights: OnceLock<Object>,
+    executor: Callback,
     /// The ttl, if it is not a function.
     pub(super) ttl: Duration,
     pub(super) tti: Duration,
+    pub(super) refresh: Duration,
     /// Whether the cache lives as long as the program.
     pub(super) is_long_lived: bool,
 }
@@ -59,8 +61,8 @@ pub(crate) struct CacheState {
 impl CacheState {
     pub fn new(
         config: Config,
-        [listener, weigher, ttl_function]: [Callback; 3],
-        [ttl, tti]: [Duration; 2],
+        [listener, weigher, ttl_function, executor]: [Callback; 4],
+        [ttl, tti, refresh]: [Duration; 3],
         is_long_lived: bool,
     ) -> Self {
         CacheState {
@@ -71,8 +73,10 @@ impl CacheState {
             weigher,
             ttl_function,
             flights: OnceLock::new(),
+            executor,
             ttl,
             tti,
+            refresh,
             is_long_lived,
         }
     }
@@ -115,6 +119,15 @@ impl CacheState {
     #[inline(always)]
     pub fn get_fast(&self, key: &Bound<'_, PyAny>) -> Option<Option<Object>> {
         let found = self.core.try_get_fast(&self.builtin_key(key)?)?;
+        self.counts.record_access(found.is_some());
+        Some(found)
+    }
+
+    /// Like [`Moka::get_for_load`](super::Moka::get_for_load), if that needs neither a user's code nor maintenance, and the
+    /// value is not to be computed anew. Else returns `None` and counts nothing.
+    #[inline(always)]
+    pub fn get_for_load_fast(&self, key: &Bound<'_, PyAny>) -> Option<Option<Object>> {
+        let found = self.core.try_get_for_load_fast(&self.builtin_key(key)?)?;
         self.counts.record_access(found.is_some());
         Some(found)
     }
@@ -271,6 +284,11 @@ impl CacheState {
     fn has_functions_of_values(&self) -> bool {
         let config = self.core.config();
         config.weighted | config.has_ttl_function
+    }
+
+    /// Returns the executor of refreshes, if there is one.
+    pub fn executor(&self) -> Option<Object> {
+        self.executor.get()
     }
 
     #[inline]
@@ -501,6 +519,7 @@ impl CacheState {
         self.weigher.visit(visit)?;
         self.ttl_function.visit(visit)?;
         self.flights.get().map_or(Ok(()), |flights| flights.visit(visit))?;
+        self.executor.visit(visit)?;
         let mut result = Ok(());
         self.core.for_each(|key, value| {
             for object in key.into_iter().chain([value]) {
@@ -517,6 +536,7 @@ impl CacheState {
         self.listener.clear();
         self.weigher.clear();
         self.ttl_function.clear();
+        self.executor.clear();
         let Ok(()) = self.clear_batches(|mut removed| {
             self.core.release(&mut removed);
             Ok::<(), Infallible>(())

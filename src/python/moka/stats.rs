@@ -27,7 +27,8 @@ const MISSES: usize = CAUSES + 1;
 const LOADS: usize = CAUSES + 2;
 const LOAD_FAILURES: usize = CAUSES + 3;
 const LOAD_NANOS: usize = CAUSES + 4;
-const ALL: usize = CAUSES + 5;
+const REFRESHES: usize = CAUSES + 5;
+const ALL: usize = CAUSES + 6;
 
 /// The counts of one cache.
 pub(crate) struct CacheStats {
@@ -85,6 +86,12 @@ impl CacheStats {
         self.counters.add_all([(LOADS, 1), (LOAD_FAILURES, u64::from(is_failure)), (LOAD_NANOS, nanos)]);
     }
 
+    /// Counts a load that has ended and computed a value anew.
+    pub fn end_refresh(&self, load: Load, is_failure: bool) {
+        self.end_load(load, is_failure);
+        self.counters.add(REFRESHES);
+    }
+
     /// Runs a load, and counts it.
     pub fn time_load<T, E>(&self, compute: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         let load = Load::begin();
@@ -136,6 +143,7 @@ impl CacheStats {
             float(get(LOAD_NANOS) as f64 / 1e9),
             int(weight),
             int(count as u64),
+            int(get(REFRESHES)),
         ];
         // By `tuple.__new__`. That of a named tuple runs Python code under a Rust frame, where a daemon thread must not be when
         // the interpreter ends.

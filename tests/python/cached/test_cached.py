@@ -453,6 +453,8 @@ def test_cache_parameters_are_a_copy_of_the_options():
         "weigher": lambda key, value: 1,
         "key": None,
         "long_lived": False,
+        "refresh": None,
+        "executor": None,
     }
     function, _ = recording_function(**expected)
     assert function.cache_parameters() == expected

@@ -132,7 +132,7 @@ def test_cache_clear_and_reset_stats_zero_the_counts():
     function = cached(sync)
     call_all(function, [(1,), (1,), (2,)])
     function.cache.reset_stats()
-    assert check_agreement(function) == (0, 0, 0.0, 0, 0, 0, 0, 0, 0, 0, 0.0, 2, 2)
+    assert check_agreement(function) == (0, 0, 0.0, 0, 0, 0, 0, 0, 0, 0, 0.0, 2, 2, 0)
     call_all(function, [(1,), (3,)])
     function.cache_clear()
     assert check_agreement(function) == Moka(1).stats()

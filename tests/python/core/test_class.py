@@ -36,7 +36,7 @@ def test_constructor_takes_every_argument_by_name():
 @pytest.mark.parametrize(
     ("member", "parameters"),
     [
-        (Moka, "capacity ttl tti eviction_listener policy weigher long_lived"),
+        (Moka, "capacity ttl tti eviction_listener policy weigher long_lived refresh executor"),
         (Moka.get, "self key default"),
         (Moka.set, "self key value ttl tti"),
         (Moka.get_with, "self key initializer ttl tti"),

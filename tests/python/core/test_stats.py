@@ -24,7 +24,7 @@ import moka_py
 from moka_py import Moka, Stats
 
 FIELDS = """hits misses hit_ratio inserts replacements evictions expirations removals loads load_failures load_seconds
-weight count""".split()
+weight count refreshes""".split()
 
 # Each kind of cache and of key takes another code path.
 CACHES = {
@@ -84,7 +84,7 @@ NO_ACCESSES = {
 
 
 def test_counts_of_a_new_cache_are_zero():
-    assert Moka(10).stats() == (0, 0, 0.0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0)
+    assert Moka(10).stats() == (0, 0, 0.0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0, 0)
 
 
 def test_fields_have_a_fixed_order_and_types():
@@ -155,7 +155,7 @@ def test_access_whose_key_raises_is_neither_hit_nor_miss(access):
         access(cache, key)
     with pytest.raises(TypeError):
         access(cache, [])
-    assert cache.stats() == (0, 0, 0.0, 1, 0, 0, 0, 0, 0, 0, 0.0, 1, 1)
+    assert cache.stats() == (0, 0, 0.0, 1, 0, 0, 0, 0, 0, 0, 0.0, 1, 1, 0)
 
 
 @pytest.mark.parametrize("access", ACCESSES.values(), ids=ACCESSES)
@@ -325,12 +325,12 @@ def test_reset_zeroes_the_counts_and_keeps_the_entries(options):
     cache.set("due", 1, ttl=IMMEDIATELY_DUE)
     assert cache.reset_stats() is None
     count = len(cache)
-    assert cache.stats() == (0, 0, 0.0, 0, 0, 0, 0, 0, 0, 0, 0.0, count, count)
+    assert cache.stats() == (0, 0, 0.0, 0, 0, 0, 0, 0, 0, 0, 0.0, count, count, 0)
     cache.clear()
     cache.set("a", 1)
     cache.get("a")
     cache.get("b")
-    assert cache.stats() == (1, 1, 0.5, 1, 0, 0, 0, count, 0, 0, 0.0, 1, 1)
+    assert cache.stats() == (1, 1, 0.5, 1, 0, 0, 0, count, 0, 0, 0.0, 1, 1, 0)
 
 
 def test_listener_can_read_and_reset_stats():

@@ -613,3 +613,108 @@ if errors: raise errors[0]
 """,
         timeout=100.0,
     )
+
+
+def test_child_has_no_refresh_under_way_while_the_parent_computes_one():
+    run_script(
+        FORK
+        + """
+from moka_py.testing import ManualClock
+with ManualClock() as clock:
+    cache = Moka(10, refresh=10)
+begun, ended = threading.Event(), threading.Event()
+def slow():
+    begun.set()
+    assert ended.wait(60)
+    return "parent's"
+cache["a"] = "old"
+clock.advance(11)
+computing = thread(lambda: cache.get_with("a", slow))
+assert begun.wait(60)
+assert cache.get_with("a", lambda: "new") == "old"
+def work():
+    # The thread that computes is not in the child, so another call computes.
+    assert cache.get_with("a", lambda: "child's") == "child's"
+    assert cache["a"] == "child's"
+    assert cache.get_with("a", lambda: "new") == "child's"
+in_child(work)
+ended.set()
+computing.join(60)
+assert cache["a"] == "parent's"
+"""
+    )
+
+
+def test_job_of_a_refresh_that_the_parent_queued_does_not_hold_back_the_child():
+    run_script(
+        FORK
+        + """
+from moka_py.testing import ManualClock
+class Queue(list):
+    submit = list.append
+jobs = Queue()
+with ManualClock() as clock:
+    cache = Moka(10, refresh=10, executor=jobs)
+cache["a"] = "old"
+clock.advance(11)
+assert cache.get_with("a", lambda: "parent's") == "old" and len(jobs) == 1
+def work():
+    assert cache.get_with("a", lambda: "child's") == "old"
+    assert len(jobs) == 2
+    stale, job = jobs
+    job()
+    assert cache["a"] == "child's"
+    stale()
+    assert cache["a"] == "child's"
+in_child(work)
+jobs.pop()()
+assert cache["a"] == "parent's"
+"""
+    )
+
+
+def test_process_can_fork_inside_a_refresh():
+    run_script(
+        FORK
+        + """
+from moka_py.testing import ManualClock
+with ManualClock() as clock:
+    cache = Moka(10, refresh=10)
+cache["a"] = "old"
+clock.advance(11)
+def compute():
+    def work():
+        assert cache.get_with("a", lambda: "child's") == "child's"
+    in_child(work)
+    return "parent's"
+assert cache.get_with("a", compute) == "parent's"
+assert cache["a"] == "parent's"
+"""
+    )
+
+
+def test_child_that_waits_for_no_refresh_of_the_parent_computes_an_expired_value():
+    run_script(
+        FORK
+        + """
+from moka_py.testing import ManualClock
+with ManualClock() as clock:
+    cache = Moka(10, ttl=20, refresh=10)
+begun, ended = threading.Event(), threading.Event()
+def slow():
+    begun.set()
+    assert ended.wait(60)
+    return "parent's"
+cache["a"] = "old"
+clock.advance(11)
+computing = thread(lambda: cache.get_with("a", slow))
+assert begun.wait(60)
+clock.advance(10)
+def work():
+    assert cache.get_with("a", lambda: "child's") == "child's"
+in_child(work)
+ended.set()
+computing.join(60)
+assert cache["a"] == "parent's"
+"""
+    )
