@@ -3,7 +3,8 @@
 `_flight_table.py` begins them, and finds the flight of a key.
 
 Invariants:
-- `weak`: only waiters refer to a flight, so a loop that is closed with flights under way leaves nothing behind.
+- `weak`: only waiters and the event loop refer to a flight, so a loop that is closed with flights under way leaves
+  nothing behind.
 - `later-write-wins`: no call joins a flight whose key was written to since it began.
 - `last-waiter`: a flight is cancelled when its last waiter is.
 """
@@ -17,6 +18,8 @@ from typing import Any
 from moka_py._exceptions import copy_exception
 from moka_py._moka_py import _CachedRun, _CallKey
 
+_HELD_SECONDS = 100 * 365 * 86400.0
+"""The time of a timer that never fires."""
 ABSENT = object()
 """The result of a flight for a key that the flight has no value of."""
 
@@ -183,6 +186,21 @@ class BulkFlight(Flight):
 
     def _answer(self, key: _CallKey, result: dict[Any, Any]) -> Any:
         return result.get(key.key, ABSENT)
+
+
+class RefreshFlight(Flight):
+    """The one computation of a key whose value is refreshed. Its `runs` are its claim.
+
+    It needs no waiter. The event loop refers to it by a timer until it has ended, or the loop is closed.
+    """
+
+    def __init__(self, computation: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop, claim: Any) -> None:
+        super().__init__(computation, loop=loop, runs=claim)
+        # No caller waits for it, so asyncio need not warn if it is dropped with a closed event loop.
+        self._log_destroy_pending = False
+        self.hold()
+        timer = loop.call_later(_HELD_SECONDS, self.done)
+        self.add_done_callback(lambda _: timer.cancel())
 
 
 async def release_all(flights: Iterable[Flight], error: BaseException) -> None:

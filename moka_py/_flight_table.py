@@ -14,10 +14,10 @@ import asyncio
 import functools
 import inspect
 import weakref
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
-from moka_py._flight import ABSENT, BulkFlight, Flight, release_all
+from moka_py._flight import ABSENT, BulkFlight, Flight, RefreshFlight, release_all
 from moka_py._moka_py import (
     Moka,
     _CachedRun,
@@ -27,6 +27,7 @@ from moka_py._moka_py import (
     _keep_many,
     _look_up_many,
     _read_loaded,
+    _RefreshClaim,
 )
 
 
@@ -60,8 +61,7 @@ class FlightTable:
             tti: Likewise.
         """
         loop = _running_loop("aget_with" if state is None else "wait_concurrent=True of a coroutine function")
-        if state is None:
-            function = functools.partial(_call_async, "initializer", function)
+        call = _bound(state, function, args, kwargs)
         while True:
             flight = self._find(loop, key)
             is_leader = flight is None
@@ -71,7 +71,7 @@ class FlightTable:
                     if state is not None:
                         state._record_hit()
                     return run[0]
-                flight = self._register(Flight(_compute(run, function, args, kwargs), loop, run), loop, (key,))
+                flight = self._register(Flight(_compute(run, call), loop, run), loop, (key,))
                 del run
                 if state is not None:
                     state._record_miss()
@@ -156,6 +156,45 @@ class FlightTable:
         # A key that had a value, or that another call computed, keeps that value.
         return values | {key: value for key, value in loaded.items() if key not in values}
 
+    def refresh(
+        self,
+        claim: _RefreshClaim,
+        stale: Any,
+        can_be_joined: bool,
+        state: _CachedState | None,
+        key: _CallKey,
+        function: Callable[..., Awaitable[Any]],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Coroutine[Any, Any, Any] | None:
+        """Begin to compute a value anew.
+
+        Args:
+            claim: The right to do so.
+            stale: The old value.
+            can_be_joined: Whether calls that find no value may join the computation.
+            state: As in `share`.
+            key: The key.
+            function: The cached function, or the initializer.
+            args: The arguments of the function.
+            kwargs: Its keyword arguments.
+
+        Returns:
+            None if a task computes, or if there is nothing to compute, since the key was written to. If the caller is
+            not in a task of asyncio, a coroutine by which it computes itself, and that returns the new value, or the
+            old one.
+        """
+        if not claim.begin():
+            return None
+        call = _bound(state, function, args, kwargs)
+        if not _is_in_task():
+            return _refresh_here(claim, stale, call, function)
+        loop = asyncio.get_running_loop()
+        flight = RefreshFlight(_refresh(claim, call, function), loop, claim)
+        if can_be_joined:
+            self._register(flight, loop, (key,))
+        return None
+
     def _find(self, loop: asyncio.AbstractEventLoop, key: _CallKey) -> Flight | None:
         """Return the flight of a key that a call in this loop may join."""
         flight = self._flights.get((id(loop), key))
@@ -172,18 +211,66 @@ class FlightTable:
         return flight
 
 
-async def _compute(
-    run: _CachedRun, function: Callable[..., Awaitable[Any]], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
+def _bound(
+    state: _CachedState | None, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Callable[[], Awaitable[Any]]:
+    """Return a call of a cached function, or of the initializer of `aget_with`, which has no arguments."""
+    if state is None:
+        return functools.partial(_call_async, "initializer", function)
+    return functools.partial(function, *args, **kwargs)
+
+
+async def _compute(run: _CachedRun, call: Callable[[], Awaitable[Any]]) -> Any:
     """Compute the value of a key, and store it."""
     began = run.begin_load()
     try:
-        value = await function(*args, **kwargs)
+        value = await call()
     except BaseException:
         run.fail(began)
         raise
     run.complete(began, value)
     return value
+
+
+async def _refresh(claim: _RefreshClaim, call: Callable[[], Awaitable[Any]], function: Any) -> Any:
+    """Compute a value anew, and store it."""
+    try:
+        value = await call()
+        claim.complete(value)
+    except Exception as error:
+        claim.fail()
+        claim.report(error, function)
+        raise
+    except BaseException:
+        claim.cancel()
+        raise
+    return value
+
+
+async def _refresh_here(claim: _RefreshClaim, stale: Any, call: Callable[[], Awaitable[Any]], function: Any) -> Any:
+    """Compute a value anew in the call that found it stale. After a failure return the old value, while it lives."""
+    try:
+        value = await call()
+        claim.complete(value)
+    except Exception as error:
+        is_live = claim.is_value_live()
+        claim.fail()
+        if not is_live:
+            raise
+        claim.report(error, function)
+        return stale
+    except BaseException:
+        claim.cancel()
+        raise
+    return value
+
+
+def _is_in_task() -> bool:
+    """Return whether the caller is in a task of asyncio. One of another library may run within asyncio's event loop."""
+    try:
+        return asyncio.current_task() is not None
+    except RuntimeError:
+        return False
 
 
 async def _compute_many(

@@ -96,7 +96,8 @@ impl RefreshRef<'_> {
     /// Starts the time of a value that was written at `now`. It voids the claim of the former value.
     #[inline]
     pub fn restart(&self, now: u64) {
-        self.word.store(end_of(now, self.after), Ordering::Relaxed);
+        // A swap and no store: with a concurrent exchange for a ticket, loom gives only one of two exchanges an order.
+        self.word.swap(end_of(now, self.after), Ordering::Relaxed);
     }
 }
 

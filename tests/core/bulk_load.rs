@@ -1,5 +1,6 @@
 //! Loads of many keys by one call: which keys it leads, when it waits, and what is stored.
 
+use std::cell::Cell;
 use std::sync::{Arc, Barrier};
 
 use moka_py::{BulkKey, Cause, Failure, LoadError, NewValue, RunStart};
@@ -348,6 +349,31 @@ fn a_key_whose_other_leader_gives_up_has_the_value_that_was_stored_meanwhile() {
             assert_eq!(bulk.join().expect("no panic"), Ok(expected));
         });
     }
+}
+
+#[test]
+fn a_value_that_a_comparison_set_after_the_look_up_is_returned() {
+    let shared = Shared::one();
+    shared.attach();
+    let cache = &shared.caches[0];
+    let builtin = |id| BuiltinEqQuery { key: Key::new(id, &shared.tally), hash: mix_hash(5) };
+    let loaded = shared.load_query(0, &builtin(2), || {
+        let is_set = Cell::new(false);
+        // The comparison with the key in flight comes after the look-up.
+        let eq_slow = |key: &Key| {
+            if !is_set.replace(true) {
+                let new = NewValue::plain(Value::new(77, &shared.tally));
+                call(cache, |removed| cache.set(&builtin(1), new, removed)).0?;
+            }
+            Ok(key.id() == 1)
+        };
+        let query = UserEqQuery { key: Key::new(1, &shared.tally), hash: mix_hash(5), eq_slow };
+        let mut bulk = cache.begin_bulk_load();
+        let (begun, _) = call(cache, |removed| bulk.begin(&query, removed));
+        assert!(matches!(begun, Ok(BulkKey::Present(value)) if value.word() == 77));
+        Ok(20)
+    });
+    assert_eq!(loaded, Ok(20));
 }
 
 #[test]

@@ -33,21 +33,22 @@ use pyo3::ffi::PyObject;
 use pyo3::prelude::*;
 use smallvec::SmallVec;
 
+use crate::Run;
 use crate::python::cached::aget_with;
 use crate::python::cached::call_key::CallKey;
 use crate::python::cached::lookup::{self, FastLookup};
 use crate::python::cached::run::{self, Step};
+use crate::python::cached::shared_call::{self, Refreshed};
 use crate::python::cached::state::CachedState;
 use crate::python::ffi::{self, Arg, Args, New, Sent};
 use crate::python::moka::Moka;
-use crate::python::moka::flights::{self, Shared};
+use crate::python::moka::flights;
+use crate::python::moka::refresh::Found;
 use crate::python::moka::stats::Load;
-use crate::python::object::key::Key;
 use crate::python::object::{Object, coroutine};
 use crate::python::raised::Raised;
 use crate::python::runtime::interpreter::has_stack;
 use crate::sync::{AtomicUsize, Ordering};
-use crate::{KeyQuery, Run};
 
 const CREATED: usize = 0;
 const SUSPENDED: usize = 1;
@@ -321,8 +322,11 @@ impl AsyncCall {
         };
         let inner = match step {
             Step::Return(value) => return Ok(Sent::Returned(value)),
-            Step::Refresh(stale) => return Ok(Sent::Returned(stale.value.clone().into_py().into_bound(py))),
-            Step::Share(key) => share_call(bound, key, &args)?,
+            Step::Refresh(stale) => match shared_call::refresh_call(bound, *stale, &args)? {
+                Refreshed::Return(value) => return Ok(Sent::Returned(value)),
+                Refreshed::Await(coroutine) => coroutine,
+            },
+            Step::Share(key) => shared_call::share_call(bound, key, &args)?,
             Step::Run(pending) => {
                 turn.set_pending(pending);
                 state.record_miss();
@@ -341,20 +345,32 @@ impl AsyncCall {
             [key, initializer, ttl, tti] => (key, [initializer, ttl, tti]),
             _ => unreachable!("`aget_with` passes two or four arguments"),
         };
-        let found = cache.get_fast(&key);
-        if let Some(Some(value)) = found {
-            return Ok(Sent::Returned(value.into_bound(py)));
-        }
+        let is_absent = match cache.get_for_load_fast(&key) {
+            Some(Some(value)) => return Ok(Sent::Returned(value.into_bound(py))),
+            Some(None) => true,
+            None => false,
+        };
         let query = cache.key(&key)?;
-        if found.is_none()
-            && let Some(value) = cache.get(py, &query)?
-        {
+        let mut found = Found::Absent;
+        if !is_absent {
+            found = cache.get_for_load(py, &query)?;
+            cache.counts().record_access(!matches!(found, Found::Absent));
+        }
+        if let Found::Fresh(value) = found {
             return Ok(Sent::Returned(value.into_bound(py)));
         }
         if !has_stack(py) {
             return Err(Raised::already_set(py));
         }
-        let inner = share_load(bound, &query, load)?;
+        let inner = match found {
+            Found::Stale(value, claim) => {
+                match shared_call::refresh_load(bound, &query, (value, claim), load)? {
+                    Refreshed::Return(value) => return Ok(Sent::Returned(value)),
+                    Refreshed::Await(coroutine) => coroutine,
+                }
+            }
+            _ => shared_call::share_load(bound, &query, load)?,
+        };
         self.begin(turn, inner, Resume::Send(ffi::none(py)))
     }
 
@@ -415,51 +431,6 @@ impl Drop for AsyncCall {
 /// Returns an awaitable as an exact coroutine.
 fn exact_coroutine(awaitable: Bound<'_, PyAny>) -> New<'_> {
     if coroutine::is_exact(&awaitable) { Ok(awaitable) } else { flights::await_once(&awaitable) }
-}
-
-/// Makes a coroutine that shares the run of a key of a cached function.
-fn share_call<'py>(state: &Bound<'py, CachedState>, key: CallKey, args: &Args<'py>) -> New<'py> {
-    let py = state.py();
-    let (positional, keywords) = args.to_tuple_and_dict()?;
-    let cache = state.get().cache().bind(py);
-    let key = Raised::catch(py, || Bound::new(py, key))?;
-    let none = ffi::none(py);
-    flights::share(
-        cache.get().flights(py)?,
-        &Shared {
-            cache: cache.as_any(),
-            state: state.as_any(),
-            key: key.as_any(),
-            function: state.get().function(py),
-            args: positional.as_any(),
-            kwargs: keywords.as_any(),
-            deadlines: [&none, &none],
-        },
-    )
-}
-
-/// Makes a coroutine that shares the computation of a key by an initializer, for an entry with this ttl and tti.
-fn share_load<'py>(
-    cache: &Bound<'py, Moka>,
-    query: &Key<'_, 'py>,
-    [initializer, ttl, tti]: [Arg<'py>; 3],
-) -> New<'py> {
-    let py = cache.py();
-    let (args, kwargs) = Args::of(py, &[]).to_tuple_and_dict()?;
-    let key = CallKey::new(Object::of(query.object()), query.hash());
-    let key = Raised::catch(py, || Bound::new(py, key))?;
-    flights::share(
-        cache.get().flights(py)?,
-        &Shared {
-            cache: cache.as_any(),
-            state: &ffi::none(py),
-            key: key.as_any(),
-            function: &initializer,
-            args: args.as_any(),
-            kwargs: kwargs.as_any(),
-            deadlines: [&ttl, &tti],
-        },
-    )
 }
 
 #[cold]

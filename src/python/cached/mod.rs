@@ -8,7 +8,8 @@
 //! lookup          finds the value of the arguments, or the key; a hit ends here
 //! run             registers the run of a miss, and stores its result unless the key was written to since
 //! ```
-//! [`coroutine_type`] is the type of the awaitables whose code is in `async_call`. [`aget_with`] makes such awaitables for
+//! [`coroutine_type`] is the type of the awaitables whose code is in `async_call`. [`shared_call`] makes the coroutines by
+//! which they share a computation. [`aget_with`] makes such awaitables for
 //! keys of a cache, and [`async_bulk`] has a part of `aget_many_with`. [`state`] has the data that all calls
 //! of a function share: the options and the cache. [`methods`] has its methods for Python, such as `cache_clear`.
 //! [`call_key`] has the keys. [`weak_self`], [`owner`] and [`owner_registry`] let keys stand for instances that the
@@ -32,6 +33,7 @@ pub(in crate::python) mod methods;
 pub(in crate::python) mod owner;
 pub(in crate::python) mod owner_registry;
 pub(in crate::python) mod run;
+pub(in crate::python) mod shared_call;
 pub(in crate::python) mod state;
 pub(in crate::python) mod sync_call;
 pub(in crate::python) mod weak_self;

@@ -27,6 +27,7 @@ use crate::python::ffi::{self, Args, New};
 use crate::python::moka::convert::Deadlines;
 use crate::python::moka::refresh::{self, Loader};
 use crate::python::moka::stats::Load;
+use crate::python::object::Object;
 use crate::python::raised::Raised;
 
 /// Looks a call up. [`compute`] is the fallback.
@@ -63,18 +64,19 @@ pub(in crate::python) unsafe fn compute<'a>(
     // SAFETY: the caller's.
     let args = unsafe { Args::new(state.py(), arguments, count, names) };
     let (py, state) = (state.py(), state.get());
-    let pending = match step {
-        Ok(Step::Run(pending)) => pending,
-        Ok(Step::Return(value)) => return value.into_ptr(),
-        Ok(Step::Refresh(stale)) => return ffi::into_return(refresh(state, *stale, &args)),
-        Ok(Step::Share(key)) => return ffi::into_return(share(state, &key, &args)),
+    let pending = match &step {
+        Ok(Step::Run(pending)) => pending.as_ref(),
+        Ok(Step::Return(value)) => return value.clone().into_ptr(),
+        // `prepare` has taken this step, so that its data needs no room in this frame.
+        Ok(Step::Refresh(stale)) => return stale.value.clone().into_ptr(),
+        Ok(Step::Share(key)) => return ffi::into_return(share(state, key, &args)),
         Err(_raised) => return ptr::null_mut(),
     };
     state.record_miss();
     let load = Load::begin();
     let result = args.call(state.function(py));
     state.moka().counts().end_load(load, result.is_err());
-    ffi::into_return(run::finish(state, pending.as_ref(), result))
+    ffi::into_return(run::finish(state, pending, result))
 }
 
 /// It makes its own [`Args`], so that those of [`compute`] need no memory.
@@ -91,19 +93,29 @@ unsafe fn prepare<'a>(
 ) -> Result<Step<'a>, Raised> {
     // SAFETY: the caller's.
     let args = unsafe { Args::new(state.py(), arguments, count, names) };
-    run::prepare(state.get(), &args, fast)
+    match run::prepare(state.get(), &args, fast)? {
+        Step::Refresh(stale) => {
+            let value = refresh(state.get(), *stale, &args)?;
+            Ok(Step::Return(value.into_py().into_bound(state.py())))
+        }
+        step => Ok(step),
+    }
 }
 
 /// Computes a result anew, or has the executor do so.
 #[cold]
 #[inline(never)]
-fn refresh<'a>(state: &'a CachedState, stale: StaleHit, args: &'a Args<'a>) -> New<'a> {
+fn refresh<'a>(state: &'a CachedState, stale: StaleHit, args: &'a Args<'a>) -> Result<Object, Raised> {
     let py = args.py();
     let StaleHit { value, key, claim } = stale;
-    let (deadlines, after_write) = (Deadlines::NONE, state.after_write());
-    let loader = Loader { function: state.function(py), args, deadlines, after_write };
-    let value = refresh::refresh(state.cache().bind(py), &key.query(py), value, claim, &loader)?;
-    Ok(value.into_py().into_bound(py))
+    let loader = Loader {
+        function: state.function(py),
+        args,
+        deadlines: Deadlines::NONE,
+        refuses_coroutines: false,
+        after_write: state.after_write(),
+    };
+    refresh::refresh(state.cache().bind(py), &key.query(py), value, claim, &loader)
 }
 
 /// Computes a result once for all threads that ask for the key at the same time.

@@ -103,7 +103,7 @@ pub(super) fn get_many_with<'py>(
 impl<'py> Asked<'py> {
     fn collect(cache: &CacheState, keys: &Bound<'py, PyAny>) -> PyResult<Self> {
         let py = keys.py();
-        let dict = PyDict::new(py);
+        let dict = ffi::dict(py)?;
         let mut hashed = Vec::new();
         for key in convert::iterate("keys", "an iterable", keys)? {
             let key = key?;
@@ -266,7 +266,7 @@ pub(in crate::python) fn read_values<'py>(loaded: &Bound<'py, PyAny>) -> PyResul
         let what = convert::type_name(loaded);
         return Err(PyTypeError::new_err(format!("load must return a mapping, got {what}")));
     }
-    let dict = PyDict::new(loaded.py());
+    let dict = ffi::dict(loaded.py())?;
     mapping::for_each_pair("the result of load", loaded, |key, value| dict.set_item(key, value))?;
     Ok(dict)
 }

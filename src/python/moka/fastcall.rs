@@ -16,13 +16,12 @@
 use std::ffi::CStr;
 use std::ptr;
 
-use pyo3::exceptions::PyTypeError;
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyString;
 
-use crate::python::ffi::{Arg, Args, New, borrowed, call_method, is_callable, none, owned, raise};
+use crate::python::ffi::{Arg, Args, borrowed, is_callable, none, owned};
 use crate::python::moka::class::Moka;
 use crate::python::moka::convert::{self, Deadlines, Ttl};
 use crate::python::moka::refresh::{Found, Loader, refresh};
@@ -239,28 +238,20 @@ fn load(
                 Found::Fresh(value) => return Ok(value),
                 Found::Stale(value, claim) => {
                     let (function, deadlines) = (&*initializer, *deadlines);
-                    let loader = Loader { function, args: &args, deadlines, after_write: None };
+                    let loader = Loader {
+                        function,
+                        args: &args,
+                        deadlines,
+                        refuses_coroutines: true,
+                        after_write: None,
+                    };
                     return refresh(&call.cache, &query, value, claim, &loader);
                 }
             }
         }
-        cache.load(&query, deadlines, is_absent, || args.call(&initializer))
+        cache.load(&query, deadlines, is_absent, || args.call(&initializer).and_then(coroutine::refuse))
     };
     load().map_or(ptr::null_mut(), |value: Object| value.into_ptr())
-}
-
-/// Calls the initializer of `get_with`. A coroutine is refused: it would serve one caller, once.
-fn call_initializer<'a>(initializer: &Arg<'a>) -> New<'a> {
-    let value = Args::of(initializer.py(), &[]).call(initializer)?;
-    if coroutine::is_coroutine(&value) { refuse_coroutine(&value) } else { Ok(value) }
-}
-
-#[cold]
-fn refuse_coroutine<'py>(coroutine: &Bound<'py, PyAny>) -> New<'py> {
-    // Else its end would warn that it was never awaited.
-    call_method(coroutine, c"close", [])?;
-    let text = c"initializer must return a value, got a coroutine; use `await cache.aget_with(...)`";
-    Err(raise::<PyTypeError>(coroutine.py(), text))
 }
 
 #[inline(always)]

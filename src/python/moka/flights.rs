@@ -2,9 +2,9 @@
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::PyBool;
 
 use crate::python::ffi::{self, New};
-use crate::python::raised::Raised;
 
 static TABLE_CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static AWAIT_ONCE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -27,25 +27,40 @@ pub(in crate::python) fn await_once<'py>(awaitable: &Bound<'py, PyAny>) -> New<'
     ffi::call(AWAIT_ONCE.get(py).expect("it is imported for each coroutine").bind(py), [awaitable])
 }
 
-/// What a coroutine shares with others of its event loop: the computation of a key after a miss.
-pub(in crate::python) struct Shared<'a, 'py> {
-    pub cache: &'a Bound<'py, PyAny>,
+/// A computation that coroutines of one event loop share.
+pub(in crate::python) struct Shared<'py> {
+    pub cache: Bound<'py, PyAny>,
     /// The `CachedState` of the function, or `None`.
-    pub state: &'a Bound<'py, PyAny>,
+    pub state: Bound<'py, PyAny>,
     /// A `CallKey`.
-    pub key: &'a Bound<'py, PyAny>,
-    pub function: &'a Bound<'py, PyAny>,
-    pub args: &'a Bound<'py, PyAny>,
-    pub kwargs: &'a Bound<'py, PyAny>,
+    pub key: Bound<'py, PyAny>,
+    pub function: Bound<'py, PyAny>,
+    pub args: Bound<'py, PyAny>,
+    pub kwargs: Bound<'py, PyAny>,
     /// The ttl and the tti of a new entry, as the user gave them.
-    pub deadlines: [&'a Bound<'py, PyAny>; 2],
+    pub deadlines: [Bound<'py, PyAny>; 2],
 }
 
-/// Makes a coroutine that shares a computation.
-pub(in crate::python) fn share<'py>(
-    table: &Bound<'py, PyAny>,
-    shared: &Shared<'_, 'py>,
-) -> Result<Bound<'py, PyAny>, Raised> {
-    let &Shared { cache, state, key, function, args, kwargs, deadlines: [ttl, tti] } = shared;
-    ffi::call_method(table, c"share", [cache, state, key, function, args, kwargs, ttl, tti])
+impl<'py> Shared<'py> {
+    /// Makes a coroutine that returns the value, computed once for all.
+    pub fn share(&self, table: &Bound<'py, PyAny>) -> New<'py> {
+        let Shared { cache, state, key, function, args, kwargs, deadlines: [ttl, tti] } = self;
+        ffi::call_method(table, c"share", [cache, state, key, function, args, kwargs, ttl, tti])
+    }
+
+    /// Begins to compute a value anew by `claim`, a `CoroutineClaim`. Returns `None` if a task of the event loop does that.
+    /// Else the caller does, by the coroutine that this returns. That one returns the new value, or `stale`.
+    pub fn refresh(
+        &self,
+        table: &Bound<'py, PyAny>,
+        claim: &Bound<'py, PyAny>,
+        stale: &Bound<'py, PyAny>,
+        can_be_joined: bool,
+    ) -> Result<Option<Bound<'py, PyAny>>, crate::python::raised::Raised> {
+        let Shared { state, key, function, args, kwargs, .. } = self;
+        let can_be_joined = PyBool::new(table.py(), can_be_joined).to_owned();
+        let arguments = [claim, stale, can_be_joined.as_any(), state, key, function, args, kwargs];
+        let coroutine = ffi::call_method(table, c"refresh", arguments)?;
+        Ok(Some(coroutine).filter(|coroutine| !coroutine.is_none()))
+    }
 }

@@ -5,7 +5,7 @@
 //! and computes the value anew; all others return the old one:
 //! - In a cache with an executor the call submits a [`RefreshJob`], and returns the old value.
 //! - In another cache the call itself computes, and returns the new value ([`refresh`]).
-//! - The call of a coroutine makes a [`CoroutineClaim`], by which `_flight.py` registers and ends its computation.
+//! - The call of a coroutine makes a [`CoroutineClaim`], by which `_flight_table.py` registers and ends its computation.
 //!
 //! # Invariants
 //! - `released`: a claim that is dropped without a new value is released, so another call computes. That needs no user's
@@ -24,7 +24,7 @@ use crate::python::moka::convert::{Deadlines, HeldDeadlines};
 use crate::python::moka::state::CacheState;
 use crate::python::moka::stats::Load;
 use crate::python::object::key::{Key, LoadKey};
-use crate::python::object::{Object, shared_error};
+use crate::python::object::{Object, coroutine, shared_error};
 use crate::python::raised::Raised;
 use crate::python::runtime::interpreter::RecursionGuard;
 use crate::sync::Lock;
@@ -89,6 +89,8 @@ pub(in crate::python) struct Loader<'a> {
     pub function: &'a Bound<'a, PyAny>,
     pub args: &'a Args<'a>,
     pub deadlines: Deadlines<'a>,
+    /// Whether the result must not be a coroutine.
+    pub refuses_coroutines: bool,
     pub after_write: Option<AfterWrite>,
 }
 
@@ -131,7 +133,10 @@ fn compute<'a>(
         load = Some(Load::begin());
         let value = || {
             let _guard = RecursionGuard::enter(py)?;
-            let value = loader.args.call(loader.function)?;
+            let mut value = loader.args.call(loader.function)?;
+            if loader.refuses_coroutines {
+                value = coroutine::refuse(value)?;
+            }
             cache.new_value(key.object(), &value, &loader.deadlines)
         };
         value().map_err(|raised| shared_error::take_failure(py, raised))
@@ -175,6 +180,7 @@ fn submit<'a>(
         arguments: loader.args.all().iter().copied().map(own).collect(),
         names: loader.args.names().map(own),
         deadlines: HeldDeadlines::of(&loader.deadlines),
+        refuses_coroutines: loader.refuses_coroutines,
         after_write: loader.after_write,
         claim: Lock::new(Some(claim)),
     };
@@ -204,6 +210,7 @@ pub(in crate::python) struct RefreshJob {
     /// The names of the last arguments, a tuple.
     names: Option<Object>,
     deadlines: HeldDeadlines,
+    refuses_coroutines: bool,
     after_write: Option<AfterWrite>,
     /// Taken by the call that computes.
     claim: Lock<Option<HeldClaim>>,
@@ -227,8 +234,9 @@ impl RefreshJob {
             None => Args::of(py, &arguments),
         };
         let function = self.function.bind(py);
-        let (deadlines, after_write) = (self.deadlines.bind(py), self.after_write);
-        let loader = Loader { function, args: &args, deadlines, after_write };
+        let &RefreshJob { refuses_coroutines, after_write, .. } = self;
+        let deadlines = self.deadlines.bind(py);
+        let loader = Loader { function, args: &args, deadlines, refuses_coroutines, after_write };
         let key = Key::with_hash(self.key.bind(py), self.hash);
         let Err(raised) = compute(self.moka.bind(py), &key, &claim, &loader) else { return Ok(()) };
         if !postpone_if_failure(py, &raised, &claim) {
@@ -260,7 +268,6 @@ pub(in crate::python) struct CoroutineClaim {
 }
 
 impl CoroutineClaim {
-    #[expect(dead_code, reason = "for calls of coroutine functions")]
     pub fn new(
         moka: Py<Moka>,
         (key, hash): (Object, u64),

@@ -47,6 +47,7 @@ def test_constructor_takes_every_argument_by_name():
         (Moka.set_with, "self key function default ttl tti"),
         (Moka.next_deadline, "self"),
         (Moka.get_many, "self keys"),
+        (Moka.get_many_with, "self keys load ttl tti"),
         (Moka.set_many, "self entries ttl tti"),
         (Moka.remove_many, "self keys"),
         (Moka.remove_if, "self predicate"),

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import threading
+import time
 import weakref
 from datetime import timedelta
 
@@ -396,6 +397,26 @@ def test_call_joins_a_refresh_that_hangs_past_the_ttl(kind, clock):
             assert caller.cache.get("a") is None
             gate.open()
     assert (computing.result, waiting.result) == (2, 2)
+
+
+def test_a_thousand_threads_join_a_refresh_that_hangs_past_the_ttl(clock):
+    cache, many = Moka(10, ttl=2 * REFRESH, refresh=REFRESH), 1000
+    gate = Gate()
+
+    def compute():
+        gate.stop_here()
+        while cache.stats().misses < many:
+            time.sleep(0)
+        return 2
+
+    cache["a"] = 1
+    clock.advance(REFRESH + 1)
+    with Background(lambda: cache.get_with("a", compute)) as computing:
+        gate.wait_until_reached()
+        clock.advance(REFRESH)
+        gate.open()
+        assert set(outcomes_of_threads(many, lambda _: cache.get_with("a", pytest.fail))) == {2}
+    assert computing.result == 2
 
 
 @every_kind_of_shared_call

@@ -554,6 +554,7 @@ jobs = [
     lambda key: cache.remove_if(lambda key, value: time.sleep(0)), lambda key: shared(key % 20),
     lambda key: asyncio.run(gather()), lambda key: list(cache.items()), lambda key: cache.set_many([(1, 1), (2, 2)]),
     lambda key: cache.pop(key, None),
+    lambda key: cache.get_many_with([key % 4, Key(key), key % 7], lambda missing: dict.fromkeys(missing, slow())),
 ]
 def work(number):
     dice = random.Random(number)

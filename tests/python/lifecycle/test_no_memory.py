@@ -82,6 +82,7 @@ CALLS = {
     "subscript": "cache.__setitem__(number, number)",
     "setdefault": "cache.setdefault(number, number)",
     "get_with": "cache.get_with(number, int)",
+    "get_many_with": "cache.get_many_with((number,), dict.fromkeys)",
     "update": "cache.update(((number, number),))",
     "set_many": "cache.set_many(((number, number),), ttl=1000)",
     "cached function": "function(number)",
@@ -106,6 +107,28 @@ assert refused == 20, "memory was refused"
 for number in numbers[:len(kept) + 50]:
     call(number)
 assert {{len(cache), len(function.cache), len(shared.cache)}} == {{0, len(kept) + 50}}
+"""
+    )
+
+
+@pytest.mark.parametrize("megabytes", [1, 20, 100])
+def test_load_of_many_keys_without_memory_raises_memory_error_and_leaves_no_key_in_flight(megabytes):
+    run_script(
+        LIMIT
+        + f"""
+cache = Moka(10**9)
+many, values = numbers[:900_000], dict.fromkeys(numbers[:900_000], 1)
+limit({megabytes} << 20)
+try:
+    cache.get_many_with(many, lambda missing: values)
+except MemoryError:
+    pass
+else:
+    raise AssertionError("memory was refused")
+unlimit()
+assert len(cache) == cache.weighted_size() == len(list(cache))
+assert cache.get_many_with(many, lambda missing: values) == values
+assert len(cache) == len(many)
 """
     )
 
@@ -187,6 +210,7 @@ def heard(key, value, cause): pass
 def first(x): return (x,)
 def many(x, *rest, **named): return (x, rest)
 def always(key, value): return True
+def plain_values(missing): return plain
 
 cache, plain = Moka(20, eviction_listener=heard), Moka(20)
 function, shared = cached(maxsize=9)(many), cached(maxsize=9, wait_concurrent=True)(first)
@@ -198,6 +222,7 @@ calls = [
     lambda: function(1), lambda: function(1, 2, k=3), lambda: shared(2.5), lambda: function.cache_info(),
     lambda: function.cache_invalidate(1), lambda: plain["absent"], lambda: plain.pop("absent"), lambda: cache.clear(),
     lambda: plain.count(), lambda: plain.weighted_size(), lambda: plain.capacity, lambda: plain.remove_many([1, 3]),
+    lambda: plain.get_many_with([1, 5, 6], dict.fromkeys), lambda: cache.get_many_with([1, 7, 8], plain_values),
 ]
 for number, call in enumerate(calls):
     for refused in range(40):
