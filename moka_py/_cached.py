@@ -7,7 +7,7 @@ function's coroutine after a miss. `wait_concurrent` lets concurrent calls of on
 keys.
 
 Invariants:
-- `finished`: the cache holds results, never tasks, coroutines or failures.
+- `finished`: the cache holds results, never tasks, coroutines or failures. Failures that are kept lie beside it.
 - `later-write-wins`: a result is not stored if its key was written to since the run began: by a `set`, a removal, an
   invalidation or a clear.
 - `unlocked`: no lock is held while the function, a weigher, or an `__eq__` or `__hash__` runs.
@@ -32,7 +32,9 @@ from typing import (
     runtime_checkable,
 )
 
-from moka_py._moka_py import Moka, _cached_function, _CachedFunction, _CachedState, _OwnerRegistry
+from moka_py._cache_refresh import make_async_refresh, make_refresh
+from moka_py._exceptions import is_cancellation
+from moka_py._moka_py import Moka, _cached_function, _CachedFunction, _CachedState, _error_nanos, _OwnerRegistry
 from moka_py._registry import register
 
 if TYPE_CHECKING:
@@ -52,10 +54,11 @@ T = TypeVar("T")
 class CacheInfo(NamedTuple):
     """The counts of a cached function since it was made or last cleared.
 
-    `misses` counts the calls that ran the function, and `hits` those that got a value without running it, or ran it to
-    compute the value anew (`refresh`). A call that raises the exception of another call's run is neither. `currsize` is
-    the total weight, in the unit of `maxsize`. `resize` of the function's `cache` changes `maxsize`. `stats()` of that
-    cache has the same hits and misses, and more counts.
+    `misses` counts the calls that ran the function. `hits` counts those that got a value, or a kept error, without
+    running it, and those that ran it to compute the value anew (`refresh`). A call that raises the exception of another
+    call's run is neither, and neither is `cache_refresh`. `currsize` is the total weight of the results, in the unit of
+    `maxsize`. `resize` of the function's `cache` changes `maxsize`. `stats()` of that cache has the same hits and
+    misses, and more counts.
     """
 
     hits: int
@@ -101,7 +104,7 @@ class CachedFunction(Protocol[P, R_co]):
         ...
 
     def cache_clear(self) -> None:
-        """Remove all results, and count anew. The results of runs under way are not stored."""
+        """Remove all results and kept errors, and count anew. The results of runs under way are not stored."""
         ...
 
     def cache_parameters(self) -> dict[str, Any]:
@@ -109,15 +112,29 @@ class CachedFunction(Protocol[P, R_co]):
         ...
 
     def cache_invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Remove the result of these arguments. The result of a run of them that is under way is not stored.
+        """Remove the result or the kept error of these arguments. The result of a run of them under way is not stored.
 
         Returns:
-            Whether there was a result.
+            Whether there was a result. A kept error is none.
         """
         ...
 
     def cache_contains(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Return whether there is a result of these arguments. This does not count as an access."""
+        """Return whether there is a result of these arguments, other than a kept error. This is not an access."""
+        ...
+
+    def cache_refresh(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Run the function with these arguments now, store the result, and return it.
+
+        Other calls get the old result meanwhile. This call never shares a run that began earlier, and later writes to
+        the key win over its result, as over that of any run. It counts a load, and neither a hit nor a miss.
+
+        Returns:
+            The new result. For a coroutine function it is what awaiting the returned coroutine returns.
+
+        Raises:
+            BaseException: What the function raised. Then the old result stays.
+        """
         ...
 
     # The result of a coroutine function is what awaiting a call returns.
@@ -186,6 +203,10 @@ class CachedMethod(Protocol[P, R_co], metaclass=_CachedMethodMeta):
         """Return whether there is a result of these arguments for the instance. This does not count as an access."""
         ...
 
+    def cache_refresh(self, instance: Any, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Run the function with these arguments for the instance now, store the result, and return it."""
+        ...
+
     @overload
     def cache_set(
         self: CachedMethod[Q, Coroutine[Any, Any, S]],
@@ -218,6 +239,23 @@ def _refuse_descriptor(thing: Any) -> None:
     if isinstance(thing, staticmethod) or (hasattr(kind, "__get__") and not callable(thing)):
         name = kind.__name__
         raise TypeError(f"@cached must be below @{name}, directly above the function, got {name}")
+
+
+def _error_types(errors: Any, error_ttl: Any) -> tuple[type[Exception], ...] | None:
+    """Return the option `errors` as a tuple, or None if no errors are kept."""
+    if errors is None and error_ttl is None:
+        return None
+    if errors is None or error_ttl is None:
+        raise ValueError(f"errors and error_ttl must be given together, got errors={errors!r}, error_ttl={error_ttl!r}")
+    types = errors if isinstance(errors, tuple) else (errors,)
+    if not types:
+        raise ValueError("errors must have at least one type, got ()")
+    for kind in types:
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            raise TypeError(f"errors must be a subclass of Exception or a tuple of some, got {kind!r}")
+        if is_cancellation(kind):
+            raise ValueError(f"errors must not have a cancellation, which is never kept, got {kind!r}")
+    return tuple(types)
 
 
 def _runs(function: Any, test: Callable[[Any], bool]) -> bool:
@@ -259,6 +297,8 @@ def cached(
     policy: Literal["tiny_lfu", "lru"] = "tiny_lfu",
     weigher: Callable[[Any, Any], int] | None = None,
     key: Callable[..., Hashable] | None = None,
+    errors: type[Exception] | tuple[type[Exception], ...] | None = None,
+    error_ttl: float | timedelta | None = None,
     long_lived: bool | None = None,
     refresh: float | timedelta | None = None,
     executor: _Executor | None = None,
@@ -275,6 +315,8 @@ def cached[**P, R](
     policy: Literal["tiny_lfu", "lru"] = "tiny_lfu",
     weigher: Callable[[Any, Any], int] | None = None,
     key: Callable[..., Hashable] | None = None,
+    errors: type[Exception] | tuple[type[Exception], ...] | None = None,
+    error_ttl: float | timedelta | None = None,
     long_lived: bool | None = None,
     refresh: float | timedelta | None = None,
     executor: _Executor | None = None,
@@ -290,6 +332,8 @@ def cached(
     policy: Literal["tiny_lfu", "lru"] = "tiny_lfu",
     weigher: Callable[[Any, Any], int] | None = None,
     key: Callable[..., Hashable] | None = None,
+    errors: type[Exception] | tuple[type[Exception], ...] | None = None,
+    error_ttl: float | timedelta | None = None,
     long_lived: bool | None = None,
     refresh: float | timedelta | None = None,
     executor: _Executor | None = None,
@@ -300,8 +344,8 @@ def cached(
     instances of a class share the cache of a method. `@classmethod`, `@staticmethod` and `@property` go above
     `@cached`.
 
-    Exceptions and cancellations are not stored. Neither is the result of a run that began before `cache_set`,
-    `cache_invalidate`, `cache_clear`, or a write to its key in `cache`.
+    Cancellations are not stored, and exceptions only with `errors`. Neither is the result of a run that began before
+    `cache_set`, `cache_invalidate`, `cache_clear`, or a write to its key in `cache`.
 
     Args:
         maxsize: The number of results, or their total weight if there is a weigher. None means no bound; with 0 or less
@@ -326,6 +370,11 @@ def cached(
             `maxsize`.
         key: A function of the call's arguments that returns its key, in place of the arguments. The keys of `cache` are
             what it returned. With `weak_self` each instance has keys of its own, which are opaque.
+        errors: A subclass of `Exception`, or a tuple of some. A failure of such a type is kept for `error_ttl`, without
+            its traceback. Meanwhile calls of the key raise a copy and do not run the function, which counts as a hit.
+            At most `maxsize` errors are kept, beside the results. Later writes to the key, `cache_invalidate` and
+            `cache_clear` reach them. One that cannot be copied is not kept, nor is one beside a result.
+        error_ttl: How long such a failure is kept: seconds or a `timedelta`.
         long_lived: Whether the function and its cache live as long as the program. On the free-threaded build the
             threads that use them then do not count references to them. On CPython 3.13t they are never freed, and
             `cache_clear` releases the results. None means True for a function that is decorated at its definition in
@@ -339,13 +388,14 @@ def cached(
 
     Returns:
         A callable with the attributes `cache_info`, `cache_clear`, `cache_parameters`, `cache` (the `Moka`),
-        `__wrapped__`, `cache_invalidate` and `cache_contains`, which take the arguments of a call, and `cache_set`,
-        which takes a result and the arguments of a call.
+        `__wrapped__`, `cache_invalidate`, `cache_contains` and `cache_refresh`, which take the arguments of a call, and
+        `cache_set`, which takes a result and the arguments of a call.
 
     Raises:
         TypeError: An option is of the wrong type, `cached` is above a descriptor such as `@property`, or the function
             is a generator function.
-        ValueError: An option has a wrong value, or both `typed` and `key` are given.
+        ValueError: An option has a wrong value, both `typed` and `key` are given, or only one of `errors` and
+            `error_ttl` is.
         RuntimeError: Raised by a call, with `wait_concurrent`, if the wait would never end. Either the run calls the
             function with its own arguments, or runs wait for each other in a circle. The cache sees coroutines that
             await each other directly, and threads that wait in this cache or another one. A run that waits for a thread
@@ -364,6 +414,8 @@ def cached(
         raise TypeError(f"key must be callable or None, got {type(key).__name__}")
     if typed and key is not None:
         raise ValueError(f"typed must be False if key makes the keys, got typed=True and key={key!r}")
+    error_types = _error_types(errors, error_ttl)
+    error_nanos = 0 if error_types is None else _error_nanos(error_ttl)
     maxsize = maxsize if maxsize is None else max(maxsize, 0)
     capacity = sys.maxsize if maxsize is None else min(maxsize, sys.maxsize)
     # A wrong option raises here, before there is a function.
@@ -378,6 +430,8 @@ def cached(
         "policy": policy,
         "weigher": weigher,
         "key": key,
+        "errors": errors,
+        "error_ttl": error_ttl,
         "long_lived": long_lived,
         "refresh": refresh,
         "executor": executor,
@@ -425,6 +479,8 @@ def cached(
             owners=owners if weak_self else None,
             make_owner=_owners.owner_factory(cache, owners) if weak_self else None,
             is_async=is_async,
+            error_types=error_types,
+            error_nanos=error_nanos,
         )
         frame = sys._getframe().f_back
         if frame is not None and frame.f_code is cached.__code__:
@@ -441,6 +497,7 @@ def cached(
         wrapper.cache_invalidate = state.cache_invalidate
         wrapper.cache_contains = state.cache_contains
         wrapper.cache_set = state.cache_set
+        wrapper.cache_refresh = (make_async_refresh if is_async else make_refresh)(state, function)
         register(wrapper)
         return wrapper
 

@@ -225,8 +225,8 @@ async def _compute(run: _CachedRun, call: Callable[[], Awaitable[Any]]) -> Any:
     began = run.begin_load()
     try:
         value = await call()
-    except BaseException:
-        run.fail(began)
+    except BaseException as error:
+        run.fail(began, error)
         raise
     run.complete(began, value)
     return value
@@ -281,8 +281,8 @@ async def _compute_many(
     began = first.begin_load()
     try:
         loaded = _read_loaded(await _call_async("load", load, [key.key for key in runs]))
-    except BaseException:
-        first.fail(began)
+    except BaseException as error:
+        first.fail(began, error)
         _end_many(runs)
         raise
     first.end_load(began)

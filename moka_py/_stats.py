@@ -27,8 +27,8 @@ class Stats(NamedTuple):
     refreshes: int
 
 
-Stats.hits.__doc__ = """Accesses that found a value. For a cached function, calls that returned a value without
-running it, or ran it to compute the value anew (`refresh`)."""
+Stats.hits.__doc__ = """Accesses that found a value. For a cached function, calls that returned a value or raised
+a kept error without running it, or ran it to compute the value anew (`refresh`)."""
 Stats.misses.__doc__ = """Accesses that found no value, also those that then waited for a load of another thread.
 For a cached function, calls that ran it."""
 Stats.hit_ratio.__doc__ = "Hits divided by hits and misses, from 0.0 to 1.0; 0.0 if there were neither."

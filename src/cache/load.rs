@@ -149,9 +149,25 @@ where
         Ok(RunStart::Run(run))
     }
 
+    /// Begins a run of a key, whether or not it has a value.
+    ///
+    /// No look-up follows. A replacement that takes no lock may miss this run if it overlaps this call. Then it began
+    /// before the run, so the result of the run may overwrite its value.
+    pub fn begin_run_beside_value<Q: KeyQuery<K>>(&self, query: &Q) -> Result<Run, Q::Error> {
+        let run = self.flights.begin(query)?;
+        self.fence_after_register(query);
+        Ok(run)
+    }
+
     /// Whether the key of a run was written to since the run began.
     pub fn is_superseded(&self, run: Run) -> bool {
         self.flights.is_superseded(run)
+    }
+
+    /// Lets a run that has failed stay registered until [`end_run`](Self::end_run). A write to the key supersedes it, and
+    /// it counts no longer as in flight.
+    pub fn hold_run(&self, run: Run) {
+        self.flights.hold(run);
     }
 
     /// Ends a run without storing a result. If the run has already ended, nothing happens.
@@ -170,6 +186,27 @@ where
         removed: &mut Removals<K, V>,
     ) -> Result<bool, Q::Error> {
         let outcome = self.write(query, new, WriteKind::Set, || self.flights.end(run), removed)?;
+        Ok(matches!(outcome, WriteOutcome::Written))
+    }
+
+    /// Does what [`complete_run`](Self::complete_run) does. If the result is stored, the computations of the key that
+    /// began before the run are superseded, as by [`Cache::set`].
+    pub fn complete_run_as_set<Q: KeyQuery<K>>(
+        &self,
+        query: &Q,
+        run: Run,
+        new: NewValue<V>,
+        removed: &mut Removals<K, V>,
+    ) -> Result<bool, Q::Error> {
+        let other_flights = self.flights.other_flights(query)?;
+        let may_write = || {
+            let may_store = self.flights.end(run);
+            if may_store {
+                self.flights.supersede_before(run, &other_flights);
+            }
+            may_store
+        };
+        let outcome = self.write(query, new, WriteKind::Set, may_write, removed)?;
         Ok(matches!(outcome, WriteOutcome::Written))
     }
 

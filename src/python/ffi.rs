@@ -420,6 +420,12 @@ pub(in crate::python) fn is_raised<E: PyTypeInfo>(py: Python<'_>, _raised: &Rais
     unsafe { ffi::PyErr_ExceptionMatches(class.cast()) != 0 }
 }
 
+/// Whether an `except` with this tuple of exception classes catches the exception. It runs no user's code.
+pub(in crate::python) fn is_of_types(exception: &Bound<'_, PyAny>, types: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: `attached` and `live`.
+    unsafe { ffi::PyErr_GivenExceptionMatches(exception.as_ptr(), types.as_ptr()) != 0 }
+}
+
 /// Moves the exception out of the thread state.
 pub(in crate::python) fn take_raised(py: Python<'_>, _raised: Raised) -> Bound<'_, PyAny> {
     loop {

@@ -32,7 +32,9 @@ mod simulate;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
-use self::cached::{aget_with, async_bulk, call_key, function_type, owner, owner_registry, run, state};
+use self::cached::{
+    aget_with, async_bulk, call_key, function_type, methods, owner, owner_registry, run, state,
+};
 use self::moka::{clock, fastcall, listener, mapping, refresh, stats};
 use self::object::{int_layout, shared_error};
 #[cfg(unix)]
@@ -61,6 +63,7 @@ fn _moka_py(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(async_bulk::read_loaded, module)?)?;
     module.add_function(wrap_pyfunction!(async_bulk::keep_many, module)?)?;
     module.add_function(wrap_pyfunction!(async_bulk::end_many, module)?)?;
+    module.add_function(wrap_pyfunction!(methods::error_nanos, module)?)?;
     prepare(module.py())
 }
 

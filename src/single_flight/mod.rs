@@ -169,6 +169,15 @@ impl<K: Clone, V, E> Flights<K, V, E> {
         self.busy_table(hash).is_some_and(|table| table.lock().has_flight(hash, is_own))
     }
 
+    /// Marks the flights of a run's hash that began before the run, except the given ones. The caller holds the shard
+    /// lock.
+    pub fn supersede_before(&self, run: Run, other_flights: &OtherFlights) {
+        if let Some(table) = self.busy_table(run.hash) {
+            let is_target = |number| number < run.number && !other_flights.contains(&number);
+            table.lock().supersede(run.hash, is_target);
+        }
+    }
+
     /// Marks all flights of a shard. The caller holds the shard lock.
     pub fn supersede_shard(&self, shard: usize) {
         if let Some(tables) = self.tables.get() {
@@ -246,6 +255,11 @@ impl<K: Clone, V, E> Flights<K, V, E> {
     /// Returns whether the result of a run must not be stored.
     pub fn is_superseded(&self, run: Run) -> bool {
         self.table(run.hash).lock().is_superseded(run.hash, run.number)
+    }
+
+    /// Lets a run stay registered after its computation has failed, so that a write to the key still supersedes it.
+    pub fn hold(&self, run: Run) {
+        self.table(run.hash).lock().hold(run.hash, run.number);
     }
 
     /// Ends a run, if it has not ended. Returns whether its result may be stored. The caller that stores it holds the

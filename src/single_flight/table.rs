@@ -22,6 +22,8 @@ pub(super) struct Flight<J> {
     hash: u64,
     pub number: u64,
     pub is_superseded: bool,
+    /// Whether the computation has ended, and its failure is kept until a write supersedes it.
+    pub is_held: bool,
     pub joinable: J,
 }
 
@@ -129,8 +131,9 @@ impl<K, V, E> TableState<K, V, E> {
     }
 
     fn take(&mut self, hash: u64, number: u64) -> Option<TableFlight<K, V, E>> {
-        if let Some(Flight { is_superseded, .. }) = self.lone_run.take_if(|run| run.number == number) {
-            return Some(Flight { hash, number, is_superseded, joinable: None });
+        if let Some(run) = self.lone_run.take_if(|run| run.number == number) {
+            let Flight { is_superseded, is_held, .. } = run;
+            return Some(Flight { hash, number, is_superseded, is_held, joinable: None });
         }
         let found = self.flights.find_entry(hash, |flight| flight.number == number);
         Some(found.ok()?.remove().0)
@@ -145,10 +148,21 @@ impl<K, V, E> TableState<K, V, E> {
         targets.for_each(|flight| flight.is_superseded = true);
     }
 
-    /// Returns whether there is a flight of a hash whose number satisfies the predicate.
+    /// Returns whether there is a flight of a hash whose computation has not ended, and whose number satisfies the
+    /// predicate.
     pub fn has_flight(&mut self, hash: u64, is_own: impl Fn(u64) -> bool) -> bool {
-        self.lone_run.as_ref().is_some_and(|run| run.hash == hash && is_own(run.number))
-            || self.of_hash(hash).any(|flight| is_own(flight.number))
+        let lone_run = self.lone_run.as_ref();
+        lone_run.is_some_and(|run| run.hash == hash && !run.is_held && is_own(run.number))
+            || self.of_hash(hash).any(|flight| !flight.is_held && is_own(flight.number))
+    }
+
+    /// Marks a run whose failure is kept.
+    pub fn hold(&mut self, hash: u64, number: u64) {
+        if let Some(run) = self.lone_run.as_mut().filter(|run| run.number == number) {
+            run.is_held = true;
+        } else if let Some(run) = self.flights.find_mut(hash, |flight| flight.number == number) {
+            run.is_held = true;
+        }
     }
 
     /// Returns whether a flight has a result at this address.
@@ -177,7 +191,7 @@ impl<K, V, E> TableState<K, V, E> {
     pub fn add(&mut self, hash: u64, joinable: impl FnOnce() -> Option<Joinable<K, V, E>>) -> Option<u64> {
         self.flights.try_reserve(1, |flight| flight.hash).ok()?;
         let number = self.take_number();
-        let flight = Flight { hash, number, is_superseded: false, joinable: joinable() };
+        let flight = Flight { hash, number, is_superseded: false, is_held: false, joinable: joinable() };
         self.flights.insert_unique(hash, flight, |flight| flight.hash);
         Some(number)
     }
@@ -188,7 +202,7 @@ impl<K, V, E> TableState<K, V, E> {
             return self.add(hash, || None);
         }
         let number = self.take_number();
-        self.lone_run = Some(Flight { hash, number, is_superseded: false, joinable: () });
+        self.lone_run = Some(Flight { hash, number, is_superseded: false, is_held: false, joinable: () });
         Some(number)
     }
 

@@ -92,3 +92,64 @@ fn a_value_stored_before_the_run_is_returned() {
         subject.call(|removed| subject.cache.begin_run(&subject.query(1), removed)).expect("no key fails");
     assert!(matches!(begun, RunStart::Present(value) if value.word() == 9));
 }
+
+/// Begins a run of a key that may have a value.
+fn begin_beside_value(subject: &Subject, id: u64) -> Run {
+    subject.cache.begin_run_beside_value(&subject.query(id)).expect("no key fails")
+}
+
+fn store_as_set(subject: &Subject, id: u64, run: Run, word: u64) -> bool {
+    let stored = subject.stored(word);
+    subject
+        .call(|removed| subject.cache.complete_run_as_set(&subject.query(id), run, stored, removed))
+        .expect("no key fails")
+}
+
+#[test]
+fn a_run_beside_a_value_replaces_it() {
+    let subject = Subject::lru(10);
+    subject.set(1, 9);
+    let run = begin_beside_value(&subject, 1);
+    assert_eq!(subject.peek(1), Some(9));
+    assert!(store_as_set(&subject, 1, run, 10));
+    assert_eq!(subject.peek(1), Some(10));
+    subject.validate();
+}
+
+#[test]
+fn a_write_keeps_the_result_of_a_run_beside_a_value_out() {
+    let subject = Subject::lru(10);
+    subject.set(1, 9);
+    let run = begin_beside_value(&subject, 1);
+    subject.set(1, 11);
+    assert!(!store_as_set(&subject, 1, run, 10));
+    assert_eq!(subject.peek(1), Some(11));
+    let run = begin_beside_value(&subject, 1);
+    subject.remove(1);
+    assert!(!store_as_set(&subject, 1, run, 10));
+    assert_eq!(subject.peek(1), None);
+}
+
+#[test]
+fn a_run_that_ends_as_a_set_supersedes_the_runs_that_began_before_it_alone() {
+    let subject = Subject::lru(10);
+    let earlier = begin(&subject, 1);
+    let run = begin_beside_value(&subject, 1);
+    let later = begin(&subject, 1);
+    let other = begin(&subject, 2);
+    assert!(store_as_set(&subject, 1, run, 10));
+    assert!(!store(&subject, 1, earlier, 9));
+    assert_eq!(subject.peek(1), Some(10));
+    assert!(store(&subject, 1, later, 11) && store(&subject, 2, other, 20));
+    assert_eq!((subject.peek(1), subject.peek(2)), (Some(11), Some(20)));
+}
+
+#[test]
+fn a_run_that_was_superseded_supersedes_no_other_one() {
+    let subject = Subject::lru(10);
+    let run = begin_beside_value(&subject, 1);
+    subject.remove(1);
+    let fresh = begin(&subject, 1);
+    assert!(!store_as_set(&subject, 1, run, 10));
+    assert!(store(&subject, 1, fresh, 11));
+}

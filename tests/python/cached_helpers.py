@@ -2,7 +2,9 @@
 
 import asyncio
 import gc
+import inspect
 import types
+from typing import NamedTuple
 
 import pytest
 
@@ -21,6 +23,86 @@ def recording_function(**options):
         return object()
 
     return function, runs
+
+
+class Kind(NamedTuple):
+    """A kind of cached function."""
+
+    is_async: bool
+    is_shared: bool
+
+
+KINDS = {
+    "function": Kind(False, False),
+    "shared function": Kind(False, True),
+    "coroutine": Kind(True, False),
+    "shared coroutine": Kind(True, True),
+}
+every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+
+
+def made_function(kind, run, **options):
+    """Return a cached function of a kind, of which each run calls `run`."""
+    if kind.is_async:
+
+        async def function(*args, **kwargs):
+            return run(*args, **kwargs)
+
+    else:
+
+        def function(*args, **kwargs):
+            return run(*args, **kwargs)
+
+    return cached(wait_concurrent=kind.is_shared, **options)(function)
+
+
+def call(function, *args, **kwargs):
+    """Return the result of a function, or of the coroutine that it returns."""
+    result = function(*args, **kwargs)
+
+    async def await_result():
+        return await result
+
+    return asyncio.run(await_result()) if inspect.isawaitable(result) else result
+
+
+MINUTE = {"errors": LookupError, "error_ttl": 60}
+"""The options of a function that keeps such failures for a minute."""
+
+
+def error_of(function, *args, **kwargs):
+    """Return the exception that a call raises, or None."""
+    try:
+        call(function, *args, **kwargs)
+    except BaseException as error:
+        return error
+    return None
+
+
+def failing(kind, failures, **options):
+    """Return a cached function that raises the first of `failures`, or returns "result" if there is none.
+
+    It also returns the list of the arguments of its runs.
+    """
+    runs = []
+
+    def run_or_fail(*args, **kwargs):
+        runs.append((args, kwargs))
+        if failures:
+            raise failures[0]
+        return "result"
+
+    return made_function(kind, run_or_fail, **{**MINUTE, **options}), runs
+
+
+class Hostile(type):
+    """The metaclass of exceptions that cannot be copied."""
+
+    __mro__ = property()
+
+
+class NotCopied(LookupError, metaclass=Hostile):
+    """A failure that cannot be copied."""
 
 
 def run_async(main):

@@ -170,6 +170,15 @@ def folded(text: str) -> str:
     return text.lower()
 
 
+@cached(errors=(LookupError, OSError), error_ttl=timedelta(seconds=5))
+def keeps_failures(x: int) -> str:
+    return str(x)
+
+
+assert_type(keeps_failures(1), str)
+assert_type(cached(errors=KeyError, error_ttl=5)(keeps_failures)(1), str)
+
+
 class Service:
     @cached(maxsize=10)
     def method(self, x: int) -> str:
@@ -195,6 +204,10 @@ assert_type(plain.__wrapped__(1), list[int])
 assert_type(plain.cache_info().hits, int)
 assert_type(plain.cache_invalidate(1, y="a"), bool)
 assert_type(plain.cache_contains(1), bool)
+assert_type(plain.cache_refresh(1, y="a"), list[int])
+assert_type(Service.method.cache_refresh(Service(), 1), str)
+assert_type(Service().method.cache_refresh(Service(), 1), str)
+assert_type(Service.of_no_instance.cache_refresh(1), str)
 assert_type(Service.method.cache_invalidate(Service(), 1), bool)
 assert_type(Service().method.cache_invalidate(Service(), 1), bool)
 plain.cache_set([1], 1, y="a")
@@ -229,6 +242,8 @@ async def awaits() -> None:
     assert_type(await asyncio.create_task(coroutine(1)), str)
     assert_type(await asyncio.gather(coroutine(1), coroutine(2)), tuple[str, str])
     assert_type(await Service().later(1), str)
+    assert_type(await coroutine.cache_refresh(1), str)
+    assert_type(await Service().later.cache_refresh(Service(), 1), str)
     assert_type(await texts.aget_with(1, load_text), str)
     assert_type(await texts.aget_with(1, load_text, ttl=5, tti=timedelta(1)), str)
     assert_type(await texts.aget_with(1, lambda: load_text(), ttl=lambda key, text: key + len(text)), str)

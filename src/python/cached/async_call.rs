@@ -265,6 +265,7 @@ impl AsyncCall {
             }
             _ => self.resume_inner(&turn, how),
         };
+        let resumed = resumed.map_err(|raised| self.fail(&turn, raised));
         match &resumed {
             Ok(Sent::Yielded(_)) => turn.leave(SUSPENDED),
             _ => turn.end(),
@@ -403,6 +404,16 @@ impl AsyncCall {
             run::keep(state.get(), &key, &value, run)?;
         }
         Ok(Sent::Returned(value))
+    }
+
+    /// Ends the run, if there is one, which has failed. Returns the exception.
+    fn fail(&self, turn: &Turn<'_>, raised: Raised) -> Raised {
+        match (self.source(), turn.take_pending()) {
+            (Source::Function(state), Some((key, run))) => {
+                run::fail(self.py(), state.get(), &key, run, raised)
+            }
+            _ => raised,
+        }
     }
 
     fn count(&self, load: Option<Load>, is_failure: bool) {

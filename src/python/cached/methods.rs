@@ -8,18 +8,21 @@ use pyo3::types::{PyDict, PyTuple};
 use crate::python::cached::call_key::CallKey;
 use crate::python::cached::lookup;
 use crate::python::cached::owner_registry::OwnerRegistry;
-use crate::python::cached::run;
+use crate::python::cached::run::{self, CachedRun};
 use crate::python::cached::state::{CachedState, Options};
 use crate::python::cached::weak_self::WeakSelf;
 use crate::python::ffi::{Arg, Args};
 use crate::python::moka::Moka;
-use crate::python::moka::convert::Deadlines;
+use crate::python::moka::convert::{self, Deadlines};
 use crate::python::moka::state::CacheState;
+use crate::python::moka::stats::Load;
 
 #[pymethods]
 impl CachedState {
     #[new]
-    #[pyo3(signature = (function, cache, info, *, typed, shared, make_key, owners, make_owner, is_async))]
+    #[pyo3(signature = (
+        function, cache, info, *, typed, shared, make_key, owners, make_owner, is_async, error_types, error_nanos
+    ))]
     #[expect(clippy::too_many_arguments, reason = "all that a cached function is made of")]
     fn __new__(
         py: Python<'_>,
@@ -32,7 +35,12 @@ impl CachedState {
         owners: Option<Py<OwnerRegistry>>,
         make_owner: Option<Py<PyAny>>,
         is_async: bool,
+        error_types: Option<&Bound<'_, PyTuple>>,
+        error_nanos: u64,
     ) -> PyResult<Self> {
+        if let Some(types) = error_types {
+            cache.get().keep_errors(types, error_nanos)?;
+        }
         let weak_self = owners.zip(make_owner).map(|(owners, make_owner)| WeakSelf { owners, make_owner });
         let options = Options { is_typed: typed, is_shared: shared, make_key, weak_self, is_async };
         CachedState::new(py, function, cache, info, options)
@@ -61,7 +69,12 @@ impl CachedState {
     ) -> PyResult<bool> {
         let Some(key) = self.key_of(args, keywords)? else { return Ok(false) };
         let py = args.py();
-        Ok(self.moka().remove(py, &key.query(py))?.is_some())
+        let query = key.query(py);
+        let result = self.moka().remove(py, &query)?;
+        if let Some(kept_errors) = self.moka().kept_errors() {
+            kept_errors.remove(&query)?;
+        }
+        Ok(result.is_some())
     }
 
     /// Return whether the cache has a result of a call with these arguments. This does not count as an access.
@@ -87,8 +100,7 @@ impl CachedState {
         let Some(key) = self.key_of(args, keywords)? else { return Ok(()) };
         let py = args.py();
         self.moka().set(key.query(py), value, &Deadlines::NONE)?;
-        run::record_entry(py, self, &key);
-        Ok(())
+        Ok(run::record_result(py, self, &key)?)
     }
 
     /// Counts a call that got its result without running the function.
@@ -99,6 +111,27 @@ impl CachedState {
     /// Counts a call that runs the function.
     fn _record_miss(&self) {
         self.record_miss();
+    }
+
+    /// Returns the instant at which a load begins.
+    fn _begin_load(&self) -> u64 {
+        Load::begin().start()
+    }
+
+    /// Counts a load that began at `start` and has ended.
+    fn _end_load(&self, start: u64, is_failure: bool) {
+        self.moka().counts().end_load(Load::from_start(start), is_failure);
+    }
+
+    /// Begins a run of these arguments, whether or not they have a result. Returns `None` if calls have no keys.
+    #[pyo3(signature = (*args, **keywords))]
+    fn _begin_refresh(
+        slf: &Bound<'_, Self>,
+        args: &Bound<'_, PyTuple>,
+        keywords: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Option<CachedRun>> {
+        let key = slf.get().key_of(args, keywords)?;
+        key.map(|key| CachedRun::begin_refresh(slf, key)).transpose()
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -123,4 +156,11 @@ impl CachedState {
         let all: Vec<Arg<'_>> = all.iter().map(Bound::as_borrowed).collect();
         Ok(Some(lookup::key_of(self, &Args::with_names(&all, &names))?))
     }
+}
+
+/// Returns the option `error_ttl` in nanoseconds.
+#[pyfunction]
+#[pyo3(name = "_error_nanos")]
+pub(in crate::python) fn error_nanos(error_ttl: &Bound<'_, PyAny>) -> PyResult<u64> {
+    convert::required_nanos("error_ttl", error_ttl)
 }

@@ -2,7 +2,7 @@
 //!
 //! # How it works
 //! A key holds the owner in place of the instance, and the owner holds a weak reference to the instance. The owner
-//! notes the hash of each entry whose key holds it. When the instance dies, the entries of these hashes are removed. An
+//! notes the hash of each entry whose key holds it, and of each kept error. When the instance dies, the entries of these hashes are removed. An
 //! entry that is stored later, by a call that was under way, is removed immediately.
 //!
 //! Entries that are evicted or expire stay noted. So that the hashes do not pile up, the owner drops those without an
@@ -109,18 +109,22 @@ impl Owner {
         Owner::remove_all(slf, hashes, cache);
     }
 
-    /// Returns whether there is an entry with this hash whose key holds the owner.
+    /// Returns whether there is an entry or a kept error with this hash whose key holds the owner.
     fn has_entry(slf: &Bound<'_, Self>, hash: u64, cache: &Moka) -> bool {
         let query = OwnedKey { owner: slf, hash };
-        let Ok(value) = CacheState::peek(cache, slf.py(), &query);
-        value.is_some()
+        cache.with_error_store().any(|state| {
+            let Ok(value) = CacheState::peek(state, slf.py(), &query);
+            value.is_some()
+        })
     }
 
-    /// Removes the entries of these hashes whose keys hold the owner.
+    /// Removes the entries and the kept errors of these hashes whose keys hold the owner.
     fn remove_all(slf: &Bound<'_, Self>, hashes: Vec<u64>, cache: &Moka) {
         for hash in hashes {
             let query = OwnedKey { owner: slf, hash };
-            while let Ok(Some(_)) = cache.remove(slf.py(), &query) {}
+            for state in cache.with_error_store() {
+                while let Ok(Some(_)) = state.remove(slf.py(), &query) {}
+            }
         }
     }
 

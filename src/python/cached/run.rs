@@ -1,8 +1,11 @@
-//! The run of a call that missed: it is registered before the function runs, and its result is stored afterwards.
+//! The run of a call that missed: it is registered before the function runs, and its result is stored afterwards. If the
+//! function fails, its error may be kept instead.
 //!
 //! # Invariants
 //! - `later-write-wins` (law 13): a write to the key marks each run that began before it as superseded. The result of
 //!   such a run is returned to the caller, and not stored.
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -11,8 +14,9 @@ use crate::python::cached::call_key::CallKey;
 use crate::python::cached::lookup::{self, FastLookup, Lookup, StaleHit};
 use crate::python::cached::owner::Owner;
 use crate::python::cached::state::{CachedState, Mode};
-use crate::python::ffi::{Args, New};
+use crate::python::ffi::{self, Args, New};
 use crate::python::moka::convert::Deadlines;
+use crate::python::moka::kept_errors::KeptErrors;
 use crate::python::moka::stats::Load;
 use crate::python::moka::{Moka, convert};
 use crate::python::raised::Raised;
@@ -32,7 +36,8 @@ pub(in crate::python) enum Step<'py> {
 }
 
 /// Finishes the look-up that [`look_up_fast`](lookup::look_up_fast) began, and registers the run after a miss. Raises
-/// `RecursionError` if too little of the C stack is left to run the function.
+/// the error that is kept for the key, if there is one, or `RecursionError` if too little of the C stack is left to run
+/// the function.
 #[inline(always)]
 pub(in crate::python) fn prepare<'py>(
     state: &CachedState,
@@ -49,6 +54,9 @@ pub(in crate::python) fn prepare<'py>(
     if !has_stack(py) {
         return Err(Raised::already_set(py));
     }
+    if let Some(key) = &key {
+        raise_kept_error(py, state, key)?;
+    }
     match key {
         Some(key) if state.mode() == Mode::Shared => Ok(Step::Share(key)),
         Some(key) => match state.moka().begin_run(py, &key.query(py))? {
@@ -62,21 +70,45 @@ pub(in crate::python) fn prepare<'py>(
     }
 }
 
+/// Raises a copy of the error that is kept for a key, if there is one. That is a hit.
+#[inline]
+pub(in crate::python) fn raise_kept_error(
+    py: Python<'_>,
+    state: &CachedState,
+    key: &CallKey,
+) -> Result<(), Raised> {
+    match state.moka().kept_errors() {
+        Some(kept_errors) => raise_kept_error_slow(py, state, kept_errors, key),
+        None => Ok(()),
+    }
+}
+
+#[inline(never)]
+fn raise_kept_error_slow(
+    py: Python<'_>,
+    state: &CachedState,
+    kept_errors: &KeptErrors,
+    key: &CallKey,
+) -> Result<(), Raised> {
+    let Some(copy) = kept_errors.copy_of(&key.query(py))? else { return Ok(()) };
+    state.record_hit();
+    Err(ffi::set_exception(copy))
+}
+
 /// Ends the run of a call, if it has one, and stores the result unless the run was superseded. Returns the result; or
-/// the exception of the function, the weigher or an `__eq__`, with nothing stored.
+/// the exception of the function, which may be kept, or that of the weigher or an `__eq__`, with nothing stored.
 #[inline]
 pub(in crate::python) fn finish<'py>(
+    py: Python<'py>,
     state: &CachedState,
     pending: Option<&(CallKey, Run)>,
     result: New<'py>,
 ) -> New<'py> {
-    if let Some((key, run)) = pending {
-        match &result {
-            Ok(value) => keep(state, key, value, *run)?,
-            Err(_raised) => end(state, *run),
-        }
+    let Some((key, run)) = pending else { return result };
+    match result {
+        Ok(value) => keep(state, key, &value, *run).map(|()| value),
+        Err(raised) => Err(fail(py, state, key, *run, raised)),
     }
-    result
 }
 
 /// Ends a run, and stores its result unless the run was superseded. If this raises, nothing is stored.
@@ -90,9 +122,49 @@ pub(in crate::python) fn keep(
     let py = value.py();
     let kept = state.moka().keep_result(&key.query(py), run, value, &Deadlines::NONE);
     if kept.inspect_err(|_raised| end(state, run))? {
-        record_entry(py, state, key);
+        record_result(py, state, key)?;
     }
     Ok(())
+}
+
+/// Ends a run that raised, unless its exception is kept. Returns that exception, or the one that a signal handler raised
+/// meanwhile.
+#[cold]
+#[inline(never)]
+pub(in crate::python) fn fail(
+    py: Python<'_>,
+    state: &CachedState,
+    key: &CallKey,
+    run: Run,
+    raised: Raised,
+) -> Raised {
+    if state.moka().kept_errors().is_none() {
+        end(state, run);
+        return raised;
+    }
+    let exception = ffi::take_raised(py, raised);
+    let kept = keep_error(state, key, &exception, run);
+    if !matches!(kept, Ok(true)) {
+        end(state, run);
+    }
+    kept.map_or_else(|raised| raised, |_is_kept| ffi::set_exception(exception))
+}
+
+/// Keeps the exception of a run, if the function keeps errors and this one can be kept. Returns whether that took over
+/// the run, which the caller ends otherwise. It raises only what a signal handler raised meanwhile.
+pub(in crate::python) fn keep_error(
+    state: &CachedState,
+    key: &CallKey,
+    exception: &Bound<'_, PyAny>,
+    run: Run,
+) -> Result<bool, Raised> {
+    let py = exception.py();
+    let Some(kept_errors) = state.moka().kept_errors() else { return Ok(false) };
+    let is_kept = kept_errors.keep(&key.query(py), run, exception)?;
+    if is_kept {
+        record_entry(py, state, key);
+    }
+    Ok(is_kept)
 }
 
 /// Ends a run without a result.
@@ -100,8 +172,21 @@ pub(in crate::python) fn end(state: &CachedState, run: Run) {
     state.moka().core().end_run(run);
 }
 
-/// Tells the owner in a key, if it has one, that an entry of the key is stored.
-pub(in crate::python) fn record_entry(py: Python<'_>, state: &CachedState, key: &CallKey) {
+/// Does what is due after a result was stored: notes its entry, and removes the error that is kept for the key.
+pub(in crate::python) fn record_result(
+    py: Python<'_>,
+    state: &CachedState,
+    key: &CallKey,
+) -> Result<(), Raised> {
+    record_entry(py, state, key);
+    match state.moka().kept_errors() {
+        Some(kept_errors) => kept_errors.remove(&key.query(py)),
+        None => Ok(()),
+    }
+}
+
+/// Tells the owner in a key, if it has one, that an entry or an error of the key is stored.
+fn record_entry(py: Python<'_>, state: &CachedState, key: &CallKey) {
     if state.has_owners() {
         Owner::record_entry(key.object().bind(py), key.hash(), state.moka());
     }
@@ -118,6 +203,10 @@ pub(in crate::python) struct CachedRun {
     ttl: Option<Py<PyAny>>,
     tti: Option<Py<PyAny>>,
     run: Run,
+    /// Whether it is one of `cache_refresh`, whose result is stored as by a set.
+    is_refresh: bool,
+    /// Whether a kept error has taken over the run.
+    is_taken_over: AtomicBool,
 }
 
 #[pymethods]
@@ -138,8 +227,16 @@ impl CachedRun {
             RunStart::Present(value) => return Ok((value.into_py(),).into_pyobject(py)?.into_any()),
             RunStart::Run(run) => run,
         };
-        let run =
-            CachedRun { cache: cache.clone().unbind(), key: key.clone().unbind(), state, ttl, tti, run };
+        let run = CachedRun {
+            cache: cache.clone().unbind(),
+            key: key.clone().unbind(),
+            state,
+            ttl,
+            tti,
+            run,
+            is_refresh: false,
+            is_taken_over: AtomicBool::new(false),
+        };
         Ok(Bound::new(py, run)?.into_any())
     }
 
@@ -158,10 +255,18 @@ impl CachedRun {
         self.cache.get().counts().end_load(Load::from_start(start), false);
     }
 
-    /// Ends the run after a load that began at `start` and failed.
-    fn fail(&self, start: u64) {
+    /// Ends the run after a load that began at `start` and failed with this exception, which a cached function may keep.
+    fn fail(&self, start: u64, error: &Bound<'_, PyAny>) -> PyResult<()> {
         self.cache.get().counts().end_load(Load::from_start(start), true);
-        self.end();
+        if let Some(state) = &self.state
+            && keep_error(state.get(), self.key.get(), error, self.run)?
+        {
+            // Relaxed: the drop comes after all uses of the object.
+            self.is_taken_over.store(true, Ordering::Relaxed);
+        } else {
+            self.end();
+        }
+        Ok(())
     }
 
     /// Ends the run after a load that began at `start`. Stores its result, unless the key was written to since the run
@@ -181,15 +286,37 @@ impl CachedRun {
 }
 
 impl CachedRun {
+    /// Begins a run of `cache_refresh`, whether or not the key has a value.
+    pub fn begin_refresh(state: &Bound<'_, CachedState>, key: CallKey) -> PyResult<Self> {
+        let py = state.py();
+        let cache = state.get().cache();
+        let run = cache.get().core().begin_run_beside_value(&key.query(py))?;
+        Ok(CachedRun {
+            cache: cache.clone_ref(py),
+            key: Py::new(py, key)?,
+            state: Some(state.clone().unbind()),
+            ttl: None,
+            tti: None,
+            run,
+            is_refresh: true,
+            is_taken_over: AtomicBool::new(false),
+        })
+    }
+
     fn keep(&self, value: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = value.py();
         let key = self.key.get();
         let [ttl, tti] =
             [&self.ttl, &self.tti].map(|given| given.as_ref().map(|given| given.bind_borrowed(py)));
         let deadlines = convert::deadlines(ttl, tti)?;
-        let kept = self.cache.get().keep_result(&key.query(py), self.run, value, &deadlines)?;
+        let (cache, query) = (self.cache.get(), key.query(py));
+        let kept = if self.is_refresh {
+            cache.set_result(&query, self.run, value)?
+        } else {
+            cache.keep_result(&query, self.run, value, &deadlines)?
+        };
         if kept && let Some(state) = &self.state {
-            record_entry(py, state.get(), key);
+            record_result(py, state.get(), key)?;
         }
         Ok(())
     }
@@ -205,6 +332,8 @@ impl CachedRun {
 
 impl Drop for CachedRun {
     fn drop(&mut self) {
-        self.end();
+        if !*self.is_taken_over.get_mut() {
+            self.end();
+        }
     }
 }

@@ -9,7 +9,7 @@ use crate::KeyQuery;
 use crate::python::cached::call_key::CallKey;
 use crate::python::cached::owner::Owner;
 use crate::python::cached::weak_self::WeakSelf;
-use crate::python::ffi::Args;
+use crate::python::ffi::{self, Args};
 use crate::python::moka::Moka;
 use crate::python::moka::refresh::AfterWrite;
 use crate::python::object::Object;
@@ -168,9 +168,11 @@ impl CachedState {
         self.weak_self.is_some()
     }
 
-    /// Returns what is to be called after a result is stored outside the calls here: it tells the owner in the key.
+    /// Returns what is to be called after a result is stored outside the calls here: it tells the owner in the key, and
+    /// removes the kept error.
     pub fn after_write(&self) -> Option<AfterWrite> {
-        self.has_owners().then_some(Owner::record_entry)
+        let is_due = self.has_owners() || self.moka().kept_errors().is_some();
+        is_due.then_some(record_refresh)
     }
 
     /// Shows the collector each object that this holds.
@@ -183,6 +185,16 @@ impl CachedState {
             weak_self.visit(visit)?;
         }
         visit.call(&self.cache)
+    }
+}
+
+/// An exception of a user's `__eq__` goes to `sys.unraisablehook`: the result is stored.
+fn record_refresh(key: &Bound<'_, PyAny>, hash: u64, cache: &Moka) {
+    Owner::record_entry(key, hash, cache);
+    if let Some(kept_errors) = cache.kept_errors()
+        && let Err(raised) = kept_errors.remove(&Key::with_hash(key, hash))
+    {
+        ffi::write_unraisable(raised, key);
     }
 }
 

@@ -76,7 +76,7 @@ pub(in crate::python) unsafe fn compute<'a>(
     let load = Load::begin();
     let result = args.call(state.function(py));
     state.moka().counts().end_load(load, result.is_err());
-    ffi::into_return(run::finish(state, pending, result))
+    ffi::into_return(run::finish(py, state, pending, result))
 }
 
 /// It makes its own [`Args`], so that those of [`compute`] need no memory.
@@ -124,15 +124,29 @@ fn share<'a>(state: &CachedState, key: &CallKey, args: &Args<'a>) -> New<'a> {
     let py = args.py();
     let mut is_leader = false;
     let compute = || {
+        // The run of another thread may have ended since the look-up.
+        run::raise_kept_error(py, state, key)?;
         is_leader = true;
         state.record_miss();
-        args.call(state.function(py))
+        run_function(state, key, args)
     };
     let value = state.moka().load(&key.query(py), &Deadlines::NONE, false, compute)?;
     if is_leader {
-        run::record_entry(py, state, key);
+        run::record_result(py, state, key)?;
     } else {
         state.record_hit();
     }
     Ok(value.into_py().into_bound(py))
+}
+
+/// Calls the function for all callers that share the run, and counts the load. If it fails, its error may be kept.
+fn run_function<'a>(state: &CachedState, key: &CallKey, args: &Args<'a>) -> New<'a> {
+    let (py, moka) = (args.py(), state.moka());
+    let call = || moka.counts().time_load(|| args.call(state.function(py)));
+    if moka.kept_errors().is_none() {
+        return call();
+    }
+    // The error of the shared run is shared too, and ends with it. An error that is kept needs a run of its own.
+    let run = moka.core().begin_run_beside_value(&key.query(py))?;
+    call().inspect(|_value| run::end(state, run)).map_err(|raised| run::fail(py, state, key, run, raised))
 }

@@ -17,7 +17,9 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
+use crate::python::moka::kept_errors::KeptErrors;
 use crate::python::moka::state::CacheState;
 
 #[doc = doc!("Moka")]
@@ -70,6 +72,13 @@ impl Moka {
         let is_it = |own: &&Arc<CacheState>| std::ptr::eq(&***own, state);
         let second = self.second.get().filter(is_it);
         Arc::clone(second.unwrap_or(&self.first))
+    }
+
+    /// Lets the cache keep errors of these types, each for `nanos` nanoseconds. Only the first such call has an effect.
+    pub fn keep_errors(&self, types: &Bound<'_, PyTuple>, nanos: u64) -> PyResult<()> {
+        let state = self.second.get().unwrap_or(&self.first);
+        state.set_kept_errors(KeptErrors::new(Arc::downgrade(state), state.core().config(), types, nanos)?);
+        Ok(())
     }
 
     /// The provisional state, if there is one, and the state that calls use.

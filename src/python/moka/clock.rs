@@ -14,9 +14,9 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::Clock;
 use crate::python::moka::class::Moka;
 use crate::python::moka::convert;
+use crate::{CacheClock, Clock};
 
 /// The time of the clock that is entered. No Python code runs while a thread holds the lock.
 static ENTERED: Mutex<Option<Arc<AtomicU64>>> = Mutex::new(None);
@@ -57,6 +57,14 @@ pub(crate) struct ManualClock {
     is_entered: AtomicBool,
 }
 
+impl ManualClock {
+    /// The clocks of the existing caches, and of the errors that they keep.
+    fn clocks(&self) -> impl Iterator<Item = &CacheClock> {
+        let states = self.caches.iter().flat_map(|cache| cache.get().with_error_store());
+        states.map(|state| state.core().clock())
+    }
+}
+
 #[pymethods]
 impl ManualClock {
     #[new]
@@ -87,7 +95,7 @@ impl ManualClock {
             )));
         }
         if self.is_entered.load(Ordering::Relaxed) {
-            self.caches.iter().for_each(|cache| cache.get().core().clock().advance(nanos));
+            self.clocks().for_each(|clock| clock.advance(nanos));
         }
         Ok(())
     }
@@ -100,7 +108,7 @@ impl ManualClock {
             if !is_nested {
                 *entered = Some(Arc::clone(&this.now));
                 this.is_entered.store(true, Ordering::Relaxed);
-                this.caches.iter().for_each(|cache| cache.get().core().clock().stop());
+                this.clocks().for_each(CacheClock::stop);
                 // Release: pairs with the Acquire in `of_new_cache`.
                 IS_ENTERED.store(true, Ordering::Release);
             }
@@ -119,7 +127,7 @@ impl ManualClock {
         if self.is_entered.swap(false, Ordering::Relaxed) {
             IS_ENTERED.store(false, Ordering::Release);
             *entered = None;
-            self.caches.iter().for_each(|cache| cache.get().core().clock().start());
+            self.clocks().for_each(CacheClock::start);
         }
     }
 

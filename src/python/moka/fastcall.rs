@@ -249,7 +249,8 @@ fn load(
                 }
             }
         }
-        cache.load(&query, deadlines, is_absent, || args.call(&initializer).and_then(coroutine::refuse))
+        let compute = || cache.counts().time_load(|| args.call(&initializer).and_then(coroutine::refuse));
+        cache.load(&query, deadlines, is_absent, compute)
     };
     load().map_or(ptr::null_mut(), |value: Object| value.into_ptr())
 }

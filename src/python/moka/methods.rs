@@ -166,15 +166,22 @@ impl Moka {
 
     #[doc = doc!("Moka.clear")]
     fn clear(&self, py: Python<'_>) -> PyResult<()> {
-        self.clear_batches(|removed| {
-            self.process_removals(py, removed);
-            mapping::yield_to_interpreter(py)
+        // The kept errors first: those that come now are superseded with the results.
+        self.with_error_store().try_for_each(|state| {
+            state.clear_batches(|removed| {
+                state.process_removals(py, removed);
+                mapping::yield_to_interpreter(py)
+            })
         })
     }
 
     #[doc = doc!("Moka.resize")]
     fn resize(&self, py: Python<'_>, capacity: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.resize_in_steps(py, convert::capacity(capacity)?, || mapping::yield_to_interpreter(py))
+        let capacity = convert::capacity(capacity)?;
+        let resize =
+            |state: &CacheState| state.resize_in_steps(py, capacity, || mapping::yield_to_interpreter(py));
+        // An error of one resize does not end the other.
+        self.with_error_store().map(resize).fold(Ok(()), Result::and)
     }
 
     #[doc = doc!("Moka.count")]
@@ -189,8 +196,10 @@ impl Moka {
 
     #[doc = doc!("Moka.run_pending_tasks")]
     fn run_pending_tasks(&self, py: Python<'_>) {
-        self.run(py, |removed| self.core().expire_all(removed));
-        self.core().flush();
+        for state in self.with_error_store() {
+            state.run(py, |removed| state.core().expire_all(removed));
+            state.core().flush();
+        }
     }
 
     #[doc = doc!("Moka.get_many")]

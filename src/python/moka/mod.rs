@@ -13,6 +13,7 @@
 //! | `stats.rs` | the counts |
 //! | `flights.rs` | computations that coroutines share |
 //! | `clock.rs` | the clock of tests |
+//! | `kept_errors.rs` | failures of a cached function that are kept for a while |
 //! | `errors.rs` | the messages of loads that would wait for ever |
 
 mod bulk;
@@ -23,6 +24,7 @@ pub(in crate::python) mod convert;
 pub(in crate::python) mod errors;
 pub(in crate::python) mod fastcall;
 pub(in crate::python) mod flights;
+pub(in crate::python) mod kept_errors;
 pub(in crate::python) mod listener;
 pub(in crate::python) mod mapping;
 mod methods;

@@ -23,6 +23,7 @@ use pyo3::prelude::*;
 use crate::cache::seed::Seed;
 use crate::python::ffi::{self, New};
 use crate::python::moka::convert::{Deadlines, Duration, Ttl};
+use crate::python::moka::kept_errors::KeptErrors;
 use crate::python::moka::listener::{self, Callback};
 use crate::python::moka::stats::CacheStats;
 use crate::python::moka::{clock, errors, flights};
@@ -56,6 +57,8 @@ pub(crate) struct CacheState {
     pub(super) refresh: Duration,
     /// Whether the cache lives as long as the program.
     pub(super) is_long_lived: bool,
+    /// The failures that are kept, in the cache of a cached function with the option `errors`.
+    kept_errors: OnceLock<KeptErrors>,
 }
 
 impl CacheState {
@@ -78,7 +81,24 @@ impl CacheState {
             tti,
             refresh,
             is_long_lived,
+            kept_errors: OnceLock::new(),
         }
+    }
+
+    /// Has no effect if there are kept errors already.
+    pub(super) fn set_kept_errors(&self, kept_errors: KeptErrors) {
+        // The other ones are empty, and are dropped.
+        drop(self.kept_errors.set(kept_errors));
+    }
+
+    #[inline]
+    pub fn kept_errors(&self) -> Option<&KeptErrors> {
+        self.kept_errors.get()
+    }
+
+    /// The cache of the kept errors, if there is one, then this cache.
+    pub fn with_error_store(&self) -> impl Iterator<Item = &CacheState> {
+        self.kept_errors.get().map(KeptErrors::store).into_iter().chain([self])
     }
 
     pub fn core(&self) -> &Core {
@@ -301,7 +321,7 @@ impl CacheState {
 
 impl CacheState {
     /// Returns the value of a key that was looked up and not found, computed once for all threads that ask for it.
-    /// `is_just_now` says that neither that look-up nor anything since has run a user's code.
+    /// `is_just_now` says that neither that look-up nor anything since has run a user's code. `compute` counts the load.
     pub fn load<'py>(
         &self,
         query: &Key<'_, 'py>,
@@ -316,7 +336,7 @@ impl CacheState {
             self.process_removals(py, std::mem::take(removed));
             let load = || {
                 let _guard = RecursionGuard::enter(py)?;
-                let value = self.counts.time_load(compute)?;
+                let value = compute()?;
                 self.new_value(key, &value, deadlines)
             };
             load().map_err(|raised| shared_error::take_failure(py, raised))
@@ -359,6 +379,18 @@ impl CacheState {
     ) -> Result<bool, Raised> {
         let new = self.new_value(query.object(), value, deadlines)?;
         self.run(value.py(), |removed| self.core.complete_run(query, run, new, removed))
+    }
+
+    /// Does what [`keep_result`](Self::keep_result) does. If the result is stored, earlier computations of the key are
+    /// superseded.
+    pub fn set_result(
+        &self,
+        query: &Key<'_, '_>,
+        run: Run,
+        value: &Bound<'_, PyAny>,
+    ) -> Result<bool, Raised> {
+        let new = self.new_value(query.object(), value, &Deadlines::NONE)?;
+        self.run(value.py(), |removed| self.core.complete_run_as_set(query, run, new, removed))
     }
 }
 
@@ -520,6 +552,9 @@ impl CacheState {
         self.ttl_function.visit(visit)?;
         self.flights.get().map_or(Ok(()), |flights| flights.visit(visit))?;
         self.executor.visit(visit)?;
+        if let Some(kept_errors) = self.kept_errors.get() {
+            kept_errors.visit(visit)?;
+        }
         let mut result = Ok(());
         self.core.for_each(|key, value| {
             for object in key.into_iter().chain([value]) {
@@ -537,10 +572,12 @@ impl CacheState {
         self.weigher.clear();
         self.ttl_function.clear();
         self.executor.clear();
-        let Ok(()) = self.clear_batches(|mut removed| {
-            self.core.release(&mut removed);
-            Ok::<(), Infallible>(())
-        });
+        for state in self.with_error_store() {
+            let Ok(()) = state.clear_batches(|mut removed| {
+                state.core.release(&mut removed);
+                Ok::<(), Infallible>(())
+            });
+        }
     }
 }
 

@@ -452,6 +452,8 @@ def test_cache_parameters_are_a_copy_of_the_options():
         "policy": "lru",
         "weigher": lambda key, value: 1,
         "key": None,
+        "errors": None,
+        "error_ttl": None,
         "long_lived": False,
         "refresh": None,
         "executor": None,

@@ -543,6 +543,34 @@ def test_error_of_a_mapping_leaves_the_call():
     run_async(main)
 
 
+@pytest.mark.parametrize("fails", ["load", "weigher"])
+def test_load_that_failed_is_no_longer_in_flight_while_its_exception_lives(fails):
+    def weigh(key, value):
+        if errors and fails == "weigher":
+            raise errors.pop()
+        return 1
+
+    async def fail(missing):
+        if fails == "load":
+            raise errors.pop()
+        return answers(*missing)
+
+    async def offer(missing):
+        return answers(*missing, "a")
+
+    errors = [LookupError("first")]
+    cache = Moka(100, weigher=weigh)
+
+    async def main():
+        with pytest.raises(LookupError) as raised:
+            await cache.aget_many_with("a", fail)
+        await cache.aget_many_with("b", offer)
+        assert dict(cache.items()) == answers("a", "b")
+        return raised
+
+    run_async(main)
+
+
 def test_failure_of_the_flight_of_another_call_leaves_the_call_after_its_own_load():
     cache = Moka(100)
     opened = asyncio.Event()
@@ -863,7 +891,8 @@ def test_call_that_fails_cancels_the_flights_that_it_alone_waits_for():
     run_async(main)
 
 
-def test_call_that_is_cancelled_while_it_waits_for_others_leaves_them_to_their_waiters():
+@pytest.mark.parametrize("alone", range(3))
+def test_call_that_is_cancelled_while_it_waits_for_others_leaves_them_to_their_waiters(alone):
     cache = Moka(100)
     others = [GatedLoad() for _ in range(3)]
 
@@ -872,14 +901,17 @@ def test_call_that_is_cancelled_while_it_waits_for_others_leaves_them_to_their_w
             *(cache.aget_many_with(key, other) for key, other in zip("abc", others, strict=True)),
             cache.aget_many_with("abcd", load_all),
         )
-        firsts[1].cancel()
+        firsts[alone].cancel()
+        await asyncio.wait([firsts[alone]])
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        assert [other.cancelled for other in others] == [0, 1, 0]
+        assert [other.cancelled for other in others] == [number == alone for number in range(3)]
         for other in others:
             other.open.set()
-        assert await firsts[0] == answers("a") and await firsts[2] == answers("c")
+        assert [await task for number, task in enumerate(firsts) if number != alone] == [
+            answers(key) for number, key in enumerate("abc") if number != alone
+        ]
 
     run_async(main)
 

@@ -168,7 +168,7 @@ def test_long_lived_of_a_wrong_type_is_refused(flag):
 @pytest.mark.parametrize(
     ("args", "options"),
     [
-        ((1, 2, 3, None, "lru", None, False, 7), {}),
+        ((1, 2, 3, None, "lru", None, False, 1, None, 7), {}),
         ((1,), {"capacity": 1}),
         ((1,), {"maxsize": 1}),
         ((1,), {"name": "x"}),

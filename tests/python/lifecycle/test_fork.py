@@ -719,3 +719,41 @@ computing.join(60)
 assert cache["a"] == "parent's"
 """
     )
+
+
+def test_child_keeps_failures_as_its_parent_does():
+    """It may have forgotten those of the parent, whose runs are not registered in the child."""
+    run_script(
+        FORK
+        + """
+from moka_py import cached
+runs, failures = [], [LookupError()]
+
+@cached(errors=LookupError, error_ttl=600)
+def function(x):
+    runs.append(x)
+    if failures:
+        raise failures[0]
+    return "result"
+
+def fails(x):
+    try:
+        function(x)
+    except LookupError:
+        return True
+    return False
+
+def work():
+    assert fails(2) and fails(1)
+    runs.clear()
+    assert fails(1) and fails(2) and runs == []
+    failures.clear()
+    function.cache_invalidate(1)
+    assert not fails(1) and fails(2)
+
+assert fails(1)
+in_child(work)
+runs.clear()
+assert fails(1) and runs == []
+"""
+    )
