@@ -146,7 +146,11 @@ impl<'py> Asked<'py> {
         deadlines: &Deadlines<'_>,
     ) -> PyResult<Loaded<'py>> {
         let py = load.py();
-        let missing = PyList::new(py, self.led.iter().map(|&position| &self.keys[position].object))?;
+        // Not of a given size: if that memory is refused, CPython 3.13t crashes.
+        let missing = PyList::empty(py);
+        for &position in &self.led {
+            missing.append(&self.keys[position].object)?;
+        }
         let values = cache
             .counts()
             .time_load(|| read_values(&ffi::call(load, [missing.as_any()]).map_err(PyErr::from)?))?;
@@ -178,9 +182,9 @@ impl<'py> Asked<'py> {
             self.dict.set_item(&self.keys[position].object, true)?;
         }
         let mut unasked = Vec::new();
-        // A copy, since other threads may change the dict meanwhile.
-        for pair in values.items() {
-            let (key, value) = pair.extract::<(Bound<'py, PyAny>, Bound<'py, PyAny>)>()?;
+        // A copy, since other threads and the weigher may change the dict meanwhile.
+        let pairs: Vec<Pair<'py>> = values.copy()?.iter().collect();
+        for (key, value) in pairs {
             if self.dict.get_item(&key)?.is_some_and(|mark| !mark.is_none()) {
                 continue;
             }
