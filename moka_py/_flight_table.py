@@ -160,7 +160,6 @@ class FlightTable:
         self,
         claim: _RefreshClaim,
         stale: Any,
-        can_be_joined: bool,
         state: _CachedState | None,
         key: _CallKey,
         function: Callable[..., Awaitable[Any]],
@@ -172,7 +171,6 @@ class FlightTable:
         Args:
             claim: The right to do so.
             stale: The old value.
-            can_be_joined: Whether calls that find no value may join the computation.
             state: As in `share`.
             key: The key.
             function: The cached function, or the initializer.
@@ -191,8 +189,8 @@ class FlightTable:
             return _refresh_here(claim, stale, call, function)
         loop = asyncio.get_running_loop()
         flight = RefreshFlight(_refresh(claim, call, function), loop, claim)
-        if can_be_joined:
-            self._register(flight, loop, (key,))
+        # Calls that share computations join it, if they find no value.
+        self._register(flight, loop, (key,))
         return None
 
     def _find(self, loop: asyncio.AbstractEventLoop, key: _CallKey) -> Flight | None:

@@ -28,6 +28,7 @@
 //! refresh   a hit of a call with a loader, whose value was set too long ago: python/moka/refresh > cache/refresh
 //!             > shard/refresh, without the lock: claim the refresh by a ticket (expiry/refresh_table)
 //!             a flight or a run computes, in the call or in an executor, then sets, unless the claim is void
+//!             for a coroutine, a task of moka_py/_flight_table.py computes
 //! evict     shard/transaction: is the total weight over the capacity (shard/weights)? > policy: choose a victim
 //!                     (admission: policy/tiny_lfu/segments/victim) > map: remove it. The rest is as in set.
 //! expire    cache/maintenance > shard > expiry: take due entries from the queue > map, policy: remove them

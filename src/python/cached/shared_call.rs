@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use crate::KeyQuery;
 use crate::python::cached::call_key::CallKey;
 use crate::python::cached::lookup::StaleHit;
-use crate::python::cached::state::{CachedState, Mode};
+use crate::python::cached::state::CachedState;
 use crate::python::ffi::{self, Arg, Args, New};
 use crate::python::moka::Moka;
 use crate::python::moka::convert::{self, Deadlines, HeldDeadlines};
@@ -48,8 +48,7 @@ pub(in crate::python) fn refresh_call<'py>(
     let (cache, after_write) = (state.get().cache().bind(state.py()), state.get().after_write());
     let hashed_key = (key.object().clone(), key.hash());
     let claim = coroutine_claim(cache, hashed_key, claim, &Deadlines::NONE, after_write)?;
-    let can_be_joined = state.get().mode() == Mode::Shared;
-    begin(cache, &shared_call(state, key, args)?, &claim, value, can_be_joined)
+    begin(cache, &shared_call(state, key, args)?, &claim, value)
 }
 
 /// Begins to compute a stale value anew by an initializer. Returns a coroutine if the call itself computes.
@@ -63,7 +62,7 @@ pub(in crate::python) fn refresh_load<'py>(
     let deadlines = Raised::catch(cache.py(), || convert::deadlines(Some(ttl), Some(tti)))?;
     let key = (Object::of(query.object()), query.hash());
     let claim = coroutine_claim(cache, key, claim, &deadlines, None)?;
-    begin(cache, &shared_load(cache, query, initializer)?, &claim, value, true)
+    begin(cache, &shared_load(cache, query, initializer)?, &claim, value)
 }
 
 /// How a call goes on that found a stale value.
@@ -79,11 +78,10 @@ fn begin<'py>(
     shared: &Shared<'py>,
     claim: &Bound<'py, PyAny>,
     value: Object,
-    can_be_joined: bool,
 ) -> Result<Refreshed<'py>, Raised> {
     let py = cache.py();
     let value = value.into_bound(py);
-    let coroutine = shared.refresh(cache.get().flights(py)?, claim, &value, can_be_joined)?;
+    let coroutine = shared.refresh(cache.get().flights(py)?, claim, &value)?;
     Ok(coroutine.map_or(Refreshed::Return(value), Refreshed::Await))
 }
 

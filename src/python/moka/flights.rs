@@ -2,9 +2,9 @@
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyBool;
 
 use crate::python::ffi::{self, New};
+use crate::python::raised::Raised;
 
 static TABLE_CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static AWAIT_ONCE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -55,11 +55,9 @@ impl<'py> Shared<'py> {
         table: &Bound<'py, PyAny>,
         claim: &Bound<'py, PyAny>,
         stale: &Bound<'py, PyAny>,
-        can_be_joined: bool,
-    ) -> Result<Option<Bound<'py, PyAny>>, crate::python::raised::Raised> {
+    ) -> Result<Option<Bound<'py, PyAny>>, Raised> {
         let Shared { state, key, function, args, kwargs, .. } = self;
-        let can_be_joined = PyBool::new(table.py(), can_be_joined).to_owned();
-        let arguments = [claim, stale, can_be_joined.as_any(), state, key, function, args, kwargs];
+        let arguments = [claim, stale, state, key, function, args, kwargs];
         let coroutine = ffi::call_method(table, c"refresh", arguments)?;
         Ok(Some(coroutine).filter(|coroutine| !coroutine.is_none()))
     }

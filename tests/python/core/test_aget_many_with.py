@@ -556,16 +556,16 @@ def test_load_that_failed_is_no_longer_in_flight_while_its_exception_lives(fails
         return answers(*missing)
 
     async def offer(missing):
-        return answers(*missing, "a")
+        return answers(*missing, "a", "b")
 
     errors = [LookupError("first")]
     cache = Moka(100, weigher=weigh)
 
     async def main():
         with pytest.raises(LookupError) as raised:
-            await cache.aget_many_with("a", fail)
-        await cache.aget_many_with("b", offer)
-        assert dict(cache.items()) == answers("a", "b")
+            await cache.aget_many_with("ab", fail)
+        await cache.aget_many_with("c", offer)
+        assert dict(cache.items()) == answers("a", "b", "c")
         return raised
 
     run_async(main)

@@ -223,7 +223,7 @@ def test_traceback_has_the_frames_of_the_run_and_of_one_coroutine_only():
         for error in leader, *others:
             names = names_of(error)
             assert names[-1] == "failing" and names.count("wait_for_it") == 1
-            assert names.count("join") == names.count("share") == names.count("compute") == 1
+            assert names.count("join") == names.count("share") == names.count("_compute") == 1
 
     run_async(main)
 
