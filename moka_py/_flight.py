@@ -44,7 +44,6 @@ class Flight(asyncio.Task[Any]):
         super().__init__(computation, loop=loop)
         self._runs = runs
         self._waiters = 0
-        self._is_cancelled = False
         self._waits_for: Flight | None = None
         self._failure: BaseException | None = None
         self.add_done_callback(Flight._save_failure)
@@ -57,17 +56,16 @@ class Flight(asyncio.Task[Any]):
             self._failure = copy_exception(error)
 
     def is_open(self, key: _CallKey) -> bool:
-        """Return whether a new call may join, for a key of this flight."""
-        return not (self._is_cancelled or self.done() or self._run_of(key).is_superseded())
+        """Return whether a new call may join, for a key of this flight.
+
+        It may not once the flight is cancelled. A timeout inside the function, which cancels the task too, takes that
+        back when the function goes on.
+        """
+        return not (self.cancelling() or self.done() or self._run_of(key).is_superseded())
 
     def _run_of(self, _key: _CallKey) -> _CachedRun:
         run: _CachedRun = self._runs
         return run
-
-    def cancel(self, msg: Any = None) -> bool:
-        """Cancel the flight. From now on no call may join."""
-        self._is_cancelled = True
-        return super().cancel(msg)
 
     def refuse_circle(self, key: _CallKey) -> None:
         """Raise RuntimeError if the caller is the flight, or the flight waits for it.
@@ -113,7 +111,7 @@ class Flight(asyncio.Task[Any]):
         try:
             await asyncio.wait((self,))
         except asyncio.CancelledError as error:
-            if self._waiters > 1 or self._is_cancelled or self.done():
+            if self._waiters > 1 or self.cancelling() or self.done():
                 raise
             self.cancel(*error.args)
             later_cancellation = await self._wait_for_end(error.args)
@@ -214,7 +212,7 @@ async def release_all(flights: Iterable[Flight], error: BaseException) -> None:
     unused = []
     for flight in flights:
         flight.release()
-        is_unused = not flight._waiters and not flight._is_cancelled and not flight.done()
+        is_unused = not flight._waiters and not flight.cancelling() and not flight.done()
         if is_unused and not isinstance(error, GeneratorExit):
             flight.cancel(*reason)
             unused.append(flight)

@@ -300,6 +300,8 @@ def loads_of_many_keys(report, scale):
         "moka_py get_with": Newcomers(call_with_function, full[2].get_with, count, compute),
     }
     report.add(f"get_many_with, {BULK} misses that evict, int", harness.take_turns(runs, scale.rounds))
+
+
 def refreshing(report, scale):
     """Measures hits of calls with a loader in a cache with `refresh`, none of which is due."""
     keys, needles = keys_and_needles("int", scale.entries)

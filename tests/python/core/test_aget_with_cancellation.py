@@ -98,6 +98,38 @@ def test_call_during_the_cleanup_of_a_cancelled_load_starts_another():
     run_async(main)
 
 
+def test_load_whose_own_timeout_has_passed_can_be_joined_and_cancelled():
+    timed_out = asyncio.Event()
+    runs = []
+    cancelled = []
+
+    async def initializer():
+        runs.append("began")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0):
+                await asyncio.get_running_loop().create_future()
+        timed_out.set()
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            cancelled.append("once")
+            raise
+
+    async def main():
+        cache = Moka(10)
+        first = asyncio.create_task(cache.aget_with("key", initializer))
+        await timed_out.wait()
+        second = asyncio.create_task(cache.aget_with("key", initializer))
+        await run_ready_tasks()
+        assert len(runs) == 1
+        for task in (second, first):
+            task.cancel()
+            await run_ready_tasks()
+        assert first.cancelled() and second.cancelled() and len(cancelled) == 1
+
+    run_async(main)
+
+
 def test_load_that_suppresses_its_cancellation_returns_its_value():
     async def initializer():
         try:
