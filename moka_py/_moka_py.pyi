@@ -34,6 +34,7 @@ __all__ = [
     "_Trace",
     "_cached_function",
     "_end_many",
+    "_error_nanos",
     "_keep_many",
     "_look_up_many",
     "_read_loaded",
@@ -768,7 +769,7 @@ class _CachedRun:
 class _RefreshJob:
     """A refresh that an executor computes. It computes once, however often it is called."""
 
-    def __call__(self) -> None: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> None: ...
 
 @final
 class _RefreshClaim:

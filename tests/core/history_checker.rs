@@ -23,8 +23,6 @@ pub enum Action {
     Remove(Option<u64>),
     /// Removes the value, if there is one.
     Clear,
-    /// Marks the computation in flight, so that its result is not stored.
-    Supersede,
     /// Begins a computation. Other calls may wait for it, and a write to the key supersedes it.
     BeginLoad(u64),
     /// Finds no value, so that the call must compute one.
@@ -112,7 +110,6 @@ impl State {
             Action::Remove(_) => Vec::new(),
             Action::Clear if self.value.is_none() => vec![State::default(), self.clone()],
             Action::Clear => vec![State::default()],
-            Action::Supersede => vec![State { flight: None, ..self.clone() }],
             Action::BeginLoad(value) if self.flight.is_none() || allowed.collides => {
                 vec![State { flight: Some(value), ..self.clone() }]
             }
