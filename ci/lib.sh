@@ -14,6 +14,8 @@ COMPILE_ONLY_FREE_THREADED=(3.14 3.15)
 TARGETS=(x86_64-pc-windows-gnu aarch64-unknown-linux-gnu aarch64-apple-darwin)
 # The wanted patch releases. If only an older one is found, ci/python provides a newer one.
 declare -A WANTED_PATCH=([3.13]=15 [3.14]=10 [3.15]=2)
+# The servers of the near cache: the suite of Debian's archive and the package of each.
+declare -A SERVERS=([redis]="bookworm redis-server" [redis-8]="trixie redis-server" [valkey]="trixie valkey-server")
 # Tools from PyPI. All pins are in this file.
 BUILD_TOOLS=(maturin==1.16.0 wheel==0.48.0)
 # The installers that the README mentions besides pip.

@@ -18,6 +18,7 @@ from typing_extensions import TypeVar, disjoint_base
 
 from moka_py._cached import CachedFunction, CachedMethod
 from moka_py._stats import Stats
+from moka_py.near._options import Default
 
 __all__ = [
     "VERSION",
@@ -27,6 +28,9 @@ __all__ = [
     "_CachedRun",
     "_CachedState",
     "_CallKey",
+    "_Fill",
+    "_LocalTier",
+    "_NearLookup",
     "_Owner",
     "_OwnerRegistry",
     "_RefreshClaim",
@@ -889,6 +893,95 @@ class _Trace:
     def sampling_rate(self) -> float: ...
     @property
     def min_capacity(self) -> int: ...
+
+@final
+class _LocalTier:
+    """The entries of a near cache in this process, and how long they may answer."""
+
+    def __new__(cls, cache: Moka[str | bytes, Any], absent: object) -> Self: ...
+    @property
+    def live_until(self) -> int: ...
+    def set_live_until(self, instant: int) -> None: ...
+    def now(self) -> int: ...
+    def is_live(self) -> bool: ...
+    def look_up(self, key: str | bytes, missing: object) -> Any: ...
+    def begin_fill(self, key: str | bytes) -> _Fill | None: ...
+
+@final
+class _Fill:
+    """A value on its way from the server into the local tier."""
+
+    def finish(self, value: object, lifetime: int | None = None) -> bool: ...
+    def is_superseded(self) -> bool: ...
+
+@disjoint_base
+class _NearLookup(Generic[_V]):
+    """The base class of near caches, whose `get` is native."""
+
+    def __new__(cls, *args: Any, **keywords: Any) -> Self: ...
+    def __class_getitem__(cls, parameters: Any) -> GenericAlias: ...
+    @overload
+    def get(self, key: str | bytes | int, default: None = None, *, fresh: bool = False) -> _V | None:
+        """Return the value of a key, from this process or from the server.
+
+        Args:
+            key: A str, bytes or int. It is what it is on the server: 1, "1" and b"1" are one key.
+            default: The result if the key has no value.
+            fresh: Whether to ask the server in any case.
+
+        Returns:
+            The value, or default.
+
+        Raises:
+            TypeError: If the key is of another type.
+            ValueError: If the near cache is closed.
+            Exception: The error of the client, unless `on_error="miss"`.
+        """
+
+    @overload
+    def get(self, key: str | bytes | int, default: _V, *, fresh: bool = False) -> _V: ...
+    @overload
+    def get(self, key: str | bytes | int, default: _D, *, fresh: bool = False) -> _V | _D: ...
+    def get_with(
+        self,
+        key: str | bytes | int,
+        initializer: Callable[[], _V],
+        ttl: _Duration | Default | None = ...,
+        *,
+        across: bool = True,
+        lease: _Duration = 30.0,
+        fresh: bool = False,
+    ) -> _V:
+        """Return the value of a key; if it has none, compute it by `initializer()` and store it on the server.
+
+        The result is what the serializer makes of the stored payload. If a key is set or removed during the
+        computation, the result is returned but not stored.
+
+        Args:
+            key: The key.
+            initializer: Called without arguments if the key has no value.
+            ttl: How long a new value lives, as in `set`.
+            across: Whether processes compute a key only once. A token is then in the place of the value until it is
+                there, and the other processes wait. It saves work, and does not exclude that two processes compute.
+            lease: How long the token lives, and other calls wait for its value at most: seconds or a `timedelta`.
+            fresh: Whether to ask the server in any case, and to join no computation that began before the call.
+
+        Returns:
+            The value.
+
+        Raises:
+            TypeError: If an argument is of a wrong type, or the initializer returns a coroutine.
+            ValueError: If a duration is not positive.
+            RuntimeError: If the initializer asks for its own key.
+            Exception: The error of the initializer or of the serializer. An error of the client does not leave the
+                call: the initializer runs, and its result is not stored.
+        """
+
+    def _look_up(self, key: object, missing: _D) -> _V | _D: ...
+    def _bind(self, tier: _LocalTier, copy: Callable[[Any], Any] | None = None) -> None: ...
+    def _close(self) -> bool: ...
+    @property
+    def _is_closed(self) -> bool: ...
 
 _CachedFunction: type
 """The type of cached functions."""

@@ -68,6 +68,7 @@
 //! 12. The collector sees it all.
 //!     Long-lived caches and functions on 3.13t are an exception to 11 and 12. `clear` releases what they hold.
 //! 13. A later write wins: the result of a computation that began before a `set`, a removal or a `clear` is not cached.
+//! 14. A near cache is bounded in staleness: a hit reflects every write that the server executed `max_staleness` before.
 
 #[cfg(all(feature = "python", not(pyo3_disable_reference_pool)))]
 compile_error!(

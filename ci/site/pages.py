@@ -33,7 +33,9 @@ API = """# API reference
 
 These are the names that the package exports, with their types and docstrings. `_K` and `_V` stand for the types of keys
 and values. A `_Duration` is a number of seconds or a `timedelta`. A `_Policy` is `"tiny_lfu"` or `"lru"`. A `_Cause` is
-`"expired"`, `"explicit"`, `"replaced"` or `"size"`. `_KeysAndGetItem` is any mapping.
+`"expired"`, `"explicit"`, `"replaced"` or `"size"`. `_KeysAndGetItem` is any mapping. In near caches `V` stands for the
+type of values, a `Key` is a str, bytes or int, a `Duration` is a number of seconds or a `timedelta`, and the default of
+`ttl` is the ttl of the near cache.
 
 """
 DOCUMENTED = (
@@ -46,6 +48,10 @@ DOCUMENTED = (
     "CacheInfo",
     "VERSION",
     "testing.ManualClock",
+    "near.NearCache",
+    "near.NearCachedFunction",
+    "near.NearStats",
+    "near.Serializer",
 )
 
 FENCE = re.compile(r" *(```+|~~~+)")
@@ -211,28 +217,34 @@ class Site:
         return "\n\n".join(parts) + "\n"
 
 
+def reference(name: str) -> str:
+    """Return the entry of the API reference for a name of the package."""
+    # The class of near caches has methods of classes that have no entry of their own.
+    options = "    options:\n      inherited_members: true\n" if name == "near.NearCache" else ""
+    return f"::: moka_py.{name}\n{options}"
+
+
 def main() -> None:
     out = Path(sys.argv[1]).resolve()
     shutil.rmtree(out, ignore_errors=True)
     site = Site(out / "docs", pages())
     site.write()
-    site.write_file("api.md", API + "\n".join(f"::: moka_py.{name}\n" for name in DOCUMENTED))
+    site.write_file("api.md", API + "\n".join(map(reference, DOCUMENTED)))
     site.write_file("site.css", ROOT / "ci/site/site.css")
     # A copy of the package's text, without an extension module that may lie beside it.
-    package = out / "package/moka_py"
-    package.mkdir(parents=True)
-    for file in sorted((ROOT / "moka_py").glob("*.py*")):
+    package = out / "package"
+    for file in sorted((ROOT / "moka_py").rglob("*.py*")):
         if file.suffix in (".py", ".pyi"):
             text = file.read_text(encoding="utf-8")
-            (package / file.name).write_text(
-                with_implementations(text) if file.suffix == ".pyi" else text, encoding="utf-8"
-            )
+            target = package / file.relative_to(ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(with_implementations(text) if file.suffix == ".pyi" else text, encoding="utf-8")
     config = {
         "INHERIT": str(ROOT / "ci/site/mkdocs.yml"),
         "docs_dir": str(site.docs),
         "site_dir": str(ROOT / "target/site"),
         "not_in_nav": "/files/",
-        "plugins": {"mkdocstrings": {"handlers": {"python": {"paths": [str(package.parent)]}}}},
+        "plugins": {"mkdocstrings": {"handlers": {"python": {"paths": [str(package)]}}}},
     }
     (out / "mkdocs.yml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
 

@@ -51,6 +51,11 @@ impl CacheClock {
         if word & STOPPED != 0 { word & REST } else { instant(self.base.now() + (word & REST)) }
     }
 
+    /// Returns whether a test advances this clock, from the birth of its cache on.
+    pub fn is_manual(&self) -> bool {
+        matches!(self.base, Clock::Manual(_))
+    }
+
     /// Stops the clock where it is, until [`start`](Self::start).
     pub fn stop(&self) {
         let word = self.word.load(Relaxed);

@@ -8,6 +8,7 @@
 //! ```text
 //! cached             cached functions
 //! moka               the class: state.rs has its operations, fastcall.rs and methods.rs read the arguments
+//! near               look-ups of the near cache, whose other parts are Python
 //! object             references, keys, errors that threads share
 //! runtime            threads, forks, the end of the interpreter, the depth of calls
 //! simulate           traces for the command `simulate`
@@ -24,6 +25,7 @@ macro_rules! doc {
 mod cached;
 mod ffi;
 mod moka;
+mod near;
 mod object;
 mod raised;
 mod runtime;
@@ -58,6 +60,9 @@ fn _moka_py(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("_CachedFunction", function_type::class(module.py())?)?;
     module.add_class::<simulate::PyTrace>()?;
     module.add_class::<clock::ManualClock>()?;
+    module.add_class::<near::tier::LocalTier>()?;
+    module.add_class::<near::fill::Fill>()?;
+    module.add_class::<near::lookup::NearLookup>()?;
     module.add_function(wrap_pyfunction!(function_type::new, module)?)?;
     module.add_function(wrap_pyfunction!(async_bulk::look_up_many, module)?)?;
     module.add_function(wrap_pyfunction!(async_bulk::read_loaded, module)?)?;

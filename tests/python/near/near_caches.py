@@ -1,0 +1,90 @@
+"""Near caches for tests: made, waited for and closed; and the scripts of the near cache for the scripted server."""
+
+import threading
+import time
+
+from near.scripted_store import OK
+
+from moka_py.near import NearCache
+from moka_py.near._lease import ADD, RELEASE, REPLACE, TOUCH
+
+TIME_LIMIT_SECONDS = 60.0
+WAIT_SECONDS = 0.001
+
+# No local entry outlives it in a test that does not move its clock.
+LONG = 3600.0
+LEASE_LENGTH = 20
+
+
+def wait_until(condition):
+    """Wait until a condition holds that another thread brings about."""
+    deadline = time.monotonic() + TIME_LIMIT_SECONDS
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, "the condition never held"
+        pause.wait(WAIT_SECONDS)
+
+
+def wait_until_coherent(cache):
+    wait_until(lambda: cache.is_coherent)
+
+
+def settle(cache, client, namespace):
+    """Wait until the near cache has applied the invalidations of all writes before the call.
+
+    The server reports writes in order, also those of the near cache itself.
+    """
+    applied = threading.Event()
+    watch = cache._tier.watch("settled", applied.set)
+    client.set(f"{namespace}:settled", b"")
+    assert applied.wait(TIME_LIMIT_SECONDS), "the server did not report a write"
+    watch.close()
+
+
+def make_near_cache(client, namespace, **options):
+    """Return a near cache that is coherent, and stays so for the time of a test."""
+    cache = NearCache(client, namespace, **{"ttl": 300, "max_staleness": LONG, **options})
+    wait_until_coherent(cache)
+    return cache
+
+
+def payload(text):
+    """The bytes that the server has for a value, as the text of its JSON."""
+    return b"\xc1mk=json:" + text.encode()
+
+
+def is_lease(value):
+    return value is not None and value.startswith(b"\xc1mk?") and len(value) == LEASE_LENGTH
+
+
+def _set(store, database, key, value, milliseconds):
+    words = [key, value] if milliseconds == b"" else [key, value, b"PX", milliseconds]
+    assert store.do_set(database, *words) is OK
+    return 1
+
+
+def _replace(store, database, keys, arguments):
+    expected, value, milliseconds = arguments
+    return _set(store, database, keys[0], value, milliseconds) if store.get(database, keys[0]) == expected else 0
+
+
+def _release(store, database, keys, arguments):
+    return int(store.get(database, keys[0]) == arguments[0] and store.delete(database, keys[0]))
+
+
+def _add(store, database, keys, arguments):
+    present = store.get(database, keys[0])
+    return 0 if present is not None and not is_lease(present) else _set(store, database, keys[0], *arguments)
+
+
+def _touch(store, database, keys, arguments):
+    present = store.get(database, keys[0])
+    if present is None or is_lease(present):
+        return 0
+    return _set(store, database, keys[0], present, arguments[0])
+
+
+def install_scripts(server):
+    """Have a scripted server know the scripts of the near cache."""
+    functions = {REPLACE: _replace, RELEASE: _release, ADD: _add, TOUCH: _touch}
+    server.store.scripts.update({script.source.decode(): function for script, function in functions.items()})

@@ -1,0 +1,647 @@
+"""The bound of staleness: the protocol between a near cache and its server, step by step.
+
+The local entries are on a clock that the test moves, and the server holds each message that matters.
+"""
+
+import json
+
+import pytest
+from helpers import Background
+from near.near_caches import make_near_cache, payload, settle, wait_until
+from near.resp import Failure, Status
+
+from moka_py.near import NearCache, _listener
+
+STALENESS = 10.0
+
+
+@pytest.fixture
+def cache(server, scripted_client, near, manual_clock, paced):
+    """A near cache whose entries are valid for 10 seconds after the last PING but one."""
+    return near(scripted_client, "n", max_staleness=STALENESS)
+
+
+def write(server, key, text):
+    """Write a value as another program does."""
+    server.do("SET", f"n:{key}", payload(text))
+
+
+def fill(cache, server, scripted_client, key="k", text='"old"'):
+    """Have a value in the local tier."""
+    write(server, key, text)
+    settle(cache, scripted_client, "n")
+    assert f'"{cache.get(key)}"' == text
+    requests = server.count("GET", f"n:{key}")
+    assert f'"{cache.get(key)}"' == text
+    assert server.count("GET", f"n:{key}") == requests
+
+
+def pass_two_pings(server):
+    """Wait until the deadline counts from now on. No other thread moves the clock."""
+    pings = server.count("PING", tracking=True)
+    server.wait_for_command("PING", count=pings + 4, tracking=True)
+
+
+# --- Rule 1 ---
+
+
+def test_a_local_hit_asks_nothing(cache, server, scripted_client):
+    fill(cache, server, scripted_client)
+    commands = server.count("GET") + server.count("MGET") + server.count("PTTL")
+    for _ in range(10):
+        assert cache.get("k") == "old"
+        assert cache.get_many(["k"]) == {"k": "old"}
+        assert cache.contains("k")
+        assert cache.get_with("k", lambda: "other") == "old"
+    assert server.count("GET") + server.count("MGET") + server.count("PTTL") == commands
+
+
+def test_a_write_by_another_program_is_applied(cache, server, scripted_client):
+    fill(cache, server, scripted_client)
+    write(server, "k", '"new"')
+    wait_until(lambda: cache.get("k") == "new")
+
+
+@pytest.mark.parametrize("command", [("DEL", "n:k"), ("PEXPIRE", "n:k", "1"), ("FLUSHALL",), ("FLUSHDB",)], ids=str)
+def test_a_removal_by_another_program_is_applied(cache, server, scripted_client, command):
+    fill(cache, server, scripted_client)
+    server.do(*command)
+    server.advance(1)
+    wait_until(lambda: cache.get("k", "absent") == "absent")
+
+
+def test_the_local_tier_stops_answering_at_its_deadline(cache, server, scripted_client, manual_clock):
+    fill(cache, server, scripted_client)
+    pass_two_pings(server)
+    with server.hold("PING", tracking=True) as hold:
+        hold.wait()
+        server.hold_pushes()
+        write(server, "k", '"new"')
+        manual_clock.advance(STALENESS - 0.001)
+        assert cache.is_coherent
+        assert cache.get("k") == "old"
+        manual_clock.advance(0.001)
+        assert not cache.is_coherent
+        assert cache.get("k") == "new"
+        assert cache.get_many(["k"]) == {"k": "new"}
+        assert cache.get_with("k", lambda: "other") == "new"
+    server.release_pushes()
+    wait_until(lambda: cache.is_coherent)
+    assert cache.get("k") == "new"
+
+
+def test_a_pong_that_overtakes_an_invalidation_does_not_count_from_its_own_ping(
+    cache, server, scripted_client, manual_clock
+):
+    fill(cache, server, scripted_client)
+    with server.hold("PING", tracking=True) as first:
+        # It is sent and executed at time 0.
+        first.execute()
+        second = server.hold("PING", tracking=True)
+        server.hold_pushes()
+        manual_clock.advance(0.5)
+        write(server, "k", '"new"')
+        manual_clock.advance(0.5)
+        first.release()
+    with second:
+        # It is sent at time 1, and its PONG comes before the invalidation of the write at time 0.5.
+        second.wait()
+        third = server.hold("PING", tracking=True)
+        second.release()
+    with third:
+        third.wait()
+        manual_clock.advance(STALENESS - 1 + 0.7)
+        # It is 10.7 now, so the write of 0.5 must be seen.
+        assert cache.get("k") == "new"
+        server.release_pushes()
+
+
+def test_two_pongs_in_a_row_move_the_deadline_on(cache, server, scripted_client, manual_clock):
+    fill(cache, server, scripted_client)
+    for _ in range(3):
+        manual_clock.advance(STALENESS - 1)
+        pass_two_pings(server)
+        assert cache.get("k") == "old"
+    assert cache.stats().seconds_incoherent == 0
+    assert server.count("GET", "n:k") == 1
+
+
+@pytest.mark.parametrize("error", ["BUSY Redis is busy running a script", "ERR something", "NOPERM no permissions"])
+def test_an_error_reply_is_no_pong(cache, server, scripted_client, manual_clock, error):
+    fill(cache, server, scripted_client)
+    pass_two_pings(server)
+    with server.hold("PING", tracking=True) as hold:
+        hold.wait()
+        server.hold_pushes()
+        write(server, "k", '"new"')
+        manual_clock.advance(STALENESS / 2)
+        answer = server.answer("PING", reply=Failure(error), tracking=True)
+        hold.reply(Failure(error))
+    pass_two_pings(server)
+    manual_clock.advance(STALENESS / 2)
+    assert not cache.is_coherent
+    assert cache.get("k") == "new"
+    server.release_pushes()
+    server.forget(answer)
+    wait_until(lambda: cache.is_coherent)
+    assert cache.get("k") == "new"
+
+
+def test_an_error_reply_voids_the_ping_before_it(cache, server, scripted_client, manual_clock):
+    fill(cache, server, scripted_client)
+    with server.hold("PING", tracking=True) as first:
+        # It is sent at 0, and its PONG comes at 5.
+        first.wait()
+        manual_clock.advance(STALENESS / 2)
+        second = server.hold("PING", tracking=True)
+        first.release()
+    with second:
+        second.wait()
+        bad = server.hold("PING", tracking=True)
+        # With this PONG, entries are valid until 10. The next one would make that 15.
+        second.release()
+    with bad:
+        bad.wait()
+        after = server.hold("PING", tracking=True)
+        bad.reply(Failure("BUSY Redis is busy running a script"))
+    with after:
+        after.wait()
+        last = server.hold("PING", tracking=True)
+        after.release()
+    with last:
+        # One PONG has come since the error, and that is not enough.
+        last.wait()
+        manual_clock.advance(STALENESS / 2 - 0.001)
+        assert cache.is_coherent
+        manual_clock.advance(1)
+        assert not cache.is_coherent
+
+
+# --- Fills ---
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["get", "get_many"])
+def test_an_invalidation_keeps_out_the_fill_that_began_before_it(cache, server, scripted_client, many):
+    write(server, "k", '"old"')
+    settle(cache, scripted_client, "n")
+    with server.hold("MGET" if many else "GET", "n:k") as hold:
+        with Background(lambda: cache.get_many(["k"])["k"] if many else cache.get("k")) as reader:
+            hold.execute()
+            write(server, "k", '"new"')
+            settle(cache, scripted_client, "n")
+            hold.release()
+    assert reader.result == "old"
+    assert cache.get("k") == "new"
+    assert cache.stats().superseded_fills >= 1
+
+
+def test_a_flush_keeps_out_the_fill_that_began_before_it(cache, server, scripted_client):
+    write(server, "k", '"old"')
+    settle(cache, scripted_client, "n")
+    with server.hold("GET", "n:k") as hold, Background(lambda: cache.get("k")) as reader:
+        hold.execute()
+        server.do("FLUSHALL")
+        settle(cache, scripted_client, "n")
+        hold.release()
+    assert reader.result == "old"
+    assert cache.get("k") is None
+    assert cache.stats().flushes == 1
+
+
+def test_a_fill_without_a_change_is_kept(cache, server, scripted_client):
+    write(server, "k", '"old"')
+    settle(cache, scripted_client, "n")
+    with server.hold("GET", "n:k") as hold, Background(lambda: cache.get("k")) as reader:
+        hold.execute()
+        write(server, "other", '"new"')
+        settle(cache, scripted_client, "n")
+        hold.release()
+    assert reader.result == cache.get("k") == "old"
+    assert server.count("GET", "n:k") == 1
+
+
+def test_the_lifetime_of_the_server_is_counted_from_the_time_of_sending(cache, server, scripted_client, manual_clock):
+    server.do("SET", "n:k", payload('"old"'), "PX", "5000")
+    settle(cache, scripted_client, "n")
+    with server.hold("GET", "n:k") as hold, Background(lambda: cache.get("k")) as reader:
+        hold.wait()
+        manual_clock.advance(4)
+        hold.release()
+    assert reader.result == "old"
+    pass_two_pings(server)
+    assert cache.get("k") == "old"
+    assert server.count("GET", "n:k") == 1
+    manual_clock.advance(1)
+    pass_two_pings(server)
+    assert cache.get("k") == "old"
+    assert server.count("GET", "n:k") == 2
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["get", "get_many"])
+def test_the_lifetime_is_read_before_the_value(cache, server, scripted_client, many):
+    server.do("SET", "n:k", payload('"old"'), "PX", "1000")
+    settle(cache, scripted_client, "n")
+    command = "MGET" if many else "GET"
+    with server.hold(command, "n:k") as hold:
+        with Background(lambda: cache.get_many(["k"]) if many else cache.get("k")):
+            hold.wait()
+            assert server.count("PTTL", "n:k") == 1
+            hold.release()
+
+
+def test_a_key_that_came_between_its_lifetime_and_its_value_is_not_kept(cache, server, scripted_client):
+    with server.hold("GET", "n:k") as hold, Background(lambda: cache.get("k")) as reader:
+        hold.wait()
+        server.hold_pushes()
+        server.do("SET", "n:k", payload('"new"'), "PX", "1000")
+        hold.release()
+    assert reader.result == "new"
+    assert cache.get("k") == "new"
+    assert server.count("GET", "n:k") == 2
+    server.release_pushes()
+
+
+# --- Rule 2 ---
+
+
+WRITES = {
+    "set": lambda cache: cache.set("k", "new"),
+    "set_many": lambda cache: cache.set_many({"k": "new"}),
+    "remove": lambda cache: cache.remove("k"),
+    "remove_many": lambda cache: cache.remove_many(["k"]),
+    "touch": lambda cache: cache.touch("k"),
+    "add": lambda cache: cache.add("k", "new"),
+    "clear": lambda cache: cache.clear(),
+}
+
+
+@pytest.mark.parametrize("call", WRITES.values(), ids=WRITES)
+def test_no_later_call_returns_an_older_value_than_an_own_write(cache, server, scripted_client, call):
+    fill(cache, server, scripted_client)
+    server.hold_pushes()
+    if call is WRITES["add"]:
+        server.do("DEL", "n:k")
+    call(cache)
+    stored = server.do("GET", "n:k")
+    expected = None if stored is None else json.loads(stored.partition(b":")[2])
+    assert cache.get("k") == expected
+    assert cache.get_many(["k"]) == ({} if expected is None else {"k": expected})
+    server.release_pushes()
+
+
+@pytest.mark.parametrize("name", ["set", "set_many", "remove", "remove_many", "touch", "add"])
+def test_a_write_that_raises_removes_the_local_entry_too(cache, server, scripted_client, client_package, name):
+    fill(cache, server, scripted_client)
+    server.hold_pushes()
+    command = {"set": "SET", "set_many": "SET", "add": "SET", "touch": "EVALSHA"}.get(name, "DEL")
+    with server.hold(command) as hold, Background(lambda: catch(lambda: WRITES[name](cache))) as writer:
+        hold.execute()
+        hold.disconnect()
+    assert isinstance(writer.result, client_package.exceptions.ConnectionError)
+    requests = server.count("GET", "n:k")
+    wait_until(lambda: not isinstance(catch(lambda: cache.get("k")), Exception))
+    assert server.count("GET", "n:k") > requests
+    server.release_pushes()
+
+
+def catch(function):
+    try:
+        return function()
+    except Exception as error:
+        return error
+
+
+def test_an_own_write_keeps_out_the_fill_that_began_before_it(cache, server, scripted_client):
+    write(server, "k", '"old"')
+    settle(cache, scripted_client, "n")
+    with server.hold("GET", "n:k") as hold, Background(lambda: cache.get("k")) as reader:
+        hold.execute()
+        server.hold_pushes()
+        cache.set("k", "new")
+        # This call does not join the fetch that began before the write.
+        assert cache.get("k") == "new"
+        hold.release()
+    assert reader.result == "old"
+    assert cache.get("k") == "new"
+    server.release_pushes()
+
+
+def test_a_fill_during_an_own_write_does_not_outlive_it(cache, server, scripted_client):
+    write(server, "k", '"old"')
+    settle(cache, scripted_client, "n")
+    server.hold_pushes()
+    with server.hold("SET", "n:k") as hold, Background(lambda: cache.set("k", "new")):
+        hold.wait()
+        # The server has not executed the write yet.
+        assert cache.get("k") == "old"
+        hold.release()
+    assert cache.get("k") == "new"
+    server.release_pushes()
+
+
+def test_near_caches_of_one_namespace_share_a_tier_and_a_listener(cache, server, scripted_client, make_client):
+    fill(cache, server, scripted_client)
+    other = make_near_cache(make_client(server), "n", max_staleness=STALENESS)
+    assert other.get("k") == "old"
+    assert server.count("GET", "n:k") == 1
+    assert len(server.tracking) == 1
+    other.set("k", "new")
+    assert cache.get("k") == "new"
+    other.close()
+    assert cache.get("k") == "new"
+    assert other.stats() == cache.stats()
+    assert cache.is_coherent
+
+
+def test_another_database_and_another_namespace_have_tiers_of_their_own(cache, server, make_client, near):
+    others = [near(make_client(server, db=1), "n", ttl=1), near(make_client(server), "n2", ttl=1)]
+    for number, each in enumerate([cache, *others]):
+        each.set("k", number)
+    assert [each.get("k") for each in [cache, *others]] == [0, 1, 2]
+    assert len(server.tracking) == 3
+
+
+OTHER_OPTIONS = {
+    "ttl": 1,
+    "capacity": 7,
+    "local_ttl": 1,
+    "policy": "lru",
+    "weigher": lambda key, value: 1,
+    "max_staleness": 2,
+    "serializer": "raw",
+    "on_error": "miss",
+    "stale_if_error": 3,
+    "copy": list,
+}
+
+
+@pytest.mark.parametrize("name", OTHER_OPTIONS)
+def test_other_options_for_one_namespace_are_refused(cache, scripted_client, name):
+    options = {"ttl": 300, "max_staleness": STALENESS, name: OTHER_OPTIONS[name]}
+    with pytest.raises(ValueError, match=f"{name} must be the same for all near caches of this namespace"):
+        NearCache(scripted_client, "n", **options)
+    cache.close()
+    NearCache(scripted_client, "n", **options).close()
+
+
+def test_while_coherent_a_call_joins_the_fetch_of_another_thread(cache, server, scripted_client):
+    write(server, "k", '"old"')
+    settle(cache, scripted_client, "n")
+    misses = cache.stats().local.misses
+    with server.hold("GET", "n:k") as hold, Background(lambda: cache.get("k")) as first:
+        hold.wait()
+        with Background(lambda: cache.get("k")) as second:
+            wait_until(lambda: cache.stats().local.misses == misses + 2)
+            hold.release()
+    assert first.result == second.result == "old"
+    assert server.count("GET", "n:k") == 1
+
+
+def test_with_fresh_a_call_joins_no_fetch_and_ignores_the_local_entry(cache, server, scripted_client):
+    write(server, "k", '"old"')
+    settle(cache, scripted_client, "n")
+    with server.hold("GET", "n:k") as hold, Background(lambda: cache.get("k")) as first:
+        hold.execute()
+        server.hold_pushes()
+        write(server, "k", '"new"')
+        assert cache.get("k", fresh=True) == "new"
+        assert cache.get_many(["k"], fresh=True) == {"k": "new"}
+        assert cache.get_with("k", lambda: "other", fresh=True) == "new"
+        # Nor does a later call return an older value than the fresh ones.
+        assert cache.get("k") == "new"
+        hold.release()
+    assert first.result == "old"
+    assert cache.get("k") == "new"
+    server.release_pushes()
+
+
+FRESH_READS = {
+    "get": lambda cache: cache.get("k", fresh=True),
+    "get_many": lambda cache: cache.get_many(["k"], fresh=True)["k"],
+    "get_with": lambda cache: cache.get_with("k", lambda: "mine", fresh=True),
+}
+
+
+@pytest.mark.parametrize("call", FRESH_READS.values(), ids=FRESH_READS)
+def test_after_a_fresh_read_no_call_returns_an_older_value(cache, server, scripted_client, call):
+    fill(cache, server, scripted_client)
+    server.hold_pushes()
+    write(server, "k", '"new"')
+    assert cache.get("k") == "old"
+    assert call(cache) == "new"
+    assert cache.get("k") == "new"
+    server.release_pushes()
+
+
+def test_while_incoherent_a_call_joins_no_fetch(cache, server, scripted_client, manual_clock):
+    write(server, "k", '"old"')
+    settle(cache, scripted_client, "n")
+    with server.hold("PING", tracking=True) as ping:
+        ping.wait()
+        manual_clock.advance(2 * STALENESS)
+        with server.hold("GET", "n:k") as hold, Background(lambda: cache.get("k")) as first:
+            hold.execute()
+            write(server, "k", '"new"')
+            assert cache.get("k") == "new"
+            assert cache.get_with("k", lambda: "other") == "new"
+            hold.release()
+        assert first.result == "old"
+
+
+# --- Rule 8 ---
+
+
+def test_the_constructor_opens_no_connection(server, scripted_client):
+    NearCache(scripted_client, "n", ttl=1).close()
+    assert server.connections == []
+
+
+def test_after_a_lost_connection_the_tier_is_cleared_and_answers_again(cache, server, scripted_client):
+    fill(cache, server, scripted_client)
+    server.refuse()
+    server.wait_for_tracking().close()
+    server.wait_for(lambda: not server.tracking)
+    # No connection tracks now, so this write is not reported. The old entry answers until its deadline.
+    write(server, "k", '"new"')
+    assert cache.get("k") == "old"
+    server.accept()
+    wait_until(lambda: cache.stats().reconnects == 1)
+    wait_until(lambda: cache.get("k") == "new")
+    fill(cache, server, scripted_client, text='"newer"')
+
+
+def test_a_fill_that_began_before_a_reconnect_is_not_kept(cache, server, scripted_client):
+    write(server, "k", '"old"')
+    settle(cache, scripted_client, "n")
+    with server.hold("GET", "n:k") as hold, Background(lambda: cache.get("k")) as reader:
+        hold.execute()
+        server.wait_for_tracking().close()
+        server.wait_for(lambda: not server.tracking)
+        write(server, "k", '"new"')
+        wait_until(lambda: cache.stats().reconnects == 1)
+        settle(cache, scripted_client, "n")
+        hold.release()
+    assert reader.result == "old"
+    assert cache.get("k") == "new"
+
+
+def test_a_server_that_restarts_empty_is_noticed(cache, server, scripted_client):
+    fill(cache, server, scripted_client)
+    server.restart()
+    wait_until(lambda: catch(lambda: cache.get("k", "absent")) == "absent")
+    wait_until(lambda: cache.is_coherent)
+
+
+def test_the_tier_is_local_only_after_its_probe_and_two_pongs(server, scripted_client, namespace, manual_clock, paced):
+    write(server, "k", '"value"')
+    server.hold_pushes()
+    with NearCache(scripted_client, "n", ttl=1) as cache, server.hold("PING", tracking=True) as first:
+        assert cache.get("k") == "value"
+        server.wait_for_command("DEL")
+        assert not cache.is_coherent
+        assert server.count("PING", tracking=True) == 0
+        server.release_pushes()
+        first.wait()
+        assert not cache.is_coherent
+        second = server.hold("PING", tracking=True)
+        first.release()
+        with second:
+            second.wait()
+            assert not cache.is_coherent
+            second.release()
+        wait_until(lambda: cache.is_coherent)
+        written = [command for command in server.commands if command[0] == b"SET"]
+        assert [command[1].startswith(b"n:\xc1mk-probe:") for command in written] == [True]
+        assert server.do("KEYS", "*") == [b"n:k"]
+
+
+REFUSALS = {
+    "tracking": (("CLIENT", "TRACKING"), "NOPERM this user has no permissions to run the 'client|tracking' command"),
+    "old server": (("CLIENT", "TRACKING"), "ERR Unknown subcommand or wrong number of arguments for 'TRACKING'"),
+    "hello": (("HELLO",), "ERR unknown command `HELLO`"),
+    "probe": (("SET",), "READONLY You can't write against a read only replica."),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_without_tracking_or_probe_all_works_without_a_local_tier(
+    server, scripted_server, make_client, refusal, manual_clock, paced
+):
+    words, error = REFUSALS[refusal]
+    server.answer(*words, reply=Failure(error))
+    write(server, "k", '"old"')
+    client = make_client(server, protocol=2)
+    with NearCache(client, "n", ttl=1) as cache:
+        assert cache.get("k") == "old"
+        with pytest.warns(RuntimeWarning, match="has no local tier, since the server does not report writes") as caught:
+            wait_until(lambda: cache.is_coherent or caught.list)
+        write(server, "k", '"new"')
+        assert cache.get("k") == "new"
+        assert not cache.is_coherent
+        assert cache.get_many(["k", "l"]) == {"k": "new"}
+        assert len(caught) == 1
+        assert cache.remove("k")
+        assert cache.get("k") is None
+        assert cache.get_with("k", lambda: 1, across=False) == 1
+
+
+def test_a_client_that_writes_elsewhere_is_found_out(server, scripted_client, manual_clock, monkeypatch):
+    monkeypatch.setattr(_listener, "MIN_TIMEOUT", 0.02)
+    server.hold_pushes()
+    with NearCache(scripted_client, "n", ttl=1, max_staleness=0.02) as cache:
+        with pytest.warns(RuntimeWarning, match="the server did not report a write of the client") as caught:
+            wait_until(lambda: cache.is_coherent or caught.list)
+        assert not cache.is_coherent
+        assert server.count("CLIENT", "TRACKING") == _listener.MAX_LOST_PROBES
+
+
+def test_a_replica_is_found_out_by_its_role(server, scripted_client, manual_clock, paced):
+    def answer(connection, command):
+        connection.protocol = 3
+        return {"server": "redis", "version": "7.0.15", "proto": 3, "id": 1, "mode": "standalone", "role": "replica"}
+
+    server.answer("HELLO", reply=answer)
+    with NearCache(scripted_client, "n", ttl=1) as cache:
+        with pytest.warns(RuntimeWarning, match="it is a replica") as caught:
+            wait_until(lambda: cache.is_coherent or caught.list)
+        assert not cache.is_coherent
+
+
+def test_a_busy_server_is_no_refusal(server, scripted_client, paced, manual_clock):
+    answer = server.answer("CLIENT", "TRACKING", reply=Failure("BUSY Redis is busy running a script"))
+    with NearCache(scripted_client, "n", ttl=1) as cache:
+        assert not cache.is_coherent
+        server.wait_for_command("CLIENT", "TRACKING", count=2)
+        server.forget(answer)
+        wait_until(lambda: cache.is_coherent)
+
+
+def test_a_listener_that_is_not_answered_connects_anew(server, scripted_client, near, manual_clock, monkeypatch):
+    monkeypatch.setattr(_listener, "MIN_TIMEOUT", 0.05)
+    cache = near(scripted_client, "n", max_staleness=0.02)
+    fill(cache, server, scripted_client)
+    server.wait_for_tracking().hold_output()
+    write(server, "k", '"new"')
+    wait_until(lambda: cache.stats().reconnects >= 1)
+    wait_until(lambda: cache.get("k") == "new")
+
+
+# --- Rule 9 ---
+
+
+def test_ten_thousand_queued_messages_are_applied(cache, server, scripted_client):
+    fill(cache, server, scripted_client)
+    connection = server.wait_for_tracking()
+    connection.hold_output()
+    for number in range(10_000):
+        write(server, number, '"x"')
+    write(server, "k", '"new"')
+    connection.release_output()
+    settle(cache, scripted_client, "n")
+    assert cache.get("k") == "new"
+    assert cache.stats().invalidations >= 10_000
+    assert cache.stats().reconnects == 0
+
+
+def test_an_error_in_the_handler_clears_the_tier(cache, server, scripted_client):
+    fill(cache, server, scripted_client)
+    server.wait_for_tracking().push("invalidate", 5)
+    settle(cache, scripted_client, "n")
+    requests = server.count("GET", "n:k")
+    assert cache.get("k") == "old"
+    assert server.count("GET", "n:k") == requests + 1
+    assert cache.stats().reconnects == 0
+
+
+def test_other_messages_are_ignored(cache, server, scripted_client):
+    fill(cache, server, scripted_client)
+    server.wait_for_tracking().push("message", "channel", "text")
+    server.wait_for_tracking().push("invalidate", [b"another:k", b"n", b""])
+    settle(cache, scripted_client, "n")
+    assert cache.get("k") == "old"
+    assert server.count("GET", "n:k") == 1
+    assert cache.stats().reconnects == 0
+
+
+def test_a_reply_that_answers_nothing_ends_the_connection(cache, server, scripted_client):
+    with server.hold("PING", tracking=True) as hold:
+        hold.wait()
+        server.wait_for_tracking().send(Status("PONG"))
+        server.wait_for_tracking().send(Status("PONG"))
+        hold.release()
+    wait_until(lambda: cache.stats().reconnects == 1)
+    wait_until(lambda: cache.is_coherent)
+
+
+# --- Rule 11 ---
+
+
+def test_after_a_suspend_the_tier_is_cleared(cache, server, scripted_client, monkeypatch):
+    fill(cache, server, scripted_client)
+    suspended = _listener._suspended_seconds()
+    monkeypatch.setattr(_listener, "_suspended_seconds", lambda: suspended + 100)
+    pass_two_pings(server)
+    assert cache.get("k") == "old"
+    assert server.count("GET", "n:k") == 2
+    assert cache.get("k") == "old"
+    assert server.count("GET", "n:k") == 2
