@@ -30,6 +30,12 @@ DOCS_TOOLS=(mkdocs==1.6.1 mkdocs-material==9.8.2 mkdocstrings==1.0.8 mkdocstring
 TEST_TOOLS=(pytest==9.2.0 pytest-xdist==3.8.0 anyio==4.16.0 trio==0.35.0 hypothesis==6.155.7)
 # Test tools with wheels for GIL builds only.
 GIL_TEST_TOOLS=(uvloop==0.23.0)
+# The clients of the near cache.
+REDIS_CLIENT=redis==8.1.0
+OLDEST_REDIS_CLIENT=redis==5.1.0
+VALKEY_CLIENT=valkey==6.2.0
+# A parser in C, with wheels for GIL builds only.
+HIREDIS=hiredis==3.5.0
 # The peers of the benchmarks, without their own dependencies: one of theine is not available for CPython 3.13t.
 BENCH_PEERS=(--no-deps cachebox==6.2.10 cachetools==8.0.2 theine==2.0.0 theine-core==2.1.0 typing-extensions==4.16.0
   lru-dict==1.4.1 async-lru==2.4.0)
@@ -37,6 +43,9 @@ BENCH_PEERS=(--no-deps cachebox==6.2.10 cachetools==8.0.2 theine==2.0.0 theine-c
 BENCH_PEERS_FREE_THREADED=("${BENCH_PEERS[@]/cachebox==6.2.10/cachebox==6.1.1}")
 # The peers with a wheel for CPython 3.15.
 BENCH_PEERS_315=(--no-deps cachebox==6.2.10 cachetools==8.0.2 typing-extensions==4.16.0 async-lru==2.4.0)
+# The peers of the near cache. The last one has wheels for CPython 3.13 and 3.14, and for GIL builds only.
+BENCH_NEAR_PEERS=("$REDIS_CLIENT" coredis==6.9.0 cashews==7.6.0)
+BENCH_NEAR_PEERS_GIL=(valkey-glide==2.6.0)
 CHART_TOOLS=(matplotlib==3.11.2)
 HIT_RATIO_PEERS=(cachebox==6.2.10 theine==2.0.0 matplotlib==3.11.2)
 MOKA_PY_OF_PYPI=moka-py==0.5.0

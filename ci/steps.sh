@@ -138,9 +138,13 @@ environment() { echo "$ROOT/target/test-$1"; }
 install_wheel() {
   local venv
   venv=$(environment "$1")
-  fresh_venv "$venv" "$1" "$2" || return
-  "$3/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
-    >"$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tools.pth"
+  fresh_venv "$venv" "$1" "$2" && link_tools "$venv" "$3"
+}
+
+# link_tools ENVIRONMENT TOOLS: makes the packages of the environment TOOLS importable in another one.
+link_tools() {
+  "$2/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+    >"$("$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tools.pth"
 }
 
 # Imports the package in a virtual environment. Fails if there is a warning or the import changes the state of the GIL.
@@ -172,11 +176,35 @@ test_wheel() {
   step "pytest, $interpreter" run_tests "$(environment "$interpreter")" 1500
 }
 
-# run_tests ENVIRONMENT SECONDS: runs the tests of the installed package with a time limit.
-run_tests() {
+# run_tests ENVIRONMENT SECONDS: runs the tests of the installed package with a time limit, except for those of the near
+# cache.
+run_tests() { run_pytest "$@" tests/python --ignore tests/python/near; }
+
+# run_pytest ENVIRONMENT SECONDS ARGUMENT...
+run_pytest() {
   timeout --foreground -s INT -k 30 "$2" "$1/bin/python" -P -m pytest -n 2 -q --tb=short --import-mode=importlib \
-    -c pyproject.toml --rootdir . -p no:cacheprovider tests/python
+    -c pyproject.toml --rootdir . -p no:cacheprovider "${@:3}"
 }
+
+# test_near INTERPRETER WHEEL SERVER CLIENT [PROTOCOL]: tests the near cache with a server of ci/server, the packages of
+# a client, and a version of the protocol, as a step.
+test_near() {
+  local interpreter=$1 wheel=$2 server=$3 client=$4 protocol=${5:-} packages tools
+  read -ra packages <<<"$client"
+  tools=$(tool_venv "$interpreter" "${TEST_TOOLS[@]}" "${packages[@]}")
+  step "near cache, $interpreter, $server, $client${protocol:+, RESP$protocol}" \
+    run_near_tests "$interpreter" "$wheel" "$tools" "$server" "${client%%=*}" "$protocol"
+}
+
+# run_near_tests INTERPRETER WHEEL TOOLS SERVER PACKAGE PROTOCOL
+run_near_tests() (
+  venv=$ROOT/target/near-$1
+  fresh_venv "$venv" "$1" "$2" && link_tools "$venv" "$3" || exit
+  MOKA_PY_SERVER=$("$ROOT/ci/server" --program "$4") || exit
+  export MOKA_PY_SERVER MOKA_PY_CLIENT=$5
+  if [ -n "$6" ]; then export MOKA_PY_PROTOCOL=$6; fi
+  run_pytest "$venv" 900 tests/python/near
+)
 
 # The steps that need neither a wheel nor an installed package.
 quick_steps() {

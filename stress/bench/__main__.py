@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PARTS = ("single_thread", "cached", "threads", "tail", "memory", "start_up", "growth")
+PARTS = ("single_thread", "cached", "threads", "tail", "memory", "start_up", "growth", "near")
 
 
 def run(part, arguments):

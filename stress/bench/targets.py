@@ -179,6 +179,18 @@ def of_memory_and_pauses():
     yield Target("longest set while 1,000,000 come", 2.0, growing, "ms")
 
 
+def of_near_cache(limit):
+    """Yields the targets of the near cache. `limit` is that of a hit, in nanoseconds."""
+    small, large = "10,000", "1,000,000"
+    hit, invalidation = "near cache, hit, {} entries".format, "near cache, invalidation, {} entries".format
+    yield Target("near cache, hit", limit, lambda figures: figures.of(hit(small)), "ns")
+    yield Target(
+        "near cache, invalidation with 1,000,000 entries, to that with 10,000",
+        3.0,
+        lambda figures: figures.ratio(invalidation(large), OURS, OURS, invalidation(small)),
+    )
+
+
 def judge(target, *figures):
     """Returns one line of the table."""
     sign = ">=" if target.at_least else "<="
@@ -213,3 +225,4 @@ def lines(results):
         yield from judge_each(version, of_threads(), own)
     for version, own in figures.items():
         yield from judge_each(version, of_memory_and_pauses(), own)
+        yield from judge_each(version, of_near_cache(300 if version.endswith("t") else 150), own)

@@ -14,8 +14,9 @@ import moka_py
 
 BENCH = ROOT / "stress" / "bench"
 PARTS = {"single thread", "cached", "threads", "tail", "memory", "start-up", "growth"}
-# Targets that compare with these peers cannot be judged, because the peers are not installed here.
-PEERS = ("cachebox", "lru-dict")
+# Targets that compare with these peers cannot be judged, because the peers are not installed here. Those of the near
+# cache cannot either, because there is no server: near/test_near_bench.py runs its benchmark.
+PEERS = ("cachebox", "lru-dict", "near cache")
 
 
 def run(*arguments):
