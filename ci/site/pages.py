@@ -105,7 +105,9 @@ def lines_of(source: str) -> list[tuple[int, str, bool]]:
 
 def pages() -> list[Page]:
     """Return the pages of the site."""
-    listed = {path.relative_to(ROOT).as_posix(): path.name for path in sorted((ROOT / "ci/site").glob("*.md"))}
+    site = ROOT / "ci/site"
+    found = sorted(site.rglob("*.md"))
+    listed = {path.relative_to(ROOT).as_posix(): path.relative_to(site).as_posix() for path in found}
     return [Page(path, source) for source, path in (DOCUMENTS | listed).items()]
 
 

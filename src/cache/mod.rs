@@ -361,6 +361,11 @@ where
     /// Returns how many entries there are, and their weight. All due entries are removed first.
     pub fn totals(&self, removed: &mut Removals<K, V>) -> (usize, u64) {
         self.expire_all(removed);
+        self.totals_with_due()
+    }
+
+    /// Returns how many entries there are, and their weight. It removes nothing, so entries that are due count too.
+    pub fn totals_with_due(&self) -> (usize, u64) {
         (self.shards.all().iter().map(Shard::count).sum(), self.budget.used())
     }
 

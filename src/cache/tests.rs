@@ -71,6 +71,7 @@ fn the_clock_is_read_only_while_something_can_expire() {
     time.store(1_000_000, Ordering::Relaxed);
     (100..200).for_each(|id| set(id, 0));
     let mut removed = Removals::new();
+    assert_eq!(cache.totals_with_due(), (200, 200));
     assert_eq!(cache.count(&mut removed), 100);
     cache.release(&mut removed);
     (200..300).for_each(|id| set(id, 0));

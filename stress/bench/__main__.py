@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PARTS = ("single_thread", "cached", "threads", "tail", "memory", "start_up", "growth", "near")
+PARTS = ("single_thread", "cached", "threads", "tail", "memory", "start_up", "growth", "near", "integrations")
 
 
 def run(part, arguments):

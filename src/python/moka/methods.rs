@@ -288,6 +288,12 @@ impl Moka {
         self.with_totals(py, |weight, count| self.counts().to_python(py, weight, count))
     }
 
+    /// The result of `stats`, without maintenance: for metrics, whose readers must not run a listener.
+    fn _counts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let (weight, count) = self.totals_with_due();
+        self.counts().to_python(py, weight, count)
+    }
+
     #[doc = doc!("Moka.reset_stats")]
     pub fn reset_stats(&self, py: Python<'_>) {
         self.with_totals(py, |_, count| self.counts().reset(count));

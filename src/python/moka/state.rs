@@ -501,6 +501,12 @@ impl CacheState {
         result
     }
 
+    /// Returns the weight and the number of all entries. It removes nothing, so entries that are due count too.
+    pub fn totals_with_due(&self) -> (u64, usize) {
+        let (count, weight) = self.core.totals_with_due();
+        (weight, count)
+    }
+
     /// Changes the capacity, and evicts in steps until the cache fits it. Calls `pause` after each step.
     ///
     /// An error of `pause` does not end the eviction, so the bound is exact. The first error is returned.

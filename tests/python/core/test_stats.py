@@ -22,6 +22,7 @@ from helpers import (
 
 import moka_py
 from moka_py import Moka, Stats
+from moka_py.testing import ManualClock
 
 FIELDS = """hits misses hit_ratio inserts replacements evictions expirations removals loads load_failures load_seconds
 weight count refreshes""".split()
@@ -234,6 +235,23 @@ def test_stats_removes_and_counts_expired_entries(options):
     for number in range(40):
         cache.set(number, 1, ttl=IMMEDIATELY_DUE if number % 2 else 1000)
     assert counted(cache, "inserts", "expirations", "count") == (40, 20, 20)
+
+
+@every_cache
+def test_counts_for_metrics_remove_nothing_and_call_no_listener(options):
+    told = []
+    clock = ManualClock()
+    with clock:
+        cache = Moka(10, **(options | {"eviction_listener": lambda *event: told.append(event), "ttl": 1}))
+    cache.update(a=1, b=2)
+    cache.get("a")
+    clock.advance(60)
+    due = cache._counts()
+    assert (due.count, due.weight, due.expirations, due.inserts, due.hits) == (2, 2, 0, 2, 1)
+    assert type(due) is Stats and told == []
+    current = cache.stats()
+    assert (current.count, current.weight, current.expirations, current.inserts) == (0, 0, 2, 2)
+    assert cache._counts() == current and len(told) == 2
 
 
 def test_entries_that_stats_removes_are_counted_before_they_are_reported():

@@ -1,7 +1,8 @@
 """The documentation is true: its blocks run, its commands exist, and its figures agree.
 
 Every Python block of the README, of the pages in ci/site and of the reference that the package implements runs as a
-program. The commands that size a cache run, too. ci/test runs those that install.
+program. Those of the pages on integrations run in tests/python/integrations. The commands that size a cache run, too.
+ci/test runs those that install.
 """
 
 import gzip
@@ -15,30 +16,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from documents import blocks, read, run_block
 
 ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "pyproject.toml").is_file())
 README = ROOT / "README.md"
 PAGES = sorted((ROOT / "ci/site").glob("*.md"))
 REFERENCE = ROOT / "tests/data/reference_blocks.md"
 OTHERS = [ROOT / name for name in ("stress/README.md", "stress/bench/README.md")]
-
-# Either a heading or a whole block, since a comment in a block looks like a heading.
-HEADING_OR_BLOCK = re.compile(r"^#+ (?P<heading>[^\n]+)$|^```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
-
-
-def read(path):
-    return path.read_text(encoding="utf-8")
-
-
-def blocks(document):
-    """The Python blocks of a document, each with the number of its first line and the heading above it."""
-    text = read(document)
-    heading = ""
-    for match in HEADING_OR_BLOCK.finditer(text):
-        if match["heading"]:
-            heading = match["heading"]
-        else:
-            yield match["code"], text.count("\n", 0, match.start("code")) + 1, heading
 
 
 def parameters():
@@ -47,20 +31,6 @@ def parameters():
     for document in (README, *pages, REFERENCE):
         for code, line, heading in blocks(document):
             yield pytest.param(code, line, id=f"{document.name}:{line} {heading}")
-
-
-def run_block(folder, code, line):
-    program = folder / "block.py"
-    # Empty lines come first, so that a traceback shows the line numbers of the document.
-    program.write_text("\n" * (line - 1) + code, encoding="utf-8")
-    return subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-W", "error", program],
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
 
 
 @pytest.mark.parametrize(("code", "line"), list(parameters()))
