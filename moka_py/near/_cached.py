@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from moka_py._cached import _runs as runs
 from moka_py.near._options import Default, Duration, Key
 
 if TYPE_CHECKING:
+    from moka_py.near._async import AsyncNearCache
     from moka_py.near._sync import NearCache
 
 
@@ -49,17 +51,53 @@ class NearCachedFunction[**P, R](Protocol):
         ...
 
 
+class AsyncNearCachedFunction[**P, R](Protocol):
+    """A coroutine function whose results are in a near cache. It is called as before."""
+
+    cache: AsyncNearCache[Any]
+    """The near cache of the results."""
+    __name__: str
+    __qualname__: str
+
+    @property
+    def __wrapped__(self) -> Callable[P, Coroutine[Any, Any, R]]:
+        """The function itself, which does not use the near cache."""
+        ...
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """Return the result of these arguments, from the near cache or by running the function."""
+        ...
+
+    def __get__(self, instance: Any, owner: type[Any] | None = None, /) -> Any: ...
+
+    def cache_key(self, *args: P.args, **kwargs: P.kwargs) -> Key:
+        """Return the key of these arguments in the near cache."""
+        ...
+
+    async def cache_contains(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Return whether there is a result of these arguments."""
+        ...
+
+    async def cache_invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Remove the result of these arguments. The result of a run that is under way is not stored.
+
+        Returns:
+            Whether the server had the key.
+        """
+        ...
+
+
 def check_arguments(key: object, function: object, *, is_async: bool) -> None:
     """Check what `cached` was given, and what its decorator was given."""
     if not callable(key):
         raise TypeError(f"key must be callable, got {type(key).__name__}")
     if isinstance(function, staticmethod | classmethod | property) or not callable(function):
         raise TypeError(f"cached needs a function, directly below it, got {type(function).__name__}")
-    if inspect.iscoroutinefunction(function) is not is_async:
+    if runs(function, inspect.isgeneratorfunction) or runs(function, inspect.isasyncgenfunction):
+        raise TypeError("cached cannot keep what a generator function returns, since it serves only once")
+    if runs(function, inspect.iscoroutinefunction) is not is_async:
         kind, other = ("a coroutine function", "NearCache") if is_async else ("a function", "AsyncNearCache")
         raise TypeError(f"cached needs {kind}, got {function!r}: use {other}.cached")
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise TypeError("cached cannot keep what a generator function returns, since it serves only once")
 
 
 def decorator[**P, R](
@@ -88,5 +126,35 @@ def decorator[**P, R](
         wrapper.cache_contains = cache_contains
         wrapper.cache_invalidate = cache_invalidate
         return cast("NearCachedFunction[P, R]", wrapper)
+
+    return decorate
+
+
+def async_decorator[**P, R](
+    cache: AsyncNearCache[Any], key: Callable[..., Key], ttl: Duration | Default | None
+) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], AsyncNearCachedFunction[P, R]]:
+    """Return the decorator that `AsyncNearCache.cached` returns."""
+    if not callable(key):
+        raise TypeError(f"key must be callable, got {type(key).__name__}")
+
+    def decorate(function: Callable[P, Coroutine[Any, Any, R]]) -> AsyncNearCachedFunction[P, R]:
+        check_arguments(key, function, is_async=True)
+
+        @functools.wraps(function)
+        async def call(*args: P.args, **kwargs: P.kwargs) -> Any:
+            return await cache.get_with(key(*args, **kwargs), functools.partial(function, *args, **kwargs), ttl)
+
+        async def cache_contains(*args: P.args, **kwargs: P.kwargs) -> bool:
+            return await cache.contains(key(*args, **kwargs))
+
+        async def cache_invalidate(*args: P.args, **kwargs: P.kwargs) -> bool:
+            return await cache.remove(key(*args, **kwargs))
+
+        wrapper = cast(Any, call)
+        wrapper.cache = cache
+        wrapper.cache_key = key
+        wrapper.cache_contains = cache_contains
+        wrapper.cache_invalidate = cache_invalidate
+        return cast("AsyncNearCachedFunction[P, R]", wrapper)
 
     return decorate

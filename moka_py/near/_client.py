@@ -204,12 +204,28 @@ def server_of(client: object, *, is_async: bool) -> Server:
     connection_class = _sync_connection_class(package, pool.connection_class)
     settings = {name: value for name, value in kwargs.items() if name not in _NOT_FOR_LISTENER}
     if is_async:
-        # It is a coroutine function.
-        settings.pop("redis_connect_func", None)
-        settings.pop("valkey_connect_func", None)
+        # A coroutine function, and a parser for asyncio.
+        for name in ("redis_connect_func", "valkey_connect_func", "parser_class"):
+            settings.pop(name, None)
     database = int(kwargs.get("db") or 0)
     if issubclass(connection_class, package.connection_module.UnixDomainSocketConnection):
         address: tuple[Any, ...] = ("unix", str(kwargs.get("path", "")), database)
     else:
         address = ("tcp", str(kwargs.get("host", "localhost")).lower(), int(kwargs.get("port", 6379)), database)
     return Server(package, address, connection_class, settings)
+
+
+# They belong to the pool of the old client, or name the old place of a server that has moved.
+_NOT_FOR_NEW_POOL = _NOT_FOR_LISTENER - {"encoder_class", "maint_notifications_config"}
+
+
+def make_async_client(client: AsyncClient) -> Any:
+    """Return a client like an asynchronous one, with the same settings and with connections of its own."""
+    pool = client.connection_pool
+    settings = {name: value for name, value in pool.connection_kwargs.items() if name not in _NOT_FOR_NEW_POOL}
+    if hasattr(pool, "timeout"):
+        # Of a pool that waits for a free connection.
+        settings["timeout"] = pool.timeout
+    new: Any = type(pool)(connection_class=pool.connection_class, max_connections=pool.max_connections, **settings)
+    kind: Any = type(client)
+    return kind.from_pool(new)

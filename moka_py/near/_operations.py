@@ -252,11 +252,7 @@ class Operations:
             lease: Milliseconds that the lease lives.
             fresh: Whether no entry or flight from before the call counts.
         """
-        if (self.tier, key) in _computing.get():
-            raise RuntimeError(
-                f"the initializer of a key asked for that very key, {key!r}: it would wait for itself for ever;"
-                " let it compute the value from other keys"
-            )
+        refuse_own_key(self.tier, key)
         load = _Load(self, key, initializer, ttl, fresh)
         try:
             if across and self.tier.supports_leases:
@@ -266,19 +262,46 @@ class Operations:
             return (yield from load.without_server())
 
 
-_computing: ContextVar[frozenset[tuple[Tier, TierKey]]] = ContextVar("moka_py.near.computing", default=frozenset())
-"""The keys whose initializers the present thread or task runs."""
+class _Computation:
+    """A run of an initializer."""
+
+    def __init__(self, tier: Tier, key: TierKey) -> None:
+        self.tier = tier
+        self.key = key
+        self.is_running = True
+
+
+_computations: ContextVar[tuple[_Computation, ...]] = ContextVar("moka_py.near.computations", default=())
+"""The initializers that the present thread or task runs. The tasks that an initializer starts have them, too."""
+
+
+def own_key_message(key: TierKey) -> str:
+    """Return the message of the error for an initializer that asks for its own key."""
+    return (
+        f"the initializer of a key asked for that very key, {key!r}: it would wait for itself for ever;"
+        " let it compute the value from other keys"
+    )
+
+
+def refuse_own_key(tier: Tier, key: TierKey) -> None:
+    """Raise RuntimeError if the present thread or task runs the initializer of the key."""
+    for each in _computations.get():
+        # A task may outlive the initializer that has started it.
+        if each.is_running and each.key == key and each.tier is tier:
+            raise RuntimeError(own_key_message(key))
 
 
 @contextmanager
 def _computation_of(tier: Tier, key: TierKey) -> Iterator[None]:
-    token = _computing.set(_computing.get() | {(tier, key)})
+    computation = _Computation(tier, key)
+    token = _computations.set((*_computations.get(), computation))
     try:
         yield
     finally:
+        computation.is_running = False
         # The collector may close the generator of an abandoned call in another context.
         with suppress(ValueError):
-            _computing.reset(token)
+            _computations.reset(token)
 
 
 class StoppedError(Exception):

@@ -4,7 +4,7 @@
 
 from typing import Any
 
-from moka_py.near import NearCache
+from moka_py.near import AsyncNearCache, NearCache
 
 
 class Client:
@@ -44,3 +44,36 @@ def double(number: int) -> int:
 
 
 double("1")  # type: ignore[arg-type]
+
+
+async def compute() -> int:
+    return 1
+
+
+async def compute_text() -> str:
+    return "value"
+
+
+async_cache: AsyncNearCache[int] = AsyncNearCache(client, "n", ttl=300)
+
+AsyncNearCache(client, "n")  # type: ignore[call-overload]
+AsyncNearCache(None, "n", ttl=1)  # type: ignore[call-overload]
+with async_cache:  # type: ignore[attr-defined]
+    pass
+async_cache.get_local(1.5)  # type: ignore[call-overload]
+async_cache.cached(key=float)  # type: ignore[arg-type]
+
+
+async def misuse() -> None:
+    await async_cache.get(1.5)  # type: ignore[call-overload]
+    (await async_cache.get("k")) + 1  # type: ignore[operator]
+    async_cache.get("k", 0) + 1  # type: ignore[operator]
+    await async_cache.set("k", "value")  # type: ignore[arg-type]
+    await async_cache.get_with("k", int)  # type: ignore[arg-type]
+    await async_cache.get_with("k", compute_text)  # type: ignore[arg-type]
+    await async_cache.get_with("k", compute())  # type: ignore[arg-type]
+
+
+@async_cache.cached(key=str)  # type: ignore[arg-type]
+def no_coroutine(number: int) -> int:
+    return number

@@ -1,11 +1,18 @@
 """Code with near caches that a type checker must accept, and the types that it must infer. It is never run."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from datetime import timedelta
 from typing import Any, assert_type
 
 from moka_py import Stats
-from moka_py.near import NearCache, NearCachedFunction, NearStats, Serializer
+from moka_py.near import (
+    AsyncNearCache,
+    AsyncNearCachedFunction,
+    NearCache,
+    NearCachedFunction,
+    NearStats,
+    Serializer,
+)
 
 
 class Client:
@@ -102,3 +109,60 @@ assert_type(square.cache_key(1), str | bytes | int)
 assert_type(square.cache_contains(1, True), bool)
 assert_type(square.cache_invalidate(1), bool)
 assert_type(square.cache.stats(), NearStats)
+
+# The same for coroutines.
+async_cache: AsyncNearCache[dict[str, int]] = AsyncNearCache(client, "n", ttl=300)
+assert_type(AsyncNearCache(client, "n", ttl=None), AsyncNearCache[Any])
+assert_type(AsyncNearCache(client, "n", ttl=1, serializer="raw"), AsyncNearCache[bytes])
+assert_type(AsyncNearCache[str](client, "n", ttl=1, weigher=lambda key, value: len(value)), AsyncNearCache[str])
+assert_type(async_cache.get_local("k"), dict[str, int] | None)
+assert_type(async_cache.get_local("k", {}), dict[str, int])
+assert_type(async_cache.get_local("k", 0), dict[str, int] | int)
+assert_type(async_cache.is_coherent, bool)
+assert_type(async_cache.stats(), NearStats)
+
+
+async def compute() -> dict[str, int]:
+    return {}
+
+
+def compute_later() -> Awaitable[dict[str, int]]:
+    return compute()
+
+
+async def use_coroutines() -> None:
+    assert_type(await async_cache.get("k"), dict[str, int] | None)
+    assert_type(await async_cache.get(b"k", None), dict[str, int] | None)
+    assert_type(await async_cache.get(1, {}, fresh=True), dict[str, int])
+    assert_type(await async_cache.get("k", 0), dict[str, int] | int)
+    assert_type(await async_cache.get_many(["k", 1, b"k"]), dict[str | bytes | int, dict[str, int]])
+    assert_type(await async_cache.contains("k"), bool)
+    await async_cache.set("k", {"a": 1})
+    await async_cache.set("k", {"a": 1}, ttl=None)
+    await async_cache.set_many(entries)
+    await async_cache.set_many([(1, {"a": 1})], ttl=timedelta(1))
+    assert_type(await async_cache.add("k", {}), bool)
+    assert_type(await async_cache.touch("k", ttl=1.5), bool)
+    assert_type(await async_cache.remove("k"), bool)
+    assert_type(await async_cache.remove_many(["k", 1]), int)
+    assert_type(await async_cache.get_with("k", compute), dict[str, int])
+    assert_type(await async_cache.get_with("k", compute_later, 5, across=False, lease=1, fresh=True), dict[str, int])
+    await async_cache.clear()
+    await async_cache.clear_local()
+    async with async_cache as entered:
+        assert_type(entered, AsyncNearCache[dict[str, int]])
+    await async_cache.close()
+    assert_type(await async_square(1, flag=True), int)
+    assert_type(await async_square.__wrapped__(1), int)
+    assert_type(await async_square.cache_contains(1, True), bool)
+    assert_type(await async_square.cache_invalidate(1), bool)
+
+
+@async_cache.cached(key=square_key, ttl=5)
+async def async_square(number: int, flag: bool = False) -> int:
+    return number * number
+
+
+async_function: AsyncNearCachedFunction[[int, bool], int] = async_square
+assert_type(async_square.cache_key(1), str | bytes | int)
+assert_type(async_square.cache.stats(), NearStats)

@@ -129,15 +129,19 @@ impl NearLookup {
         ALIAS.import(cls.py(), "types", "GenericAlias")?.call1((cls, parameters))
     }
 
-    /// Returns the local value of a key, or `missing` if there is none.
+    /// Returns the local value of a key, or `missing` if there is none. For a key that is known to have no value, returns
+    /// `absent` if that is given.
+    #[pyo3(signature = (key, missing, absent=None))]
     fn _look_up<'py>(
         &self,
         key: &Bound<'py, PyAny>,
         missing: Bound<'py, PyAny>,
+        absent: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         Ok(match self.find(key)? {
             Some(Found::Value(value)) => value.into_bound(key.py()),
-            Some(Found::Absent) | None => missing,
+            Some(Found::Absent) => absent.unwrap_or(missing),
+            None => missing,
         })
     }
 

@@ -7,16 +7,18 @@ server of its own.
 """
 
 import contextlib
+import functools
 import importlib
 import itertools
 import os
 
 import pytest
+from near.blocking_near_cache import BlockingNearCache, LoopThread
 from near.near_caches import install_scripts, make_near_cache
 from near.real_server import PROGRAM_VARIABLE, RealServer, find_program
 from near.scripted_server import ScriptedServer
 
-from moka_py.near import _listener
+from moka_py.near import NearCache, _listener
 from moka_py.near._options import Options
 from moka_py.testing import ManualClock
 
@@ -137,13 +139,24 @@ def namespace():
     return f"test{next(_numbers)}"
 
 
+@pytest.fixture(params=["sync", "async"])
+def near_class(request):
+    """Return `NearCache`, and then something like it that uses `AsyncNearCache`."""
+    if request.param == "sync":
+        yield NearCache
+    else:
+        with LoopThread() as thread:
+            yield functools.partial(BlockingNearCache, thread)
+
+
 @pytest.fixture
-def near(namespace):
+def near(namespace, near_class):
     """Return a function that makes coherent near caches of one namespace. They are closed after the test."""
     with contextlib.ExitStack() as stack:
 
         def make(client, namespace=namespace, **options):
-            return stack.enter_context(contextlib.closing(make_near_cache(client, namespace, **options)))
+            cache = make_near_cache(client, namespace, near_class, **options)
+            return stack.enter_context(contextlib.closing(cache))
 
         yield make
 

@@ -1,5 +1,6 @@
 """Near caches for tests: made, waited for and closed; and the scripts of the near cache for the scripted server."""
 
+import asyncio
 import threading
 import time
 
@@ -41,11 +42,19 @@ def settle(cache, client, namespace):
     watch.close()
 
 
-def make_near_cache(client, namespace, **options):
+def make_near_cache(client, namespace, near_class=NearCache, **options):
     """Return a near cache that is coherent, and stays so for the time of a test."""
-    cache = NearCache(client, namespace, **{"ttl": 300, "max_staleness": LONG, **options})
+    cache = near_class(client, namespace, **{"ttl": 300, "max_staleness": LONG, **options})
     wait_until_coherent(cache)
     return cache
+
+
+def callers(cache, kind):
+    """Return how many calls of this process take part in a shared "load" or "computation", as the leader or not."""
+    if isinstance(cache, NearCache):
+        return {"load": cache._tier.loads, "computation": cache._tier.computations}[kind].stats().misses
+    tasks = asyncio.all_tasks(cache._thread.loop)
+    return sum(task._waiters for task in tasks if task.get_name().startswith(f"moka_py near {kind} "))
 
 
 def payload(text):

@@ -9,6 +9,12 @@ from moka_py.near import NearCache
 
 
 @pytest.fixture
+def near_class():
+    """Return the class for functions. Cached coroutine functions are tested in test_async_calls.py."""
+    return NearCache
+
+
+@pytest.fixture
 def cache(client, near, namespace):
     return near(client, namespace)
 

@@ -136,12 +136,12 @@ def test_after_close_every_method_but_stats_raises(cache, server, scripted_clien
     assert cache.get("k") == 1
     cache.close()
     cache.close()
+    server.wait_for(lambda: not server.tracking)
     commands = len(server.commands)
     with pytest.raises(ValueError, match="the near cache is closed"):
         call(cache)
     assert isinstance(cache.stats(), NearStats)
     assert not cache.is_coherent
-    server.wait_for(lambda: not server.tracking)
     assert len(server.commands) == commands
     assert scripted_client.get("n:k") == payload("1")
 

@@ -150,6 +150,7 @@ def test_a_value_that_cannot_be_serialized_is_not_written(cache, client):
 
 
 def test_the_default_path_never_unpickles(cache, client, namespace):
+    exploded.clear()
     client.set(f"{namespace}:k", b"\xc1mk=pickle:" + pickle.dumps(Bomb()))
     assert cache.get("k", "default") == "default"
     assert cache.get_many(["k"]) == {}
