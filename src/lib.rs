@@ -13,7 +13,7 @@
 //!             without the lock: a value replaces another, if nothing else changes
 //!             locked: find the key or check that it is still there; map, policy and deadlines change together;
 //!                     evict until the total weight fits the capacity
-//!             after the unlock: python/moka/state counts the removed entries and calls python/moka/listener;
+//!             after the unlock: python/moka/removals counts the removed entries and calls python/moka/listener;
 //!                     cache/maintenance drops the entries
 //! set_with  python/moka/state: peek, then the user's function with nothing held > cache > shard/update
 //!             locked: set if the entry still has the value that was seen, as in set; else it begins again

@@ -66,7 +66,8 @@ fn two_loads_that_overlap_do_not_wait_for_each_other() {
 
 #[test]
 fn every_write_to_a_key_keeps_its_loaded_value_out() {
-    let writes: [(fn(&Subject), Option<u64>, Option<u64>); 5] = [
+    type Write = fn(&Subject);
+    let writes: [(Write, Option<u64>, Option<u64>); 5] = [
         (|subject| subject.set(1, 7), Some(7), Some(20)),
         (|subject| assert_eq!(subject.set_if_absent(1, 7), None), Some(7), Some(20)),
         (|subject| assert_eq!(subject.remove(1), None), None, Some(20)),

@@ -190,7 +190,8 @@ fn every_write_since_the_claim_makes_it_void() {
 
 #[test]
 fn every_write_during_the_computation_wins() {
-    let writes: [(fn(&Subject), Option<u64>); 4] = [
+    type Write = fn(&Subject);
+    let writes: [(Write, Option<u64>); 4] = [
         (|subject| subject.set(1, 9), Some(9)),
         (|subject| assert_eq!(subject.remove(1), Some(10)), None),
         (Subject::clear, None),

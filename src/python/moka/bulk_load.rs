@@ -18,8 +18,9 @@ use pyo3::types::{PyDict, PyList};
 
 use crate::python::ffi;
 use crate::python::moka::convert::{self, Deadlines};
+use crate::python::moka::loads;
 use crate::python::moka::mapping;
-use crate::python::moka::state::{self, CacheState};
+use crate::python::moka::state::CacheState;
 use crate::python::object::Object;
 use crate::python::object::key::{Key, LoadKey};
 use crate::python::object::shared_error::{self, SharedError};
@@ -135,7 +136,7 @@ impl<'py> Asked<'py> {
             }
             Ok(bulk)
         });
-        begun.map_err(|(position, error)| state::raise_load_error(&self.keys[position].object, error).into())
+        begun.map_err(|(position, error)| loads::raise_load_error(&self.keys[position].object, error).into())
     }
 
     /// Calls `load` with the keys that the call leads, and weighs all values that it returns.
@@ -235,9 +236,9 @@ impl<'py> Asked<'py> {
         for &position in &self.awaited {
             let key = &self.keys[position];
             let query = key.query();
-            let mut pause = |park: &(dyn Fn() + Sync)| state::pause(py, park);
+            let mut pause = |park: &(dyn Fn() + Sync)| loads::pause(py, park);
             let value = cache.run(py, |removed| waits.wait_next(&LoadKey(&query), &mut pause, removed));
-            let value = value.map_err(|error| state::raise_load_error(&key.object, error))?;
+            let value = value.map_err(|error| loads::raise_load_error(&key.object, error))?;
             self.values[position] = value.map(|value| value.into_bound(py));
         }
         Ok(())

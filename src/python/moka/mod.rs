@@ -4,7 +4,8 @@
 //! | file | holds |
 //! |---|---|
 //! | `class.rs` | [`Moka`], and how an object gets its state |
-//! | `state.rs` | the operations of a cache, each in one place |
+//! | `state.rs`, `loads.rs` | the operations of a cache, each in one place |
+//! | `removals.rs` | counts, reports and drops what a call removed |
 //! | `fastcall.rs` | `get`, `set`, `remove` and `get_with`, as bare C functions |
 //! | `methods.rs`, `mapping.rs`, `bulk.rs`, `bulk_load.rs` | the other methods |
 //! | `signature.rs`, `convert.rs` | arguments: binds them to parameters, and checks their values |
@@ -26,9 +27,11 @@ pub(in crate::python) mod fastcall;
 pub(in crate::python) mod flights;
 pub(in crate::python) mod kept_errors;
 pub(in crate::python) mod listener;
+mod loads;
 pub(in crate::python) mod mapping;
 mod methods;
 pub(in crate::python) mod refresh;
+mod removals;
 pub(in crate::python) mod signature;
 pub(in crate::python) mod state;
 pub(in crate::python) mod stats;

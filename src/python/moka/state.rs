@@ -7,16 +7,9 @@
 //!
 //! An operation can be called from a slot or a bare C function, where PyO3 believes that the thread is detached. So it returns
 //! [`Raised`], and calls CPython by `ffi.rs`.
-//!
-//! # Invariants
-//! - `preserved`: an exception that is set when removals are processed is set afterwards, too. CPython asks that of each
-//!   destructor. The listener is called while the exception is put aside.
-
 use std::convert::Infallible;
-use std::mem::ManuallyDrop;
 use std::sync::OnceLock;
 
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
@@ -26,19 +19,16 @@ use crate::python::moka::convert::{Deadlines, Duration, Ttl};
 use crate::python::moka::kept_errors::KeptErrors;
 use crate::python::moka::listener::{self, Callback};
 use crate::python::moka::stats::CacheStats;
-use crate::python::moka::{clock, errors, flights};
+use crate::python::moka::{clock, flights};
 use crate::python::object::Object;
-use crate::python::object::key::{Key, LoadKey};
-use crate::python::object::shared_error::{self, SharedError};
+use crate::python::object::key::Key;
+use crate::python::object::shared_error::SharedError;
 use crate::python::raised::Raised;
 use crate::python::runtime::interpreter::RecursionGuard;
 use crate::python::runtime::shutdown;
-use crate::{
-    Cache, Config, Cursor, KeyQuery, Lifetime, LoadError, NewValue, Removal, Removals, Run, RunStart,
-};
+use crate::{Cache, Config, Cursor, KeyQuery, Lifetime, NewValue, Removals};
 
 type Core = Cache<Object, Object, SharedError>;
-type Removed = Removals<Object, Object>;
 
 /// It is on the heap, because CPython aligns objects to 16 bytes and the core asks for whole cache lines.
 pub(crate) struct CacheState {
@@ -114,6 +104,10 @@ impl CacheState {
         if self.core.config().has_ttl_function { self.ttl_function.get() } else { None }
     }
 
+    pub(super) fn listener(&self) -> &Callback {
+        &self.listener
+    }
+
     #[inline]
     pub fn counts(&self) -> &CacheStats {
         &self.counts
@@ -129,6 +123,16 @@ impl CacheState {
     #[inline]
     pub fn builtin_key<'a, 'py>(&self, key: &'a Bound<'py, PyAny>) -> Option<Key<'a, 'py>> {
         Key::builtin(key, self.seed)
+    }
+
+    /// Returns the flight table, which has the computations that coroutines share.
+    pub fn flights<'py>(&self, py: Python<'py>) -> Result<&Bound<'py, PyAny>, Raised> {
+        if self.flights.get().is_none() {
+            let table = flights::new_table(py)?;
+            // If another thread was faster, its table counts.
+            let _ = self.flights.set(Object::new(table.unbind()));
+        }
+        Ok(self.flights.get().expect("it was just set").bind(py))
     }
 }
 
@@ -314,237 +318,6 @@ impl CacheState {
     #[inline]
     fn weigh(&self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> Result<u32, Raised> {
         if self.core.config().weighted { listener::weigh(&self.weigher, key, value) } else { Ok(1) }
-    }
-}
-
-// --- Loads and runs ---
-
-impl CacheState {
-    /// Returns the value of a key that was looked up and not found, computed once for all threads that ask for it.
-    /// `is_just_now` says that neither that look-up nor anything since has run a user's code. `compute` counts the load.
-    pub fn load<'py>(
-        &self,
-        query: &Key<'_, 'py>,
-        deadlines: &Deadlines<'_>,
-        is_just_now: bool,
-        compute: impl FnOnce() -> New<'py>,
-    ) -> Result<Object, Raised> {
-        let key = query.object();
-        let py = key.py();
-        let compute = |removed: &mut Removed| {
-            // Now, since a load may take long.
-            self.process_removals(py, std::mem::take(removed));
-            let load = || {
-                let _guard = RecursionGuard::enter(py)?;
-                let value = compute()?;
-                self.new_value(key, &value, deadlines)
-            };
-            load().map_err(|raised| shared_error::take_failure(py, raised))
-        };
-        let mut pause = |park: &(dyn Fn() + Sync)| pause(py, park);
-        let query = LoadKey(query);
-        let load = |removed: &mut Removed| self.core.load(&query, is_just_now, compute, &mut pause, removed);
-        self.run(py, load).map_err(|error| raise_load_error(key, error))
-    }
-
-    /// Returns the flight table, which has the computations that coroutines share.
-    pub fn flights<'py>(&self, py: Python<'py>) -> Result<&Bound<'py, PyAny>, Raised> {
-        if self.flights.get().is_none() {
-            let table = flights::new_table(py)?;
-            // If another thread was faster, its table counts.
-            let _ = self.flights.set(Object::new(table.unbind()));
-        }
-        Ok(self.flights.get().expect("it was just set").bind(py))
-    }
-
-    /// Begins a run of a key that was looked up and not found. Other calls do not wait for it.
-    #[inline]
-    pub fn begin_run<Q: KeyQuery<Object>>(
-        &self,
-        py: Python<'_>,
-        query: &Q,
-    ) -> Result<RunStart<Object>, Q::Error> {
-        self.run(py, |removed| self.core.begin_run(query, removed))
-    }
-
-    /// Ends a run and stores its result, unless the key was written to since the run began. Returns whether it is stored.
-    /// After an error the caller ends the run.
-    #[inline]
-    pub fn keep_result(
-        &self,
-        query: &Key<'_, '_>,
-        run: Run,
-        value: &Bound<'_, PyAny>,
-        deadlines: &Deadlines<'_>,
-    ) -> Result<bool, Raised> {
-        let new = self.new_value(query.object(), value, deadlines)?;
-        self.run(value.py(), |removed| self.core.complete_run(query, run, new, removed))
-    }
-
-    /// Does what [`keep_result`](Self::keep_result) does. If the result is stored, earlier computations of the key are
-    /// superseded.
-    pub fn set_result(
-        &self,
-        query: &Key<'_, '_>,
-        run: Run,
-        value: &Bound<'_, PyAny>,
-    ) -> Result<bool, Raised> {
-        let new = self.new_value(query.object(), value, &Deadlines::NONE)?;
-        self.run(value.py(), |removed| self.core.complete_run_as_set(query, run, new, removed))
-    }
-}
-
-/// A step of a wait for the computation of another thread. Law 2: only the park itself runs detached.
-pub(super) fn pause(py: Python<'_>, park: &(dyn Fn() + Sync)) -> Result<(), SharedError> {
-    shutdown::wait_detached(py, park);
-    ffi::check_signals(py).map_err(|raised| SharedError::new(py, raised))
-}
-
-/// Raises the error of a load of this key.
-#[cold]
-pub(super) fn raise_load_error(key: &Bound<'_, PyAny>, error: LoadError<SharedError>) -> Raised {
-    let py = key.py();
-    match error {
-        LoadError::User(error) => error.raise(py),
-        LoadError::OwnKey => raise_runtime_error(py, errors::own_key_message(key)),
-        LoadError::Deadlock => raise_runtime_error(py, errors::deadlock_message(key)),
-    }
-}
-
-#[cold]
-fn raise_runtime_error(py: Python<'_>, message: PyResult<String>) -> Raised {
-    Raised::set(py, message.map_or_else(|error| error, PyRuntimeError::new_err))
-}
-
-// --- Removals ---
-
-impl CacheState {
-    /// Makes one call into the core, and processes its removals, also if it fails.
-    #[inline]
-    pub fn run<T>(&self, py: Python<'_>, code: impl FnOnce(&mut Removed) -> T) -> T {
-        // Most calls remove nothing. Then there is nothing to process and nothing to drop.
-        let mut removed = ManuallyDrop::new(Removals::new());
-        let result = code(&mut removed);
-        if !removed.is_untouched() {
-            if self.core.config().has_listener || removed.is_truncated() {
-                self.process_removals_slow(py, ManuallyDrop::into_inner(removed));
-            } else {
-                // In place: the list is moved only once it is empty.
-                self.drop_removed(&mut removed);
-                drop(ManuallyDrop::into_inner(removed));
-            }
-        }
-        result
-    }
-
-    #[inline(never)]
-    fn process_removals_slow(&self, py: Python<'_>, removed: Removed) {
-        let mut is_truncated = removed.is_truncated();
-        self.process_removals(py, removed);
-        // The call had no memory to remove more.
-        while is_truncated {
-            let mut removed = Removals::new();
-            self.core.finish_eviction(&mut removed);
-            is_truncated = removed.is_truncated();
-            self.process_removals(py, removed);
-        }
-    }
-
-    /// Counts each removal, calls the listener for each, and drops the references.
-    pub fn process_removals(&self, py: Python<'_>, mut removed: Removed) {
-        if self.core.config().has_listener {
-            self.record_removals(&removed);
-            self.notify_and_drop(py, removed);
-        } else {
-            self.drop_removed(&mut removed);
-        }
-    }
-
-    #[inline]
-    fn record_removal(&self, removal: &Removal<Object, Object>) {
-        self.counts.record_removal(removal.cause());
-        removal.value().record_drop();
-        removal.key().into_iter().for_each(Object::record_drop);
-    }
-
-    fn record_removals(&self, removed: &Removed) {
-        removed.iter().for_each(|removal| self.record_removal(removal));
-    }
-
-    /// Calls the listener for each removal, all of which are counted, and drops the references.
-    fn notify_and_drop(&self, py: Python<'_>, mut removed: Removed) {
-        if self.core.config().has_listener {
-            // `preserved`.
-            let raised = ffi::take_exception(py);
-            listener::notify(py, &self.listener, &removed);
-            if let Some(exception) = raised {
-                let _ = ffi::set_exception(exception);
-            }
-        }
-        self.core.release(&mut removed);
-    }
-
-    /// Counts each removal from a cache without a listener, and drops the references.
-    #[inline]
-    fn drop_removed(&self, removed: &mut Removed) {
-        self.core.release_each(removed, |removal| self.record_removal(removal));
-    }
-
-    /// Removes all due entries, then calls `code` with the weight and the number of all entries. Removals are counted before,
-    /// and reported after, since the listener may change the cache.
-    pub fn with_totals<T>(&self, py: Python<'_>, code: impl FnOnce(u64, usize) -> T) -> T {
-        let mut removed = Removals::new();
-        let (count, weight) = self.core.totals(&mut removed);
-        self.record_removals(&removed);
-        let result = code(weight, count);
-        self.notify_and_drop(py, removed);
-        result
-    }
-
-    /// Returns the weight and the number of all entries. It removes nothing, so entries that are due count too.
-    pub fn totals_with_due(&self) -> (u64, usize) {
-        let (count, weight) = self.core.totals_with_due();
-        (weight, count)
-    }
-
-    /// Changes the capacity, and evicts in steps until the cache fits it. Calls `pause` after each step.
-    ///
-    /// An error of `pause` does not end the eviction, so the bound is exact. The first error is returned.
-    pub fn resize_in_steps<E>(
-        &self,
-        py: Python<'_>,
-        capacity: u64,
-        pause: impl Fn() -> Result<(), E>,
-    ) -> Result<(), E> {
-        let mut resize = self.core.begin_resize(capacity);
-        let mut result = Ok(());
-        loop {
-            let mut removed = Removals::new();
-            let has_more = resize.step(&mut removed);
-            let is_idle = removed.is_untouched();
-            self.process_removals(py, removed);
-            if !has_more {
-                return result;
-            }
-            if !is_idle {
-                result = result.and(pause());
-            }
-        }
-    }
-
-    /// Removes all entries, and frees the memory. Calls `process` with each batch; an error of it ends the call.
-    pub fn clear_batches<E>(&self, process: impl Fn(Removed) -> Result<(), E>) -> Result<(), E> {
-        let mut cursor = Cursor::default();
-        loop {
-            let mut removed = Removals::new();
-            let has_more = self.core.clear_batch(&mut cursor, &mut removed);
-            process(removed)?;
-            if !has_more {
-                break;
-            }
-        }
-        self.core.flush();
-        Ok(())
     }
 }
 
