@@ -21,7 +21,7 @@ from moka_py.near._operations import own_key_message
 from moka_py.near._options import TierKey
 from moka_py.near._tier import Tier
 
-type Kind = Literal["fetch", "load", "computation"]
+Kind = Literal["fetch", "load", "computation"]
 """What a flight does: what `get` does, what `get_with` does, or the part of it that runs the initializer."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast
 
 from moka_py._cached import _runs as runs
 from moka_py.near._options import Default, Duration, Key
@@ -14,8 +14,12 @@ if TYPE_CHECKING:
     from moka_py.near._async import AsyncNearCache
     from moka_py.near._sync import NearCache
 
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
-class NearCachedFunction[**P, R](Protocol):
+
+class NearCachedFunction(Protocol[P, R_co]):
     """A function whose results are in a near cache. It is called as before."""
 
     cache: NearCache[Any]
@@ -24,11 +28,11 @@ class NearCachedFunction[**P, R](Protocol):
     __qualname__: str
 
     @property
-    def __wrapped__(self) -> Callable[P, R]:
+    def __wrapped__(self) -> Callable[P, R_co]:
         """The function itself, which does not use the near cache."""
         ...
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Return the result of these arguments, from the near cache or by running the function."""
         ...
 
@@ -51,7 +55,7 @@ class NearCachedFunction[**P, R](Protocol):
         ...
 
 
-class AsyncNearCachedFunction[**P, R](Protocol):
+class AsyncNearCachedFunction(Protocol[P, R_co]):
     """A coroutine function whose results are in a near cache. It is called as before."""
 
     cache: AsyncNearCache[Any]
@@ -60,11 +64,11 @@ class AsyncNearCachedFunction[**P, R](Protocol):
     __qualname__: str
 
     @property
-    def __wrapped__(self) -> Callable[P, Coroutine[Any, Any, R]]:
+    def __wrapped__(self) -> Callable[P, Coroutine[Any, Any, R_co]]:
         """The function itself, which does not use the near cache."""
         ...
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
         """Return the result of these arguments, from the near cache or by running the function."""
         ...
 
@@ -87,7 +91,7 @@ class AsyncNearCachedFunction[**P, R](Protocol):
         ...
 
 
-def check_arguments(key: object, function: object, *, is_async: bool) -> None:
+def check_arguments(key: Any, function: Any, *, is_async: bool) -> None:
     """Check what `cached` was given, and what its decorator was given."""
     if not callable(key):
         raise TypeError(f"key must be callable, got {type(key).__name__}")
@@ -100,7 +104,7 @@ def check_arguments(key: object, function: object, *, is_async: bool) -> None:
         raise TypeError(f"cached needs {kind}, got {function!r}: use {other}.cached")
 
 
-def decorator[**P, R](
+def decorator(
     cache: NearCache[Any], key: Callable[..., Key], ttl: Duration | Default | None
 ) -> Callable[[Callable[P, R]], NearCachedFunction[P, R]]:
     """Return the decorator that `NearCache.cached` returns."""
@@ -130,7 +134,7 @@ def decorator[**P, R](
     return decorate
 
 
-def async_decorator[**P, R](
+def async_decorator(
     cache: AsyncNearCache[Any], key: Callable[..., Key], ttl: Duration | Default | None
 ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], AsyncNearCachedFunction[P, R]]:
     """Return the decorator that `AsyncNearCache.cached` returns."""

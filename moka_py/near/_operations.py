@@ -21,7 +21,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from moka_py._moka_py import _Fill
 from moka_py.near._lease import ADD, RELEASE, REPLACE, TOUCH, Script
@@ -29,8 +29,10 @@ from moka_py.near._options import TierKey, key_bytes
 from moka_py.near._serializers import Codec, UndecodableError, is_lease, new_lease
 from moka_py.near._tier import ABSENT, MISSING, Tier, Watch
 
-type Command = tuple[str | bytes | int, ...]
-type Reply = Any
+T = TypeVar("T")
+
+Command = tuple[str | bytes | int, ...]
+Reply = Any
 
 
 class Ask(NamedTuple):
@@ -63,8 +65,9 @@ class Share(NamedTuple):
     operation: Callable[[], Steps[Any]]
 
 
-type Step = Ask | Run | Wait | Share
-type Steps[T] = Generator[Step, Any, T]
+Step = Ask | Run | Wait | Share
+Steps = Generator[Step, Any, T]
+"""The steps of an operation that returns a `T`."""
 
 
 class Wakeup:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Any, Literal
 
-type Key = str | bytes | int
+Key = str | bytes | int
 """A key as a caller gives it."""
-type TierKey = str | bytes
+TierKey = str | bytes
 """A key as the local tier has it."""
-type Duration = float | timedelta
+Duration = float | timedelta
 
 BUILTIN_KEYS = (str, bytes, int)
 """The types of keys. An instance of a subclass of the first two is a key, too."""
@@ -140,12 +140,12 @@ def make_options(
     capacity: object,
     local_ttl: object,
     policy: object,
-    weigher: object,
+    weigher: Any,
     max_staleness: object,
     serializer: object,
     on_error: object,
     stale_if_error: object,
-    copy: object,
+    copy: Any,
 ) -> Options:
     """Check the options. `Moka` checks the capacity and the policy, and `_serializers` the serializer."""
     if on_error not in ("raise", "miss"):

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from moka_py.near._client import Server
     from moka_py.near._listener import Listener
 
-type Detach = Callable[[], object]
+Detach = Callable[[], object]
 
 SECOND: Final = 1_000_000_000
 """Nanoseconds."""
