@@ -223,6 +223,23 @@ def test_cached_functions_and_methods_can_have_a_name_of_their_own(collect):
         assert (samples["moka_entries", name], samples["moka_capacity", name]) == (1, 4)
 
 
+def test_near_caches_of_threads_and_of_asyncio_are_shown(collect):
+    pytest.importorskip("redis", reason="redis is not installed")
+    import redis.asyncio
+
+    from moka_py.near import AsyncNearCache, NearCache
+
+    options = {"ttl": 1, "capacity": 5}
+    # They open no connection before their first call.
+    near = {
+        "sync": NearCache(redis.Redis(), "sync", **options),
+        "async": AsyncNearCache(redis.asyncio.Redis(), "async", **options),
+    }
+    samples = collect(near, functions=False)()
+    for name in near:
+        assert (samples["moka_entries", name], samples["moka_capacity", name]) == (0, 5)
+
+
 def test_all_functions_are_shown_by_default_and_none_with_false(collect, registry):
     function = make_function()
     assert ("moka_entries", NAME) in collect()()

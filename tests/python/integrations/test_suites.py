@@ -111,7 +111,7 @@ def test_django_suite_of_redis_passes_with_the_near_cache(run_suite, server):
     passed = run_suite(
         f"{source.name}, NearCache", arguments, source / "tests", DJANGO_WITH_SERVER, MOKA_PY_DJANGO_SERVER=address
     )
-    assert len(passed) >= 60
+    assert len(passed) >= 50
 
 
 def pytest_arguments(*more):
