@@ -48,7 +48,6 @@ HANG_SECONDS = 90
 MAX_DESCRIBED_PROBLEMS = 5
 # A check whose reads were hardly ever answered by the local tier shows nothing.
 MIN_LOCAL_SHARE = 0.3
-HAS_ASYNC = hasattr(importlib.import_module("moka_py.near"), "AsyncNearCache")
 # A run of at least this many minutes must have had each fault.
 MIN_MINUTES_FOR_ALL_FAULTS = 1
 
@@ -121,7 +120,7 @@ class Check:
             "package": arguments.package,
             "client_options": {} if arguments.protocol is None else {"protocol": arguments.protocol},
             "readers": arguments.readers,
-            "asyncio": number == arguments.processes and HAS_ASYNC and not arguments.no_asyncio,
+            "asyncio": number == arguments.processes and not arguments.no_asyncio,
             "bug": arguments.bug,
         }
         command = [sys.executable, "-P", str(Path(__file__).with_name("worker.py")), json.dumps(settings)]
