@@ -14,15 +14,16 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Callable, Coroutine
-from typing import Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from moka_py._flight import Flight
 from moka_py.near._operations import own_key_message
 from moka_py.near._options import TierKey
 from moka_py.near._tier import Tier
 
-Kind = Literal["fetch", "load", "computation"]
-"""What a flight does: what `get` does, what `get_with` does, or the part of it that runs the initializer."""
+if TYPE_CHECKING:
+    # What a flight does: what `get` does, what `get_with` does, or the part of it that runs the initializer.
+    type _Kind = Literal["fetch", "load", "computation"]
 
 
 class FlightKey(NamedTuple):
@@ -31,7 +32,7 @@ class FlightKey(NamedTuple):
     loop: int
     """The id of the event loop. A flight refers to its loop, so while the flight lives no other loop has the id."""
     tier: Tier
-    kind: Kind
+    kind: _Kind
     key: TierKey
 
     def own_key_error(self) -> str:
@@ -57,7 +58,7 @@ def running_loop() -> asyncio.AbstractEventLoop:
 
 
 async def fly(
-    tier: Tier, kind: Kind, key: TierKey, operation: Callable[[], Coroutine[Any, Any, Any]], *, is_shared: bool
+    tier: Tier, kind: _Kind, key: TierKey, operation: Callable[[], Coroutine[Any, Any, Any]], *, is_shared: bool
 ) -> Any:
     """Carry out an operation as a task of its own, and return its result.
 
