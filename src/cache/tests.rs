@@ -69,9 +69,9 @@ fn the_clock_is_read_only_while_something_can_expire() {
     (0..100).for_each(|id| set(id, 1_000));
     assert_ne!(cache.now(), 0);
     time.store(1_000_000, Ordering::Relaxed);
+    assert_eq!(cache.totals_with_due(), (100, 100), "it removes nothing");
     (100..200).for_each(|id| set(id, 0));
     let mut removed = Removals::new();
-    assert_eq!(cache.totals_with_due(), (200, 200));
     assert_eq!(cache.count(&mut removed), 100);
     cache.release(&mut removed);
     (200..300).for_each(|id| set(id, 0));
