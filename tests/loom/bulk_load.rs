@@ -95,7 +95,7 @@ fn a_clear_during_a_load_keeps_its_values_out() {
 
 #[test]
 fn a_set_beside_two_loads_wins() {
-    model(1, || {
+    model(0, || {
         let world = empty();
         let load = |ids: &[u64]| ids.iter().map(|&id| (id, id)).collect::<Vec<_>>();
         let threads = [[1, 2], [2, 1]].map(|ids| spawn(&world, move |world| world.load_many(&ids, load)));

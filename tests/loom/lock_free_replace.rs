@@ -35,7 +35,7 @@ fn time_left_of(mut events: Vec<Event>, other: JoinHandle<Vec<Event>>) -> Vec<(u
 
 #[test]
 fn each_value_is_reported_as_replaced_once() {
-    model(3, || {
+    model(2, || {
         let world = world_with_one_entry();
         let other = spawn(&world, |world| world.set(1, 11));
         let events = world.set(1, 12);

@@ -57,7 +57,7 @@ fn a_new_key_is_found_with_its_value_or_not_at_all() {
 
 #[test]
 fn a_read_never_returns_the_old_value_after_the_new_one() {
-    model(3, || {
+    model(2, || {
         let world = world_with(&[1], separate_homes);
         let writer = spawn(&world, |world| world.set(1, 11));
         let (first, second) = (world.get(1), world.get(1));

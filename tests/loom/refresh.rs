@@ -50,7 +50,7 @@ fn a_call_beside_a_refresh_gets_the_old_value_or_the_new_one() {
 
 #[test]
 fn a_claim_of_an_old_value_is_void_after_a_set() {
-    model(3, || {
+    model(2, || {
         let world = stale();
         let other = spawn(&world, |world| drop(world.set(1, 9)));
         if let (seen, Some(claim)) = world.look_up(1) {
