@@ -533,7 +533,7 @@ class AsyncNearCache(NearCacheBase[V]):
     def _end_listening(self) -> None:
         """End the use of the tier. It may wait for the end of the listener."""
         self._detach()
-        self._probe_client.close()
+        self._probe_client.connection_pool.disconnect()
 
     async def __aenter__(self) -> Self:
         self._check_open()
@@ -612,7 +612,7 @@ class AsyncNearCache(NearCacheBase[V]):
 def _end_clients(clients: LoopClients, probe_client: Any) -> None:
     """Close the clients that a near cache has made, when it is dropped."""
     clients.retire()
-    probe_client.close()
+    probe_client.connection_pool.disconnect()
 
 
 async def _wait(step: Wait) -> None:

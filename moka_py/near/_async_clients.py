@@ -47,6 +47,7 @@ class OwnLoopClient(LoopClient):
         self.loop = loop
         self._calls = 0
         self._is_retired = False
+        self._closing: asyncio.Task[None] | None = None
         self._closer = _close_at_end(client)
         with suppress(StopIteration):
             # From now on the loop knows the generator.
@@ -67,8 +68,12 @@ class OwnLoopClient(LoopClient):
     def retire(self) -> None:
         """Close the client after the calls that use it. The loop's thread calls it."""
         self._is_retired = True
-        # Without calls, the last reference goes with the timer, and the loop runs the generator to its end.
         self._timer.cancel()
+
+    def retire_and_close(self) -> None:
+        """Do what `retire` does, and close the client soon if no call uses it."""
+        self.retire()
+        self._closing = self.loop.create_task(self.close_if_unused())
 
     async def close_if_unused(self) -> None:
         """Close the client now, unless a call uses it."""
@@ -125,12 +130,12 @@ class LoopClients:
         for own in list(self._own.values()):
             # The loop may be closed.
             with suppress(RuntimeError):
-                own.loop.call_soon_threadsafe(own.retire)
+                own.loop.call_soon_threadsafe(own.retire_and_close)
 
     async def close(self) -> None:
         """Do what `retire` does, and close the client of this loop before the return, unless a call uses it."""
-        self.retire()
         own = self._own.get((os.getpid(), id(running_loop())))
+        self.retire()
         if own is not None:
             own.retire()
             await own.close_if_unused()

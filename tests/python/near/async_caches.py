@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import importlib
 import time
 
 import pytest
@@ -17,11 +18,17 @@ def run_with_asyncio(main):
 
 def run_with_uvloop(main):
     """Run a coroutine in a new event loop of uvloop."""
-    uvloop = pytest.importorskip("uvloop", reason="uvloop is not installed")
-    return uvloop.run(asyncio.wait_for(main, 2 * TIME_LIMIT_SECONDS))
+    return importlib.import_module("uvloop").run(asyncio.wait_for(main, 2 * TIME_LIMIT_SECONDS))
 
 
 RUNNERS = {"asyncio": run_with_asyncio, "uvloop": run_with_uvloop}
+
+
+def runner(name):
+    """Return what runs a coroutine in a new event loop of this kind."""
+    if name == "uvloop":
+        pytest.importorskip("uvloop", reason="uvloop is not installed")
+    return RUNNERS[name]
 
 
 async def until(condition):

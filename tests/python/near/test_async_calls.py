@@ -10,7 +10,7 @@ import time
 import warnings
 
 import pytest
-from near.async_caches import RUNNERS, open_near_cache, outcome_at_once, settled, until
+from near.async_caches import RUNNERS, open_near_cache, outcome_at_once, runner, settled, until
 from near.near_caches import payload
 from near.resp import Failure
 
@@ -20,7 +20,7 @@ from moka_py.near import AsyncNearCache, NearCache, NearStats
 
 @pytest.fixture(params=RUNNERS)
 def run(request):
-    return RUNNERS[request.param]
+    return runner(request.param)
 
 
 @pytest.fixture

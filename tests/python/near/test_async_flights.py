@@ -4,7 +4,7 @@ import asyncio
 import itertools
 
 import pytest
-from near.async_caches import RUNNERS, caught, open_near_cache, settled, until
+from near.async_caches import RUNNERS, caught, open_near_cache, runner, settled, until
 from near.near_caches import is_lease, payload
 
 from moka_py.near import _async
@@ -15,7 +15,7 @@ OTHER_LEASE = b"\xc1mk?" + b"0123456789abcdef"
 
 @pytest.fixture(params=RUNNERS)
 def run(request):
-    return RUNNERS[request.param]
+    return runner(request.param)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from helpers import Background, run_script
-from near.async_caches import RUNNERS, open_near_cache, until
+from near.async_caches import RUNNERS, open_near_cache, runner, until
 from near.blocking_near_cache import LoopThread
 from near.near_caches import LONG, payload, wait_until
 
@@ -21,7 +21,7 @@ OTHER_LEASE = b"\xc1mk?" + b"0123456789abcdef"
 
 @pytest.fixture(params=RUNNERS)
 def run(request):
-    return RUNNERS[request.param]
+    return runner(request.param)
 
 
 @pytest.fixture
@@ -332,7 +332,7 @@ sys.path.insert(0, sys.argv[4])
 aio = __import__(PACKAGE + ".asyncio").asyncio
 Client = getattr(aio, "Redis", None) or aio.Valkey
 from moka_py.near import AsyncNearCache
-from near.async_caches import until
+from near.async_caches import runner, until
 from near.near_caches import payload
 
 def in_child(work):
