@@ -18,6 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+# A thread of the free-threaded build reserves 34 MB of address space, which ci/test limits.
+MANY_THREADS = 200 if FREE_THREADED else 1000
 DEBUG_BUILD = bool(sysconfig.get_config_var("Py_DEBUG"))
 
 # How many removed values of one thread may await their release. On the GIL build there is none.

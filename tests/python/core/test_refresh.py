@@ -7,7 +7,7 @@ import weakref
 from datetime import timedelta
 
 import pytest
-from helpers import Background, Events, Gate, Key, collect, outcomes_of_threads, run_in_thread
+from helpers import MANY_THREADS, Background, Events, Gate, Key, collect, outcomes_of_threads, run_in_thread
 
 from moka_py import Moka, cached
 from moka_py.testing import ManualClock
@@ -399,8 +399,8 @@ def test_call_joins_a_refresh_that_hangs_past_the_ttl(kind, clock):
     assert (computing.result, waiting.result) == (2, 2)
 
 
-def test_a_thousand_threads_join_a_refresh_that_hangs_past_the_ttl(clock):
-    cache, many = Moka(10, ttl=2 * REFRESH, refresh=REFRESH), 1000
+def test_many_threads_join_a_refresh_that_hangs_past_the_ttl(clock):
+    cache, many = Moka(10, ttl=2 * REFRESH, refresh=REFRESH), MANY_THREADS
     gate = Gate()
 
     def compute():

@@ -6,6 +6,7 @@ import time
 
 import pytest
 from helpers import (
+    MANY_THREADS,
     MISSING,
     Background,
     CallbackKey,
@@ -260,8 +261,8 @@ def test_waiters_take_over_when_the_load_is_interrupted(error):
     assert contents(cache) == {"a": "own a", "b": "own b"}
 
 
-def test_a_thousand_waiters_get_the_values_of_one_load():
-    cache, gate, count = Moka(100), Gate(), 1000
+def test_many_waiters_get_the_values_of_one_load():
+    cache, gate, count = Moka(100), Gate(), MANY_THREADS
     keys, loads = range(10), []
 
     def load(missing):
@@ -275,15 +276,11 @@ def test_a_thousand_waiters_get_the_values_of_one_load():
             return cache.get_with(key, lambda: pytest.fail("computed again"))
         return cache.get_many_with([key, (key + 1) % 10], must_not_load)[key]
 
-    before = threading.stack_size(256 * 1024)
-    try:
-        with Background(lambda: cache.get_many_with(keys, load)) as leader:
-            gate.wait_until_reached()
-            with Background(lambda: outcomes_of_threads(count, wait)) as waiters:
-                wait_for_misses(cache, 10 + count // 2)
-                gate.open()
-    finally:
-        threading.stack_size(before)
+    with Background(lambda: cache.get_many_with(keys, load)) as leader:
+        gate.wait_until_reached()
+        with Background(lambda: outcomes_of_threads(count, wait)) as waiters:
+            wait_for_misses(cache, 10 + count // 2)
+            gate.open()
     assert loads == [list(keys)]
     assert all(value is leader.result[number % 10] for number, value in enumerate(waiters.result))
 
