@@ -80,8 +80,12 @@ def test_each_further_loop_has_a_client_with_the_same_settings(run, server, clie
 
     async def main():
         await use(cache)
+        [first] = data_connections(server)
+        # The client stays while no call uses it, also if the collector runs.
+        gc.collect()
         await use(cache)
         [connection] = data_connections(server)
+        assert connection is first
         assert (connection.name, connection.user, connection.database) == ("data", "me", 3)
         # It is not the client of the first loop.
         assert not any(each.is_connected for each in client.connection_pool._available_connections)
