@@ -169,7 +169,8 @@ def random_call(cache, dice, key, value):
             extra = dice.choice([{}, {dice.randrange(50): value()}])
             ttl = dice.choice([None, None, 1e-5, 10])
             got = cache.get_many_with(keys, lambda missing: {k: value() for k in missing if k != left_out} | extra, ttl)
-            assert set(keys) - {left_out} <= got.keys() <= {*keys, *extra}
+            # A key that another thread's load leaves out is absent.
+            assert got.keys() <= {*keys, *extra}
 
 
 def in_child(work):
