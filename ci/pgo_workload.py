@@ -25,6 +25,7 @@ OPTIONS = (
     {"ttl": 3600, "tti": 3600},
     {"weigher": lambda key, value: 1},
     {"eviction_listener": lambda key, value, cause: None},
+    {"ttl": 3600, "refresh": 1800},
 )
 SKEW = 0.99
 
@@ -83,6 +84,10 @@ def in_bulk(cache):
         sum(1 for _ in cache)
         sum(1 for _ in cache.items())
         cache.clear()
+    for start in range(0, 4 * ENTRIES, 100):
+        for _ in range(2):
+            cache.get_many_with(range(start, start + 100), lambda missing: {key: key for key in missing})
+    cache.clear()
 
 
 def call_cached():
