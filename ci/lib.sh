@@ -42,7 +42,7 @@ OLDEST_REDIS_CLIENT=redis==5.1.0
 VALKEY_CLIENT=valkey==6.2.0
 # A parser in C, with wheels for GIL builds only.
 HIREDIS=hiredis==3.5.0
-# What the tests of the integrations need, besides Django.
+# The packages that the tests of the integrations need, besides Django.
 INTEGRATION_TOOLS=("${FRAMEWORKS[@]}" opentelemetry-sdk==1.45.2 opentelemetry-exporter-prometheus==0.66b2
   SQLAlchemy==2.1.9 starlette==1.10.0 fastapi==0.165.0 uvicorn==0.54.0 httpx==0.28.1)
 # It needs a package that has no wheel for CPython 3.13t.

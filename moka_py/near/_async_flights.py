@@ -22,7 +22,7 @@ from moka_py.near._options import TierKey
 from moka_py.near._tier import Tier
 
 if TYPE_CHECKING:
-    # What a flight does: what `get` does, what `get_with` does, or the part of it that runs the initializer.
+    # The work of a flight: that of `get`, that of `get_with`, or the part of it that runs the initializer.
     type _Kind = Literal["fetch", "load", "computation"]
 
 

@@ -11,7 +11,7 @@ from moka_py.near._operations import Operations
 from moka_py.near._options import Default, Duration, Options, TierKey, milliseconds, namespace_prefix, tier_key
 from moka_py.near._serializers import make_codec
 from moka_py.near._stats import NearStats
-from moka_py.near._tier import attach
+from moka_py.near._tier import ABSENT, MISSING, attach
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -78,6 +78,30 @@ class NearCacheBase(_NearLookup[V]):
         """Return what a caller gets of a value that the tier or another caller has, too."""
         copy = self._options.copy
         return value if copy is None else copy(value)
+
+    def _split(self, names: dict[Any, TierKey], fresh: bool) -> tuple[dict[TierKey, Any], list[TierKey]]:
+        """Return the local values of keys, and the keys that the server must be asked for.
+
+        Args:
+            names: The keys as the caller gave them, with their tier keys.
+            fresh: Whether to ask the server for all of them.
+        """
+        distinct = dict.fromkeys(names.values())
+        found: dict[TierKey, Any] = {}
+        if not fresh:
+            local = {name: self._tier.look_up(name) for name in distinct}
+            found = {name: value for name, value in local.items() if value is not MISSING}
+        return found, [name for name in distinct if name not in found]
+
+    def _stale_many(self, missing: list[TierKey], fresh: bool) -> dict[TierKey, Any]:
+        """Return the local values of keys that may be used after an error of the client."""
+        stale = {} if fresh else {name: self._operations.stale(name) for name in missing}
+        return {name: value for name, value in stale.items() if value is not MISSING}
+
+    def _values_of(self, names: dict[Any, TierKey], found: dict[TierKey, Any]) -> dict[Any, V]:
+        """Return the values for the caller, by the keys as the caller gave them, without absent keys."""
+        values = ((key, found.get(name, ABSENT)) for key, name in names.items())
+        return {key: self._copy(value) for key, value in values if value is not ABSENT}
 
     def _payloads(self, entries: Any) -> list[tuple[TierKey, bytes]]:
         """Return pairs of a key and the payload of its value, from a mapping or an iterable of pairs."""

@@ -184,26 +184,20 @@ class NearCache(NearCacheBase[V]):
         self._check_open()
         names = {key: tier_key(key) for key in iterate("keys", keys)}
         self._tier.begin_call()
-        found: dict[TierKey, Any] = {}
-        if not fresh:
-            local = {name: self._tier.look_up(name) for name in dict.fromkeys(names.values())}
-            found = {name: value for name, value in local.items() if value is not MISSING}
-        missing = [name for name in dict.fromkeys(names.values()) if name not in found]
+        found, missing = self._split(names, fresh)
         if missing:
             is_kept = not fresh and self._tier.is_coherent
             try:
                 found |= self._perform(self._operations.fetch_many(missing, is_kept=is_kept))
             except self._errors:
-                stale = {} if fresh else {name: self._operations.stale(name) for name in missing}
-                found |= {name: value for name, value in stale.items() if value is not MISSING}
+                found |= self._stale_many(missing, fresh)
                 if self._options.on_error == "raise" and any(name not in found for name in missing):
                     raise
             else:
                 if fresh:
                     for name in missing:
                         self._tier.discard(name)
-        values = ((key, found.get(name, ABSENT)) for key, name in names.items())
-        return {key: self._copy(value) for key, value in values if value is not ABSENT}
+        return self._values_of(names, found)
 
     def contains(self, key: Key) -> bool:
         """Return whether a key has a value, as `get` would find it.

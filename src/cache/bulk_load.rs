@@ -25,7 +25,7 @@ use crate::single_flight::{FlightResult, Leader, LoadError, Outcome, Role, WaitS
 
 use super::{Cache, NewValue, WriteKind};
 
-/// What a bulk load has to do for a key.
+/// The part of a bulk load that concerns one key.
 pub enum BulkKey<V> {
     /// Nothing: the key has this value.
     Present(V),

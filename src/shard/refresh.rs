@@ -28,7 +28,7 @@ pub struct RefreshClaim {
     pub(crate) deadline: u64,
 }
 
-/// What a call with a loader finds.
+/// The result of the look-up of a call with a loader.
 pub enum LoadLookup<V> {
     Absent,
     /// A value, which this call need not compute.

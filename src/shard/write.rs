@@ -36,7 +36,7 @@ pub(crate) struct Write<V> {
     pub kind: WriteKind,
 }
 
-/// What a write does beside storing the value.
+/// The kind of a write: it decides whether a present value stays, and whether the write counts as an access.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WriteKind {
     /// It replaces a present value, and counts as an access.

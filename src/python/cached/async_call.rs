@@ -55,7 +55,7 @@ const SUSPENDED: usize = 1;
 const RUNNING: usize = 2;
 const CLOSED: usize = 3;
 
-/// What a call looks up.
+/// The source of the value of a call.
 #[derive(Clone, Copy)]
 pub(in crate::python) enum Source<'a, 'py> {
     /// The arguments of a call of the function with this state.

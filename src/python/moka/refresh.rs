@@ -30,7 +30,7 @@ use crate::python::runtime::interpreter::RecursionGuard;
 use crate::sync::Lock;
 use crate::{KeyQuery, LoadLookup, NextRefresh, RefreshClaim, Run};
 
-/// What a call with a loader finds.
+/// The result of the look-up of a call with a loader.
 pub(in crate::python) enum Found {
     Absent,
     Fresh(Object),
