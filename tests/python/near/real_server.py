@@ -1,4 +1,9 @@
-"""Starts a real Redis or Valkey server for a test, on a free port and without persistence, and pauses or kills it."""
+"""Starts a real Redis or Valkey server for a test, on a free port and without persistence, and pauses or kills it.
+
+The server ends with the process that started it, also if that is killed. A second process, the guard, reads from a pipe
+whose other end only the first process has, and kills the server at the end of the pipe. (With `PR_SET_PDEATHSIG` the
+server would end with the thread that started it.)
+"""
 
 import os
 import shutil
@@ -32,6 +37,7 @@ class RealServer:
         self._program = program
         self._options = options
         self._process = None
+        self._guard = None
         self.host = "127.0.0.1"
         self.port = None
         self.start()
@@ -59,6 +65,13 @@ class RealServer:
                 cwd="/",
                 start_new_session=True,
             )
+            self._guard = subprocess.Popen(
+                ["/bin/sh", "-c", 'read line; kill -9 "$1"', "guard", str(self._process.pid)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
             if self._answers(port):
                 self.port = port
                 return
@@ -74,6 +87,9 @@ class RealServer:
 
     def kill(self):
         """End the process at once."""
+        # First the guard: another process may get the id of the server.
+        self._guard.kill()
+        self._guard.communicate()
         self._process.kill()
         self._process.wait()
 

@@ -1,8 +1,13 @@
 """The fixtures give working clients for real and scripted servers."""
 
 import asyncio
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+from near.near_caches import TIME_LIMIT_SECONDS, wait_until
 
 
 def test_a_client_reaches_a_real_server_without_keys(client):
@@ -42,3 +47,23 @@ def test_a_server_of_its_own_can_be_paused_killed_and_started_empty(own_server, 
         client.get("k")
     own_server.start()
     assert client.get("k") is None
+
+
+def test_a_server_ends_with_the_process_that_started_it(server_program):
+    source = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from near.real_server import RealServer
+print(RealServer(sys.argv[2]).port, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    tests = str(Path(__file__).parents[1])
+    command = [sys.executable, "-c", source, tests, server_program]
+    killed = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT_SECONDS)
+    assert killed.returncode < 0, killed.stderr
+
+    def is_gone():
+        with socket.socket() as sock:
+            return sock.connect_ex(("127.0.0.1", int(killed.stdout))) != 0
+
+    wait_until(is_gone)
