@@ -312,9 +312,55 @@ assert cache.stats().reconnects == 0 and cache.is_coherent
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-@pytest.mark.skipif(FREE_THREADED, reason="children of a fork beside threads hang in CPython 3.13t at times")
+def test_the_child_of_a_fork_waits_for_no_lock_that_a_thread_of_the_parent_held(run):
+    run("""
+cache = make_near_cache(client, "n", max_staleness=3600)
+client.set("n:k", payload("1"))
+settle(cache, client, "n")
+assert cache.get("k") == 1
+watch = cache._tier.watch("k", int)
+held, done = threading.Event(), threading.Event()
+def hold():
+    with cache._tier._lock, cache._tier.counters._lock, sys.modules["moka_py.near._tier"]._registry_lock:
+        held.set()
+        done.wait()
+
+def work():
+    assert cache.get("k") == 1
+    wait_until(lambda: cache.is_coherent)
+    cache.set("k", 2)
+    settle(cache, client, "n")
+    assert cache.get("k") == cache.get_with("k", lambda: 3) == 2
+    assert cache.get_with("l", lambda: 4) == 4
+    cache.clear()
+    assert cache.stats().remote_hits == 2
+    with make_near_cache(client, "n", max_staleness=3600) as other:
+        assert other.get("k") is None
+    with make_near_cache(client, "other") as other:
+        assert other.get("k") is None
+    cache.close()
+
+holder = threading.Thread(target=hold, daemon=True)
+holder.start()
+assert held.wait(60)
+in_child(work)
+done.set()
+holder.join(60)
+""")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.skipif(FREE_THREADED, reason="CPython 3.13t leaves locks of objects held in the child")
 def test_a_fork_beside_busy_threads_leaves_the_child_working(run):
     run("""
+# In the child redis-py 8 takes locks that a thread of the parent may have held.
+def renew_locks_of_client():
+    pool = client.connection_pool
+    for owner in (pool, getattr(pool, "_event_dispatcher", None)):
+        if hasattr(owner, "_lock"):
+            owner._lock = threading.RLock()
+
+os.register_at_fork(after_in_child=renew_locks_of_client)
 cache = make_near_cache(client, "n", max_staleness=3600)
 stop = threading.Event()
 def use(number):
