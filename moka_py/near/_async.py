@@ -501,6 +501,7 @@ class AsyncNearCache(NearCacheBase[V]):
                 function that is no coroutine function: use `NearCache.cached`.
             ValueError: If the ttl is not positive.
         """
+        self._check_open()
         self._lifetime(ttl)
         return _cached.async_decorator(self, key, ttl)
 

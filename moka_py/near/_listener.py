@@ -42,8 +42,6 @@ MIN_TIMEOUT, MAX_TIMEOUT = 1.0, 5.0
 """Seconds that a reply may take."""
 MAX_LOST_PROBES = 3
 """After so many probes in a row whose invalidations did not come, the client writes to another server."""
-SUSPEND_SECONDS = 0.05
-"""If the clock that runs while the machine sleeps gains so much on the other one, the machine slept."""
 
 _PUSH: Final = object()
 """The result of reading a message that is no reply."""
@@ -61,13 +59,6 @@ class _VoidReplyError(Exception):
     """The server answers with errors for now, or in an unexpected way."""
 
 
-def _suspended_seconds() -> float:
-    """Return how long the machine has slept since it was started, up to a constant."""
-    if not hasattr(time, "CLOCK_BOOTTIME"):
-        return 0.0
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
-
-
 class Listener:
     """The thread that listens to the server for one tier."""
 
@@ -82,7 +73,6 @@ class Listener:
         self._is_probe_seen = False
         self._lost_probes = 0
         self._timeout = min(max(tier.options.max_staleness, MIN_TIMEOUT), MAX_TIMEOUT)
-        self._suspended = 0.0
 
     def start(self) -> None:
         """Start the thread."""
@@ -121,13 +111,12 @@ class Listener:
             delay = None
             try:
                 self._listen()
-            except _RefusedError as error:
-                self._warn(error)
-                delay = REFUSED_DELAY
             except Exception as error:
                 if self._is_refusal(error):
-                    self._warn(error)
+                    self._warn("since the server does not report writes", str(error) or type(error).__name__)
                     delay = REFUSED_DELAY
+                elif not isinstance(error, (self._package.error, OSError, _VoidReplyError, _ProbeLostError)):
+                    self._warn("since its listener fails", f"{type(error).__name__}: {error}")
             finally:
                 self._disconnect()
             if self._tier.local.live_until != before:
@@ -138,6 +127,8 @@ class Listener:
 
     def _is_refusal(self, error: Exception) -> bool:
         """Return whether an error says that the server will not do what the listener needs."""
+        if isinstance(error, _RefusedError):
+            return True
         if isinstance(error, _ProbeLostError):
             self._lost_probes += 1
             return self._lost_probes >= MAX_LOST_PROBES
@@ -148,11 +139,9 @@ class Listener:
         is_temporary |= kind in ("OutOfMemoryError", "TryAgainError", "MasterDownError", "ClusterDownError")
         return isinstance(error, self._package.response_error) and not is_temporary
 
-    def _warn(self, error: Exception) -> None:
+    def _warn(self, reason: str, error: str) -> None:
         self._tier.warn_later(
-            "tracking",
-            f"the near cache {self._tier.prefix.decode()!r} has no local tier, since the server does not report writes:"
-            f" {str(error) or type(error).__name__}",
+            "tracking", f"the near cache {self._tier.prefix.decode()!r} has no local tier, {reason}: {error}"
         )
 
     def _disconnect(self) -> None:
@@ -181,7 +170,6 @@ class Listener:
             self._tier.counters.add("reconnects")
         # `cleared-first`. What a fetch begins from now on, the server reports.
         self._tier.clear()
-        self._suspended = _suspended_seconds()
         self._await_probe(connection)
         self._lost_probes = 0
         self._send_heartbeats(connection)
@@ -239,20 +227,13 @@ class Listener:
                     # The second PING follows at once.
                     next_ping = time.monotonic()
                 else:
-                    self._check_suspend()
+                    tier.clear_after_suspend()
                     tier.extend(before + max_staleness)
                 before = sent
             else:
                 # `only-pong`.
                 before = None
             sent = None
-
-    def _check_suspend(self) -> None:
-        """Clear the tier if the machine slept. The deadlines of entries do not count that time."""
-        suspended = _suspended_seconds()
-        if suspended > self._suspended + SUSPEND_SECONDS:
-            self._tier.clear()
-        self._suspended = max(self._suspended, suspended)
 
     def _check_running(self) -> None:
         if self._stop.is_set():

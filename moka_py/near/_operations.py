@@ -429,10 +429,11 @@ class _Load:
 
     def without_server(self) -> Steps[Any]:
         """Return a stale value, if that is allowed, or compute one."""
-        if not self._fresh:
-            value = self._operations.stale(self._key)
-            if value is not MISSING and value is not ABSENT:
-                return value
+        if self._fresh:
+            return (yield from self._compute_only())
+        value = self._operations.stale(self._key)
+        if value is not MISSING and value is not ABSENT:
+            return value
         return (yield Share(self._key, self._compute_only))
 
     def _compute_once(self, expected: bytes | None) -> Steps[Any]:
@@ -444,13 +445,16 @@ class _Load:
     # --- Computing ---
 
     def _compute_only(self) -> Steps[Any]:
-        return self._codec.decode((yield from self._compute_payload()))
+        _payload, value = yield from self._compute()
+        return value
 
-    def _compute_payload(self) -> Steps[bytes]:
+    def _compute(self) -> Steps[tuple[bytes, Any]]:
+        """Run the initializer. Returns the payload of its result, and the value of that payload."""
         try:
             with _computation_of(self._tier, self._key):
                 result = yield Run(self._initializer)
-            return self._codec.encode(result)
+            payload = self._codec.encode(result)
+            return payload, self._codec.decode_own(payload)
         except StopIteration as error:
             raise StoppedError(error) from None
 
@@ -465,8 +469,7 @@ class _Load:
         # A removal that finds no key changes nothing on the server. In this process it is seen here.
         run = self._tier.begin_run(self._key) if expected is None else None
         try:
-            payload = yield from self._compute_payload()
-            value = self._codec.decode(payload)
+            payload, value = yield from self._compute()
         except GeneratorExit:
             raise
         except BaseException:

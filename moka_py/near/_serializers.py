@@ -82,9 +82,13 @@ class Codec:
         if not payload.startswith(self._header):
             raise UndecodableError(f"the payload has another header than {self._header!r}")
         try:
-            return self._loads(payload[len(self._header) :])
+            return self.decode_own(payload)
         except Exception as error:
             raise UndecodableError("the data of the payload is broken") from error
+
+    def decode_own(self, payload: bytes) -> Any:
+        """Return the value of a payload that `encode` has made. An exception of the serializer leaves unchanged."""
+        return self._loads(payload[len(self._header) :])
 
 
 def _dump_json(value: object) -> bytes:

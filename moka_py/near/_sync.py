@@ -430,6 +430,7 @@ class NearCache(NearCacheBase[V]):
                 coroutine function: use `AsyncNearCache.cached`.
             ValueError: If the ttl is not positive.
         """
+        self._check_open()
         self._lifetime(ttl)
         return _cached.decorator(self, key, ttl)
 

@@ -37,6 +37,15 @@ Detach = Callable[[], object]
 
 SECOND: Final = 1_000_000_000
 """Nanoseconds."""
+SUSPEND_SECONDS = 0.05
+"""If the clock that runs while the machine sleeps gains so much on the other one, the machine slept."""
+
+
+def _suspended_seconds() -> float:
+    """Return how long the machine has slept since it was started, up to a constant."""
+    if not hasattr(time, "CLOCK_BOOTTIME"):
+        return 0.0
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
 
 
 class _Marker:
@@ -109,6 +118,7 @@ class Tier:
         self._incoherent_nanos = 0
         self._fails_until = 0.0
         self._failure = ""
+        self._suspended = _suspended_seconds()
 
     # --- The local entries ---
 
@@ -148,6 +158,7 @@ class Tier:
         live_until = self.local.live_until
         if grace is None or not live_until or self.local.now() >= live_until + grace * SECOND:
             return MISSING
+        self.clear_after_suspend()
         return self.entries.peek(key, MISSING)
 
     def discard(self, key: TierKey) -> None:
@@ -167,6 +178,13 @@ class Tier:
             watches = [watch for watches in self._watches.values() for watch in watches]
         for watch in watches:
             watch.notify()
+
+    def clear_after_suspend(self) -> None:
+        """Remove all entries if the machine slept. Their deadlines do not count that time."""
+        suspended = _suspended_seconds()
+        if suspended > self._suspended + SUSPEND_SECONDS:
+            self.clear()
+        self._suspended = max(self._suspended, suspended)
 
     # --- The deadline ---
 

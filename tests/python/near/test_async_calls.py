@@ -300,6 +300,8 @@ METHODS = {
     "clear": lambda cache: cache.clear(),
     "clear_local": lambda cache: cache.clear_local(),
     "async with": lambda cache: cache.__aenter__(),
+    "get_local": lambda cache: cache.get_local("k"),
+    "cached": lambda cache: cache.cached(key=str),
 }
 
 

@@ -7,7 +7,7 @@ from helpers import Background, run_threads
 from near.near_caches import callers, payload, settle, wait_until
 from near.resp import Failure
 
-from moka_py.near import NearCache
+from moka_py.near import NearCache, _tier
 from moka_py.near._options import Options
 
 STALENESS = 10.0
@@ -141,6 +141,24 @@ def test_without_a_server_a_process_still_computes_once(make, server, manual_clo
     with Background(release):
         run_threads(*[call] * 4)
     assert len(loads) == 1
+
+
+@pytest.mark.parametrize("across", [True, False])
+def test_without_a_server_a_fresh_call_joins_no_computation_that_began_before_it(make, server, manual_clock, across):
+    cache = make()
+    fail(server, manual_clock)
+    began, go_on = threading.Event(), threading.Event()
+
+    def load():
+        began.set()
+        assert go_on.wait(60)
+        return "before"
+
+    with Background(lambda: cache.get_with("k", load, across=across)) as first:
+        assert began.wait(60)
+        assert cache.get_with("k", lambda: "after", across=across, fresh=True) == "after"
+        go_on.set()
+    assert first.result == "before"
 
 
 def test_the_error_of_the_initializer_leaves_the_call_without_a_server_too(make, server, manual_clock):
@@ -282,6 +300,16 @@ def test_a_known_absence_may_be_stale_too(make, server, manual_clock):
     assert cache.get("absent", "default") == "default"
     assert cache.get_many(["absent", "k"]) == {"k": "old"}
     assert cache.get_with("absent", lambda: "loaded") == "loaded"
+
+
+def test_after_a_suspend_no_value_from_before_it_is_stale(stale, error, monkeypatch):
+    assert stale.get("k") == "old"
+    suspended = _tier._suspended_seconds()
+    monkeypatch.setattr(_tier, "_suspended_seconds", lambda: suspended + 1)
+    # Its deadline may have passed while the machine slept.
+    with pytest.raises(error):
+        stale.get("k")
+    assert stale.get_with("k", lambda: "loaded") == "loaded"
 
 
 def test_without_that_option_no_value_is_stale(make, server, manual_clock, error):

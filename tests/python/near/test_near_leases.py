@@ -164,6 +164,33 @@ def test_a_lease_is_freed_if_the_value_cannot_be_serialized(any_cache, server):
     assert read(server) is None
 
 
+class Unreadable:
+    name = "unreadable"
+
+    def __init__(self, error):
+        self._error = error
+
+    def dumps(self, value):
+        return b""
+
+    def loads(self, data):
+        raise self._error
+
+
+@pytest.mark.parametrize("across", [True, False])
+@pytest.mark.parametrize("error", [Failed, StopIteration])
+def test_the_error_of_loads_leaves_the_load_unchanged_and_nothing_is_written(
+    server, scripted_client, near, manual_clock, paced, across, error
+):
+    raised = error("reason")
+    cache = near(scripted_client, "n", serializer=Unreadable(raised))
+    expected = RuntimeError if error is StopIteration and not isinstance(cache, NearCache) else error
+    with pytest.raises(expected) as caught:
+        cache.get_with("k", lambda: 1, across=across)
+    assert caught.value is raised or caught.value.__cause__ is raised
+    assert read(server) is None
+
+
 @pytest.mark.parametrize("near_class", ["sync"], indirect=True)
 def test_a_lease_is_freed_if_the_initializer_returns_a_coroutine(any_cache, server):
     async def load():

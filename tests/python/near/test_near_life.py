@@ -126,6 +126,7 @@ METHODS = {
     "clear": lambda cache: cache.clear(),
     "clear_local": lambda cache: cache.clear_local(),
     "with": lambda cache: cache.__enter__(),
+    "cached": lambda cache: cache.cached(key=str),
 }
 
 

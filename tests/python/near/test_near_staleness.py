@@ -10,7 +10,7 @@ from helpers import Background
 from near.near_caches import make_near_cache, payload, settle, wait_until
 from near.resp import Failure, Status
 
-from moka_py.near import NearCache, _listener
+from moka_py.near import NearCache, _listener, _tier
 
 STALENESS = 10.0
 
@@ -567,6 +567,24 @@ def test_a_replica_is_found_out_by_its_role(server, scripted_client, manual_cloc
         assert not cache.is_coherent
 
 
+def test_an_unexpected_error_of_the_listener_is_reported_once(
+    server, scripted_client, near_class, manual_clock, paced, monkeypatch
+):
+    attempts = []
+
+    def fail(listener, connection):
+        attempts.append(1)
+        raise AttributeError("no such attribute")
+
+    monkeypatch.setattr(_listener.Listener, "_await_probe", fail)
+    with near_class(scripted_client, "n", ttl=1) as cache:
+        with pytest.warns(RuntimeWarning, match="its listener fails: AttributeError: no such attribute") as caught:
+            wait_until(lambda: cache.get("k") or len(attempts) >= 3)
+        assert len(caught) == 1
+        monkeypatch.undo()
+        wait_until(lambda: cache.is_coherent)
+
+
 def test_a_busy_server_is_no_refusal(server, scripted_client, paced, manual_clock):
     answer = server.answer("CLIENT", "TRACKING", reply=Failure("BUSY Redis is busy running a script"))
     with NearCache(scripted_client, "n", ttl=1) as cache:
@@ -638,8 +656,8 @@ def test_a_reply_that_answers_nothing_ends_the_connection(cache, server, scripte
 
 def test_after_a_suspend_the_tier_is_cleared(cache, server, scripted_client, monkeypatch):
     fill(cache, server, scripted_client)
-    suspended = _listener._suspended_seconds()
-    monkeypatch.setattr(_listener, "_suspended_seconds", lambda: suspended + 100)
+    suspended = _tier._suspended_seconds()
+    monkeypatch.setattr(_tier, "_suspended_seconds", lambda: suspended + 100)
     pass_two_pings(server)
     assert cache.get("k") == "old"
     assert server.count("GET", "n:k") == 2
