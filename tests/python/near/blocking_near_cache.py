@@ -24,6 +24,7 @@ _SETTINGS = (
     "decode_responses",
     "client_name",
     "protocol",
+    "retry_on_error",
 )
 
 
