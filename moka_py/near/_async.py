@@ -1,36 +1,32 @@
 """`AsyncNearCache`: the near cache of programs with asyncio.
 
 How it works: a hit is a native look-up, and does not suspend the coroutine. Else an operation goes step by step
-(`_operations.py`), and this class carries out its steps with the client of the running event loop. Operations that
-coroutines of one event loop may share, and those that may have to free a lease, are tasks (`_async_flights.py`).
+(`_operations.py`), and `_async_driver.py` carries out its steps with the client of the running event loop. Operations
+that coroutines of one event loop may share, and those that may have to free a lease, are tasks (`_async_flights.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from contextlib import suppress
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast, overload
 
 from moka_py.near import _cached
-from moka_py.near._async_clients import LoopClients
+from moka_py.near._async_clients import LoopClients, end_clients
+from moka_py.near._async_driver import AsyncDriver
 from moka_py.near._async_flights import fly, running_loop
 from moka_py.near._base import NearCacheBase, V, iterate
-from moka_py.near._client import AsyncClient, reply_options, server_of
-from moka_py.near._operations import Ask, Run, Share, Step, Steps, StoppedError, Wait, refuse_own_key
+from moka_py.near._client import AsyncClient, server_of
+from moka_py.near._loading import StoppedError, load, refuse_own_key
+from moka_py.near._operations import Steps
 from moka_py.near._options import BUILTIN_KEYS, Default, Duration, Key, TierKey, make_options, milliseconds, tier_key
 from moka_py.near._serializers import Serializer
 from moka_py.near._tier import ABSENT, MISSING
 
 if TYPE_CHECKING:
     from moka_py.near._cached import AsyncNearCachedFunction
-
-CLEANUP_SECONDS = 1.0
-"""How long each request of a cancelled call may take, such as the one that frees its lease."""
 
 
 class AsyncNearCache(NearCacheBase[V]):
@@ -133,11 +129,11 @@ class AsyncNearCache(NearCacheBase[V]):
         )
         server = server_of(client, is_async=True)
         self._clients = LoopClients(client)
-        self._response_error = server.package.response_error
         self._probe_client: Any = server.make_sync_client()
         self._set_up(server, self._probe_client, namespace, options)
+        self._driver = AsyncDriver(self._tier, self._clients)
         # After `_set_up`: if that raises, there is nothing to end.
-        finalizer = weakref.finalize(self, _end_clients, self._clients, self._probe_client)
+        finalizer = weakref.finalize(self, end_clients, self._clients, self._probe_client)
         finalizer.atexit = False
 
     # --- Reading ---
@@ -218,9 +214,13 @@ class AsyncNearCache(NearCacheBase[V]):
         tier = self._tier
         if not fresh and tier.is_coherent:
             return await fly(
-                tier, "fetch", key, lambda: self._perform(self._operations.fetch(key, is_kept=True)), is_shared=True
+                tier,
+                "fetch",
+                key,
+                lambda: self._driver.perform(self._operations.fetch(key, is_kept=True)),
+                is_shared=True,
             )
-        value = await self._perform(self._operations.fetch(key, is_kept=False))
+        value = await self._driver.perform(self._operations.fetch(key, is_kept=False))
         if fresh:
             # No later call returns an older value than this one.
             tier.discard(key)
@@ -247,7 +247,7 @@ class AsyncNearCache(NearCacheBase[V]):
         if missing:
             is_kept = not fresh and self._tier.is_coherent
             try:
-                found |= await self._perform(self._operations.fetch_many(missing, is_kept=is_kept))
+                found |= await self._driver.perform(self._operations.fetch_many(missing, is_kept=is_kept))
             except self._errors:
                 found |= self._stale_many(missing, fresh)
                 if self._options.on_error == "raise" and any(name not in found for name in missing):
@@ -399,7 +399,7 @@ class AsyncNearCache(NearCacheBase[V]):
         self._check_open()
         self._tier.begin_call()
         try:
-            await self._perform(self._operations.clear())
+            await self._driver.perform(self._operations.clear())
         finally:
             self._tier.clear()
 
@@ -407,7 +407,7 @@ class AsyncNearCache(NearCacheBase[V]):
         """Perform a write, and remove the local entries, also if it fails: the server may have executed it."""
         self._tier.begin_call(4)
         try:
-            return await self._perform(steps)
+            return await self._driver.perform(steps)
         finally:
             for key in keys:
                 self._tier.discard(key)
@@ -480,12 +480,14 @@ class AsyncNearCache(NearCacheBase[V]):
         tier = self._tier
         refuse_own_key(tier, key)
 
-        def load() -> Coroutine[Any, Any, Any]:
-            return self._perform(self._operations.load(key, initializer, ttl, across=across, lease=lease, fresh=fresh))
+        def perform_load() -> Coroutine[Any, Any, Any]:
+            return self._driver.perform(
+                load(self._operations, key, initializer, ttl, across=across, lease=lease, fresh=fresh)
+            )
 
         try:
             # As a task, a load that is cancelled can free its lease.
-            value = await fly(tier, "load", key, load, is_shared=not fresh and tier.is_coherent)
+            value = await fly(tier, "load", key, perform_load, is_shared=not fresh and tier.is_coherent)
         except StoppedError as error:
             # Python makes a RuntimeError of it, as of each StopIteration that leaves a coroutine.
             raise error.args[0] from None
@@ -551,102 +553,3 @@ class AsyncNearCache(NearCacheBase[V]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
-
-    # --- The driver ---
-
-    async def _perform[T](self, steps: Steps[T]) -> T:
-        """Carry out the steps of an operation, and return its result."""
-        seconds: float | None = None
-        async with self._clients.of_running_loop() as client:
-            try:
-                step = next(steps)
-                while True:
-                    try:
-                        outcome = await self._carry_out(step, client, seconds)
-                    except BaseException as error:
-                        if isinstance(error, asyncio.CancelledError):
-                            seconds = CLEANUP_SECONDS
-                        step = steps.throw(error)
-                    else:
-                        step = steps.send(outcome)
-            except StopIteration as end:
-                return cast(T, end.value)
-
-    async def _carry_out(self, step: Step, client: Any, seconds: float | None) -> Any:
-        """Carry out a step. A request may take so many seconds."""
-        if isinstance(step, Ask):
-            if seconds is None:
-                return await self._ask(client, step.commands)
-            try:
-                return await asyncio.wait_for(self._ask(client, step.commands), seconds)
-            except TimeoutError as error:
-                raise self._tier.server.package.connection_error("the server did not answer in time") from error
-        if isinstance(step, Run):
-            awaitable: Any = step.initializer()
-            if not inspect.isawaitable(awaitable):
-                raise TypeError(f"initializer must return an awaitable, got {type(awaitable).__name__}")
-            return await awaitable
-        if isinstance(step, Share):
-            operation = step.operation
-            return await fly(self._tier, "computation", step.key, lambda: self._perform(operation()), is_shared=True)
-        return await _wait(step)
-
-    async def _ask(self, client: Any, commands: Any) -> list[Any]:
-        """Send commands, and return their replies. An error reply is in the list, another error is raised."""
-        tier = self._tier
-        tier.check_server()
-        try:
-            if len(commands) == 1:
-                [command] = commands
-                replies = [await client.execute_command(*command, **reply_options(command))]
-            else:
-                pipeline = client.pipeline(transaction=False)
-                for command in commands:
-                    pipeline.execute_command(*command, **reply_options(command))
-                replies = await pipeline.execute(raise_on_error=False)
-        except self._response_error as error:
-            tier.record_error(error)
-            return [error]
-        except self._errors as error:
-            tier.record_error(error)
-            raise
-        tier.record_success()
-        for reply in replies:
-            if isinstance(reply, Exception):
-                tier.record_error(reply)
-        return replies
-
-
-def _end_clients(clients: LoopClients, probe_client: Any) -> None:
-    """Close the clients that a near cache has made, when it is dropped."""
-    clients.retire()
-    probe_client.connection_pool.disconnect()
-
-
-async def _wait(step: Wait) -> None:
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[None] = loop.create_future()
-    # Weakly: the tier refers to `notify`, and the future refers to the call. So a loop that is closed keeps no call.
-    reference = weakref.ref(future)
-    step.wakeup.notify = partial(_notify, reference)
-    if step.wakeup.is_set:
-        return
-    timer = loop.call_later(step.seconds, _wake, future)
-    try:
-        await future
-    finally:
-        timer.cancel()
-
-
-def _notify(reference: weakref.ref[asyncio.Future[None]]) -> None:
-    """Wake the call that waits for a future, from any thread."""
-    future = reference()
-    if future is not None:
-        # The loop may be closed.
-        with suppress(RuntimeError):
-            future.get_loop().call_soon_threadsafe(_wake, future)
-
-
-def _wake(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

@@ -139,3 +139,9 @@ class LoopClients:
         if own is not None:
             own.retire()
             await own.close_if_unused()
+
+
+def end_clients(clients: LoopClients, probe_client: Any) -> None:
+    """Close the clients that a near cache has made, when it is dropped."""
+    clients.retire()
+    probe_client.connection_pool.disconnect()

@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from moka_py._flight import Flight
-from moka_py.near._operations import own_key_message
+from moka_py.near._loading import own_key_message
 from moka_py.near._options import TierKey
 from moka_py.near._tier import Tier
 

@@ -1,22 +1,22 @@
 """`NearCache`: the near cache of programs without asyncio.
 
-How it works: a hit is native (`_NearLookup`). Else an operation goes step by step (`_operations.py`), and this class
+How it works: a hit is native (`_NearLookup`). Else an operation goes step by step (`_operations.py`), and `_driver.py`
 carries out its steps with the user's client. While the tier is coherent, threads that ask for one key share an
 operation.
 """
 
 from __future__ import annotations
 
-import inspect
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast, overload
 
 from moka_py.near import _cached
 from moka_py.near._base import NearCacheBase, V, iterate
-from moka_py.near._client import SyncClient, reply_options, server_of
-from moka_py.near._operations import Ask, Run, Share, Step, Steps, StoppedError, Wait
+from moka_py.near._client import SyncClient, server_of
+from moka_py.near._driver import Driver
+from moka_py.near._loading import StoppedError, load
+from moka_py.near._operations import Steps
 from moka_py.near._options import (
     BUILTIN_KEYS,
     Default,
@@ -133,9 +133,8 @@ class NearCache(NearCacheBase[V]):
             copy=copy,
         )
         server = server_of(client, is_async=False)
-        self._client = client
-        self._response_error = server.package.response_error
         self._set_up(server, client, namespace, options)
+        self._driver = Driver(self._tier, client)
 
     # --- Reading ---
 
@@ -160,8 +159,8 @@ class NearCache(NearCacheBase[V]):
         """Return the value of a key from the server, or `ABSENT`."""
         tier = self._tier
         if not fresh and tier.is_coherent:
-            return tier.fetches.get_with(key, lambda: self._perform(self._operations.fetch(key, is_kept=True)))
-        value = self._perform(self._operations.fetch(key, is_kept=False))
+            return tier.fetches.get_with(key, lambda: self._driver.perform(self._operations.fetch(key, is_kept=True)))
+        value = self._driver.perform(self._operations.fetch(key, is_kept=False))
         if fresh:
             # No later call returns an older value than this one.
             tier.discard(key)
@@ -188,7 +187,7 @@ class NearCache(NearCacheBase[V]):
         if missing:
             is_kept = not fresh and self._tier.is_coherent
             try:
-                found |= self._perform(self._operations.fetch_many(missing, is_kept=is_kept))
+                found |= self._driver.perform(self._operations.fetch_many(missing, is_kept=is_kept))
             except self._errors:
                 found |= self._stale_many(missing, fresh)
                 if self._options.on_error == "raise" and any(name not in found for name in missing):
@@ -340,7 +339,7 @@ class NearCache(NearCacheBase[V]):
         self._check_open()
         self._tier.begin_call()
         try:
-            self._perform(self._operations.clear())
+            self._driver.perform(self._operations.clear())
         finally:
             self._tier.clear()
 
@@ -348,7 +347,7 @@ class NearCache(NearCacheBase[V]):
         """Perform a write, and remove the local entries, also if it fails: the server may have executed it."""
         self._tier.begin_call(4)
         try:
-            return self._perform(steps)
+            return self._driver.perform(steps)
         finally:
             for key in keys:
                 self._tier.discard(key)
@@ -397,16 +396,18 @@ class NearCache(NearCacheBase[V]):
         tier = self._tier
         tier.begin_call(4)
 
-        def load() -> Any:
-            return self._perform(self._operations.load(key, initializer, ttl, across=across, lease=lease, fresh=fresh))
+        def perform_load() -> Any:
+            return self._driver.perform(
+                load(self._operations, key, initializer, ttl, across=across, lease=lease, fresh=fresh)
+            )
 
         try:
             if fresh:
-                value = load()
+                value = perform_load()
                 # No later call returns an older value than this one.
                 tier.discard(key)
             else:
-                value = tier.loads.get_with(key, load) if tier.is_coherent else load()
+                value = tier.loads.get_with(key, perform_load) if tier.is_coherent else perform_load()
         except StoppedError as error:
             raise error.args[0] from None
         return cast(V, self._copy(value))
@@ -457,65 +458,3 @@ class NearCache(NearCacheBase[V]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-    # --- The driver ---
-
-    def _perform[T](self, steps: Steps[T]) -> T:
-        """Carry out the steps of an operation, and return its result."""
-        try:
-            step = next(steps)
-            while True:
-                try:
-                    outcome = self._carry_out(step)
-                except BaseException as error:
-                    step = steps.throw(error)
-                else:
-                    step = steps.send(outcome)
-        except StopIteration as end:
-            return cast(T, end.value)
-
-    def _carry_out(self, step: Step) -> Any:
-        if isinstance(step, Ask):
-            return self._ask(step.commands)
-        if isinstance(step, Run):
-            result = step.initializer()
-            if inspect.iscoroutine(result):
-                result.close()
-                raise TypeError("initializer must not return a coroutine: use AsyncNearCache.get_with")
-            return result
-        if isinstance(step, Share):
-            operation = step.operation
-            return self._tier.computations.get_with(step.key, lambda: self._perform(operation()))
-        return _wait(step)
-
-    def _ask(self, commands: Any) -> list[Any]:
-        """Send commands, and return their replies. An error reply is in the list, another error is raised."""
-        tier = self._tier
-        tier.check_server()
-        try:
-            if len(commands) == 1:
-                [command] = commands
-                replies = [self._client.execute_command(*command, **reply_options(command))]
-            else:
-                pipeline = self._client.pipeline(transaction=False)
-                for command in commands:
-                    pipeline.execute_command(*command, **reply_options(command))
-                replies = pipeline.execute(raise_on_error=False)
-        except self._response_error as error:
-            tier.record_error(error)
-            return [error]
-        except self._errors as error:
-            tier.record_error(error)
-            raise
-        tier.record_success()
-        for reply in replies:
-            if isinstance(reply, Exception):
-                tier.record_error(reply)
-        return replies
-
-
-def _wait(step: Wait) -> None:
-    event = threading.Event()
-    step.wakeup.notify = event.set
-    if not step.wakeup.is_set:
-        event.wait(step.seconds)

@@ -21,7 +21,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -252,10 +252,13 @@ class Tier:
             self._failure = f"{type(error).__name__}: {error}"
             self._fails_until = time.monotonic() + self.options.heartbeat
 
-    def record_success(self) -> None:
-        """Let calls ask the server again."""
+    def record_replies(self, replies: Sequence[Any]) -> None:
+        """Count the errors among replies, and let calls ask the server again."""
         if self._fails_until:
             self._fails_until = 0.0
+        for reply in replies:
+            if isinstance(reply, Exception):
+                self.record_error(reply)
 
     # --- Warnings ---
 

@@ -7,7 +7,7 @@ import pytest
 from near.async_caches import RUNNERS, caught, open_near_cache, runner, settled, until
 from near.near_caches import is_lease, payload
 
-from moka_py.near import _async
+from moka_py.near import _async_driver
 from moka_py.near._lease import RELEASE
 
 OTHER_LEASE = b"\xc1mk?" + b"0123456789abcdef"
@@ -246,7 +246,7 @@ def test_the_error_of_an_initializer_reaches_all_that_share_it(run, opened, serv
 
 
 def test_a_waiter_for_the_lease_of_another_process_hears_of_the_value(run, opened, server, monkeypatch):
-    monkeypatch.setattr("moka_py.near._operations.POLL_SECONDS", (60, 60))
+    monkeypatch.setattr("moka_py.near._loading.POLL_SECONDS", (60, 60))
 
     async def main():
         async with opened() as cache:
@@ -448,7 +448,7 @@ def test_a_waiter_tries_when_the_holder_of_the_lease_was_cancelled(run, opened, 
 
 
 def test_a_silent_server_does_not_hold_a_cancelled_call(run, opened, server, monkeypatch):
-    monkeypatch.setattr(_async, "CLEANUP_SECONDS", 0.01)
+    monkeypatch.setattr(_async_driver, "CLEANUP_SECONDS", 0.01)
 
     async def main():
         async with opened() as cache:

@@ -156,7 +156,7 @@ def test_a_near_cache_keeps_no_loop(run, request, client, cache, end):
 
 
 def test_a_loop_that_is_closed_while_a_call_waits_leaves_nothing(server, client, cache, monkeypatch):
-    monkeypatch.setattr("moka_py.near._operations.POLL_SECONDS", (60, 60))
+    monkeypatch.setattr("moka_py.near._loading.POLL_SECONDS", (60, 60))
     asyncio.run(use_and_end(cache, client))
     server.do("SET", "n:waited", OTHER_LEASE, "PX", 30_000, database=3)
     loop = asyncio.new_event_loop()

@@ -90,7 +90,7 @@ def test_a_present_value_is_returned_and_kept_by_one_request(cache, server, scri
 
 
 def test_a_waiter_hears_of_the_value(cache, server, monkeypatch):
-    monkeypatch.setattr("moka_py.near._operations.POLL_SECONDS", (60, 60))
+    monkeypatch.setattr("moka_py.near._loading.POLL_SECONDS", (60, 60))
     other_process_takes_lease(server)
     with Background(lambda: cache.get_with("k", lambda: "mine")) as waiter:
         wait_for_waiters(cache)
