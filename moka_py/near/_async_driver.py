@@ -80,7 +80,7 @@ class AsyncDriver:
                 replies = await pipeline.execute(raise_on_error=False)
         except self._package.response_error as error:
             tier.record_error(error)
-            return [error]
+            return [error] * len(commands)
         except self._package.error as error:
             tier.record_error(error)
             raise

@@ -1,6 +1,7 @@
 """Failures of the server: what reads, loads and writes do while the client raises."""
 
 import threading
+import warnings
 
 import pytest
 from helpers import Background, run_threads
@@ -94,6 +95,20 @@ def test_an_error_reply_is_an_error_of_the_client(make, server, client_package):
     # It says nothing about the next request.
     assert cache.get("k") == "old"
     assert cache.get("another") is None
+
+
+def test_a_server_that_refuses_the_client_at_its_connection_does_not_break_get_with(
+    server, make_client, near_class, client_package
+):
+    refusal = "NOPERM this user has no permissions to run the 'hello' command"
+    server.answer("HELLO", reply=Failure(refusal))
+    with near_class(make_client(server, protocol=3), "n", ttl=1) as cache:
+        with pytest.raises(client_package.exceptions.ResponseError, match="no permissions"):
+            cache.get("k")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            assert cache.get_with("k", lambda: 1) == 1
+            assert cache.get_with("k", lambda: 2, across=False) == 2
 
 
 def test_local_hits_go_on_until_the_deadline(make, server, error, manual_clock):

@@ -126,6 +126,16 @@ def test_two_pongs_in_a_row_move_the_deadline_on(cache, server, scripted_client,
     assert server.count("GET", "n:k") == 1
 
 
+def test_the_seconds_in_which_the_tier_cannot_answer_are_counted(cache, server, manual_clock):
+    pass_two_pings(server)
+    with server.hold("PING", tracking=True) as hold:
+        hold.wait()
+        manual_clock.advance(STALENESS + 5)
+        assert cache.stats().seconds_incoherent == pytest.approx(5)
+    wait_until(lambda: cache.is_coherent)
+    assert cache.stats().seconds_incoherent == pytest.approx(5)
+
+
 @pytest.mark.parametrize("error", ["BUSY Redis is busy running a script", "ERR something", "NOPERM no permissions"])
 def test_an_error_reply_is_no_pong(cache, server, scripted_client, manual_clock, error):
     fill(cache, server, scripted_client)
@@ -468,6 +478,33 @@ def test_after_a_lost_connection_the_tier_is_cleared_and_answers_again(cache, se
     wait_until(lambda: cache.stats().reconnects == 1)
     wait_until(lambda: cache.get("k") == "new")
     fill(cache, server, scripted_client, text='"newer"')
+
+
+class Pauses:
+    """Stands for the event that ends a listener: it notes the pauses between connections, and ends the listener."""
+
+    def __init__(self, number):
+        self._number = number
+        self.seconds = []
+
+    def is_set(self):
+        return len(self.seconds) >= self._number
+
+    def wait(self, seconds):
+        self.seconds.append(seconds)
+
+
+def test_between_connections_are_50_milliseconds_to_2_seconds_with_jitter(server, scripted_client):
+    server.refuse()
+    with NearCache(scripted_client, "n", ttl=1) as cache:
+        listener = _listener.Listener(cache._tier)
+        listener._stop = pauses = Pauses(50)
+        listener._run()
+    assert all(0.05 <= pause <= 2 for pause in pauses.seconds)
+    # The longest possible pause doubles each time, from 0.1 s on.
+    assert all(pause <= 0.1 * 2**index for index, pause in enumerate(pauses.seconds))
+    assert len(set(pauses.seconds)) == 50
+    assert max(pauses.seconds) > 1
 
 
 def test_a_fill_that_began_before_a_reconnect_is_not_kept(cache, server, scripted_client):
