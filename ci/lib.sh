@@ -44,9 +44,9 @@ VALKEY_CLIENT=valkey==6.2.0
 HIREDIS=hiredis==3.5.0
 # The packages that the tests of the integrations need, besides Django.
 INTEGRATION_TOOLS=("${FRAMEWORKS[@]}" opentelemetry-sdk==1.45.2 opentelemetry-exporter-prometheus==0.66b2
-  SQLAlchemy==2.1.9 starlette==1.10.0 fastapi==0.165.0 uvicorn==0.54.0 httpx==0.28.1)
-# It needs a package that has no wheel for CPython 3.13t.
-GIL_INTEGRATION_TOOLS=(litestar==2.25.0)
+  SQLAlchemy==2.1.9 starlette==1.10.0 uvicorn==0.54.0 httpx==0.28.1)
+# They need packages that have no wheel for CPython 3.13t, and do not build for it.
+GIL_INTEGRATION_TOOLS=(fastapi==0.165.0 litestar==2.25.0)
 # The source distributions with the frameworks' own tests and examples.
 SUITES=("$NEWEST_DJANGO" "$OLDEST_DJANGO" cachelib==0.17.0 Flask-Caching==2.5.1 SQLAlchemy==2.1.9)
 # The peers of the benchmarks, without their own dependencies: one of theine is not available for CPython 3.13t.
