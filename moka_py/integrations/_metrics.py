@@ -6,6 +6,7 @@ some call on its cache removes it.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -130,9 +131,23 @@ class Sources:
         if self._functions is not False:
             package = self._functions if isinstance(self._functions, str) else None
             for function in cached_functions(package):
-                name = f"{function.__module__}.{function.__qualname__}"
+                name = _name_of(function)
                 readings[name].append(_read(name, function))
         return readings
+
+
+def _name_of(function: Any) -> str:
+    """Return the module and the qualified name of a cached function.
+
+    A cached `functools.partial` has the name of the function that it calls, and a callable object that of its class.
+    """
+    if not hasattr(function, "__qualname__"):
+        function = function.__wrapped__
+        while isinstance(function, functools.partial):
+            function = function.func
+        if not hasattr(function, "__qualname__"):
+            function = type(function)
+    return f"{function.__module__}.{function.__qualname__}"
 
 
 def _read(name: Any, source: Any) -> Reading:

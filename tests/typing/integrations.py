@@ -3,6 +3,7 @@
 # pyright: reportUnnecessaryTypeIgnoreComment=true
 
 from typing import Any, assert_type
+from weakref import WeakValueDictionary
 
 from dogpile.cache import make_region
 from opentelemetry.metrics import get_meter
@@ -29,6 +30,7 @@ class Shop:
 
 
 MokaCollector({"cache": cache, "function": function, "method": Shop().price}, registry=CollectorRegistry())
+MokaCollector(WeakValueDictionary({"cache": cache}))
 MokaCollector(functions="shop")
 observe_caches({"cache": cache}, functions=False, meter=get_meter("shop"))
 MokaCollector({"cache": {}})  # type: ignore[dict-item]

@@ -1,6 +1,9 @@
 """Metrics of caches and of cached functions, for Prometheus and for OpenTelemetry."""
 
+import functools
+import gc
 import threading
+import weakref
 
 import pytest
 
@@ -199,9 +202,50 @@ def test_cached_functions_are_shown_by_their_qualified_name_and_equal_names_are_
     assert (samples["moka_entries", NAME], samples["moka_capacity", NAME]) == (2, 10)
 
 
-def test_function_that_is_gone_is_shown_no_longer(collect):
-    import gc
+class Doubler:
+    """A callable object, which has no name."""
 
+    def __call__(self, x):
+        return 2 * x
+
+
+def test_partials_and_callable_objects_are_shown_by_the_name_of_the_function_or_class(collect):
+    partial = functools.partial(functools.partial(make_function), 4)
+    functions = [cached(partial), cached(functools.partial(Doubler())), cached(Doubler())]
+    samples = collect()()
+    assert samples["moka_entries", f"{__name__}.make_function"] == 0
+    assert samples["moka_capacity", f"{__name__}.Doubler"] == sum(function.cache.capacity for function in functions[1:])
+
+
+def test_cache_of_a_weak_mapping_may_die_during_scrapes(registry):
+    from moka_py.integrations.prometheus import MokaCollector
+
+    caches = weakref.WeakValueDictionary()
+    collector = MokaCollector(caches, functions=__name__, registry=registry)
+    end = threading.Event()
+
+    def make_and_drop():
+        while not end.is_set():
+            for number in range(10):
+                caches[str(number)] = cache = Moka(5, weigher=lambda key, value: 1)
+                cache[number] = number
+                make_function()(number)
+
+    thread = threading.Thread(target=make_and_drop)
+    thread.start()
+    try:
+        for _ in range(200):
+            for family in collector.collect():
+                assert all(sample.value in (0, 1, 5) for sample in family.samples if sample.labels["cache"].isdigit())
+    finally:
+        end.set()
+        thread.join(WAIT_SECONDS)
+    assert not thread.is_alive()
+    gc.collect()
+    assert not [sample for family in collector.collect() for sample in family.samples]
+
+
+def test_function_that_is_gone_is_shown_no_longer(collect):
     function = make_function()
     scrape = collect(functions=__name__)
     assert ("moka_entries", NAME) in scrape()
@@ -261,6 +305,16 @@ def test_collector_registers_once_and_can_stay_unregistered(collect, registry):
     with pytest.raises(ValueError, match="Duplicated timeseries"):
         MokaCollector({}, registry=registry)
     assert len(list(MokaCollector({}, registry=None).collect())) == 7
+
+
+def test_collector_can_be_unregistered_and_registered_again(users, registry):
+    from moka_py.integrations.prometheus import MokaCollector
+
+    for _ in range(2):
+        collector = MokaCollector({"users": users}, functions=False, registry=registry)
+        assert registry.get_sample_value("moka_entries", {"cache": "users"}) == 2
+        registry.unregister(collector)
+        assert list(registry.collect()) == []
 
 
 # --- Arguments ---
@@ -344,6 +398,17 @@ def test_collection_does_no_maintenance_and_calls_no_listener(clock, reader):
     clock.advance(60)
     assert collected(reader)[0]["moka.entries", "cache"] == 1
     assert removed == []
+
+
+def test_reset_of_statistics_resets_the_counters_of_the_instruments(users, reader):
+    from moka_py.integrations.opentelemetry import observe_caches
+
+    observe_caches({"users": users}, functions=False, meter=reader.meter)
+    assert collected(reader)[0]["moka.requests", "users", "hit"] == 3
+    users.reset_stats()
+    assert collected(reader)[0] == with_dots(expected("users", users))
+    users.get("e")
+    assert collected(reader)[0]["moka.requests", "users", "hit"] == 1
 
 
 def test_instruments_sum_functions_of_equal_names(reader):
