@@ -152,7 +152,8 @@ class MokaProxy(ProxyBackend):
                 raise _NotStored
             return value
 
-        with suppress(_NotStored):
+        # If another thread reads the key at this time, this call waits for it. Its error is not one of this read.
+        with suppress(Exception):
             self.cache.get_with(key, load)
 
     def _write(self, keys: Iterable[str], write: Callable[..., None], *args: Any) -> None:

@@ -1,5 +1,6 @@
 """The backends for dogpile.cache: dogpile's own generic suites, and what they do not test."""
 
+import tempfile
 import threading
 
 import pytest
@@ -8,7 +9,11 @@ pytest.importorskip("dogpile.cache", reason="dogpile.cache is not installed")
 
 from dogpile.cache import make_region
 from dogpile.cache.api import NO_VALUE, CacheBackend
-from dogpile.testing.fixtures import _GenericBackendTestSuite, _GenericSerializerTestSuite
+from dogpile.testing.fixtures import (
+    _GenericBackendTestSuite,
+    _GenericMutexTestSuite,
+    _GenericSerializerTestSuite,
+)
 
 from moka_py import Moka
 from moka_py.integrations.dogpile import MokaBackend, MokaProxy
@@ -57,6 +62,34 @@ class TestMokaProxyOfSerializedValuesSuite(ProxySuite):
     backend = "dogpile.cache.memory_pickle"
     backend_argument_names = ["cache_dict"]
     config_args = {"arguments": {}}
+
+
+class TestMokaProxyOfFileSuite(_GenericMutexTestSuite, ProxySuite):
+    """A backend that has a mutex, and stores only bytes."""
+
+    backend = "dogpile.cache.dbm"
+
+    @classmethod
+    def setup_class(cls):
+        cls.folder = tempfile.TemporaryDirectory()
+        cls.config_args = {"arguments": {"filename": f"{cls.folder.name}/values"}}
+        super().setup_class()
+
+    @classmethod
+    def teardown_class(cls):
+        cls.folder.cleanup()
+
+
+def test_strings_of_a_configuration_file_make_the_cache():
+    config = {
+        "cache.backend": "moka_py_pickle",
+        "cache.expiration_time": "60",
+        "cache.arguments.capacity": "3",
+        "cache.arguments.ttl": "1.5",
+        "cache.arguments.policy": "lru",
+    }
+    cache = make_region().configure_from_config(config, "cache.").backend.cache
+    assert (cache.capacity, cache.ttl, cache.policy) == (3, 1.5, "lru")
 
 
 def test_arguments_make_the_cache():
@@ -248,6 +281,38 @@ def test_threads_that_miss_a_key_share_one_read(remote, proxy):
         assert not thread.is_alive()
     assert results == [1, 1]
     assert remote.calls == [("get", ("a",))]
+
+
+def test_get_multi_does_not_raise_the_error_of_another_thread(remote, proxy):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def wait_and_fail():
+        begun.set()
+        assert go_on.wait(WAIT_SECONDS)
+        raise ConnectionError
+
+    remote.values = {"a": 1}
+    remote.before = wait_and_fail
+    results = []
+
+    def get():
+        with pytest.raises(ConnectionError):
+            proxy.get("a")
+        results.append("raised")
+
+    threads = [threading.Thread(target=get)]
+    threads[0].start()
+    assert begun.wait(WAIT_SECONDS)
+    threads.append(threading.Thread(target=lambda: results.append(proxy.get_multi(["a"]))))
+    threads[1].start()
+    # It has its value, and waits for the other thread to keep it.
+    while proxy.cache._counts().misses < 3:
+        pass
+    go_on.set()
+    for thread in threads:
+        thread.join(WAIT_SECONDS)
+        assert not thread.is_alive()
+    assert sorted(results, key=str) == [[1], "raised"]
 
 
 def test_ttl_of_the_proxy_bounds_how_old_a_value_is(remote):
