@@ -32,6 +32,10 @@ class SharedValues(BaseSerializer):
         return bvalue
 
 
+class _NotSerialized(Exception):
+    """The serializer cannot store a value."""
+
+
 class MokaCache(BaseCache):
     """A thread-safe cache in the memory of the process, with the interface of Flask-Caching's `SimpleCache`.
 
@@ -109,10 +113,16 @@ class MokaCache(BaseCache):
 
         def add_delta(stored: Any) -> Any:
             value = 0 if stored is MISSING else self.serializer.loads(stored) or 0
-            return self.serializer.dumps(value + delta)
+            serialized = self.serializer.dumps(value + delta)
+            if serialized is None:
+                raise _NotSerialized
+            return serialized
 
         # As in `SimpleCache`, the timeout begins anew. Without a duration the entry would keep its deadline.
-        stored = self._cache.set_with(key, add_delta, MISSING, LONGEST_SECONDS if ttl is None else ttl)
+        try:
+            stored = self._cache.set_with(key, add_delta, MISSING, LONGEST_SECONDS if ttl is None else ttl)
+        except _NotSerialized:
+            return None
         value: int = self.serializer.loads(stored)
         return value
 

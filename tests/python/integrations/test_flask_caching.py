@@ -84,6 +84,7 @@ def test_a_value_that_cannot_be_serialized_changes_nothing(cache):
     before = cache.serializer
     cache.serializer = FailingSerializer()
     assert cache.set("key", 2) is False and cache.add("other", 2) is False
+    assert cache.inc("other") is None and cache.dec("other") is None
     cache.serializer = before
     assert cache.get_many("key", "other") == [1, None]
 
