@@ -37,16 +37,34 @@ if TYPE_CHECKING:
 _OPTIONS = ("MAX_ENTRIES", "CULL_FREQUENCY", "POLICY", "SHARE_VALUES")
 
 
-class _Store(NamedTuple):
-    """The cache of a LOCATION, and the options that it was made with."""
+class _StoreOptions(NamedTuple):
+    """The options of the cache of a LOCATION."""
 
     max_entries: int
     policy: Any
     share_values: bool
-    moka: Moka[str, Any]
 
 
-_stores: dict[str, _Store] = {}
+class _Store:
+    """Has the cache of a LOCATION. A new cache takes its place when a test overrides CACHES."""
+
+    def __init__(self, options: _StoreOptions) -> None:
+        self._options = options
+        self.moka = self._make()
+
+    def renew(self) -> None:
+        """Empty the cache, and put a new one in its place."""
+        old, self.moka = self.moka, self._make()
+        old.clear()
+
+    def _make(self) -> Moka[str, Any]:
+        return Moka(self._options.max_entries, policy=self._options.policy, long_lived=True)
+
+
+# The options in use, by LOCATION.
+_options_in_use: dict[str, _StoreOptions] = {}
+# By LOCATION and options. A module may hold a backend that was made before a test, so they stay.
+_stores: dict[tuple[str, _StoreOptions], _Store] = {}
 
 
 def _store_of(location: str, max_entries: int, policy: Any, share_values: Any) -> _Store:
@@ -58,12 +76,13 @@ def _store_of(location: str, max_entries: int, policy: Any, share_values: Any) -
         raise ImproperlyConfigured(f"POLICY of {where} must be 'tiny_lfu' or 'lru', got {policy!r}")
     if not isinstance(share_values, bool):
         raise ImproperlyConfigured(f"SHARE_VALUES of {where} must be a bool, got {share_values!r}")
-    store = _stores.get(location)
+    options = _StoreOptions(max_entries, policy, share_values)
+    store = _stores.get((location, options))
     if store is None:
         # If two threads make a store, one of the stores is dropped.
-        moka: Moka[str, Any] = Moka(max_entries, policy=policy, long_lived=True)
-        store = _stores.setdefault(location, _Store(max_entries, policy, share_values, moka))
-    for name, here, there in zip(_Store._fields, (max_entries, policy, share_values), store, strict=False):
+        store = _stores.setdefault((location, options), _Store(options))
+    in_use = _options_in_use.setdefault(location, options)
+    for name, here, there in zip(_StoreOptions._fields, options, in_use, strict=True):
         if here != there:
             raise ImproperlyConfigured(
                 f"{name.upper()} of {where} must be the same in all aliases, got {there!r} and {here!r}"
@@ -82,18 +101,19 @@ class _Near(NamedTuple):
 _nears: dict[tuple[str, Any, str], _Near] = {}
 
 
-def _forget_stores(*, setting: str, **_others: Any) -> None:
+def _forget_options(*, setting: str, **_others: Any) -> None:
     """Empty the caches when a test overrides CACHES, since the options may be others now."""
     if setting == "CACHES":
-        for store in _stores.values():
-            store.moka.clear()
-        _stores.clear()
-        for of_server in _nears.values():
-            of_server.near.close()
+        _options_in_use.clear()
+        for store in list(_stores.values()):
+            store.renew()
+        nears = list(_nears.values())
         _nears.clear()
+        for of_server in nears:
+            of_server.near.close()
 
 
-setting_changed.connect(_forget_stores)
+setting_changed.connect(_forget_options)
 
 
 def _same(value: Any) -> Any:
@@ -122,53 +142,58 @@ class MokaCache(BaseCache):
         if not isinstance(name, str):
             raise ImproperlyConfigured(f"LOCATION of a MokaCache must be a str, got {name!r}")
         policy, share_values = options.get("POLICY", "tiny_lfu"), options.get("SHARE_VALUES", False)
-        self._cache = _store_of(name, self._max_entries, policy, share_values).moka
+        self._store = _store_of(name, self._max_entries, policy, share_values)
         self._dumps = _same if share_values else _pickler(self.pickle_protocol)
         self._loads = _same if share_values else pickle.loads
 
     @property
     def moka(self) -> Moka[str, Any]:
         """The `Moka` of this LOCATION, for statistics. Its keys are those of `make_key`."""
-        return self._cache
+        return self._store.moka
 
     def _ttl(self, timeout: float | None) -> float | None:
         """Return how many seconds an entry lives: 0 or less if it expires at once, None if it has no deadline."""
         if timeout == DEFAULT_TIMEOUT:
             timeout = self.default_timeout
-        return timeout if timeout is None else min(timeout, LONGEST_SECONDS)
+        if timeout is None:
+            return None
+        try:
+            return min(timeout, LONGEST_SECONDS)
+        except TypeError:
+            raise TypeError(f"timeout must be a number of seconds or None, got {timeout!r}") from None
 
     def add(self, key: Any, value: Any, timeout: float | None = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         name = self.make_and_validate_key(key, version=version)
         ttl, stored = self._ttl(timeout), self._dumps(value)
         if ttl is not None and ttl <= 0:
-            return name not in self._cache
-        return add(self._cache, name, stored, ttl)
+            return name not in self._store.moka
+        return add(self._store.moka, name, stored, ttl)
 
     def get(self, key: Any, default: Any | None = None, version: int | None = None) -> Any:
-        stored = self._cache.get(self.make_and_validate_key(key, version=version), MISSING)
+        stored = self._store.moka.get(self.make_and_validate_key(key, version=version), MISSING)
         return default if stored is MISSING else self._loads(stored)
 
     def set(self, key: Any, value: Any, timeout: float | None = DEFAULT_TIMEOUT, version: int | None = None) -> None:
         name = self.make_and_validate_key(key, version=version)
         ttl, stored = self._ttl(timeout), self._dumps(value)
         if ttl is not None and ttl <= 0:
-            self._cache.remove(name)
+            self._store.moka.remove(name)
         else:
-            self._cache.set(name, stored, ttl)
+            self._store.moka.set(name, stored, ttl)
 
     def touch(self, key: Any, timeout: float | None = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         name = self.make_and_validate_key(key, version=version)
         ttl = self._ttl(timeout)
         if ttl is not None and ttl <= 0:
-            return self._cache.remove(name, MISSING) is not MISSING
+            return self._store.moka.remove(name, MISSING) is not MISSING
         # Without a duration the entry would keep its deadline.
-        return self._cache.touch(name, LONGEST_SECONDS if ttl is None else ttl)
+        return self._store.moka.touch(name, LONGEST_SECONDS if ttl is None else ttl)
 
     def delete(self, key: Any, version: int | None = None) -> bool:
-        return self._cache.remove(self.make_and_validate_key(key, version=version), MISSING) is not MISSING
+        return self._store.moka.remove(self.make_and_validate_key(key, version=version), MISSING) is not MISSING
 
     def has_key(self, key: Any, version: int | None = None) -> bool:
-        return self.make_and_validate_key(key, version=version) in self._cache
+        return self.make_and_validate_key(key, version=version) in self._store.moka
 
     def incr(self, key: Any, delta: int = 1, version: int | None = None) -> int:
         name = self.make_and_validate_key(key, version=version)
@@ -178,7 +203,7 @@ class MokaCache(BaseCache):
                 raise ValueError(f"Key {name!r} not found")
             return self._dumps(self._loads(stored) + delta)
 
-        value: int = self._loads(self._cache.set_with(name, add_delta, MISSING))
+        value: int = self._loads(self._store.moka.set_with(name, add_delta, MISSING))
         return value
 
     def get_or_set(
@@ -189,11 +214,11 @@ class MokaCache(BaseCache):
         if not callable(default) or (ttl is not None and ttl <= 0):
             return super().get_or_set(key, default, timeout, version)
         name = self.make_and_validate_key(key, version=version)
-        return self._loads(self._cache.get_with(name, lambda: self._dumps(default()), ttl))
+        return self._loads(self._store.moka.get_with(name, lambda: self._dumps(default()), ttl))
 
     def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
         names = {key: self.make_and_validate_key(key, version=version) for key in keys}
-        stored = self._cache.get_many(names.values())
+        stored = self._store.moka.get_many(names.values())
         return {key: self._loads(stored[name]) for key, name in names.items() if name in stored}
 
     def set_many(
@@ -202,17 +227,17 @@ class MokaCache(BaseCache):
         stored = {self.make_and_validate_key(key, version=version): self._dumps(value) for key, value in data.items()}
         ttl = self._ttl(timeout)
         if ttl is not None and ttl <= 0:
-            self._cache.remove_many(stored)
+            self._store.moka.remove_many(stored)
         else:
-            self._cache.set_many(stored, ttl)
+            self._store.moka.set_many(stored, ttl)
         return []
 
     def delete_many(self, keys: Iterable[Any], version: int | None = None) -> None:
-        self._cache.remove_many([self.make_and_validate_key(key, version=version) for key in keys])
+        self._store.moka.remove_many([self.make_and_validate_key(key, version=version) for key in keys])
 
     def clear(self) -> None:
         """Remove the entries of all aliases with this LOCATION."""
-        self._cache.clear()
+        self._store.moka.clear()
 
     # Django calls it after each request, when other threads go on.
     def close(self, **_keywords: Any) -> None:
@@ -290,51 +315,67 @@ class NearCache(RedisCache):
     """
 
     # Set by `RedisCache`.
+    _class: Callable[..., Any]
+    _options: dict[str, Any]
     _servers: list[str]
 
     def __init__(self, server: Any, params: dict[str, Any]) -> None:
         options = dict(params.get("OPTIONS", {}))
-        own = {name: options.pop(name) for name in _NEAR_OPTIONS if name in options}
+        self._near_options = {name: options.pop(name) for name in _NEAR_OPTIONS if name in options}
         prefix = options.pop("PREFIX", None)
+        # Those of `RedisCache` are in small letters.
+        if unknown := sorted(name for name in options if name.isupper()):
+            raise ImproperlyConfigured(
+                f"OPTIONS of a NearCache must be of {', '.join(_NEAR_OPTIONS)}, PREFIX and those of RedisCache, "
+                f"got {unknown[0]}"
+            )
         super().__init__(server, {**params, "OPTIONS": options})
-        if len(self._servers) != 1:
+        if len(self._servers or ()) != 1:
             raise ImproperlyConfigured(f"LOCATION of a NearCache must be one server, got {server!r}")
-        if prefix is None:
-            if self.key_func is not default_key_func:
-                raise ImproperlyConfigured("a NearCache with a KEY_FUNCTION needs PREFIX in its OPTIONS")
+        if self.key_func is default_key_func:
+            if prefix not in (None, self.key_prefix):
+                raise ImproperlyConfigured(
+                    f"PREFIX of a NearCache without a KEY_FUNCTION must be its KEY_PREFIX, got {prefix!r}"
+                )
             prefix = self.key_prefix
+        elif prefix is None:
+            raise ImproperlyConfigured("a NearCache with a KEY_FUNCTION needs PREFIX in its OPTIONS")
         if not isinstance(prefix, str) or not prefix or ":" in prefix:
             raise ImproperlyConfigured(f'the prefix of a NearCache must be a non-empty str without ":", got {prefix!r}')
+        self._prefix = prefix
         self._tracked = f"{prefix}:"
-        self._near = self._shared_near(prefix, own, options.get("db"))
+        self._near = self._shared_near()
 
-    def _shared_near(self, prefix: str, options: dict[str, Any], database: Any) -> near.NearCache[bytes]:
+    def _shared_near(self) -> near.NearCache[bytes]:
         """Return the near cache of the server and the prefix. The first call makes it."""
         from moka_py import near
 
-        where = (self._servers[0], database, prefix)
+        where = (self._servers[0], self._options.get("db"), self._prefix)
+        of_cache = f"the NearCache with the prefix {self._prefix!r}"
         found = _nears.get(where)
-        if found is None:
-            arguments = {_NEAR_OPTIONS[name]: value for name, value in options.items()}
-            client = self._cache.get_client(write=True)
+        if found is None or found.near._is_closed:
+            arguments = {_NEAR_OPTIONS[name]: value for name, value in self._near_options.items()}
+            # In Django `max_connections` bounds a thread, since each has a pool. The threads share the pool made here.
+            redis_options = {name: value for name, value in self._options.items() if name != "max_connections"}
             try:
-                made = _Near(options, near.NearCache(client, prefix, ttl=None, serializer="raw", **arguments))
+                client = self._class(self._servers, **redis_options).get_client(write=True)
+                made = near.NearCache[bytes](client, self._prefix, ttl=None, serializer="raw", **arguments)
             except (TypeError, ValueError) as error:
-                raise ImproperlyConfigured(f"OPTIONS of the NearCache with the prefix {prefix!r}: {error}") from error
-            found = _nears.setdefault(where, made)
-            if found is not made:
-                # Another thread was faster.
-                made.near.close()
-        if found.options != options:
+                raise ImproperlyConfigured(f"{of_cache}: {error}") from error
+            # If two threads make one, both have the same local entries.
+            found = _nears[where] = _Near(self._near_options, made)
+        if found.options != self._near_options:
             raise ImproperlyConfigured(
-                f"OPTIONS of the NearCache with the prefix {prefix!r} must be the same in all aliases, "
-                f"got {found.options} and {options}"
+                f"OPTIONS of {of_cache} must be the same in all aliases, got {found.options} and {self._near_options}"
             )
         return found.near
 
     @property
     def near(self) -> near.NearCache[bytes]:
         """The near cache of this server and prefix, for statistics. Its values are payloads of Django."""
+        if self._near._is_closed:
+            # A test has overridden CACHES, and the program holds a backend that was made before.
+            self._near = self._shared_near()
         return self._near
 
     def _local(self, made: str) -> str:
@@ -351,23 +392,23 @@ class NearCache(RedisCache):
             yield
         finally:
             for name in names:
-                self._near._tier.discard(name)
+                self.near._tier.discard(name)
 
     def _loads(self, payload: bytes) -> Any:
         client: Any = self._cache
         return client._serializer.loads(payload)
 
     def get(self, key: Any, default: Any | None = None, version: int | None = None) -> Any:
-        payload = self._near.get(self._local(self.make_and_validate_key(key, version=version)), MISSING)
+        payload = self.near.get(self._local(self.make_and_validate_key(key, version=version)), MISSING)
         return default if payload is MISSING else self._loads(payload)
 
     def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
         names = {key: self._local(self.make_and_validate_key(key, version=version)) for key in keys}
-        payloads = self._near.get_many(names.values())
+        payloads = self.near.get_many(names.values())
         return {key: self._loads(payloads[name]) for key, name in names.items() if name in payloads}
 
     def has_key(self, key: Any, version: int | None = None) -> bool:
-        return self._near.contains(self._local(self.make_and_validate_key(key, version=version)))
+        return self.near.contains(self._local(self.make_and_validate_key(key, version=version)))
 
     def add(self, key: Any, value: Any, timeout: float | None = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         with self._writing([key], version):
@@ -400,9 +441,13 @@ class NearCache(RedisCache):
         with self._writing(keys, version):
             super().delete_many(keys, version)
 
-    def clear(self) -> None:
+    def clear(self) -> Any:
         """Remove everything from the database of the server, as `RedisCache` does."""
         try:
-            super().clear()
+            return super().clear()
         finally:
-            self._near.clear_local()
+            # Also the keys of other prefixes are gone.
+            address = self.near._tier.server.address
+            for other in list(_nears.values()):
+                if other.near._tier.server.address == address:
+                    other.near._tier.clear()

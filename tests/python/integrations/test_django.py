@@ -102,7 +102,7 @@ def test_share_values_returns_the_object_that_was_set(location):
     assert cache.get_or_set("d", lambda: value) is value
     cache.set("none", None)
     assert not cache.add("none", 1)
-    assert cache.get("none", 1) is None
+    assert cache.get("none", 1) is cache.get_or_set("none", lambda: 1) is None
     cache.set("number", 1)
     assert cache.incr("number") == 2
 
@@ -174,6 +174,15 @@ def test_an_override_of_the_caches_setting_begins_with_empty_caches(location):
     assert (after.get("key"), after.moka.capacity, len(before.moka)) == (None, 1, 0)
 
 
+def test_backend_that_a_module_holds_shares_its_entries_after_an_override_of_the_caches_setting(location):
+    held = MokaCache(location, {})
+    setting_changed.send(sender=None, setting="CACHES", value={}, enter=True)
+    MokaCache(location, {"OPTIONS": {"MAX_ENTRIES": 1}}).set("key", 1)
+    setting_changed.send(sender=None, setting="CACHES", value={}, enter=False)
+    held.set("key", 2)
+    assert MokaCache(location, {}).get("key") == 2
+
+
 # --- Options ---
 
 
@@ -243,6 +252,18 @@ def test_timeout_setting_of_none_means_no_deadline(location):
 
 
 @pytest.mark.parametrize("timeout", [0, -1])
+def test_timeout_setting_of_zero_or_less_keeps_nothing(location, timeout):
+    cache = MokaCache(location, {"TIMEOUT": timeout})
+    cache.set("a", 1)
+    cache.set_many({"a": 1})
+    assert cache.add("a", 1) and cache.get_or_set("a", lambda: 1) == 1
+    assert cache.get("a") is None
+    cache.set("a", 1, 5)
+    assert cache.incr("a") == cache.get("a") == 2
+    assert cache.touch("a") and cache.get("a") is None
+
+
+@pytest.mark.parametrize("timeout", [0, -1])
 def test_timeout_of_zero_or_less_expires_at_once(cache, timeout):
     cache.set_many({"a": 1, "b": 1, "c": 1})
     cache.set("a", 2, timeout)
@@ -260,6 +281,26 @@ def test_timeout_of_more_than_a_thousand_years_is_accepted(cache):
     cache.set("a", 1, 10**15)
     assert cache.touch("a", 10**15)
     assert cache.get("a") == 1
+
+
+def test_timeout_of_the_wrong_kind_is_an_error_that_names_it(cache):
+    for write in (
+        lambda: cache.set("a", 1, "5"),
+        lambda: cache.add("a", 1, "5"),
+        lambda: cache.set_many({"a": 1}, "5"),
+        lambda: cache.get_or_set("a", lambda: 1, "5"),
+    ):
+        with pytest.raises(TypeError, match="timeout must be a number of seconds or None, got '5'"):
+            write()
+    assert cache.get("a") is None
+
+
+def test_set_without_a_deadline_ends_the_deadline_of_the_value_before(cache):
+    cache.set("a", 1, 5)
+    cache.set("a", 2, None)
+    cache.set_many({"b": 1}, 5)
+    cache.set_many({"b": 2}, None)
+    assert cache.moka.expires_in(":1:a") is cache.moka.expires_in(":1:b") is None
 
 
 def test_touch_restarts_and_removes_deadlines(cache, clock):
@@ -294,10 +335,36 @@ def test_one_of_the_threads_that_add_a_key_succeeds(cache):
         assert cache.get(f"key-{round_number}") == results.index(True)
 
 
+def test_one_of_the_threads_that_add_an_expired_key_succeeds_with_its_own_timeout(cache, clock, fast_switches):
+    timeouts = (10, 20, 30, None)
+    for _ in range(50):
+        cache.set("key", "old", 1)
+        clock.advance(1)
+        results = in_threads(4, lambda index: cache.add("key", index, timeouts[index]))
+        assert sum(results) == 1
+        winner = results.index(True)
+        assert (cache.get("key"), cache.moka.expires_in(":1:key")) == (winner, timeouts[winner])
+        cache.clear()
+
+
 def test_threads_that_increment_lose_no_step(cache, fast_switches):
     cache.set("number", 0)
     in_threads(4, lambda index: [cache.incr("number") for _ in range(250)])
     assert cache.get("number") == 1000
+
+
+def test_threads_that_increment_two_versions_lose_no_step_and_keep_the_deadlines(cache, clock, fast_switches):
+    cache.set("number", 0, 10, version=1)
+    cache.set("number", 0, None, version=2)
+    in_threads(4, lambda index: [cache.incr("number", version=1 + index % 2) for _ in range(250)])
+    assert [cache.get("number", version=version) for version in (1, 2)] == [500, 500]
+    assert (cache.moka.expires_in(":1:number"), cache.moka.expires_in(":2:number")) == (10, None)
+
+
+def test_a_touch_and_the_increments_beside_it_lose_neither(cache, clock, fast_switches):
+    cache.set("number", 0, 10)
+    in_threads(2, lambda index: [cache.touch("number", 50) if index else cache.incr("number") for _ in range(250)])
+    assert (cache.get("number"), cache.moka.expires_in(":1:number")) == (250, 50)
 
 
 def test_threads_that_miss_a_key_share_one_computation(cache):
@@ -353,6 +420,12 @@ def test_an_exception_of_the_default_leaves_get_or_set_and_stores_nothing(cache)
     with pytest.raises(ZeroDivisionError):
         cache.get_or_set("key", lambda: 1 / 0)
     assert "key" not in cache
+
+
+def test_a_default_that_asks_for_its_own_key_raises(cache):
+    with pytest.raises(RuntimeError, match="asked for that very key"):
+        cache.get_or_set("key", lambda: cache.get_or_set("key", lambda: 1))
+    assert cache.get_or_set("key", lambda: 2) == 2
 
 
 # --- Async methods ---

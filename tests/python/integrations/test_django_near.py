@@ -3,9 +3,12 @@
 import contextlib
 import itertools
 import json
+import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +24,7 @@ from near.near_caches import settle, wait_until
 from moka_py.integrations.django import NearCache
 
 WAIT_SECONDS = 60
+TESTS = str(Path(__file__).parents[1])
 _numbers = itertools.count()
 
 
@@ -178,6 +182,37 @@ def test_threads_share_a_near_cache_and_close_keeps_it(near, server, prefix):
     assert other.near is near.near
 
 
+def test_backend_that_a_module_holds_works_after_an_override_of_the_caches_setting(near, server, prefix):
+    before = near.near
+    setting_changed.send(sender=None, setting="CACHES", value={}, enter=True)
+    near.set("key", 1)
+    assert near.get("key") == 1 and near.near is not before
+    other = make_near(server, prefix)
+    make_local(near, "key")
+    other.clear()
+    assert near.get("key") is None and near.near is other.near
+
+
+def test_clear_removes_the_local_entries_of_all_prefixes(near, server, prefix, monkeypatch):
+    other, elsewhere = make_near(server, f"{prefix}other"), make_near(server.removesuffix("/0"), prefix, db=3)
+    for cache in (near, other, elsewhere):
+        cache.set("key", 1)
+        make_local(cache, "key")
+    # The server reports nothing.
+    monkeypatch.setattr(RedisCacheClient, "clear", lambda self: True)
+    assert near.clear() is True
+    assert not is_local(near, "key") and not is_local(other, "key") and is_local(elsewhere, "key")
+
+
+@pytest.mark.parametrize("prefix", ["größe", "a*b?[c]", "{a}", "\\"])
+def test_prefix_may_have_characters_that_mean_something_in_patterns(near, plain):
+    near.set("key", 1)
+    make_local(near, "key")
+    plain.set("key", 2)
+    wait_until(lambda: near.get("key") == 2)
+    assert near.incr("key") == near.get("key") == plain.get("key") == 3
+
+
 def test_versions_and_other_prefixes_are_other_keys(near, server, prefix):
     near.set("key", 1, version=2)
     assert near.get("key") is None and near.get("key", version=2) == 1
@@ -204,7 +239,28 @@ def test_key_function_needs_the_prefix_of_its_keys(server, prefix):
     assert RedisCache(server, params).get("key") == 1
 
 
-@pytest.mark.parametrize("location", ["redis://a;redis://b", "redis://a,redis://b", ["redis://a", "redis://b"], []])
+def test_prefix_without_a_key_function_is_that_of_the_setting(server, prefix):
+    NearCache(server, {"KEY_PREFIX": prefix, "OPTIONS": {"PREFIX": prefix}})
+    for params in ({"KEY_PREFIX": prefix}, {}):
+        with pytest.raises(ImproperlyConfigured, match="without a KEY_FUNCTION must be its KEY_PREFIX, got 'other'"):
+            NearCache(server, {**params, "OPTIONS": {"PREFIX": "other"}})
+
+
+@pytest.mark.parametrize("name", ["MAX_STALENES", "CULL_FREQUENCY", "CLIENT_CLASS"])
+def test_unknown_option_is_an_error_that_names_it(server, prefix, name):
+    with pytest.raises(ImproperlyConfigured, match=f"MAX_ENTRIES, .* and those of RedisCache, got {name}"):
+        NearCache(server, {"KEY_PREFIX": prefix, "OPTIONS": {name: 1}})
+
+
+@pytest.mark.parametrize("location", ["", "localhost", "http://localhost"])
+def test_location_must_be_an_address_of_redis(location):
+    with pytest.raises(ImproperlyConfigured, match="prefix 'shop': Redis URL must specify"):
+        NearCache(location, {"KEY_PREFIX": "shop"})
+
+
+@pytest.mark.parametrize(
+    "location", ["redis://a;redis://b", "redis://a,redis://b", ["redis://a", "redis://b"], [], None]
+)
 def test_location_must_be_one_server(location):
     with pytest.raises(ImproperlyConfigured, match="LOCATION of a NearCache must be one server"):
         NearCache(location, {"KEY_PREFIX": "shop"})
@@ -229,6 +285,19 @@ def test_options_are_those_of_the_near_cache_and_of_redis(server, prefix):
     with pytest.raises(ImproperlyConfigured, match="max_staleness"):
         make_near(server, prefix + "other", MAX_STALENESS=-1)
     make_near(server, prefix, db=4)
+
+
+def test_max_connections_bounds_a_thread_as_with_the_backend_of_django(server, prefix):
+    make_near(server, prefix, max_connections=1)
+
+    def read(number):
+        cache = NearCache(server, {"KEY_PREFIX": prefix, "OPTIONS": {"max_connections": 1}})
+        barrier.wait(WAIT_SECONDS)
+        return [cache.get(f"{number}-{key}") for key in range(200)]
+
+    barrier = threading.Barrier(4)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(read, range(4))) == [[None] * 200] * 4
 
 
 OTHER_PROCESS = """
@@ -267,6 +336,56 @@ def test_two_processes_one_on_each_backend_see_each_other(near, server, prefix):
         process.stdin.close()
         process.wait(WAIT_SECONDS)
         process.stdout.close()
+
+
+FORK = """
+import os, signal, sys, warnings
+from django.core.cache.backends.redis import RedisCache
+from moka_py.integrations.django import NearCache
+from near.near_caches import wait_until
+
+# The listener is a thread.
+warnings.simplefilter("ignore", DeprecationWarning)
+params = {"KEY_PREFIX": sys.argv[2]}
+near, plain = NearCache(sys.argv[1], params), RedisCache(sys.argv[1], params)
+wait_until(lambda: near.near.is_coherent)
+near.set("key", "parent")
+assert near.get("key") == "parent"
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    try:
+        assert near.get("key") == "parent"
+        wait_until(lambda: near.near.is_coherent)
+        near.set("key", "child")
+        assert near.get("key") == "child"
+        plain.set("other", 1)
+        wait_until(lambda: near.get("other") == 1)
+        plain.set("other", 2)
+        wait_until(lambda: near.get("other") == 2)
+        os._exit(0)
+    except BaseException:
+        import traceback
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+assert os.waitpid(child, 0)[1] == 0
+wait_until(lambda: near.get("key") == "child")
+near.set("key", "parent")
+assert near.get("key") == plain.get("key") == "parent"
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_parent_and_child_of_a_fork_see_each_other(server, prefix):
+    result = subprocess.run(
+        [sys.executable, "-P", "-c", FORK, server, prefix],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [TESTS, os.environ.get("PYTHONPATH")]))},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert result.returncode == 0, result.stderr
 
 
 def test_metrics_of_a_near_cache_are_those_of_its_local_tier(near):

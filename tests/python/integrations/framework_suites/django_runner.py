@@ -80,6 +80,9 @@ class MokaRunner(DiscoverRunner):
 
         # It makes the aliases share private attributes of `LocMemCache`. Those of `MokaCache` share their LOCATION.
         del LocMemCacheTests.setUp
+        # Aliases of one LOCATION have the same MAX_ENTRIES.
+        for name in ("cull", "zero_cull"):
+            LocMemCacheTests._overridden_settings["CACHES"][name]["LOCATION"] = name
         suite = super().build_suite(*args, **keywords)
         return unittest.TestSuite(test for test in tests_of(suite) if self.is_chosen(type(test).__name__))
 
