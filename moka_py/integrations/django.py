@@ -91,10 +91,15 @@ def _store_of(location: str, max_entries: int, policy: Any, share_values: Any) -
 
 
 class _Near(NamedTuple):
-    """A near cache, and the options that it was made with."""
+    """A near cache, its client, and the options that it was made with."""
 
     options: dict[str, Any]
     near: near.NearCache[bytes]
+    client: Any
+
+    def close(self) -> None:
+        self.near.close()
+        self.client.connection_pool.disconnect()
 
 
 # By server, database and prefix.
@@ -110,7 +115,7 @@ def _forget_options(*, setting: str, **_others: Any) -> None:
         nears = list(_nears.values())
         _nears.clear()
         for of_server in nears:
-            of_server.near.close()
+            of_server.close()
 
 
 setting_changed.connect(_forget_options)
@@ -363,7 +368,7 @@ class NearCache(RedisCache):
             except (TypeError, ValueError) as error:
                 raise ImproperlyConfigured(f"{of_cache}: {error}") from error
             # If two threads make one, both have the same local entries.
-            found = _nears[where] = _Near(self._near_options, made)
+            found = _nears[where] = _Near(self._near_options, made, client)
         if found.options != self._near_options:
             raise ImproperlyConfigured(
                 f"OPTIONS of {of_cache} must be the same in all aliases, got {found.options} and {self._near_options}"

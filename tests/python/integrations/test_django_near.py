@@ -21,6 +21,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from near.near_caches import settle, wait_until
 
+from moka_py.integrations import django
 from moka_py.integrations.django import NearCache
 
 WAIT_SECONDS = 60
@@ -31,6 +32,23 @@ _numbers = itertools.count()
 @pytest.fixture
 def prefix():
     return f"prefix{next(_numbers)}"
+
+
+@pytest.fixture(autouse=True)
+def closed_connections(monkeypatch):
+    """Close the connections of all backends at the end. Django leaves them to the collector."""
+
+    def init(self, *args, **options):
+        initialize(self, *args, **options)
+        clients.append(self)
+
+    clients = []
+    initialize = RedisCacheClient.__init__
+    monkeypatch.setattr(RedisCacheClient, "__init__", init)
+    yield
+    for client in clients:
+        for pool in client._pools.values():
+            pool.disconnect()
 
 
 @pytest.fixture
@@ -191,6 +209,16 @@ def test_backend_that_a_module_holds_works_after_an_override_of_the_caches_setti
     make_local(near, "key")
     other.clear()
     assert near.get("key") is None and near.near is other.near
+
+
+def test_connections_of_a_near_cache_are_closed_when_a_test_overrides_the_caches_setting(near):
+    near.set("key", 1)
+    assert near.get("key") == 1
+    [of_server] = django._nears.values()
+    [connection] = of_server.client.connection_pool._available_connections
+    assert connection._sock is not None
+    setting_changed.send(sender=None, setting="CACHES", value={}, enter=True)
+    assert connection._sock is None
 
 
 def test_clear_removes_the_local_entries_of_all_prefixes(near, server, prefix, monkeypatch):
