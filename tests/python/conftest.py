@@ -24,6 +24,12 @@ def pytest_unconfigure():
     _stderr.close()
 
 
+def pytest_collection_finish():
+    """Hide the objects of pytest from the collector, which would visit them for 0.1 s in each collection."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     marker = item.get_closest_marker("time_limit")
@@ -50,14 +56,6 @@ def unraisable(monkeypatch):
     caught = []
     monkeypatch.setattr(sys, "unraisablehook", lambda report: caught.append(report.exc_value))
     return caught
-
-
-@pytest.fixture
-def fast_collections():
-    """Hide the objects of pytest from the collector, which would visit them for 0.1 s in each collection."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture

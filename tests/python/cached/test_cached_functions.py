@@ -14,8 +14,6 @@ from helpers import ROOT, collect, count_alive, run_threads
 
 from moka_py import CachedFunction, cached, cached_functions
 
-pytestmark = pytest.mark.usefixtures("fast_collections")
-
 
 def make(module, name="function"):
     """Return a cached function of a module of that name."""

@@ -9,8 +9,6 @@ from helpers import FREE_THREADED, Value, collect, count_alive, run_in_thread, r
 
 from moka_py import cached
 
-pytestmark = pytest.mark.usefixtures("fast_collections")
-
 
 def look(x):
     return Value()

@@ -16,8 +16,6 @@ from helpers import collect, count_alive, run_threads
 
 from moka_py import cached
 
-pytestmark = pytest.mark.usefixtures("fast_collections")
-
 
 def made(**options):
     """Return a class with a cached method, which returns a new object per run."""

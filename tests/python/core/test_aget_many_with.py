@@ -15,8 +15,6 @@ from helpers import Background, CallbackKey, Events, Gate, assert_copies_of_exce
 from moka_py import Moka
 from moka_py.testing import ManualClock
 
-pytestmark = pytest.mark.usefixtures("fast_collections")
-
 
 class GatedLoad:
     """A bulk loader whose runs wait until `open` is set. It records the keys of each run, and counts cancelled runs.

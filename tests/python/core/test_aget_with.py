@@ -15,8 +15,6 @@ from helpers import CallbackKey, Events, Value, assert_copies_of_exception, run_
 from moka_py import Moka, cached
 from moka_py.testing import ManualClock
 
-pytestmark = pytest.mark.usefixtures("fast_collections")
-
 
 async def value():
     return "value"

@@ -9,8 +9,6 @@ from cached_helpers import GatedInitializer, run_async, run_ready_tasks
 
 from moka_py import Moka
 
-pytestmark = pytest.mark.usefixtures("fast_collections")
-
 
 @pytest.mark.parametrize("spared", [0, 1, 500, 999])
 def test_cancelled_waiters_leave_other_waiters_alone(spared):

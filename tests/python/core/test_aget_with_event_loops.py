@@ -12,8 +12,6 @@ from helpers import Background, Gate, Key, run_threads
 
 from moka_py import Moka
 
-pytestmark = pytest.mark.usefixtures("fast_collections")
-
 
 async def value():
     return "value"

@@ -12,8 +12,6 @@ from helpers import MANY_THREADS, Background, Events, Gate, Key, collect, outcom
 from moka_py import Moka, cached
 from moka_py.testing import ManualClock
 
-pytestmark = pytest.mark.usefixtures("fast_collections")
-
 REFRESH = 10
 NANOSECOND = 1e-9
 

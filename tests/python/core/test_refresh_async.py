@@ -17,8 +17,6 @@ from helpers import CallbackKey, Events, assert_copies_of_exception, run_script,
 from moka_py import Moka, cached
 from moka_py.testing import ManualClock
 
-pytestmark = pytest.mark.usefixtures("fast_collections")
-
 REFRESH = 10
 NANOSECOND = 1e-9
 

@@ -653,7 +653,7 @@ def test_subclass_hands_a_function_on():
 
 
 # Law 12.
-def test_cycle_through_the_function_is_collected(fast_collections):
+def test_cycle_through_the_function_is_collected():
     class Holder:
         def ttl(self, key, value):
             return 60

@@ -8,8 +8,6 @@ from helpers import IMMEDIATELY_DUE, BackgroundCollector, Key, Value, collect, r
 
 from moka_py import Moka
 
-pytestmark = pytest.mark.usefixtures("fast_collections")
-
 
 class Linked(Key):
     """A key that can hold a reference."""

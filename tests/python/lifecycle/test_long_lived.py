@@ -13,8 +13,6 @@ IS_IMMORTAL = FREE_THREADED and sys.version_info < (3, 14)
 IMMORTAL_COUNT = 2**31
 """An immortal object has at least such a reference count."""
 
-pytestmark = pytest.mark.usefixtures("fast_collections")
-
 
 class Sub(Moka):
     pass

@@ -21,8 +21,6 @@ from helpers import (
 
 from moka_py import Moka
 
-pytestmark = pytest.mark.usefixtures("fast_collections")
-
 
 def wait_for_misses(cache, count):
     """Wait until the calls on the cache have missed so many keys. A call that missed a key is about to wait for it.

@@ -19,8 +19,6 @@ from helpers import (
 
 from moka_py import Moka
 
-pytestmark = pytest.mark.usefixtures("fast_collections")
-
 
 def test_miss_computes_and_stores_the_value():
     cache = Moka(10)

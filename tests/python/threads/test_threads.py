@@ -11,7 +11,7 @@ from helpers import IMMEDIATELY_DUE, MISSING, Background, BackgroundCollector, K
 
 from moka_py import Moka
 
-pytestmark = pytest.mark.usefixtures("fast_switches", "fast_collections")
+pytestmark = pytest.mark.usefixtures("fast_switches")
 
 
 def run_copies(work, count=4):
