@@ -54,8 +54,11 @@ class Round:
     def dice(self, name):
         return random.Random(f"{self.seed} {name}")
 
-    def run(self, work):
-        """Repeats `work(dice)` in all threads until the round is over, and raises the first error of a thread."""
+    def run(self, work, calls_per_step=50):
+        """Repeats `work(dice)` in all threads until the round is over, and raises the first error of a thread.
+
+        After each step a thread looks whether the round is over, and the collector runs once.
+        """
         barrier = threading.Barrier(self.threads)
         stop = Stop(self.seconds)
         errors = []
@@ -66,7 +69,7 @@ class Round:
             barrier.wait(60)
             try:
                 while not stop() and not errors:
-                    for _ in range(50):
+                    for _ in range(calls_per_step):
                         work(dice)
                     steps.release()
             except BaseException as error:
