@@ -5,8 +5,10 @@
 ulimit -S -v 12000000
 LOGS=$ROOT/target/ci-logs
 mkdir -p "$LOGS"
-passed=0 failed=0 skipped=0
-failures=()
+# A line for each finished step: ok or FAILED, the numbers of passed, failed and skipped tests, and the step's name.
+RESULTS=$LOGS/results-of-${0##*/}.txt
+: >"$RESULTS"
+background=()
 
 # count LOG CODE: prints the numbers of passed, failed and skipped tests in a log of cargo or pytest. Without such
 # numbers the step counts as one test.
@@ -38,31 +40,49 @@ failure_excerpt() {
 
 # step NAME COMMAND...: runs a command with its output in its own log, and continues even if it fails.
 step() {
-  local name=$1 log code=0 began=$SECONDS counts
+  local name=$1 log code=0 began=$SECONDS verdict=ok counts
   shift
   log=$LOGS/$(printf '%s' "$name" | tr -cs 'A-Za-z0-9.' '-').log
   "$@" >"$log" 2>&1 </dev/null || code=$?
   read -ra counts < <(count "$log" "$code")
-  passed=$((passed + counts[0])) failed=$((failed + counts[1])) skipped=$((skipped + counts[2]))
-  if [ "$code" = 0 ] && [ "${counts[1]}" = 0 ]; then
-    printf 'ok      %4d s  %s%s\n' $((SECONDS - began)) "$name" "$([ "${counts[0]}" = 1 ] || echo ", ${counts[0]} tests")"
-  else
-    failures+=("$name")
-    printf 'FAILED  %4d s  %s (exit code %s); the end of %s:\n' $((SECONDS - began)) "$name" "$code" "${log#"$ROOT"/}"
-    failure_excerpt "$log" | sed 's/^/    /'
-  fi
+  [ "${counts[1]}" = 0 ] || verdict=FAILED
+  {
+    # Another step may run at the same time. The lock keeps the lines of each together.
+    flock 8
+    echo "$verdict ${counts[*]} $name" >&8
+    if [ $verdict = ok ]; then
+      printf 'ok      %4d s  %s%s\n' $((SECONDS - began)) "$name" "$([ "${counts[0]}" = 1 ] || echo ", ${counts[0]} tests")"
+    else
+      printf 'FAILED  %4d s  %s (exit code %s); the end of %s:\n' $((SECONDS - began)) "$name" "$code" "${log#"$ROOT"/}"
+      failure_excerpt "$log" | sed 's/^/    /'
+    fi
+  } 8>>"$RESULTS"
+}
+
+# beside COMMAND...: runs a step, or a function that runs steps, in the background. At most two run there at a time: a
+# further one waits for the end of another.
+beside() {
+  while [ "$(jobs -pr | wc -l)" -ge 2 ]; do wait -n || true; done
+  "$@" &
+  background+=($!)
+}
+
+# Waits until the steps in the background have ended. If a function ended early, the script ends.
+join() {
+  local each
+  for each in "${background[@]}"; do wait "$each" || fail "steps in the background ended early"; done
+  background=()
 }
 
 # Prints the failed steps and a summary. Fails if a step failed.
 finish() {
-  local name
-  for name in "${failures[@]}"; do printf 'failed: %s\n' "$name"; done
-  if [ "$skipped" = 0 ]; then
-    echo "$passed passed, $failed failed"
-  else
-    echo "$passed passed, $failed failed, $skipped skipped"
-  fi
-  [ "$failed" = 0 ]
+  awk '
+    { passed += $2; failed += $3; skipped += $4 }
+    $1 == "FAILED" { bad = 1; sub(/^[^ ]+ [^ ]+ [^ ]+ [^ ]+ /, ""); print "failed: " $0 }
+    END {
+      printf "%d passed, %d failed%s\n", passed, failed, skipped ? ", " skipped " skipped" : ""
+      exit bad
+    }' "$RESULTS"
 }
 
 shell_scripts() {
@@ -180,9 +200,9 @@ test_wheel() {
 # cache and of the integrations.
 run_tests() { run_pytest "$@" -n 2 tests/python --ignore tests/python/near --ignore tests/python/integrations; }
 
-# run_pytest ENVIRONMENT SECONDS ARGUMENT...
+# run_pytest ENVIRONMENT SECONDS ARGUMENT... In the background of a script SIGINT is ignored, so env enables it.
 run_pytest() {
-  timeout --foreground -s INT -k 30 "$2" "$1/bin/python" -P -m pytest -q --tb=short --import-mode=importlib \
+  env --default-signal=INT timeout --foreground -s INT -k 30 "$2" "$1/bin/python" -P -m pytest -q --tb=short --import-mode=importlib \
     -c pyproject.toml --rootdir . -p no:cacheprovider "${@:3}"
 }
 
@@ -225,23 +245,31 @@ run_near_tests() (
   run_pytest "$venv" 900 -n 2 tests/python/near
 )
 
-# The steps that need neither a wheel nor an installed package.
+lint_steps() {
+  step "shell scripts" shell_scripts
+  step "workflows" check_workflows
+  step "rustfmt" cargo fmt --check -- --color never
+  step "ruff check" "$lint/bin/ruff" check --output-format concise .
+  step "ruff format" "$lint/bin/ruff" format --check .
+  step "mypy --strict" check_types
+  step "pyright" check_pyright
+}
+
+core_steps() {
+  step "clippy, core" clippy_core
+  step "cargo test, core" test_core
+}
+
+# Begins the steps that need neither a wheel nor an installed package.
 quick_steps() {
   ensure_rust
   have cargo-fmt && have cargo-clippy || rustup component add rustfmt clippy >&2 || true
   lint=$(tool_venv 3.13 "${LINT_TOOLS[@]}")
   cd "$ROOT" || return
-  step "shell scripts" shell_scripts
-  step "workflows" check_workflows
-  step "rustfmt" cargo fmt --check -- --color never
-  step "clippy, core" clippy_core
-  step "clippy, models" clippy_models
   step "clippy, extension" side_by_side clippy_extension "${REQUIRED_PYTHONS[@]}" "${COMPILE_ONLY_FREE_THREADED[@]/%/t}" "${TARGETS[@]}"
-  step "foreign RUSTFLAGS fail the build" check_rustflags
-  step "ruff check" "$lint/bin/ruff" check --output-format concise .
-  step "ruff format" "$lint/bin/ruff" format --check .
-  step "mypy --strict" check_types
-  step "pyright" check_pyright
-  step "cargo test, core" test_core
-  step "cargo test, core as on the GIL build" test_core_gil
+  beside core_steps
+  beside lint_steps
+  beside step "cargo test, core as on the GIL build" test_core_gil
+  beside step "foreign RUSTFLAGS fail the build" check_rustflags
+  beside step "clippy, models" clippy_models
 }
