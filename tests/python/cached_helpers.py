@@ -38,6 +38,8 @@ KINDS = {
     "coroutine": Kind(True, False),
     "shared coroutine": Kind(True, True),
 }
+
+
 every_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 
 
@@ -196,3 +198,14 @@ class GatedInitializer:
         tasks = [asyncio.create_task(self.load(key)) for _ in range(count)]
         await run_ready_tasks()
         return tasks
+
+
+def class_with_method(**options):
+    """Return a class with a cached method, which returns a new object per run."""
+
+    class Made:
+        @cached(weak_self=True, **options)
+        def method(self, *args, **kwargs):
+            return object()
+
+    return Made

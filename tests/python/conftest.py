@@ -8,6 +8,8 @@ import sys
 import pytest
 from helpers import Events
 
+from moka_py.testing import ManualClock
+
 TIME_LIMIT_SECONDS = 120.0
 
 _stderr = None
@@ -61,6 +63,21 @@ def unraisable(monkeypatch):
     caught = []
     monkeypatch.setattr(sys, "unraisablehook", lambda report: caught.append(report.exc_value))
     return caught
+
+
+@pytest.fixture
+def unraisable_reports(monkeypatch):
+    """Return the list of pairs of exception and object that go to `sys.unraisablehook` during the test."""
+    reported = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda report: reported.append((report.exc_value, report.object)))
+    return reported
+
+
+@pytest.fixture
+def clock():
+    """Return a clock that all new caches read. It stands still until the test advances it."""
+    with ManualClock() as clock:
+        yield clock
 
 
 @pytest.fixture

@@ -17,22 +17,32 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
+
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+
+
 # A thread of the free-threaded build reserves 34 MB of address space, which ci/test limits.
 MANY_THREADS = 200 if FREE_THREADED else 1000
+
+
 DEBUG_BUILD = bool(sysconfig.get_config_var("Py_DEBUG"))
+
 
 # How many removed values of one thread may await their release. On the GIL build there is none.
 MAX_UNRELEASED_PER_THREAD = 64 if FREE_THREADED else 0
 
+
 # A duration, in seconds, that has passed when the next call reads the clock. Tests use it to make entries expire.
 IMMEDIATELY_DUE = 1e-9
+
 
 # Maintenance may leave an entry that expired this many seconds ago to the next call.
 MAINTENANCE_DELAY = 0.002
 
+
 # How far apart two clocks of one machine may be, in seconds.
 MAX_CLOCK_SKEW = 0.005
+
 
 MISSING = object()
 
@@ -307,3 +317,9 @@ def assert_copies_of_exception(error, others):
         assert type(other) is type(error) and other.args == error.args
         assert other.__cause__ is error.__cause__
     assert len({id(each) for each in (error, *others)}) == 1 + len(others)
+
+
+def counted(cache, *names):
+    """Return the counts of these names of the cache's stats."""
+    stats = cache.stats()
+    return tuple(getattr(stats, name) for name in names)

@@ -10,15 +10,8 @@ from cached_helpers import both_wait_modes, run_async
 from helpers import assert_copies_of_exception
 
 from moka_py import cached
-from moka_py.testing import ManualClock
 
 both_kinds = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
-
-
-@pytest.fixture
-def clock():
-    with ManualClock() as clock:
-        yield clock
 
 
 def make(is_async, ttl, **options):

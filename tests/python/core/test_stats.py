@@ -1,6 +1,5 @@
-"""`stats()` counts hits, misses, inserts, loads, and removals by cause."""
+"""`stats()` counts hits, misses, inserts, and removals by cause."""
 
-import os
 import pickle
 import random
 import time
@@ -8,16 +7,11 @@ from collections import Counter
 
 import pytest
 from helpers import (
-    FREE_THREADED,
     IMMEDIATELY_DUE,
-    MAX_CLOCK_SKEW,
-    Background,
     CallbackKey,
     Events,
-    Gate,
     Key,
-    run_script,
-    run_threads,
+    counted,
 )
 
 import moka_py
@@ -27,6 +21,7 @@ from moka_py.testing import ManualClock
 FIELDS = """hits misses hit_ratio inserts replacements evictions expirations removals loads load_failures load_seconds
 weight count refreshes""".split()
 
+
 # Each kind of cache and of key takes another code path.
 CACHES = {
     "plain": {},
@@ -35,15 +30,15 @@ CACHES = {
     "weigher": {"weigher": lambda *_: 1},
     "ttl": {"ttl": 1000},
 }
+
+
 KEYS = {"str": str, "int": int, "tuple": lambda number: (number, "x"), "own": lambda number: Key(number, number % 2)}
 
+
 every_cache = pytest.mark.parametrize("options", CACHES.values(), ids=CACHES)
+
+
 every_key = pytest.mark.parametrize("make", KEYS.values(), ids=KEYS)
-
-
-def counted(cache, *names):
-    stats = cache.stats()
-    return tuple(getattr(stats, name) for name in names)
 
 
 def subscript(cache, key):
@@ -62,6 +57,8 @@ ACCESSES = {
     "get_with": lambda cache, key: cache.get_with(key, lambda: 1),
     "get_many": lambda cache, key: cache.get_many([key]),
 }
+
+
 NO_ACCESSES = {
     "in": lambda cache, key: key in cache,
     "in keys": lambda cache, key: key in cache.keys(),
@@ -379,154 +376,3 @@ def test_keys_weigher_and_predicate_can_read_and_reset_stats():
     assert counted(cache, "hits", "misses", "inserts", "count") == (1, 0, 0, 1)
     assert cache.remove_if(ask) == 1
     assert counted(cache, "hits", "misses", "removals", "count") == (0, 0, 1, 0)
-
-
-# Loads.
-def test_loads_are_completed_initializers():
-    cache = Moka(10)
-    for _ in range(3):
-        cache.get_with("a", lambda: time.sleep(0.02))
-    stats = cache.stats()
-    assert (stats.hits, stats.misses, stats.loads, stats.load_failures, stats.inserts) == (2, 1, 1, 0, 1)
-    assert stats.load_seconds >= 0.02 - MAX_CLOCK_SKEW
-
-
-@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
-def test_load_that_raises_is_a_failure_and_its_time_is_counted(error):
-    cache = Moka(10)
-
-    def fail():
-        time.sleep(0.02)
-        raise error
-
-    with pytest.raises(error):
-        cache.get_with("a", fail)
-    stats = cache.stats()
-    assert (stats.hits, stats.misses, stats.loads, stats.load_failures, stats.inserts) == (0, 1, 1, 1, 0)
-    assert stats.load_seconds >= 0.02 - MAX_CLOCK_SKEW
-
-
-def test_nested_load_is_counted():
-    cache = Moka(10)
-    assert cache.get_with("a", lambda: cache.get_with("b", lambda: 1)) == 1
-    assert counted(cache, "hits", "misses", "loads", "inserts") == (0, 2, 2, 2)
-
-
-def test_initializer_can_read_and_reset_stats():
-    cache = Moka(10)
-    cache.set("due", 1, ttl=IMMEDIATELY_DUE)
-
-    def ask():
-        stats = cache.stats()
-        cache.reset_stats()
-        return stats
-
-    stats = cache.get_with("a", ask)
-    assert (stats.misses, stats.loads, stats.inserts, stats.expirations) == (1, 0, 1, 1)
-    assert counted(cache, "misses", "loads", "inserts", "expirations") == (0, 1, 1, 0)
-
-
-def test_load_that_needs_its_own_key_fails_once():
-    cache = Moka(10)
-    with pytest.raises(RuntimeError):
-        cache.get_with("a", lambda: cache.get_with("a", list))
-    assert counted(cache, "hits", "misses", "loads", "load_failures") == (0, 2, 1, 1)
-
-
-def test_waiter_of_a_load_counts_a_miss_and_no_load():
-    cache, gate, late = Moka(10), Gate(), []
-
-    def lead():
-        gate.stop_here()
-        return "value"
-
-    with Background(lambda: cache.get_with("a", lead)) as leader:
-        gate.wait_until_reached()
-        waiters = [Background(lambda: cache.get_with("a", lambda: late.append(1))) for _ in range(4)]
-        for waiter in waiters:
-            waiter.__enter__()
-        while cache.stats().misses < 5:
-            time.sleep(0.001)
-        gate.open()
-        for waiter in waiters:
-            waiter.__exit__(None, None, None)
-    assert [thread.result for thread in (leader, *waiters)] == ["value"] * 5
-    assert late == []
-    assert counted(cache, "hits", "misses", "loads", "inserts") == (0, 5, 1, 1)
-
-
-# Threads.
-@pytest.mark.parametrize("threads", [4, 100 if FREE_THREADED else 20])
-def test_counts_of_threads_add_up_exactly(threads, fast_switches):
-    """On the free-threaded build some runs have more threads than the counters have stripes."""
-    cache, rounds = Moka(10_000), 300
-
-    def work(thread):
-        for number in range(rounds):
-            cache.set((thread, number % 50), number)
-            cache.get((thread, number % 50))
-            cache.get((thread, -1))
-            cache.get_with(("loaded", thread, number), lambda: 1)
-            cache.remove(("loaded", thread, number))
-
-    for times in (1, 2):
-        run_threads(*(lambda thread=thread: work(thread) for thread in range(threads)))
-        stats = cache.stats()
-        calls = times * threads * rounds
-        assert (stats.hits, stats.misses, stats.loads, stats.load_failures) == (calls, 2 * calls, calls, 0)
-        assert (stats.evictions, stats.expirations, stats.removals) == (0, 0, calls)
-        assert stats.count == threads * 50
-        assert (stats.inserts, stats.replacements) == (calls + threads * 50, calls - threads * 50)
-
-
-def test_counts_of_threads_that_evict_add_up_exactly(fast_switches):
-    cache, threads, rounds = Moka(5000), 4, 4000
-
-    def work(thread):
-        for number in range(rounds):
-            cache.set((thread, number), number)
-
-    run_threads(*(lambda thread=thread: work(thread) for thread in range(threads)))
-    stats = cache.stats()
-    assert (stats.inserts, stats.replacements) == (threads * rounds, 0)
-    assert stats.evictions == threads * rounds - stats.count
-
-
-def test_concurrent_resets_do_no_harm(fast_switches):
-    cache = Moka(100)
-
-    def work():
-        for number in range(2000):
-            cache.set(number % 150, number)
-            cache.get(number % 150)
-
-    def ask():
-        for _ in range(300):
-            assert min(cache.stats()) >= 0
-            cache.reset_stats()
-
-    run_threads(work, work, work, ask)
-    cache.reset_stats()
-    cache.get("absent")
-    assert counted(cache, "hits", "misses", "inserts", "evictions") == (0, 1, 0, 0)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_child_of_a_fork_keeps_the_counts():
-    """The counts of the parent's other threads are not lost, although these threads are gone."""
-    run_script(
-        """
-        import os, threading
-        from moka_py import Moka
-        cache = Moka(10)
-        thread = threading.Thread(target=lambda: [cache.get("a") for _ in range(10)])
-        thread.start()
-        thread.join()
-        child = os.fork()
-        if child == 0:
-            cache.get("a")
-            os._exit(0 if cache.stats().misses == 11 else 1)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        assert cache.stats().misses == 10
-        """
-    )

@@ -9,18 +9,10 @@ import pytest
 from helpers import MISSING, Background, Events, Gate, Key, Value, contents, run_threads
 
 from moka_py import Moka, cached
-from moka_py.testing import ManualClock
 
 
 class PlannedError(Exception):
     """The error that a user's function raises."""
-
-
-@pytest.fixture
-def clock():
-    clock = ManualClock()
-    with clock:
-        yield clock
 
 
 def counts(cache):
