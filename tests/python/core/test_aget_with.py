@@ -1,4 +1,4 @@
-"""`aget_with`: hits, shared loads, and `get_with` of a coroutine. Cancellation is in test_aget_with_cancellation.py."""
+"""`aget_with`: hits, results, wrong arguments, and `get_with` of a coroutine."""
 
 import asyncio
 import gc
