@@ -273,11 +273,18 @@ pub(in crate::python) fn are_equal(
 
 // --- Objects ---
 
+/// The address of an object's type. PyO3's `get_type_ptr` may be a call of the interpreter from CPython 3.14 on.
+#[inline(always)]
+pub(in crate::python) fn type_ptr(object: &Bound<'_, PyAny>) -> *mut ffi::PyTypeObject {
+    // SAFETY: `live`; it is a field of every object.
+    unsafe { (*object.as_ptr()).ob_type }
+}
+
 /// The type of an object, which the object holds.
 #[inline(always)]
 pub(in crate::python) fn type_of<'a>(object: Arg<'a>) -> Arg<'a> {
     // SAFETY: `live`; an object holds its type.
-    unsafe { borrowed(object.py(), object.get_type_ptr().cast()) }
+    unsafe { borrowed(object.py(), type_ptr(&object).cast()) }
 }
 
 /// `None`, borrowed.
@@ -314,8 +321,7 @@ pub(in crate::python) fn tuple_items<'a, 'py>(
 ) -> Option<impl ExactSizeIterator<Item = Borrowed<'a, 'py, PyAny>>> {
     let py = object.py();
     let tuple = object.as_ptr();
-    // SAFETY: `live`.
-    if unsafe { ffi::PyTuple_CheckExact(tuple) } == 0 {
+    if type_ptr(object) != &raw mut ffi::PyTuple_Type {
         return None;
     }
     // SAFETY: a tuple.

@@ -38,7 +38,7 @@ use self::cached::{
     aget_with, async_bulk, call_key, function_type, methods, owner, owner_registry, run, state,
 };
 use self::moka::{clock, fastcall, listener, mapping, refresh, stats};
-use self::object::{int_layout, shared_error};
+use self::object::{int_layout, shared_error, str_layout};
 #[cfg(unix)]
 use self::runtime::fork;
 use self::runtime::{interpreter, shutdown};
@@ -48,6 +48,7 @@ fn _moka_py(module: &Bound<'_, PyModule>) -> PyResult<()> {
     // First: the module of another interpreter must not hold the classes, which the collector of that interpreter would mark.
     interpreter::claim(module.py())?;
     int_layout::check(module.py())?;
+    str_layout::check(module.py())?;
     module.add("VERSION", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<moka::Moka>()?;
     module.add_class::<refresh::RefreshJob>()?;

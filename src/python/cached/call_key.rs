@@ -10,21 +10,20 @@
 
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyInt, PyString};
 
 use crate::KeyQuery;
 use crate::cache::seed::Seed;
 use crate::python::ffi::{self, Arg};
 use crate::python::moka::errors;
-use crate::python::object::Object;
 use crate::python::object::key::{self, Key};
 use crate::python::object::tuple::{self, TupleHash};
+use crate::python::object::{Object, builtin};
 use crate::python::raised::Raised;
 
 /// Whether an object is its own key if it is the only argument, as in `lru_cache`.
 #[inline]
 pub(in crate::python) fn is_own_key(object: &Bound<'_, PyAny>) -> bool {
-    object.is_exact_instance_of::<PyInt>() || object.is_exact_instance_of::<PyString>()
+    builtin::is_str_or_int(object)
 }
 
 /// The parts of a key that is a tuple, and the hash of that tuple, mixed.

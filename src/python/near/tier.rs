@@ -23,7 +23,7 @@ use crate::RunStart;
 use crate::python::moka::Moka;
 use crate::python::near::clock;
 use crate::python::near::fill::Fill;
-use crate::python::object::Object;
+use crate::python::object::{Object, builtin};
 
 #[pyclass(module = "moka_py.near", name = "_LocalTier", frozen, weakref)]
 pub(in crate::python) struct LocalTier {
@@ -61,7 +61,7 @@ impl LocalTier {
         if !self.is_live() {
             return Ok(None);
         }
-        if key.is_exact_instance_of::<PyString>() {
+        if builtin::is_str(key) {
             self.look_up_canonical(key)
         } else {
             canonical(key)?.map_or(Ok(None), |key| self.look_up_canonical(&key))

@@ -6,13 +6,12 @@
 #![allow(unsafe_code)]
 
 use std::slice;
-use std::sync::atomic::{AtomicIsize, Ordering};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::python::ffi as face_ffi;
-use crate::python::object::int_layout;
+use crate::python::object::{int_layout, str_layout};
 
 /// The key types whose equality runs no code of a user.
 enum Builtin {
@@ -25,7 +24,7 @@ enum Builtin {
 impl Builtin {
     #[inline]
     fn of(object: &Bound<'_, PyAny>) -> Option<Self> {
-        let class = object.get_type_ptr();
+        let class = face_ffi::type_ptr(object);
         if class == &raw mut ffi::PyUnicode_Type {
             Some(Builtin::Str)
         } else if class == &raw mut ffi::PyLong_Type {
@@ -46,15 +45,14 @@ pub(in crate::python) fn eq(stored: &Bound<'_, PyAny>, key: &Bound<'_, PyAny>) -
     if stored.as_ptr() == key.as_ptr() {
         return Some(true);
     }
-    let class = key.get_type_ptr();
-    if class != stored.get_type_ptr() {
+    if face_ffi::type_ptr(key) != face_ffi::type_ptr(stored) {
         return match (Builtin::of(stored)?, Builtin::of(key)?) {
             (Builtin::Int, Builtin::Float) | (Builtin::Float, Builtin::Int) => None,
             _ => Some(false),
         };
     }
     Some(match Builtin::of(key)? {
-        Builtin::Str => str_parts(stored) == str_parts(key),
+        Builtin::Str => str_layout::eq(stored, key),
         Builtin::Int => return int_layout::eq(stored, key),
         Builtin::Bytes => bytes_of(stored) == bytes_of(key),
         Builtin::Float => float_of(stored) == float_of(key),
@@ -65,7 +63,7 @@ pub(in crate::python) fn eq(stored: &Bound<'_, PyAny>, key: &Bound<'_, PyAny>) -
 #[inline]
 pub(in crate::python) fn hash(object: &Bound<'_, PyAny>) -> Option<isize> {
     let hash = match Builtin::of(object)? {
-        Builtin::Str => cached_str_hash(object),
+        Builtin::Str => str_layout::cached_hash(object),
         Builtin::Int => int_layout::small_hash(object),
         Builtin::Bytes | Builtin::Float => None,
     };
@@ -77,6 +75,18 @@ pub(in crate::python) fn hash(object: &Bound<'_, PyAny>) -> Option<isize> {
 #[cold]
 fn hash_by_interpreter(object: &Bound<'_, PyAny>) -> Option<isize> {
     face_ffi::hash(object).map_err(|_raised| face_ffi::clear(object.py())).ok()
+}
+
+/// Whether an object is an exact `str`.
+#[inline]
+pub(in crate::python) fn is_str(object: &Bound<'_, PyAny>) -> bool {
+    matches!(Builtin::of(object), Some(Builtin::Str))
+}
+
+/// Whether an object is an exact `str` or `int`.
+#[inline]
+pub(in crate::python) fn is_str_or_int(object: &Bound<'_, PyAny>) -> bool {
+    matches!(Builtin::of(object), Some(Builtin::Str | Builtin::Int))
 }
 
 /// The value of an exact small int.
@@ -93,33 +103,6 @@ pub(in crate::python) fn small_number(object: &Bound<'_, PyAny>) -> Option<f64> 
         Builtin::Int => int_layout::small(object).map(|value| value as f64),
         Builtin::Str | Builtin::Bytes => None,
     }
-}
-
-/// The hash that an exact `str` keeps once it was computed.
-#[inline]
-fn cached_str_hash(string: &Bound<'_, PyAny>) -> Option<isize> {
-    const UNKNOWN: isize = -1;
-    let string = string.as_ptr().cast::<ffi::PyASCIIObject>();
-    // SAFETY: `held`; an exact str begins with a `PyASCIIObject`.
-    let hash = unsafe { &raw mut (*string).hash };
-    // SAFETY: the field is aligned, and other threads access it by atomics too.
-    let hash = unsafe { AtomicIsize::from_ptr(hash) }.load(Ordering::Relaxed);
-    (hash != UNKNOWN).then_some(hash)
-}
-
-/// The width of a string's characters, and their bytes. They are equal for equal strings, since CPython keeps each string in
-/// the narrowest width that holds it.
-#[inline]
-fn str_parts<'a>(string: &'a Bound<'_, PyAny>) -> (u32, &'a [u8]) {
-    let string = string.as_ptr();
-    // SAFETY: `held`; an exact str, which CPython 3.12 and later always have ready.
-    let width = unsafe { ffi::PyUnicode_KIND(string) };
-    // SAFETY: likewise.
-    let len = unsafe { ffi::PyUnicode_GET_LENGTH(string) } as usize;
-    // SAFETY: likewise.
-    let data = unsafe { ffi::PyUnicode_DATA(string) }.cast::<u8>();
-    // SAFETY: `held`; a string has `len` characters of `width` bytes.
-    (width, unsafe { slice::from_raw_parts(data, len * width as usize) })
 }
 
 fn bytes_of<'a>(bytes: &'a Bound<'_, PyAny>) -> &'a [u8] {
