@@ -13,6 +13,7 @@
 
 use std::ffi::CStr;
 use std::ptr;
+use std::sync::atomic::AtomicIsize;
 
 use pyo3::PyTypeInfo;
 use pyo3::exceptions::PySystemError;
@@ -332,6 +333,20 @@ pub(in crate::python) fn tuple_items<'a, 'py>(
         // SAFETY: the tuple holds the item, and `object` holds the tuple for `'a`.
         unsafe { Borrowed::from_ptr(py, item) }
     }))
+}
+
+/// Where an exact tuple keeps its hash, which is -1 until it was computed. `None` for any other object, and before CPython 3.14.
+#[inline(always)]
+pub(in crate::python) fn kept_tuple_hash<'a>(object: &'a Bound<'_, PyAny>) -> Option<&'a AtomicIsize> {
+    #[cfg(Py_3_14)]
+    if type_ptr(object) == &raw mut ffi::PyTuple_Type {
+        // SAFETY: `live`; a tuple.
+        let hash = unsafe { &raw mut (*object.as_ptr().cast::<ffi::PyTupleObject>()).ob_hash };
+        // SAFETY: the field is aligned, and other threads access it by atomics or hold the GIL, as this one does.
+        return Some(unsafe { AtomicIsize::from_ptr(hash) });
+    }
+    let _ = object;
+    None
 }
 
 /// An empty dict.

@@ -38,7 +38,7 @@ use self::cached::{
     aget_with, async_bulk, call_key, function_type, methods, owner, owner_registry, run, state,
 };
 use self::moka::{clock, fastcall, listener, mapping, refresh, stats};
-use self::object::{int_layout, shared_error, str_layout};
+use self::object::{int_layout, shared_error, str_layout, tuple};
 #[cfg(unix)]
 use self::runtime::fork;
 use self::runtime::{interpreter, shutdown};
@@ -49,6 +49,7 @@ fn _moka_py(module: &Bound<'_, PyModule>) -> PyResult<()> {
     interpreter::claim(module.py())?;
     int_layout::check(module.py())?;
     str_layout::check(module.py())?;
+    tuple::check(module.py())?;
     module.add("VERSION", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<moka::Moka>()?;
     module.add_class::<refresh::RefreshJob>()?;

@@ -1,22 +1,48 @@
 //! Tuples as keys: hash and equality item by item, without a call that could run a user's code.
+//!
+//! From CPython 3.14 on a tuple keeps its hash once it was computed. A look-up reads it there, and leaves it there, as the
+//! interpreter's `hash` does. So a `set` after a `get` of the same tuple does not hash it again.
 
+use std::sync::atomic::Ordering;
+
+use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
 use crate::python::ffi;
 use crate::python::object::builtin;
 
-/// The hash of an exact tuple of builtin keys; `None` of any other object.
+/// Raises ImportError if CPython hashes tuples in another way: a hash that is left in a tuple must be that of CPython.
+pub(in crate::python) fn check(py: Python<'_>) -> PyResult<()> {
+    let [own, other] = [(); 2].map(|()| PyTuple::new(py, [1_000_000, -1, 0]));
+    if hash(&own?.into_any()) == Some(other?.hash()?) {
+        return Ok(());
+    }
+    Err(PyImportError::new_err("moka_py does not know how this CPython hashes tuples"))
+}
+
+/// The hash of an exact tuple of builtin keys, or of an exact tuple that keeps its hash; `None` of any other object.
 ///
 /// A tuple that has a tuple among its items is such another object: nesting would use the stack as deeply as a user chooses.
 #[inline(never)]
 pub(in crate::python) fn hash(object: &Bound<'_, PyAny>) -> Option<isize> {
+    const UNKNOWN: isize = -1;
     let items = ffi::tuple_items(object)?;
+    let kept = ffi::kept_tuple_hash(object);
+    // Relaxed, here and below: a hash depends on no other memory. CPython accesses it by atomics, too, without the GIL.
+    if let Some(hash) = kept.map(|kept| kept.load(Ordering::Relaxed)).filter(|&hash| hash != UNKNOWN) {
+        return Some(hash);
+    }
     let len = items.len();
     let mut hash = TupleHash::default();
     for item in items {
         hash.add(builtin::hash(&item)?);
     }
-    Some(hash.end(len))
+    let hash = hash.end(len);
+    if let Some(kept) = kept {
+        kept.store(hash, Ordering::Relaxed);
+    }
+    Some(hash)
 }
 
 /// Whether two exact tuples are equal; `None` if the first items that differ are not builtin keys, or one is no exact tuple.

@@ -258,6 +258,25 @@ def test_tuples_and_other_builtin_keys_behave_as_in_a_dict(seed):
     assert dict(cache.items()) == naive, seed
 
 
+@pytest.mark.parametrize("items", [(), (1,), (-1, "a"), (2**70, b"ab", 1.5), ("é", "\U0001f600", -2, 0)])
+def test_a_look_up_leaves_a_tuple_with_the_hash_of_the_interpreter(items):
+    cache, key = Moka(10), tuple(list(items))
+    assert cache.get(key, MISSING) is MISSING
+    assert hash(key) == hash(tuple(list(items)))
+    assert {key: 1}[tuple(list(items))] == 1
+
+
+@pytest.mark.parametrize("make", [lambda item: (item, 1), lambda item: ((1, "a"), item)])
+def test_a_tuple_that_keeps_its_hash_is_found_by_the_eq_of_its_items(make):
+    one, other, third = make(Key("a")), make(Key("a")), make(Key("b", hash("a")))
+    assert len({hash(one), hash(other)}) == 1
+    cache = Moka(10)
+    cache.set(one, 1)
+    assert (cache.get(one), cache.get(other), cache.get(third)) == (1, 1, None)
+    cache.set(other, 2)
+    assert contents(cache) == {one: 2}
+
+
 def test_nan_is_found_by_identity_also_in_a_tuple():
     nan = float("nan")
     cache = Moka(10)
