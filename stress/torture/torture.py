@@ -296,7 +296,7 @@ def coroutines(round_):
         for _ in range(3):
             asyncio.run(dice.choice([main, main, leave])(dice))
 
-    # A call takes about 20 ms, since threads switch all the time.
+    # A call runs three event loops, so it takes about 30 ms of the processor.
     round_.run(work, calls_per_step=2)
     function.cache_clear()
     function.cache.run_pending_tasks()

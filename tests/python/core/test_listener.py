@@ -342,11 +342,11 @@ def test_four_threads_with_a_listener_terminate(policy):
     cache = Moka(1000, eviction_listener=events, policy=policy)
 
     def write(thread):
-        for number in range(200_000):
+        for number in range(50_000):
             cache.set((thread, number), number)
 
     run_threads(*(lambda thread=thread: write(thread) for thread in range(4)))
-    assert len(events) + len(cache) == 800_000
+    assert len(events) + len(cache) == 200_000
     assert len(cache) == 1000
     assert len(set(events.keys())) == len(events)
 
