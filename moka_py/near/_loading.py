@@ -143,7 +143,7 @@ class _Load:
             while True:
                 wakeup.is_set = False
                 command: Command = ("SET", self._wire, token, "NX", "GET", "PX", lease)
-                fill, lifetime, reply = yield from self._ask_forvalue_of(command)
+                fill, lifetime, reply = yield from self._ask_for_value(command)
                 if isinstance(reply, self._package.response_error):
                     self._refuse_leases(reply, "syntax error", "SET with NX and GET")
                     return (yield from self.without_lease())
@@ -175,7 +175,7 @@ class _Load:
             if watch is not None:
                 watch.close()
 
-    def _ask_forvalue_of(self, command: Command) -> Steps[tuple[_Fill | None, int, Reply]]:
+    def _ask_for_value(self, command: Command) -> Steps[tuple[_Fill | None, int, Reply]]:
         """Send PTTL and a command that returns the payload of the key.
 
         Returns:
@@ -218,7 +218,7 @@ class _Load:
 
     def without_lease(self) -> Steps[Any]:
         """Return the value. Each process that finds none computes it."""
-        fill, lifetime, reply = yield from self._ask_forvalue_of(("GET", self._wire))
+        fill, lifetime, reply = yield from self._ask_for_value(("GET", self._wire))
         if isinstance(reply, Exception):
             raise _ServerFailedError from reply
         return (yield from self._decode_or_compute(fill, lifetime, reply))

@@ -444,6 +444,23 @@ def test_with_fresh_get_with_asks_the_server_and_joins_no_load(cache, server, sc
     server.release_pushes()
 
 
+def test_a_fresh_load_joins_no_load_that_began_before_it(any_cache, server):
+    cache = any_cache
+    began, go_on = threading.Event(), threading.Event()
+
+    def load():
+        began.set()
+        assert go_on.wait(60)
+        return "before"
+
+    with Background(lambda: cache.get_with("k", load, across=False)) as first:
+        assert began.wait(60)
+        assert cache.get_with("k", lambda: "fresh", across=False, fresh=True) == "fresh"
+        go_on.set()
+    assert first.result == "before"
+    assert read(server) == payload('"fresh"')
+
+
 def test_arguments_of_get_with_are_checked(cache):
     with pytest.raises(TypeError, match="initializer must be callable, got int"):
         cache.get_with("k", 1)

@@ -190,12 +190,20 @@ def test_an_error_reply_voids_the_ping_before_it(cache, server, scripted_client,
 # --- Fills ---
 
 
-@pytest.mark.parametrize("many", [False, True], ids=["get", "get_many"])
-def test_an_invalidation_keeps_out_the_fill_that_began_before_it(cache, server, scripted_client, many):
+FILLS = {
+    "get": ("GET", lambda cache: cache.get("k")),
+    "get_many": ("MGET", lambda cache: cache.get_many(["k"])["k"]),
+    "get_with": ("SET", lambda cache: cache.get_with("k", lambda: "mine")),
+    "get_with without a lease": ("GET", lambda cache: cache.get_with("k", lambda: "mine", across=False)),
+}
+
+
+@pytest.mark.parametrize(("command", "read"), FILLS.values(), ids=FILLS)
+def test_an_invalidation_keeps_out_the_fill_that_began_before_it(cache, server, scripted_client, command, read):
     write(server, "k", '"old"')
     settle(cache, scripted_client, "n")
-    with server.hold("MGET" if many else "GET", "n:k") as hold:
-        with Background(lambda: cache.get_many(["k"])["k"] if many else cache.get("k")) as reader:
+    with server.hold(command, "n:k") as hold:
+        with Background(lambda: read(cache)) as reader:
             hold.execute()
             write(server, "k", '"new"')
             settle(cache, scripted_client, "n")
@@ -451,11 +459,32 @@ def test_while_incoherent_a_call_joins_no_fetch(cache, server, scripted_client, 
         manual_clock.advance(2 * STALENESS)
         with server.hold("GET", "n:k") as hold, Background(lambda: cache.get("k")) as first:
             hold.execute()
+            server.hold_pushes()
             write(server, "k", '"new"')
             assert cache.get("k") == "new"
             assert cache.get_with("k", lambda: "other") == "new"
             hold.release()
         assert first.result == "old"
+    server.release_pushes()
+
+
+@pytest.mark.parametrize(("command", "across"), [("SET", True), ("GET", False)], ids=["across", "alone"])
+def test_while_incoherent_a_call_joins_no_load(cache, server, scripted_client, manual_clock, command, across):
+    write(server, "k", '"old"')
+    settle(cache, scripted_client, "n")
+    with server.hold("PING", tracking=True) as ping:
+        ping.wait()
+        manual_clock.advance(2 * STALENESS)
+        with server.hold(command, "n:k") as hold:
+            with Background(lambda: cache.get_with("k", lambda: "mine", across=across)) as first:
+                hold.execute()
+                # A report of the write would keep later calls from joining, too.
+                server.hold_pushes()
+                write(server, "k", '"new"')
+                assert cache.get_with("k", lambda: "mine", across=across) == "new"
+                hold.release()
+        assert first.result == "old"
+    server.release_pushes()
 
 
 # --- Rule 8 ---
