@@ -260,10 +260,10 @@ def test_tuples_and_other_builtin_keys_behave_as_in_a_dict(seed):
 
 @pytest.mark.parametrize("items", [(), (1,), (-1, "a"), (2**70, b"ab", 1.5), ("é", "\U0001f600", -2, 0)])
 def test_a_look_up_leaves_a_tuple_with_the_hash_of_the_interpreter(items):
-    cache, key = Moka(10), tuple(list(items))
+    cache, key = Moka(10), (*items,)
     assert cache.get(key, MISSING) is MISSING
-    assert hash(key) == hash(tuple(list(items)))
-    assert {key: 1}[tuple(list(items))] == 1
+    assert hash(key) == hash((*items,))
+    assert {key: 1}[(*items,)] == 1
 
 
 @pytest.mark.parametrize("make", [lambda item: (item, 1), lambda item: ((1, "a"), item)])
