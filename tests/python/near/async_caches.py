@@ -69,3 +69,40 @@ async def open_near_cache(client, namespace="n", **options):
     async with client, AsyncNearCache(client, namespace, **{"ttl": 300, "max_staleness": LONG, **options}) as cache:
         await until(lambda: cache.is_coherent)
         yield cache
+
+
+def stop_answering(server, manual_clock):
+    """Have the tier pass its deadline, and not become coherent again before the end of the returned hold."""
+    hold = server.hold("PING", tracking=True)
+    hold.wait()
+    manual_clock.advance(7_200)
+    return hold
+
+
+class Load:
+    """An initializer that waits until the test lets it go on, and counts its runs."""
+
+    def __init__(self, result="loaded"):
+        self.result = result
+        self.runs = 0
+        self.cancelled = 0
+        self.began = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def __call__(self):
+        self.runs += 1
+        self.began.set()
+        try:
+            await self.go_on.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if isinstance(self.result, BaseException):
+            raise self.result
+        return self.result
+
+
+async def turns(number=5):
+    """Let the other tasks go on."""
+    for _ in range(number):
+        await asyncio.sleep(0)

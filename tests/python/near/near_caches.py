@@ -42,6 +42,34 @@ def settle(cache, client, namespace):
     watch.close()
 
 
+def write(server, key, text):
+    """Write a value as another program does."""
+    server.do("SET", f"n:{key}", payload(text))
+
+
+def fill(cache, server, scripted_client, key="k", text='"old"'):
+    """Have a value in the local tier."""
+    write(server, key, text)
+    settle(cache, scripted_client, "n")
+    assert f'"{cache.get(key)}"' == text
+    requests = server.count("GET", f"n:{key}")
+    assert f'"{cache.get(key)}"' == text
+    assert server.count("GET", f"n:{key}") == requests
+
+
+def pass_two_pings(server):
+    """Wait until the deadline counts from now on. No other thread moves the clock."""
+    pings = server.count("PING", tracking=True)
+    server.wait_for_command("PING", count=pings + 4, tracking=True)
+
+
+def catch(function):
+    try:
+        return function()
+    except Exception as error:
+        return error
+
+
 def make_near_cache(client, namespace, near_class=NearCache, **options):
     """Return a near cache that is coherent, and stays so for the time of a test."""
     cache = near_class(client, namespace, **{"ttl": 300, "max_staleness": LONG, **options})
