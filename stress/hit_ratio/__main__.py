@@ -2,6 +2,9 @@
 
 A trace is a name in tests/data/traces.json, or a file of little-endian 32-bit ids compressed with xz. Each access is a
 get, and a set after a miss, in one thread, starting with an empty cache. Subjects that are not installed are left out.
+
+With `--only weighted` it prints the hit ratios of keys that differ in weight (weighted.py): of the accesses, and of
+their weight.
 """
 
 import argparse
@@ -9,9 +12,11 @@ import json
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
+from statistics import fmean
 
+import weighted
 from replay import SUBJECTS
 
 HERE = Path(__file__).resolve().parent
@@ -75,6 +80,19 @@ def print_table(rows):
     print(f"| mean | | {' | '.join(f'{mean:.2f}' for mean in means)} |")
 
 
+def print_weighted(kinds, seeds):
+    """Prints the means of the seeds as Markdown: the percentage of the accesses that hit, and that of their weight."""
+    print(f"| kind | {' | '.join(weighted.SUBJECTS)} |")
+    print(f"|---|{'--:|' * len(weighted.SUBJECTS)}")
+    with ProcessPoolExecutor() as pool:
+        runs = {kind: [pool.submit(weighted.ratios_of, kind, seed) for seed in range(seeds)] for kind in kinds}
+        for kind, futures in runs.items():
+            ratios = [future.result() for future in futures]
+            means = [map(fmean, zip(*(each[subject] for each in ratios), strict=True)) for subject in weighted.SUBJECTS]
+            cells = [f"{hits:.1f} and {weight:.1f}" for hits, weight in means]
+            print(f"| {kind} | {' | '.join(cells)} |", flush=True)
+
+
 def draw(path, curves):
     """Draws one plot per trace: hit ratio over capacity, with a line for each subject."""
     import matplotlib
@@ -106,7 +124,16 @@ def main():
     parser.add_argument("--sizes", help="capacities, separated by commas (default: those of the trace)")
     parser.add_argument("--chart", metavar="FILE", help="draw a chart of these traces, as SVG or PNG; needs matplotlib")
     parser.add_argument("--peers", metavar="PYTHON", help="an interpreter with PyPI's moka-py")
+    parser.add_argument("--only", choices=["traces", "weighted"], default="traces", help="default: traces")
+    parser.add_argument("--seeds", type=int, default=8, help="how many traces of each kind of `weighted` (default: 8)")
     options = parser.parse_args()
+    if options.only == "weighted":
+        print_weighted(options.traces or weighted.KINDS, options.seeds)
+    else:
+        replay_traces(options)
+
+
+def replay_traces(options):
     pythons = [sys.executable, *filter(None, [options.peers])]
     rows, curves = [], []
     for name, files, sizes in traces_of(options.traces):
