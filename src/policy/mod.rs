@@ -46,6 +46,9 @@ pub(crate) trait EntryViews {
     fn entry(&self, index: u32) -> EntryView<'_>;
     fn weight(&self, index: u32) -> u64;
 
+    /// Whether weights may differ. Otherwise each entry weighs 1.
+    fn is_weighted(&self) -> bool;
+
     fn hash(&self, index: u32) -> u64 {
         self.entry(index).hash
     }
@@ -282,6 +285,10 @@ mod tests {
 
         fn weight(&self, index: u32) -> u64 {
             self.0[index as usize].1
+        }
+
+        fn is_weighted(&self) -> bool {
+            true
         }
     }
 

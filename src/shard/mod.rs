@@ -107,6 +107,10 @@ impl<K: Handle, V: Handle> EntryViews for ShardView<'_, K, V> {
         self.weights.get(index)
     }
 
+    fn is_weighted(&self) -> bool {
+        self.weights.are_recorded()
+    }
+
     /// Unlike `entry`, it does not read the entry.
     fn stamp(&self, index: u32) -> &AtomicU64 {
         &self.map.entry(index, self.guard).stamp

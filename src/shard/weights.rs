@@ -25,6 +25,11 @@ impl Weights {
         Weights(weighted.then(Vec::new))
     }
 
+    /// Whether the cache has a weigher.
+    pub fn are_recorded(&self) -> bool {
+        self.0.is_some()
+    }
+
     pub fn get(&self, index: u32) -> u64 {
         self.0.as_ref().map_or(1, |weights| u64::from(weights[index as usize]))
     }

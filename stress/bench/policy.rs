@@ -51,6 +51,10 @@ impl EntryViews for Entries {
     fn weight(&self, _index: u32) -> u64 {
         1
     }
+
+    fn is_weighted(&self) -> bool {
+        false
+    }
 }
 
 struct Subject {

@@ -44,6 +44,10 @@ impl EntryViews for GhostEntries {
     fn weight(&self, _index: u32) -> u64 {
         1
     }
+
+    fn is_weighted(&self) -> bool {
+        false
+    }
 }
 
 impl GhostCache {

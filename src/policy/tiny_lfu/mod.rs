@@ -22,8 +22,13 @@
 //! # Weights
 //! A candidate that weighs more than its victim displaces several entries. It must have been used more often than all
 //! of them together: Einziger, Eytan, Friedman, Manes,
-//! [Lightweight Robust Size Aware Cache Management](https://arxiv.org/abs/2105.08770) (2021). An entry of weight 0
-//! takes no room, so it is never a candidate or a victim.
+//! [Lightweight Robust Size Aware Cache Management](https://arxiv.org/abs/2105.08770) (2021).
+//!
+//! In the main region, an entry that is heavier than the average needs more than one hit to stay, and lighter entries
+//! take over the room that such entries lose. `segments/second_chance.rs` has the rule, and why it does not ask for
+//! more hits for each byte in the admission decision as well.
+//!
+//! An entry of weight 0 takes no room, so it is never a candidate or a victim.
 //!
 //! # Random admission against hash flooding
 //! Keys that share the counters of a victim make the victim look frequent. A client that finds such keys could

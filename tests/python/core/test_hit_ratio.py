@@ -120,3 +120,27 @@ def test_heavy_entry_does_not_evict_many_entries_of_the_same_frequency():
                 cache.set(number, 10)
         cache.set(("once", round_), 10)
     assert sum(number in cache for number in range(90)) >= 60
+
+
+def test_tiny_lfu_has_more_hits_where_weights_differ():
+    dice = random.Random(3)
+    keys = dice.choices(range(10_000), weights=[rank**-0.9 for rank in range(1, 10_001)], k=100_000)
+    weights = [max(1, round(dice.lognormvariate(0.5, 1.5))) for _ in range(10_000)]
+
+    def percentages_of(policy):
+        """Return the percentage of the accesses that hit, and that of their weight."""
+        cache = Moka(2_000, policy=policy, weigher=lambda key, weight: weight)
+        hits = []
+        for key in keys:
+            if cache.get(key) is None:
+                cache.set(key, weights[key])
+            else:
+                hits.append(key)
+        total = sum(map(weights.__getitem__, keys))
+        return 100 * len(hits) / len(keys), 100 * sum(map(weights.__getitem__, hits)) / total
+
+    hits, weight = percentages_of("tiny_lfu")
+    lru_hits, lru_weight = percentages_of("lru")
+    # It was 9 points while each hit was a second chance, whatever the weight of the entry.
+    assert hits > lru_hits + 12
+    assert weight > lru_weight + 4

@@ -1,15 +1,15 @@
 //! The segments of W-TinyLFU, window, probation and protected: which entry is in which, and in what order.
 //!
-//! [`tiny_lfu`](super) describes the algorithm. This file inserts, removes and moves entries, and [`victim`] chooses
-//! which entry is evicted.
+//! [`tiny_lfu`](super) describes the algorithm. This file inserts, removes and moves entries, [`victim`] chooses
+//! which entry is evicted, and [`second_chance`] says which of the next victims stay.
 //!
 //! # How it works
 //! The window is in the order of the last use, as exact as the ticks of the stamps. It has a list for each of the
 //! last few ticks. If the first entry of the oldest list has a later tick in its stamp, it moves to the list of that
 //! tick.
 //!
-//! Probation and protected are queues with a second chance: if the first entry of either was hit, it goes to the end
-//! of protected.
+//! Probation and protected are queues with a second chance: if the first entry of either was hit often enough for its
+//! weight, it goes to the end of protected.
 //!
 //! Entries of weight 0 are in a list of their own, `Weightless`, which no victim is taken from.
 //!
@@ -17,13 +17,14 @@
 //!
 //! # Invariants
 //! - `one-segment`: a known entry is in a list of the segment that `segments` says, and in no other list.
-//! - `sums`: the weight of a segment is the sum of the weights of its entries.
+//! - `sums`: the weight of a segment is the sum of the weights of its entries, where an entry of weight 0 counts as 1.
 //! - `oldest-tick`: no entry is in a list of the window for a tick before `oldest_tick`.
 //!
 //! # Why not one list for the window
 //! A hit would have to move its entry, under a lock. With a list for each tick, a hit writes the stamp, and an entry
 //! moves when it is about to leave the window.
 
+mod second_chance;
 mod victim;
 
 use crate::collections::index_lists::IndexLists;
@@ -55,6 +56,8 @@ const LISTS: usize = FIRST_WINDOW_LIST + WINDOW_TICKS as usize;
 const TICKS_PER_WINDOW: u32 = 4;
 /// The entries that one call looks at. With 16 the hit ratio is 0.1 points lower, with 200 0.1 points higher.
 const MAX_STEPS_PER_CALL: usize = 32;
+/// What an entry counts for at least in the weight of its segment: the weight of `Weightless` is its number of entries.
+const MIN_WEIGHT: u64 = 1;
 
 /// The fields that each write changes come first, in one cache line, since usually another thread wrote it last.
 #[repr(C)]
@@ -63,6 +66,7 @@ pub(super) struct Segments {
     live: u32,
     /// The inserts that the current tick still has.
     inserts_until_tick: u32,
+    /// The weight of each segment; of `Weightless`, the number of entries.
     weights: [u64; SEGMENTS],
     /// The current tick, and the oldest one of which the window has entries.
     tick: u64,
@@ -76,10 +80,14 @@ pub(super) struct Segments {
     /// The part of the weight that the window may have, from 0 to 1, and that weight. Updated with each tick.
     window_fraction: f64,
     window_share: u64,
+    /// The average weight of the entries that have a weight. Updated with each tick.
+    average_weight: u64,
     /// Hits added to the sketch since the tuner took them: of entries in the window, and in the main region.
     pub hits: [u64; 2],
     /// Candidates that lost although they were frequent.
     frequent_losses: u64,
+    /// The weight of heavy entries that lost their second chance, less that of light entries that stayed in its place.
+    forfeited: u64,
 }
 
 impl Segments {
@@ -98,6 +106,8 @@ impl Segments {
             window_share: 1,
             hits: [0; 2],
             frequent_losses: 0,
+            average_weight: 0,
+            forfeited: 0,
         }
     }
 
@@ -146,7 +156,7 @@ impl Segments {
         self.live = live as u32;
         self.sketch.maintain(live);
         if self.inserts_until_tick == 0 {
-            self.begin_tick(live, stamps);
+            self.begin_tick(live, entries, stamps);
         }
         self.inserts_until_tick -= 1;
         access_stamps::init(stamp, self.tick, index, is_sampled);
@@ -154,12 +164,16 @@ impl Segments {
     }
 
     #[cold]
-    fn begin_tick(&mut self, live: usize, stamps: &AccessStamps) {
+    fn begin_tick(&mut self, live: usize, entries: &impl EntryViews, stamps: &AccessStamps) {
         self.tick += 1;
         stamps.advance(self.tick);
         let window_entries = (live as f64 * self.window_fraction) as u32;
         self.inserts_until_tick = (window_entries / TICKS_PER_WINDOW).max(1);
         self.set_window_fraction(self.window_fraction);
+        if entries.is_weighted() {
+            // The new entry is not in a list yet.
+            self.update_average_weight(live - 1);
+        }
     }
 
     /// Sets the part of the weight that the window may have.
@@ -270,6 +284,7 @@ impl Segments {
     fn link(&mut self, segment: Segment, index: u32, entries: &impl EntryViews) {
         let weight = entries.weight(index);
         let segment = if weight == 0 { Weightless } else { segment };
+        let weight = weight.max(MIN_WEIGHT);
         let list = if segment == Window { self.window_list_of(self.tick) } else { segment as usize };
         self.lists.push_back(list, index);
         if self.segments.len() <= index as usize {
@@ -282,7 +297,7 @@ impl Segments {
     /// Removes an entry of this weight from its segment, if it is known.
     fn unlink(&mut self, index: u32, weight: u64) {
         if self.lists.unlink(index) {
-            self.weights[self.segments[index as usize] as usize] -= weight;
+            self.weights[self.segments[index as usize] as usize] -= weight.max(MIN_WEIGHT);
         }
     }
 
@@ -310,7 +325,7 @@ impl Segments {
         for (segment, lists) in others.into_iter().chain([(Window, window)]) {
             let indices: Vec<u32> = lists.iter().flat_map(|&list| self.lists.iter(list)).collect();
             assert!(indices.iter().all(|&index| self.segment_of(index) == segment), "`one-segment`");
-            let weight: u64 = indices.iter().map(|&index| entries.weight(index)).sum();
+            let weight: u64 = indices.iter().map(|&index| entries.weight(index).max(MIN_WEIGHT)).sum();
             assert_eq!(weight, self.weights[segment as usize], "`sums`");
             known.extend(indices);
         }

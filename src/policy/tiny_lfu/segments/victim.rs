@@ -4,8 +4,9 @@
 //! If the window is over its share, its oldest entry is the candidate, and the oldest entry of the main region is the
 //! victim. One of the two is evicted ([`Segments::admits`]). Otherwise the main region gives up its oldest entry.
 //!
-//! Entries that were hit move while the search passes them, and their hits go to the sketch. After
-//! [`MAX_STEPS_PER_CALL`] entries the next one is taken even if it was hit, so a search ends if all entries are hot.
+//! Entries with a [`second_chance`](super::second_chance) move while the search passes them, and their hits go to the
+//! sketch. After [`MAX_STEPS_PER_CALL`] entries the next one is taken even if it was hit, so a search ends if all
+//! entries are hot.
 
 use super::Segment::{self, Probation, Protected, Weightless, Window};
 use super::{MAX_STEPS_PER_CALL, Segments, access_stamps, window_list};
@@ -115,8 +116,8 @@ impl Segments {
     /// Returns the rank of an entry: the colder of two entries has the lower rank.
     ///
     /// As in the admission decision, the frequency comes first, and on a tie the main region is ahead of the window.
-    /// An entry of probation that was hit counts as protected, where the next search moves it. Then the later use is
-    /// ahead, as exact as the ticks of the stamps.
+    /// An entry of probation that was hit counts as protected, where the next search moves it unless it is heavy. Then
+    /// the later use is ahead, as exact as the ticks of the stamps.
     pub fn rank(&self, index: u32, entries: &impl EntryViews) -> u64 {
         let entry = entries.entry(index);
         let segment = match self.segment_of(index) {
@@ -128,7 +129,7 @@ impl Segments {
         u64::from(self.frequency(entry)) << 32 | segment << 24 | (access_stamps::MAX_TICK - age)
     }
 
-    fn frequency(&self, entry: EntryView<'_>) -> u32 {
+    pub(super) fn frequency(&self, entry: EntryView<'_>) -> u32 {
         self.sketch.frequency(entry.hash) + access_stamps::pending_accesses(entry.stamp)
     }
 
@@ -166,8 +167,8 @@ impl Segments {
         None
     }
 
-    /// The first entry of probation, after those before it that were hit have moved to protected. If probation is
-    /// empty, the first entry of protected.
+    /// The first entry of probation, after those before it that have a second chance have moved to protected. If
+    /// probation is empty, the first entry of protected.
     fn oldest_in_main<'v>(
         &mut self,
         keep: Option<u32>,
@@ -177,7 +178,7 @@ impl Segments {
         while steps > 0 {
             let Some(head) = self.lists.front(Probation as usize) else { break };
             let entry = entries.entry(head);
-            if Some(head) != keep && !self.take_hits_in_main(head, entry) {
+            if Some(head) != keep && !self.take_second_chance(head, entry, entries) {
                 return Some((head, entry));
             }
             steps -= 1;
@@ -194,7 +195,7 @@ impl Segments {
         probation.or_else(|| self.oldest_in_queue(Protected, keep, entries, &mut steps))
     }
 
-    /// The first entry of a queue, after those before it that were hit have moved to its end.
+    /// The first entry of a queue, after those before it that have a second chance have moved to its end.
     fn oldest_in_queue<'v>(
         &mut self,
         segment: Segment,
@@ -206,7 +207,7 @@ impl Segments {
             let head = self.lists.front(segment as usize)?;
             let entry = entries.entry(head);
             let is_kept = Some(head) == keep;
-            if !is_kept && (*steps == 0 || !self.take_hits_in_main(head, entry)) {
+            if !is_kept && (*steps == 0 || !self.take_second_chance(head, entry, entries)) {
                 return Some((head, entry));
             }
             *steps = steps.saturating_sub(1);
@@ -219,17 +220,10 @@ impl Segments {
 
     /// Adds the pending hits of an entry that moves to the sketch. Returns whether it was hit since its last move.
     #[inline]
-    fn take_hits_and_move(&mut self, index: u32, entry: EntryView<'_>) -> bool {
+    pub(super) fn take_hits_and_move(&mut self, index: u32, entry: EntryView<'_>) -> bool {
         let Some(hits) = access_stamps::take_hits_and_move(entry.stamp) else { return false };
         self.record_hits(hits, index, entry.hash);
         true
-    }
-
-    /// Does the same for the next entry of the main region, whose insert goes to the sketch too.
-    #[inline]
-    fn take_hits_in_main(&mut self, index: u32, entry: EntryView<'_>) -> bool {
-        self.record_pending_insert(entry);
-        self.take_hits_and_move(index, entry)
     }
 
     fn protected_share(&self) -> u64 {

@@ -265,3 +265,99 @@ fn the_entry_to_keep_stays_in_a_window_of_any_size() {
         }
     }
 }
+
+/// Segments that are full of 29 entries: entry 0 weighs nine times as much as the average entry, and the others less.
+fn beside_a_heavy_entry(average: u64) -> Subject {
+    let mut weights = [average * 5 / 7; 29];
+    weights[0] = average * 9;
+    let mut subject = Subject::full(weights.iter().sum(), TestEntries::with_weights(&weights));
+    subject.segments.update_average_weight(29);
+    assert_eq!(subject.segments.average_weight, average);
+    subject
+}
+
+#[test]
+fn a_heavy_entry_needs_more_hits_for_a_second_chance() {
+    for average in [7, 7 << 40] {
+        // The insert is a use as well, and six uses are needed.
+        for (hits, stays) in [(0, false), (1, false), (4, false), (5, true), (14, true)] {
+            let mut subject = beside_a_heavy_entry(average);
+            subject.hit(0, hits);
+            assert_eq!(subject.take_victim(None) != Some(0), stays, "{hits} hits");
+            let lost = if stays || hits == 0 { 0 } else { subject.segments.share / 8 };
+            assert_eq!(subject.segments.forfeited, lost);
+            subject.validate();
+        }
+    }
+}
+
+#[test]
+fn a_full_counter_is_enough_for_any_weight() {
+    for (hits, stays) in [(13, false), (14, true)] {
+        let mut weights = vec![1; 1_000];
+        weights[0] = 1 << 40;
+        let mut subject = Subject::full(2 << 40, TestEntries::with_weights(&weights));
+        subject.segments.set_window_fraction(0.0);
+        (0..40).for_each(|_| subject.segments.demote_window_overflow(&subject.entries));
+        subject.hit(0, hits);
+        assert_eq!(subject.take_victim(None) != Some(0), stays, "{hits} hits and an insert");
+    }
+}
+
+#[test]
+fn a_light_entry_takes_over_the_room_that_heavy_ones_lost() {
+    const LIGHT: u32 = 1;
+    // Each case: the uses of a light entry that was not hit of late, and the room that heavy entries lost.
+    for (uses, forfeited, stays) in [(5, 5, true), (5, 4, false), (2, 100, false), (0, 100, false)] {
+        let mut subject = beside_a_heavy_entry(7);
+        subject.segments.remove(0, &subject.entries);
+        subject.segments.forfeited = forfeited;
+        // Its insert will be counted, too, and four are needed: 4² · 5 / 7, and the next whole number.
+        subject.segments.sketch.add(TestEntries::hash_of(LIGHT as usize), uses);
+        assert_eq!(subject.take_victim(None) != Some(LIGHT), stays, "{uses} uses, room of {forfeited}");
+        assert_eq!(subject.segments.forfeited, forfeited - if stays { 5 } else { 0 });
+        subject.validate();
+    }
+    // However light it is, one use is not enough.
+    for (uses, stays) in [(0, false), (1, true)] {
+        let mut subject = beside_a_heavy_entry(7);
+        subject.segments.remove(0, &subject.entries);
+        (subject.segments.forfeited, subject.segments.average_weight) = (100, 1_000);
+        subject.segments.sketch.add(TestEntries::hash_of(LIGHT as usize), uses);
+        assert_eq!(subject.take_victim(None) != Some(LIGHT), stays, "{uses} uses and an insert");
+    }
+}
+
+#[test]
+fn weights_decide_nothing_if_all_are_equal() {
+    for weight in [1, 7, 1 << 40] {
+        let mut subject = Subject::new(50 * weight, TestEntries::default());
+        let mut random = 1u64;
+        for turn in 0..2_000 {
+            // Entries of weight 0 do not count.
+            let next = subject.insert_new(if turn % 5 == 0 { 0 } else { weight });
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (0..next)
+                .filter(|index| (u64::from(*index) ^ random >> 33) & 15 == 0)
+                .for_each(|index| subject.hit(index, 1));
+            while subject.segments.region_weights().iter().sum::<u64>() > 50 * weight {
+                subject.take_victim(Some(next)).expect("there are others");
+            }
+            subject.segments.demote_window_overflow(&subject.entries);
+            let segments = &subject.segments;
+            assert!(turn < 2 || segments.average_weight == weight, "{}", segments.average_weight);
+            assert_eq!(segments.forfeited, 0);
+        }
+        subject.validate();
+    }
+}
+
+#[test]
+fn an_entry_of_average_weight_stays_by_a_hit_alone() {
+    let mut subject = Subject::full(140, TestEntries::with_weights(&[7; 20]));
+    // All uses before have faded.
+    subject.segments.sketch = Sketch::default();
+    subject.hit(0, 1);
+    subject.take_victim(None).expect("there are others");
+    assert_eq!(subject.segment_of(0), Protected);
+}
