@@ -5,6 +5,9 @@ get, and a set after a miss, in one thread, starting with an empty cache. Subjec
 
 With `--only weighted` it prints the hit ratios of keys that differ in weight (weighted.py): of the accesses, and of
 their weight.
+
+With `--only traps` it prints the hit ratios on traces that are made to trap an adaptive window (traps.py), and how far
+`tiny_lfu` is behind.
 """
 
 import argparse
@@ -16,6 +19,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from statistics import fmean
 
+import traps
 import weighted
 from replay import SUBJECTS
 
@@ -24,6 +28,9 @@ DATA = HERE.parent.parent / "tests" / "data"
 # The capacities for a file without its own sizes, and those of a chart, as fractions of the number of distinct ids.
 DEFAULT_FRACTIONS = (0.01, 0.05, 0.2)
 CHART_FRACTIONS = (0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.45, 0.6)
+TRAP_CAPACITIES = (500, 5_000, 50_000)
+# The accesses of a trap, as a multiple of the capacity.
+TRAP_LENGTH = 50
 
 
 def traces_of(names):
@@ -93,6 +100,35 @@ def print_weighted(kinds, seeds):
             print(f"| {kind} | {' | '.join(cells)} |", flush=True)
 
 
+def trap_ratios(kinds, capacities, seeds):
+    """Yields the kind, the capacity and the mean hit ratio in percent of each subject, from a cold start.
+
+    `kinds` has the parameters of each kind that differ from the defaults.
+    """
+    rows = [(kind, capacity) for kind in kinds for capacity in capacities]
+
+    def replay_trap(kind, capacity, seed):
+        arguments = [capacity, TRAP_LENGTH, seed, kinds[kind]]
+        run = [sys.executable, HERE / "traps.py", kind, *map(json.dumps, arguments)]
+        result = json.loads(subprocess.run(run, check=True, stdout=subprocess.PIPE).stdout)
+        return {subject: 100 * hits / result["accesses"] for subject, hits in result["hits"].items()}
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        runs = {row: [pool.submit(replay_trap, *row, seed) for seed in range(seeds)] for row in rows}
+        for (kind, capacity), futures in runs.items():
+            ratios = [future.result() for future in futures]
+            yield kind, capacity, {subject: fmean(each[subject] for each in ratios) for subject in ratios[0]}
+
+
+def print_traps(kinds, capacities, seeds):
+    print("| kind | capacity | `tiny_lfu` | `lru` | exact LFU | below `lru` | below the better of both |")
+    print("|---|--:|--:|--:|--:|--:|--:|")
+    for kind, capacity, ratios in trap_ratios(kinds, capacities, seeds):
+        ours, lru, lfu = ratios["tiny_lfu"], ratios["lru"], ratios["exact LFU"]
+        figures = " | ".join(f"{figure:.2f}" for figure in (ours, lru, lfu, lru - ours, max(lru, lfu) - ours))
+        print(f"| {kind.replace('_', ' ')} | {capacity:,} | {figures} |", flush=True)
+
+
 def draw(path, curves):
     """Draws one plot per trace: hit ratio over capacity, with a line for each subject."""
     import matplotlib
@@ -124,11 +160,17 @@ def main():
     parser.add_argument("--sizes", help="capacities, separated by commas (default: those of the trace)")
     parser.add_argument("--chart", metavar="FILE", help="draw a chart of these traces, as SVG or PNG; needs matplotlib")
     parser.add_argument("--peers", metavar="PYTHON", help="an interpreter with PyPI's moka-py")
-    parser.add_argument("--only", choices=["traces", "weighted"], default="traces", help="default: traces")
-    parser.add_argument("--seeds", type=int, default=8, help="how many traces of each kind of `weighted` (default: 8)")
+    parser.add_argument("--only", choices=["traces", "traps", "weighted"], default="traces", help="default: traces")
+    parser.add_argument(
+        "--seeds", type=int, default=8, help="how many of each kind of traps or `weighted` (default: 8)"
+    )
+    parser.add_argument("--parameters", type=json.loads, metavar="JSON", help='traps, as {"loop": {"keys": 1.5}}')
     options = parser.parse_args()
     if options.only == "weighted":
         print_weighted(options.traces or weighted.KINDS, options.seeds)
+    elif options.only == "traps":
+        capacities = [int(size) for size in options.sizes.split(",")] if options.sizes else TRAP_CAPACITIES
+        print_traps(options.parameters or {kind: {} for kind in traps.KINDS}, capacities, options.seeds)
     else:
         replay_traces(options)
 

@@ -8,7 +8,7 @@ import heapq
 import json
 import lzma
 import sys
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 
 
 def ids_of(paths):
@@ -88,6 +88,26 @@ def exact_lru(capacity, keys):
             order[key] = None
             if len(order) > capacity:
                 order.popitem(last=False)
+    return hits
+
+
+def exact_lfu(capacity, keys):
+    """It counts the uses of the entries that it holds. Of the entries used least it evicts the least recent one."""
+    uses, by_uses, least, hits = {}, defaultdict(OrderedDict), 1, 0
+    for key in keys:
+        count = uses.get(key, 0)
+        if count:
+            hits += 1
+            del by_uses[count][key]
+            if count == least and not by_uses[count]:
+                least += 1
+        else:
+            if len(uses) >= capacity:
+                victim, _ = by_uses[least].popitem(last=False)
+                del uses[victim]
+            least = 1
+        uses[key] = count + 1
+        by_uses[count + 1][key] = None
     return hits
 
 
