@@ -79,12 +79,10 @@ impl IndexLists {
         self.append(list, index);
     }
 
-    /// Prefetches the anchors, of which there must be some.
+    /// Prefetches the anchor of a list.
     #[inline]
-    pub fn prefetch_ends(&self) {
-        for anchor in [0, self.anchors.len() - 1] {
-            prefetch_write(&self.anchors[anchor]);
-        }
+    pub fn prefetch_anchor(&self, list: usize) {
+        prefetch_write(&self.anchors[list]);
     }
 
     /// Prefetches the links of an index.

@@ -172,7 +172,7 @@ impl Lru {
     }
 
     pub fn prefetch(&self, entries: &impl EntryViews) {
-        self.lists.prefetch_ends();
+        self.lists.prefetch_anchor(UNUSED_LIST);
         if let Some(unused) = self.lists.front(UNUSED_LIST) {
             self.lists.prefetch(unused);
             prefetch_write(entries.stamp(unused));

@@ -26,7 +26,7 @@ mod tiny_lfu;
 use lru::{Lru, RecencyClock};
 use tiny_lfu::TinyLfu;
 use tiny_lfu::access_stamps::AccessStamps;
-use tiny_lfu::window_tuner::WindowFraction;
+use tiny_lfu::window_tuner::{self, WindowFraction};
 
 use crate::collections::try_reserve::NoMemory;
 use crate::sync::{AtomicU64, Padded, prefetch_write};
@@ -93,8 +93,9 @@ pub(crate) fn for_shards(
     (0..shards).map(move |shard| match kind {
         Kind::TinyLfu if capacity >= MIN_CAPACITY_OF_TINY_LFU => {
             let is_leader = shard == 0;
-            let policy = Box::new(TinyLfu::new(share, window.clone(), is_leader.then_some(shards)));
-            (AccessRecorder::TinyLfu(AccessStamps::new(is_leader)), Policy::TinyLfu(policy))
+            let max_sampled = if is_leader { window_tuner::max_ghost_keys(capacity) } else { 0 };
+            let policy = Box::new(TinyLfu::new(share, window.clone(), max_sampled));
+            (AccessRecorder::TinyLfu(AccessStamps::new(max_sampled)), Policy::TinyLfu(policy))
         }
         _ => (AccessRecorder::Lru(Padded(RecencyClock::new())), Policy::Lru(Lru::new())),
     })

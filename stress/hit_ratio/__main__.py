@@ -161,9 +161,7 @@ def main():
     parser.add_argument("--chart", metavar="FILE", help="draw a chart of these traces, as SVG or PNG; needs matplotlib")
     parser.add_argument("--peers", metavar="PYTHON", help="an interpreter with PyPI's moka-py")
     parser.add_argument("--only", choices=["traces", "traps", "weighted"], default="traces", help="default: traces")
-    parser.add_argument(
-        "--seeds", type=int, default=8, help="how many of each kind of traps or `weighted` (default: 8)"
-    )
+    parser.add_argument("--seeds", type=int, default=8, help="how many traps, or traces of `weighted` (default: 8)")
     parser.add_argument("--parameters", type=json.loads, metavar="JSON", help='traps, as {"loop": {"keys": 1.5}}')
     options = parser.parse_args()
     if options.only == "weighted":

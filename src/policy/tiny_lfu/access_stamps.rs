@@ -47,9 +47,6 @@ pub(super) const MAX_TICK: u64 = 0xff_ffff;
 const TICK: u64 = MAX_TICK << TICK_SHIFT;
 const INDEX_SHIFT: u32 = 32;
 
-/// The hits of sampled entries that can wait in the ring.
-const RING_LEN: u64 = 64;
-
 /// The clock that hits read, and the ring that hits of sampled entries write.
 pub(crate) struct AccessStamps {
     /// The current tick where a stamp has it, and a full count below: all that a hit compares its stamp with.
@@ -61,18 +58,22 @@ pub(crate) struct AccessStamps {
 struct Ring {
     pushed: AtomicU64,
     taken: AtomicU64,
-    indices: [AtomicU64; RING_LEN as usize],
+    /// A power of two of them.
+    indices: Box<[AtomicU64]>,
 }
 
 impl AccessStamps {
-    /// `can_sample` says whether entries can be sampled, which takes a ring.
-    pub fn new(can_sample: bool) -> Self {
+    /// Makes a ring in which a hit of each of `max_sampled` entries can wait. With 0, no entries can be sampled.
+    ///
+    /// If all entries are hit in turn without an insert, as in a loop, no hit is lost. Lost hits would make the loop look
+    /// shorter than it is.
+    pub fn new(max_sampled: usize) -> Self {
         let ring = || Ring {
             pushed: AtomicU64::new(0),
             taken: AtomicU64::new(0),
-            indices: std::array::from_fn(|_| AtomicU64::new(0)),
+            indices: (0..max_sampled.next_power_of_two()).map(|_| AtomicU64::new(0)).collect(),
         };
-        AccessStamps { tick: Padded(AtomicU64::new(HITS)), ring: can_sample.then(|| Box::new(ring())) }
+        AccessStamps { tick: Padded(AtomicU64::new(HITS)), ring: (max_sampled > 0).then(|| Box::new(ring())) }
     }
 
     /// Records a hit: a read, or another value.
@@ -94,8 +95,8 @@ impl AccessStamps {
     fn push_sampled(&self, index: u32) {
         let Some(ring) = &self.ring else { return };
         let pushed = ring.pushed.load(Relaxed);
-        if pushed.wrapping_sub(ring.taken.load(Relaxed)) < RING_LEN {
-            ring.indices[(pushed % RING_LEN) as usize].store(u64::from(index), Relaxed);
+        if pushed.wrapping_sub(ring.taken.load(Relaxed)) < ring.indices.len() as u64 {
+            ring.slot(pushed).store(u64::from(index), Relaxed);
             ring.pushed.store(pushed.wrapping_add(1), Relaxed);
         }
     }
@@ -108,7 +109,8 @@ impl AccessStamps {
     /// Drains the ring, oldest hit first. It yields no more than the ring holds, so threads that go on hitting
     /// sampled entries cannot keep the caller here.
     pub fn take_sampled(&self) -> impl Iterator<Item = u32> {
-        std::iter::from_fn(|| self.pop_sampled()).take(RING_LEN as usize)
+        let ring_len = self.ring.as_ref().map_or(0, |ring| ring.indices.len());
+        std::iter::from_fn(|| self.pop_sampled()).take(ring_len)
     }
 
     fn pop_sampled(&self) -> Option<u32> {
@@ -118,7 +120,14 @@ impl AccessStamps {
             return None;
         }
         ring.taken.store(taken.wrapping_add(1), Relaxed);
-        Some(ring.indices[(taken % RING_LEN) as usize].load(Relaxed) as u32)
+        Some(ring.slot(taken).load(Relaxed) as u32)
+    }
+}
+
+impl Ring {
+    /// The place of the hit with this number.
+    fn slot(&self, number: u64) -> &AtomicU64 {
+        &self.indices[number as usize & (self.indices.len() - 1)]
     }
 }
 
@@ -206,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_full_count_is_not_written_again() {
-        let stamps = AccessStamps::new(false);
+        let stamps = AccessStamps::new(0);
         let stamp = stamp_of(7, false);
         (0..100).for_each(|_| stamps.record(&stamp));
         assert_eq!(pending_accesses(&stamp), MAX_COUNT);
@@ -218,7 +227,7 @@ mod tests {
 
     #[test]
     fn an_insert_counts_once_and_is_no_hit() {
-        let stamps = AccessStamps::new(true);
+        let stamps = AccessStamps::new(64);
         for is_sampled in [false, true] {
             let stamp = AtomicU64::new(0);
             init(&stamp, 0, 7, is_sampled);
@@ -235,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_move_stays_due_after_its_hits_were_counted() {
-        let stamps = AccessStamps::new(false);
+        let stamps = AccessStamps::new(0);
         let stamp = stamp_of(7, false);
         assert_eq!(take_hits_and_move(&stamp), None);
         (0..3).for_each(|_| stamps.record(&stamp));
@@ -248,7 +257,7 @@ mod tests {
 
     #[test]
     fn the_tick_of_the_last_use_is_kept() {
-        let stamps = AccessStamps::new(false);
+        let stamps = AccessStamps::new(0);
         let first = (1 << 24) - 2;
         stamps.advance(first);
         let stamp = stamp_at(first, 7, false);
@@ -262,7 +271,7 @@ mod tests {
 
     #[test]
     fn hits_of_sampled_entries_are_taken_in_order_while_there_is_room() {
-        let stamps = AccessStamps::new(true);
+        let stamps = AccessStamps::new(64);
         let words: Vec<_> = (0..10).map(|index| stamp_of(index, index != 3)).collect();
         [5, 3, 1, 5].into_iter().for_each(|index: usize| stamps.record(&words[index]));
         let taken = || stamps.take_sampled().collect::<Vec<_>>();
@@ -270,7 +279,7 @@ mod tests {
         for _ in 0..12 {
             words.iter().for_each(|stamp| stamps.record(stamp));
         }
-        assert_eq!(taken().len() as u64, RING_LEN);
+        assert_eq!(taken().len() as u64, 64);
         stamps.record(&words[9]);
         assert_eq!(taken(), [9]);
         assert!(is_sampled(&words[9]) && !is_sampled(&words[3]));
@@ -278,7 +287,7 @@ mod tests {
 
     #[test]
     fn hits_during_a_drain_do_not_prolong_it() {
-        let stamps = AccessStamps::new(true);
+        let stamps = AccessStamps::new(64);
         let words: Vec<_> = (0..10).map(|index| stamp_of(index, true)).collect();
         let hit_all = || {
             stamps.advance(0);
@@ -287,6 +296,6 @@ mod tests {
         };
         hit_all();
         let taken = stamps.take_sampled().inspect(|_| hit_all()).take(1_000).count();
-        assert_eq!(taken as u64, RING_LEN);
+        assert_eq!(taken as u64, 64);
     }
 }

@@ -23,8 +23,6 @@ pub(super) struct GhostCache {
     free: usize,
     segments: Segments,
     stamps: AccessStamps,
-    /// Accesses that found their key.
-    pub hits: u32,
 }
 
 /// By index.
@@ -60,21 +58,19 @@ impl GhostCache {
             live: 0,
             free: 0,
             segments: Segments::new(capacity as u64, window_fraction),
-            stamps: AccessStamps::new(false),
-            hits: 0,
+            stamps: AccessStamps::new(0),
         }
     }
 
-    /// Gets a key, and inserts it if it is absent.
-    pub fn access(&mut self, hash: u32) {
+    /// Gets a key, and inserts it if it is absent. Returns whether it was present.
+    pub fn access(&mut self, hash: u32) -> bool {
         let hash = hash.max(EMPTY + 1);
-        match self.entries.hashes.iter().position(|&other| other == hash) {
-            Some(index) => {
-                self.hits += 1;
-                self.stamps.record(&self.entries.stamps[index]);
-            }
+        let present = self.entries.hashes.iter().position(|&other| other == hash);
+        match present {
+            Some(index) => self.stamps.record(&self.entries.stamps[index]),
             None => self.insert(hash),
         }
+        present.is_some()
     }
 
     fn insert(&mut self, hash: u32) {
@@ -108,13 +104,14 @@ mod tests {
 
     fn hits(capacity: usize, window: f64, keys: impl Iterator<Item = u32>) -> u32 {
         let mut ghost = GhostCache::new(capacity, window);
+        let mut hits = 0;
         for key in keys {
-            ghost.access(key.wrapping_mul(0x9e37_79b9));
+            hits += u32::from(ghost.access(key.wrapping_mul(0x9e37_79b9)));
             let live = ghost.entries.hashes.iter().filter(|&&hash| hash != EMPTY).count();
             assert!(live == ghost.live && live <= capacity);
         }
         ghost.segments.validate(&ghost.entries);
-        ghost.hits
+        hits
     }
 
     #[test]

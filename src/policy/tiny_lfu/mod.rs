@@ -42,22 +42,18 @@
 //! are hits added to the sketch, and only then do entries move. See [`access_stamps`].
 //!
 //! # Tuning the window
-//! Some workloads want a window of 1 %, others one of 90 %. Two signals set its size:
-//! - Every few accesses, the window and the main region are compared by their hits for each entry. The border
-//!   moves a little toward the region that has fewer. This finds a good size nearby, as the hill climber in Einziger,
-//!   Eytan, Friedman, Manes, [Adaptive Software Cache Management](https://doi.org/10.1145/3274808.3274816) (2018)
-//!   does.
-//! - The best size may be far away. So four *ghost caches*, which hold hashes in place of entries, simulate windows
-//!   of 1, 15, 50 and 90 %. The window stays in a range around that of the best one. See [`ghost_cache`].
+//! Some workloads want the smallest window, others an LRU. So four *ghost caches*, which hold hashes in place of entries,
+//! simulate windows of 0.1, 15, 50 and 100 %. The cache has the window of the one that proves better than the others.
+//! See [`ghost_cache`] and [`window_tuner`].
 //!
 //! A ghost cache sees a sample of the keys, chosen by hash, and is smaller than the cache in the same proportion. If
 //! a sampled entry is hit, its index goes to a small ring, which the next insert drains. Keys go to shards by hash,
 //! so the keys of one shard are a sample as well. One shard of each cache, the leader, tunes the [`WindowFraction`]
-//! that all shards use. See [`window_tuner`].
+//! that all shards use.
 //!
 //! # Why not LRU, LFU or a fixed window
-//! A scan flushes LRU, and LFU keeps what was popular long ago. A fixed window of 1 % can lose more than half of the
-//! hits if keys come again soon and then never.
+//! A scan flushes LRU, and LFU keeps what was popular long ago. A small fixed window can lose more than half of the hits
+//! if keys come again soon and then never.
 
 pub(super) mod access_stamps;
 mod ghost_cache;
@@ -81,13 +77,13 @@ pub(crate) struct TinyLfu {
 }
 
 impl TinyLfu {
-    /// Makes the policy of a shard that has room for the weight `share`. `shards_led` is the number of all shards for
-    /// the leader, and `None` for the others.
-    pub fn new(share: u64, window: WindowFraction, shards_led: Option<usize>) -> Self {
+    /// Makes the policy of a shard that has room for the weight `share`. The leader samples up to `max_sampled` entries,
+    /// and the other shards 0.
+    pub fn new(share: u64, window: WindowFraction, max_sampled: usize) -> Self {
         TinyLfu {
             segments: Segments::new(share, window.get()),
             window,
-            tuner: shards_led.map(WindowTuner::new),
+            tuner: (max_sampled > 0).then(|| WindowTuner::new(max_sampled)),
         }
     }
 
@@ -102,7 +98,7 @@ impl TinyLfu {
         let mut is_sampled = false;
         if let Some(tuner) = &mut self.tuner {
             tuner.record_sampled_hits(&mut self.segments, entries, stamps);
-            is_sampled = tuner.record_insert(entry.hash);
+            is_sampled = tuner.record_insert(entry.hash, entries.weight(index), live, &self.segments);
         }
         self.segments.insert(index, entry, live, is_sampled, entries, stamps);
     }
@@ -130,8 +126,7 @@ impl TinyLfu {
 
     pub fn take_victim(&mut self, keep: Option<u32>, entries: &impl EntryViews) -> Option<u32> {
         if let Some(tuner) = &mut self.tuner {
-            let live = self.segments.live();
-            tuner.tune(&mut self.segments, live, &self.window);
+            tuner.tune(self.segments.live(), &self.window);
         }
         let window = self.window.get();
         if window != self.segments.window_fraction() {

@@ -59,7 +59,7 @@ impl Segments {
         entries: &impl EntryViews,
     ) -> bool {
         self.record_pending_insert(entry);
-        let was_hit = self.take_hits_and_move(index, entry);
+        let was_hit = self.take_hits_and_move(entry);
         if entries.is_weighted() { self.is_worth_its_weight(was_hit, index, entry, entries) } else { was_hit }
     }
 
@@ -101,9 +101,8 @@ impl Segments {
 
     /// Computes the average weight of the entries that have a weight. `known` is the number of entries in lists.
     pub(super) fn update_average_weight(&mut self, known: usize) {
-        let [window, main] = self.region_weights();
         let weighted = (known as u64).saturating_sub(self.weights[Weightless as usize]);
-        if let Some(average) = (window + main).checked_div(weighted) {
+        if let Some(average) = self.weight().checked_div(weighted) {
             self.average_weight = average;
         }
     }

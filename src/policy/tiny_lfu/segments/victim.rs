@@ -160,7 +160,7 @@ impl Segments {
                 (head, entry)
             };
             // Hits in the window do not move an entry to protected later.
-            self.take_hits_and_move(oldest, entry);
+            self.take_hits_and_move(entry);
             return Some((oldest, entry));
         }
         self.oldest_tick = self.tick;
@@ -220,9 +220,9 @@ impl Segments {
 
     /// Adds the pending hits of an entry that moves to the sketch. Returns whether it was hit since its last move.
     #[inline]
-    pub(super) fn take_hits_and_move(&mut self, index: u32, entry: EntryView<'_>) -> bool {
+    pub(super) fn take_hits_and_move(&mut self, entry: EntryView<'_>) -> bool {
         let Some(hits) = access_stamps::take_hits_and_move(entry.stamp) else { return false };
-        self.record_hits(hits, index, entry.hash);
+        self.record_hits(hits, entry.hash);
         true
     }
 

@@ -15,7 +15,7 @@ struct Subject {
 
 impl Subject {
     fn new(share: u64, entries: TestEntries) -> Self {
-        Subject { segments: Segments::new(share, 0.01), entries, stamps: AccessStamps::new(false), live: 0 }
+        Subject { segments: Segments::new(share, 0.01), entries, stamps: AccessStamps::new(0), live: 0 }
     }
 
     /// Makes one that knows all of these entries.
