@@ -13,10 +13,6 @@ import sys
 from heapq import heappop, heappush
 from itertools import accumulate, count
 
-from replay import exact_lfu, ours
-
-SUBJECTS = {"tiny_lfu": ours("tiny_lfu"), "lru": ours("lru"), "exact LFU": exact_lfu}
-
 
 def used_twice(dice, capacity, length, *, hot_share=0.5, hot_keys=1.0, exponent=1.0, distances=(0.02, 0.25)):
     """A hot set, drawn by Zipf's law, beside keys that are used exactly twice."""
@@ -90,9 +86,12 @@ def trace_of(kind, capacity, capacities, seed, parameters):
 
 
 def main():
+    from replay import exact_lfu, ours
+
+    subjects = {"tiny_lfu": ours("tiny_lfu"), "lru": ours("lru"), "exact LFU": exact_lfu}
     kind, capacity, capacities, seed, parameters = sys.argv[1], *map(json.loads, sys.argv[2:])
     keys = trace_of(kind, capacity, capacities, seed, parameters)
-    hits = {subject: replay(capacity, keys) for subject, replay in SUBJECTS.items()}
+    hits = {subject: replay(capacity, keys) for subject, replay in subjects.items()}
     json.dump({"accesses": len(keys), "hits": hits}, sys.stdout)
 
 

@@ -16,9 +16,9 @@ TRACES = {trace["name"]: trace for trace in json.loads((DATA / "traces.json").re
 ROWS = [(name, size) for name, trace in TRACES.items() for size in trace["sizes"]]
 
 
-def load_replay():
-    """Load `stress/hit_ratio/replay.py`, which has an independent exact LRU and an independent offline optimum."""
-    spec = importlib.util.spec_from_file_location("replay", ROOT / "stress" / "hit_ratio" / "replay.py")
+def load_module(name):
+    """Load a module of `stress/hit_ratio`: `replay` has an exact LRU and the offline optimum, `traps` has traps."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "stress" / "hit_ratio" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -50,6 +50,13 @@ def hits_of(cache, keys):
         else:
             hits += 1
     return hits
+
+
+def lag_of_trap(kind, capacity, seed):
+    """Return by how many points `tiny_lfu` is below `lru` on a trap of 50 capacities."""
+    keys = load_module("traps").trace_of(kind, capacity, 50, seed, {})
+    ours, lru = (hits_of(Moka(capacity, policy=policy), keys) for policy in ("tiny_lfu", "lru"))
+    return 100 * (lru - ours) / len(keys)
 
 
 def ratio_of(name, capacity):

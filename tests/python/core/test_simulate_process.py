@@ -14,7 +14,7 @@ import xml.etree.ElementTree
 from pathlib import Path
 
 import pytest
-from traces import ROWS, accesses, hits_of, load_replay
+from traces import ROWS, accesses, hits_of, load_module
 
 from moka_py import Moka
 
@@ -77,7 +77,7 @@ def test_hit_ratios_of_real_traces_equal_those_of_the_cache(tmp_path, name):
 
 
 def test_optimum_equals_that_of_an_independent_program(web12):
-    replay = load_replay()
+    replay = load_module("replay")
     keys = accesses("web12")
     result = run(web12, "--json", "--capacities", "1,10,100,500,2000,100000")
     for row in json.loads(result.stdout)["hit_ratios"]:
