@@ -161,6 +161,17 @@ fn a_removal_during_a_run_keeps_its_result_out() {
     check_run_beside_change(with_listener, |world| drop(world.remove(1)), is_new);
 }
 
+/// The cache has shards already, so no fence of the removal takes part. The lock alone orders the removal and the run.
+#[test]
+fn a_removal_during_a_run_in_a_used_cache_keeps_its_result_out() {
+    let world = || {
+        let world = with_listener();
+        world.set(2, 20);
+        world
+    };
+    check_run_beside_change(world, |world| drop(world.remove(1)), is_new);
+}
+
 #[test]
 fn a_removal_during_a_run_keeps_its_result_out_with_user_defined_comparisons() {
     check_run_beside_change(|| with_listener().with_user_eq(), |world| drop(world.remove(1)), is_new);
