@@ -177,7 +177,8 @@ mod tests {
         let mut queue = queue_of(&[100 * TICK, 100 * TICK]);
         queue.update(0, 100 * TICK, 5 * TICK);
         queue.update(1, 100 * TICK, NEVER);
-        assert_eq!(take_due(&mut queue, 200 * TICK, &[5 * TICK, NEVER]), [0]);
+        assert_eq!(take_due(&mut queue, 5 * TICK, &[5 * TICK, NEVER]), [0]);
+        assert_eq!(take_due(&mut queue, 200 * TICK, &[5 * TICK, NEVER]), []);
         queue.update(1, NEVER, 7);
         queue.remove(1);
         assert_eq!(queue.indices(), []);

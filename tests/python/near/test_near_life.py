@@ -291,6 +291,7 @@ ids = {each["id"] for each in client.client_list()}
 def work():
     assert threading.active_count() == 1
     assert parent.fileno() == -1, "the child has closed its copy of the parent's socket"
+    assert not cache._tier.is_coherent, "the child has no listener yet"
     stats = cache.stats()
     assert stats.local.hits == stats.remote_hits == stats.local.count == stats.seconds_incoherent == 0
     # A write of which no listener of this process has heard.
