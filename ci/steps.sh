@@ -251,6 +251,7 @@ lint_steps() {
   step "rustfmt" cargo fmt --check -- --color never
   step "ruff check" "$lint/bin/ruff" check --output-format concise .
   step "ruff format" "$lint/bin/ruff" format --check .
+  step "mutations apply" "$lint/bin/python" ci/mutations.py check
   step "mypy --strict" check_types
   step "pyright" check_pyright
 }
