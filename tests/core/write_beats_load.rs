@@ -1,6 +1,8 @@
 //! Loads that no other call waits for: a write to the key keeps their result out (law 13).
 
-use moka_py::{Run, RunStart};
+use std::sync::Arc;
+
+use moka_py::{Cache, Clock, Config, Kind, Run, RunStart};
 
 use crate::support::Subject;
 
@@ -128,6 +130,19 @@ fn a_write_keeps_the_result_of_a_run_beside_a_value_out() {
     subject.remove(1);
     assert!(!store_as_set(&subject, 1, run, 10));
     assert_eq!(subject.peek(1), None);
+}
+
+#[test]
+fn a_replacement_without_the_lock_keeps_the_result_of_a_run_out() {
+    let mut subject = Subject::lru(10);
+    // Without a listener a replacement needs no lock, if the one before was a replacement, too.
+    subject.cache = Cache::new(Config::new(10, Kind::Lru), Clock::Manual(Arc::default()));
+    subject.set(1, 8);
+    subject.set(1, 9);
+    let run = begin_beside_value(&subject, 1);
+    subject.set(1, 11);
+    assert!(!store_as_set(&subject, 1, run, 10));
+    assert_eq!(subject.peek(1), Some(11));
 }
 
 #[test]
