@@ -8,11 +8,13 @@ use std::ops::Deref;
 use std::ptr;
 
 use super::{Guard, Pin, Retired};
-use crate::sync::{AtomicPtr, AtomicUsize, Ordering};
+use crate::sync::{AtomicPtr, Ordering};
 
 /// A place for a value of one word, which readers borrow without a lock and writers swap.
+///
+/// The word is a pointer. As an integer it would lose the provenance of the reference in it.
 pub(crate) struct AtomicHandle<T> {
-    word: AtomicUsize,
+    word: AtomicPtr<()>,
     holds: PhantomData<T>,
 }
 
@@ -35,11 +37,11 @@ impl<T> Deref for Borrowed<'_, T> {
 }
 
 impl<T> AtomicHandle<T> {
-    const ONE_WORD: () = assert!(size_of::<T>() == size_of::<usize>(), "a handle is one word wide");
+    const ONE_WORD: () = assert!(size_of::<T>() == size_of::<*mut ()>(), "a handle is one word wide");
 
     #[cfg(any(feature = "python", test))]
     pub fn new(value: T) -> Self {
-        AtomicHandle { word: AtomicUsize::new(Self::into_word(value)), holds: PhantomData }
+        AtomicHandle { word: AtomicPtr::new(Self::into_word(value)), holds: PhantomData }
     }
 
     #[inline]
@@ -93,27 +95,27 @@ impl<T> AtomicHandle<T> {
         }
     }
 
-    fn into_word(value: T) -> usize {
+    fn into_word(value: T) -> *mut () {
         Self::word(&ManuallyDrop::new(value))
     }
 
-    fn word(value: &ManuallyDrop<T>) -> usize {
+    fn word(value: &ManuallyDrop<T>) -> *mut () {
         const { Self::ONE_WORD };
         // SAFETY: `word`: both are one word wide, and all bits of a handle or of an optional handle are initialized.
-        unsafe { std::mem::transmute_copy::<ManuallyDrop<T>, usize>(value) }
+        unsafe { std::mem::transmute_copy::<ManuallyDrop<T>, *mut ()>(value) }
     }
 
-    fn from_word(word: usize) -> ManuallyDrop<T> {
+    fn from_word(word: *mut ()) -> ManuallyDrop<T> {
         const { Self::ONE_WORD };
         // SAFETY: `word`: the bits came from a `T`, and `ManuallyDrop` keeps this copy from being dropped.
-        unsafe { std::mem::transmute_copy::<usize, ManuallyDrop<T>>(&word) }
+        unsafe { std::mem::transmute_copy::<*mut (), ManuallyDrop<T>>(&word) }
     }
 }
 
 impl<T> Default for AtomicHandle<Option<T>> {
     /// `None`, which is the only value whose bits are all zero.
     fn default() -> Self {
-        AtomicHandle { word: AtomicUsize::new(0), holds: PhantomData }
+        AtomicHandle { word: AtomicPtr::new(ptr::null_mut()), holds: PhantomData }
     }
 }
 

@@ -92,10 +92,9 @@ impl Guard<'_> {
             GuardKind::Pinned(guard) => guard,
             GuardKind::Locked(_) => pinned.insert(thread_registry::pin()),
         };
-        let address = pointer as usize;
         let free = move || {
             // SAFETY: the caller passed an unlinked box once, and the grace period is over.
-            drop(unsafe { Box::from_raw(address as *mut T) });
+            drop(unsafe { Box::from_raw(pointer) });
         };
         // SAFETY: the closure may outlive `T`'s borrows, but it frees a structure of an `AtomicBox`, which owns no
         // key or value.

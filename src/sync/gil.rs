@@ -39,15 +39,14 @@ impl<T> Lock<T> {
 }
 
 macro_rules! atomic {
-    ($name:ident, $std:ident, $word:ty) => {
+    ($name:ident, $std:ty, $word:ty $(, $of:ident)?) => {
         /// An atomic whose read-modify-write is a load and a store (`one-at-a-time`).
-        #[derive(Default)]
-        pub(crate) struct $name(std::sync::atomic::$std);
+        pub(crate) struct $name $(<$of>)? ($std);
 
         #[allow(dead_code)]
-        impl $name {
+        impl $(<$of>)? $name $(<$of>)? {
             pub const fn new(value: $word) -> Self {
-                Self(std::sync::atomic::$std::new(value))
+                Self(<$std>::new(value))
             }
 
             pub fn load(&self, _: Ordering) -> $word {
@@ -78,7 +77,22 @@ macro_rules! atomic {
                 self.0.store(value, Relaxed);
                 Ok(old)
             }
+        }
+    };
+}
 
+macro_rules! atomic_integer {
+    ($name:ident, $word:ty) => {
+        atomic!($name, std::sync::atomic::$name, $word);
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self::new(0)
+            }
+        }
+
+        #[allow(dead_code)]
+        impl $name {
             pub fn fetch_add(&self, by: $word, _: Ordering) -> $word {
                 let old = self.0.load(Relaxed);
                 self.0.store(old.wrapping_add(by), Relaxed);
@@ -104,8 +118,9 @@ macro_rules! atomic {
     };
 }
 
-atomic!(AtomicU64, AtomicU64, u64);
-atomic!(AtomicUsize, AtomicUsize, usize);
+atomic_integer!(AtomicU64, u64);
+atomic_integer!(AtomicUsize, usize);
+atomic!(AtomicPtr, std::sync::atomic::AtomicPtr<T>, *mut T, T);
 
 /// Does nothing: the GIL orders all threads.
 pub(crate) fn full_fence() {}
