@@ -95,6 +95,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "slow, and without threads or unsafe code")]
     fn hashes_with_a_pattern_spread_like_random_ones_for_every_seed() {
         // For random hashes at this load: Knuth, The Art of Computer Programming, volume 3, section 6.4.
         let expected = (1.0 + 1.0 / (1.0 - 2_500.0 / 4_096.0_f64).powi(2)) / 2.0;

@@ -211,6 +211,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "slow, and without threads or unsafe code")]
     fn indices_come_in_the_order_of_their_keys() {
         for steps in [1, 2, 3, 7, usize::MAX] {
             let keys = spread_keys();
@@ -223,6 +224,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "slow, and without threads or unsafe code")]
     fn keys_above_the_maximum_stay() {
         let keys = spread_keys();
         let mut heap = heap_of(&keys);
@@ -272,6 +274,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "slow, and without threads or unsafe code")]
     fn no_true_key_is_below_the_lower_bound_whatever_happens() {
         let mut random = 1u64;
         let mut next = move |below: u64| {

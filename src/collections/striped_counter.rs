@@ -151,7 +151,7 @@ mod stripes {
 mod tests {
     use super::*;
     #[cfg(not(moka_gil))]
-    use crate::sync::{owned_slots, shared_slots};
+    use crate::sync::{owned_slots, shared_slots, sized_for_miri};
 
     #[test]
     fn counters_are_apart_and_begin_at_0_after_a_reset() {
@@ -190,7 +190,7 @@ mod tests {
         use std::sync::Barrier;
         use std::thread;
 
-        const TIMES: u64 = 2_000;
+        const TIMES: u64 = sized_for_miri(2_000, 20);
         let counter = StripedCounter::<1>::new();
         let threads = owned_slots() + 2 * shared_slots() + 1;
         for round in 1..=3 {

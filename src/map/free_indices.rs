@@ -291,6 +291,7 @@ mod tests {
 
     use super::*;
     use crate::reclaim::{StripedRetireLists, pin};
+    use crate::sync::sized_for_miri;
 
     /// A slab with its free indices, as a map has them.
     struct Indices {
@@ -342,8 +343,9 @@ mod tests {
 
     #[test]
     fn indices_come_in_order_and_none_twice() {
+        const COUNT: u32 = sized_for_miri(1_000, 130);
         let mut indices = Indices::new();
-        assert_eq!(indices.take(1_000), (0..1_000).collect::<Vec<_>>());
+        assert_eq!(indices.take(COUNT as usize), (0..COUNT).collect::<Vec<_>>());
     }
 
     #[test]
@@ -370,7 +372,7 @@ mod tests {
         indices.take(COUNT as usize);
         let reader = pin();
         indices.free(0..COUNT);
-        for _ in 0..100 {
+        for _ in 0..sized_for_miri(100, 3) {
             StripedRetireLists::<u32>::new().flush();
             indices.free.end_quarantines(&indices.slab, &reader);
         }
@@ -382,30 +384,34 @@ mod tests {
 
     #[test]
     fn a_trim_frees_unused_chunks() {
+        const COUNT: u32 = sized_for_miri(1_000, 130);
         let mut indices = Indices::new();
-        indices.take(1_000);
-        indices.free(10..1_000);
+        indices.take(COUNT as usize);
+        indices.free(10..COUNT);
         indices.end_quarantines(10);
         assert_eq!(indices.trim(10), 48);
         assert!(indices.slab.has_chunk(1));
         assert!(!indices.slab.has_chunk(2));
-        let again: BTreeSet<u32> = indices.take(990).into_iter().collect();
-        assert_eq!(again, (10..1_000).collect());
+        let again: BTreeSet<u32> = indices.take(COUNT as usize - 10).into_iter().collect();
+        assert_eq!(again, (10..COUNT).collect());
     }
 
     #[test]
     fn a_chunk_with_an_index_in_use_stays() {
+        const COUNT: u32 = sized_for_miri(500, 120);
+        const USED: u32 = sized_for_miri(300, 60);
+        const END_OF_CHUNK: u32 = sized_for_miri(496, 112);
         let mut indices = Indices::new();
-        indices.take(500);
-        indices.free((0..500).filter(|&index| index != 300));
+        indices.take(COUNT as usize);
+        indices.free((0..COUNT).filter(|&index| index != USED));
         indices.end_quarantines(1);
-        assert_eq!(indices.trim(1), 496);
+        assert_eq!(indices.trim(1), END_OF_CHUNK);
         let Indices { slab, writer, free } = &mut indices;
         let guard = pin();
         assert_eq!(free.next_live(0, slab, &guard), None, "it has no key yet");
-        slab.fill(slab.entry(300, &guard), Arc::new(1), Arc::new(1), writer);
-        assert_eq!(free.next_live(0, slab, &guard), Some(300));
-        assert_eq!(free.next_live(300, slab, &guard), Some(300));
-        assert_eq!(free.next_live(301, slab, &guard), None);
+        slab.fill(slab.entry(USED, &guard), Arc::new(1), Arc::new(1), writer);
+        assert_eq!(free.next_live(0, slab, &guard), Some(USED));
+        assert_eq!(free.next_live(USED, slab, &guard), Some(USED));
+        assert_eq!(free.next_live(USED + 1, slab, &guard), None);
     }
 }

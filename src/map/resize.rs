@@ -106,6 +106,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::sync::sized_for_miri;
 
     fn hash(index: u32) -> u64 {
         u64::from(index).wrapping_mul(0x9e37_79b9_7f4a_7c15)
@@ -154,8 +155,8 @@ mod tests {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (random >> 33) % bound
         };
-        for round in 0..20 {
-            let old = Table::new(8192, 0).expect("there is memory");
+        for round in 0..sized_for_miri(20, 1) {
+            let old = Table::new(sized_for_miri(8192, 256), 0).expect("there is memory");
             let mut live = BTreeMap::new();
             for index in 0..(old.max_used() / 4 * 3) as u32 {
                 live.insert(index, insert(&old, index));

@@ -256,6 +256,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::sync::sized_for_miri;
 
     fn new_table(slots: usize) -> Table {
         Table::new(slots, 0).expect("there is memory")
@@ -367,13 +368,13 @@ mod tests {
         let hashes: Vec<u64> = (0..40).map(hash_of).collect();
         let mut live = BTreeSet::new();
         let mut counted = 0usize;
-        for step in 0..40_000 {
+        for step in 0..sized_for_miri(40_000, 60) {
             let index = next_below(40) as u32;
             let hash = hashes[index as usize];
             if live.remove(&index) {
                 let slot = table.find_slot(hash, index);
                 // Periods in which other threads probe alternate with periods in which none does.
-                if step / 1_000 % 2 == 0 {
+                if step / sized_for_miri(1_000, 10) % 2 == 0 {
                     counted = counted.wrapping_add_signed(table.remove(slot));
                 } else {
                     table.remove_shifting(slot);
@@ -390,7 +391,7 @@ mod tests {
 
     #[test]
     fn a_new_table_has_room_for_more_entries_and_is_not_sparse() {
-        for entries in 0..5_000 {
+        for entries in (0..5_000).step_by(sized_for_miri(1, 97)) {
             let slots = Table::slots_for(entries);
             let table = new_table(slots);
             assert!(entries + entries / 8 < table.max_used(), "{entries} in {slots}");

@@ -274,6 +274,8 @@ mod tests {
     use super::*;
     use crate::policy::tests::TestEntries;
     use crate::policy::{AccessRecorder, Kind, for_shards};
+    #[cfg(not(moka_gil))]
+    use crate::sync::sized_for_miri;
 
     fn lru_of(stamps: &[u64]) -> (Lru, TestEntries) {
         let entries = TestEntries::of_weight_1(stamps.len() as u32);
@@ -360,7 +362,7 @@ mod tests {
     #[test]
     #[cfg(not(moka_gil))]
     fn few_hits_of_several_threads_advance_the_clock() {
-        const HITS: u64 = 200_000;
+        const HITS: u64 = sized_for_miri(200_000, 2_000);
         let entries = TestEntries::of_weight_1(2_000);
         drop(crate::reclaim::pin());
         let time_after = |live, is_shared| {

@@ -45,6 +45,7 @@ fn naive_optimum(keys: &[u64], capacity: usize) -> usize {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "slow, and without threads or unsafe code")]
 fn the_optimum_has_as_many_hits_as_a_naive_look_ahead() {
     let keys: Vec<u64> = skewed(3_000).map(|key| key % 97).collect();
     let trace = trace_of(keys.iter().copied(), Limits::EXACT);
@@ -55,6 +56,7 @@ fn the_optimum_has_as_many_hits_as_a_naive_look_ahead() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "slow, and without threads or unsafe code")]
 fn lru_is_exact_and_no_policy_beats_the_optimum() {
     let keys: Vec<u64> = skewed(20_000).collect();
     let trace = trace_of(keys.iter().copied(), Limits::EXACT);
@@ -80,6 +82,7 @@ fn lru_is_exact_and_no_policy_beats_the_optimum() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "slow, and without threads or unsafe code")]
 fn a_sample_has_nearly_the_hit_ratios_of_all_keys() {
     let all = trace_of(skewed(400_000), Limits::EXACT);
     let sample =

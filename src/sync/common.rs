@@ -71,8 +71,14 @@ pub(crate) fn wait_timeout<T>(condition: &Condvar, locked: MutexGuard<'_, T>, ti
 }
 
 /// Returns the first size. A model uses the second one, with which two threads reach the hard cases in a few steps.
-pub(crate) const fn sized<T: Copy>(size: T, _in_model: T) -> T {
-    size
+pub(crate) const fn sized<T: Copy>(size: T, in_model: T) -> T {
+    if cfg!(moka_model) { in_model } else { size }
+}
+
+/// Returns the first size. Under Miri a test uses the second one, because each step takes far longer there.
+#[cfg(test)]
+pub(crate) const fn sized_for_miri<T: Copy>(size: T, under_miri: T) -> T {
+    if cfg!(miri) { under_miri } else { size }
 }
 
 /// Declares a static, which a model makes anew for each of its runs.

@@ -12,6 +12,9 @@
 //! loom runs a model in all orders of its threads, with all values that a load may see. Sizes that take too many steps
 //! for that are smaller in a model (see [`sized`]), and a stand-in replaces crossbeam-epoch.
 //!
+//! Miri runs the threads of the standard library. `miri_epoch.rs` replaces crossbeam-epoch there, unless
+//! `cfg(moka_crossbeam)` is set. With `cfg(moka_model)` sizes are those of a model, so `ci/miri` runs the models, too.
+//!
 //! # Invariants
 //! - `one-at-a-time` (GIL build): a thread is inside the cache only while it holds the GIL. No code between lock and
 //!   unlock releases the GIL (laws 1 and 2). So no two threads touch an atomic or a lock at the same time, and no
@@ -28,6 +31,9 @@ pub(crate) use std::sync::atomic::Ordering;
 
 #[cfg(not(any(moka_gil, moka_loom)))]
 mod threads;
+
+#[cfg(all(miri, not(any(moka_gil, moka_loom, moka_crossbeam))))]
+pub(crate) mod miri_epoch;
 
 #[cfg(all(moka_gil, not(moka_loom)))]
 mod gil;

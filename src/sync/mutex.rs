@@ -48,12 +48,12 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::sync::yield_now;
+    use crate::sync::{sized_for_miri, yield_now};
 
     #[test]
     fn a_lock_whose_holders_yield_has_one_holder_at_a_time() {
         const THREADS: u32 = 4;
-        const TIMES: u32 = 500;
+        const TIMES: u32 = sized_for_miri(500, 20);
         let (count, start) = (Lock::new(0), Barrier::new(THREADS as usize));
         thread::scope(|scope| {
             for _ in 0..THREADS {

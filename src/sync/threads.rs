@@ -4,10 +4,16 @@ use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 
+use super::sized;
+
 pub(crate) use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize};
 pub(crate) use std::thread::yield_now;
 
+#[cfg(not(all(miri, not(moka_crossbeam))))]
 pub(crate) use crossbeam_epoch as epoch;
+
+#[cfg(all(miri, not(moka_crossbeam)))]
+pub(crate) use super::miri_epoch as epoch;
 
 /// A value on cache lines of its own: two lines, since processors fetch them in pairs.
 #[repr(align(128))]
@@ -75,10 +81,11 @@ pub(crate) fn thread_slot() -> usize {
     if slot == UNKNOWN { choose_slot() } else { slot }
 }
 
-/// Whether the last `set` of this thread only replaced a value. Its next one probably does the same.
+/// Whether the last `set` of this thread only replaced a value. Its next one probably does the same. True in a model, so
+/// that each `set` first tries without the lock.
 #[inline]
 pub(crate) fn last_set_replaced() -> bool {
-    THREAD.with(|thread| thread.last_set_replaced.get())
+    sized(false, true) || THREAD.with(|thread| thread.last_set_replaced.get())
 }
 
 #[inline]
@@ -148,8 +155,8 @@ fn choose_slot() -> usize {
 /// A small cache has one, so that its eviction order is exact. A large one has several for each core, so that
 /// two writers seldom meet.
 pub(crate) fn shard_count(capacity: u64) -> usize {
-    const LARGE_CAPACITY: u64 = 2048;
-    const MIN_SHARD_CAPACITY: u64 = 256;
+    const LARGE_CAPACITY: u64 = sized(if cfg!(miri) { 128 } else { 2048 }, 8);
+    const MIN_SHARD_CAPACITY: u64 = sized(if cfg!(miri) { 16 } else { 256 }, 4);
     const MAX_SHARDS: usize = 64;
     if capacity < LARGE_CAPACITY {
         return 1;

@@ -48,6 +48,27 @@ impl<T> DerefMut for Zeroed<T> {
     }
 }
 
+/// A reference to a slice of atomics takes Miri a step for each of them. So it refers to one at a time.
+#[cfg(miri)]
+impl std::ops::Index<usize> for Zeroed<super::AtomicU64> {
+    type Output = super::AtomicU64;
+
+    fn index(&self, index: usize) -> &super::AtomicU64 {
+        assert!(index < self.items.len(), "an index of the slice");
+        // SAFETY: the index was checked.
+        let item = unsafe { self.items.cast::<super::AtomicU64>().add(index) };
+        // SAFETY: by `items` each item is valid.
+        unsafe { item.as_ref() }
+    }
+}
+
+#[cfg(miri)]
+impl<T> Zeroed<T> {
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+}
+
 impl<T> Drop for Zeroed<T> {
     fn drop(&mut self) {
         if self.pages.is_none() {
@@ -86,6 +107,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::sync::sized_for_miri;
 
     fn zeroed_of<T: Default>(len: usize) -> Zeroed<Option<T>> {
         // SAFETY: for boxes and the like, all bits zero are `None`.
@@ -94,17 +116,20 @@ mod tests {
 
     #[test]
     fn items_are_default_in_a_box_and_in_pages() {
-        for len in [1, 1000, MIN_MAPPED_BYTES / 8 - 1, MIN_MAPPED_BYTES / 8, 3 * MIN_MAPPED_BYTES] {
+        const MIN_MAPPED: usize = MIN_MAPPED_BYTES / size_of::<usize>();
+        for len in [1, 1000, MIN_MAPPED - 1, MIN_MAPPED, 24 * MIN_MAPPED] {
             let slice = zeroed_of::<Box<u8>>(len);
-            assert_eq!(slice.pages.is_some(), len * 8 >= MIN_MAPPED_BYTES);
-            assert!(slice.len() == len && slice.iter().all(Option::is_none));
+            assert_eq!(slice.pages.is_some(), len >= MIN_MAPPED);
+            assert!(
+                slice.len() == len && slice.iter().step_by(sized_for_miri(1, 9_999)).all(Option::is_none)
+            );
         }
     }
 
     #[test]
     fn items_are_dropped_once() {
         let item = Arc::new(());
-        for len in [10, MIN_MAPPED_BYTES] {
+        for len in [10, MIN_MAPPED_BYTES / size_of::<usize>()] {
             let mut slice = zeroed_of::<Arc<()>>(len);
             slice[len - 1] = Some(Arc::clone(&item));
             assert_eq!(Arc::strong_count(&item), 2);
@@ -114,6 +139,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri ends the program in place of a refusal")]
     fn more_memory_than_the_system_has_is_none() {
         for len in [usize::MAX, usize::MAX / 8, isize::MAX as usize / 8] {
             // SAFETY: for boxes, all bits zero are `None`.

@@ -6,7 +6,9 @@ use std::sync::{Arc, Barrier};
 use moka_py::{BulkKey, Cause, Failure, LoadError, NewValue, RunStart};
 
 use crate::single_flight_support::Shared;
-use crate::support::{BuiltinEqQuery, Key, Subject, UserEqQuery, Value, call, mix_hash, within_a_minute};
+use crate::support::{
+    BuiltinEqQuery, Key, Subject, UserEqQuery, Value, call, mix_hash, sized, within_a_minute,
+};
 
 /// The pairs of a load that answers each key with ten times the key.
 fn tenfold(ids: &[u64]) -> Vec<(u64, u64)> {
@@ -30,7 +32,7 @@ fn missing_keys_are_led_in_order_and_stored() {
 #[test]
 fn two_loads_that_overlap_do_not_wait_for_each_other() {
     within_a_minute(|| {
-        for _ in 0..50 {
+        for _ in 0..sized(50, 1) {
             let shared = Shared::one();
             let barrier = Arc::new(Barrier::new(2));
             let begin = |ids: [u64; 2]| {
@@ -379,15 +381,16 @@ fn a_value_that_a_comparison_set_after_the_look_up_is_returned() {
 
 #[test]
 fn many_flights_of_one_load_end_together() {
+    const KEYS: u64 = sized(5_000, 20);
     let subject = Subject::lru(10);
     let mut bulk = subject.cache.begin_bulk_load();
-    for id in 0..5_000 {
+    for id in 0..KEYS {
         assert!(matches!(subject.call(|removed| bulk.begin(&subject.query(id), removed)), Ok(BulkKey::Lead)));
     }
-    for id in 0..5_000 {
+    for id in 0..KEYS {
         let new = Some(subject.stored(id));
         subject.call(|removed| bulk.complete_next(&subject.query(id), new, removed)).expect("no failure");
     }
-    assert_eq!((subject.count(), subject.peek(4_999)), (10, Some(4_999)));
+    assert_eq!((subject.count(), subject.peek(KEYS - 1)), (10, Some(KEYS - 1)));
     subject.validate();
 }

@@ -2,10 +2,10 @@
 
 use moka_py::{Cause, Config, Kind, NewValue};
 
-use crate::support::{BuiltinEqQuery, Random, Subject, event, mix_hash};
+use crate::support::{BuiltinEqQuery, Random, Subject, event, mix_hash, sized};
 
 /// A capacity at which a cache of the free-threaded build has several shards.
-const LARGE: u64 = 4096;
+const LARGE: u64 = sized(4096, 128);
 
 fn weighted(capacity: u64) -> Subject {
     Subject::new(Config { weighted: true, ..Config::new(capacity, Kind::Lru) })
@@ -21,7 +21,7 @@ fn set_with_hash(subject: &Subject, id: u64, hash: u64) {
 #[test]
 fn a_cache_holds_as_many_entries_as_its_capacity_whatever_their_hashes() {
     for kind in [Kind::Lru, Kind::TinyLfu] {
-        for shift in [0, 3, 6, 12, 40] {
+        for &shift in sized(&[0, 3, 6, 12, 40][..], &[0, 40][..]) {
             let subject = Subject::new(Config::new(LARGE, kind));
             for id in 0..LARGE {
                 // Hashes that are shifted far enough share their low bits, and so their shard.
@@ -154,7 +154,7 @@ fn random_weights_never_exceed_the_capacity() {
         for capacity in [20, LARGE] {
             let subject = Subject::new(Config { weighted: true, ..Config::new(capacity, kind) });
             let mut random = Random::new(capacity);
-            for word in 0..5_000 {
+            for word in 0..sized(5_000, 40) {
                 let weight = if random.one_in(10) { random.below(capacity) } else { random.below(5) };
                 subject.set_with_weight(random.below(capacity), word, weight as u32);
                 assert!(subject.weight() <= capacity);

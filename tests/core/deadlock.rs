@@ -5,7 +5,7 @@ use std::sync::{Arc, Barrier, mpsc};
 use moka_py::{Config, Failure, Kind, LoadError, Removals};
 
 use crate::single_flight_support::{Loaded, Shared, shared_failure};
-use crate::support::{BuiltinEqQuery, Error, validate, within_a_minute};
+use crate::support::{BuiltinEqQuery, Error, sized, validate, within_a_minute};
 
 #[test]
 fn a_load_that_needs_its_own_key_fails() {
@@ -57,7 +57,7 @@ fn threads_that_wait_for_each_other_fail_and_do_not_hang() {
         for keys in
             [&[(0, 1), (0, 2)][..], &[(0, 1), (0, 2), (0, 3)], &[(0, 1), (1, 1)], &[(0, 1), (1, 2), (0, 3)]]
         {
-            for _ in 0..20 {
+            for _ in 0..sized(20, 1) {
                 let shared = Shared::new(Config::new(100, Kind::Lru), 2);
                 for loaded in run_waiting_threads(&shared, keys) {
                     assert_eq!(loaded, Err(LoadError::User("deadlock")), "{keys:?}");

@@ -2,7 +2,7 @@
 
 use moka_py::{Cause, Config, Kind, Lifetime};
 
-use crate::support::{MICRO, MILLI, SECOND, Subject, YEAR, event};
+use crate::support::{MICRO, MILLI, SECOND, Subject, YEAR, event, sized};
 
 fn living(ttl: u64, tti: u64) -> Subject {
     Subject::new(Config { lifetime: Lifetime { ttl, tti }, ..Config::new(1000, Kind::Lru) })
@@ -150,15 +150,16 @@ fn a_deadline_can_be_moved_forward() {
 
 #[test]
 fn any_call_removes_expired_entries_of_any_shard() {
+    const ENTRIES: usize = sized(2_000, 80);
     let subject = Subject::new(Config::new(100_000, Kind::TinyLfu));
-    for id in 0..2_000 {
+    for id in 0..ENTRIES as u64 {
         subject.set_with_lifetime(id, id, SECOND, 0);
     }
     subject.set(5_000, 1);
     subject.advance(2 * SECOND);
     let mut calls = 0;
     let mut expired = 0;
-    while expired < 2_000 {
+    while expired < ENTRIES {
         let found = subject.get(if calls % 2 == 0 { 5_000 } else { 6_000 });
         assert_eq!(found.is_some(), calls % 2 == 0);
         let events = subject.removed_keys(Cause::Expired).len();
@@ -167,7 +168,7 @@ fn any_call_removes_expired_entries_of_any_shard() {
         calls += 1;
         assert!(calls < 1_000, "only {expired} have left");
     }
-    assert_eq!((expired, subject.count()), (2_000, 1));
+    assert_eq!((expired, subject.count()), (ENTRIES, 1));
     subject.validate();
 }
 
@@ -175,16 +176,17 @@ fn any_call_removes_expired_entries_of_any_shard() {
 fn count_is_exact_while_maintenance_is_behind() {
     // Deadlines lie close together, so bounded maintenance steps stop in the middle of the expired ones.
     let subject = Subject::new(Config::new(10_000, Kind::TinyLfu));
+    const ENTRIES: u64 = sized(1_000, 40);
     let due_at = |id: u64| SECOND + id % 100 * MILLI;
-    for id in 0..1_000 {
+    for id in 0..ENTRIES {
         subject.set_with_lifetime(id, id, due_at(id), 0);
     }
     let mut now = 0;
-    for at in (900..1_200).map(|millis| millis * MILLI) {
+    for at in (900..1_200).step_by(sized(1, 30)).map(|millis| millis * MILLI) {
         subject.advance(at - now);
         now = at;
         subject.get(9_999);
-        let alive = (0..1_000).filter(|&id| due_at(id) > now).count();
+        let alive = (0..ENTRIES).filter(|&id| due_at(id) > now).count();
         assert_eq!(subject.entries().len(), alive);
         assert_eq!(subject.count(), alive, "at {now}");
         subject.validate();
@@ -210,16 +212,17 @@ fn idle_entries_expire_while_others_are_accessed() {
         lifetime: Lifetime { ttl: 0, tti: SECOND },
         ..Config::new(10_000, Kind::TinyLfu)
     });
-    (0..500).for_each(|id| subject.set(id, id));
-    for _ in 0..50 {
+    const ENTRIES: u64 = sized(500, 20);
+    (0..ENTRIES).for_each(|id| subject.set(id, id));
+    for _ in 0..sized(50, 12) {
         subject.advance(SECOND / 10);
-        (0..250).for_each(|id| assert_eq!(subject.get(id), Some(id)));
+        (0..ENTRIES / 2).for_each(|id| assert_eq!(subject.get(id), Some(id)));
         subject.validate();
     }
-    assert_eq!(subject.count(), 250);
+    assert_eq!(subject.count() as u64, ENTRIES / 2);
     let mut expired = subject.removed_keys(Cause::Expired);
     expired.sort_unstable();
-    assert_eq!(expired, (250..500).collect::<Vec<_>>());
+    assert_eq!(expired, (ENTRIES / 2..ENTRIES).collect::<Vec<_>>());
 }
 
 #[test]

@@ -19,21 +19,25 @@ fn replay(name: &str, target: FuzzTarget) {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "reads files")]
 fn the_fuzz_corpus_of_the_map_agrees_with_the_model() {
     replay("map", FuzzTarget::Map);
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "reads files")]
 fn the_fuzz_corpus_of_the_policy_agrees_with_the_model() {
     replay("policy", FuzzTarget::Policy);
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "reads files")]
 fn the_fuzz_corpus_of_expiry_agrees_with_the_model() {
     replay("expiry", FuzzTarget::Expiry);
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "reads files")]
 fn the_fuzz_corpus_of_the_cache_agrees_with_the_model() {
     replay("cache", FuzzTarget::Cache);
 }

@@ -2,7 +2,7 @@
 
 use moka_py::{Cause, Config, Cursor, Kind};
 
-use crate::support::{BuiltinEqQuery, Key, SECOND, Subject, Value, event};
+use crate::support::{BuiltinEqQuery, Key, SECOND, Subject, Value, event, sized};
 
 /// Removes the entry that the iteration yielded last, if it is unchanged.
 fn remove_last_yielded(subject: &Subject, cursor: &Cursor, key: &Key, value: &Value) -> bool {
@@ -19,7 +19,7 @@ fn first(subject: &Subject) -> (Cursor, Key, Value) {
 
 #[test]
 fn iteration_yields_each_entry_once() {
-    for capacity in [100, 5_000] {
+    for capacity in [sized(100, 20), sized(5_000, 128)] {
         let subject = Subject::tiny_lfu(capacity);
         (0..capacity).for_each(|id| subject.set(id, id * 2));
         let expected: Vec<_> = (0..capacity).map(|id| (id, id * 2)).collect();
@@ -29,8 +29,9 @@ fn iteration_yields_each_entry_once() {
 
 #[test]
 fn iteration_yields_a_lasting_entry_once_whatever_else_happens() {
+    const ENTRIES: u64 = sized(1_000, 20);
     let subject = Subject::lru(100_000);
-    (0..1_000).for_each(|id| subject.set(id, id));
+    (0..ENTRIES).for_each(|id| subject.set(id, id));
     let mut cursor = Cursor::default();
     let mut seen = Vec::new();
     let mut fresh = 10_000;
@@ -38,26 +39,26 @@ fn iteration_yields_a_lasting_entry_once_whatever_else_happens() {
         seen.push(key.id());
         drop((key, value));
         // Odd keys are removed, new keys are added, even keys get other values, and the table grows and shrinks.
-        subject.remove(((seen.len() as u64 * 7) % 1_000) | 1);
+        subject.remove(((seen.len() as u64 * 7) % ENTRIES) | 1);
         (fresh..fresh + 5).for_each(|id| subject.set(id, id));
         fresh += 5;
-        subject.set(seen.len() as u64 % 500 * 2, 5);
+        subject.set(seen.len() as u64 % (ENTRIES / 2) * 2, 5);
         if seen.len().is_multiple_of(100) {
             subject.cache.flush();
         }
-        if seen.len() > 3_000 {
+        if seen.len() as u64 > 3 * ENTRIES {
             (10_000..fresh).for_each(|id| assert!(subject.remove(id).is_none_or(|word| word == id)));
         }
     }
-    let mut even: Vec<_> = seen.into_iter().filter(|id| *id < 1_000 && id.is_multiple_of(2)).collect();
+    let mut even: Vec<_> = seen.into_iter().filter(|id| *id < ENTRIES && id.is_multiple_of(2)).collect();
     even.sort_unstable();
-    assert_eq!(even, (0..1_000).step_by(2).collect::<Vec<_>>());
+    assert_eq!(even, (0..ENTRIES).step_by(2).collect::<Vec<_>>());
     subject.validate();
 }
 
 #[test]
 fn the_entry_yielded_last_can_be_removed() {
-    for capacity in [100, 5_000] {
+    for capacity in [sized(100, 20), sized(5_000, 128)] {
         let subject = Subject::tiny_lfu(capacity);
         (0..capacity).for_each(|id| subject.set(id, id * 2));
         let mut cursor = Cursor::default();
@@ -164,17 +165,18 @@ fn removing_a_yielded_entry_supersedes_the_loads_of_its_hash() {
 
 #[test]
 fn clear_reports_each_entry_once() {
+    const ENTRIES: u64 = sized(5_000, 80);
     let subject = Subject::new(Config::new(10_000, Kind::TinyLfu));
-    (0..5_000).for_each(|id| subject.set(id, id));
+    (0..ENTRIES).for_each(|id| subject.set(id, id));
     subject.clear();
     let mut events = subject.removed_keys(Cause::Explicit);
     events.sort_unstable();
-    assert_eq!(events, (0..5_000).collect::<Vec<_>>());
+    assert_eq!(events, (0..ENTRIES).collect::<Vec<_>>());
     assert_eq!((subject.count(), subject.weight(), subject.entries().len()), (0, 0, 0));
     subject.clear();
     assert_eq!(subject.events(), []);
-    (0..5_000).for_each(|id| subject.set(id, id));
-    assert_eq!(subject.count(), 5_000);
+    (0..ENTRIES).for_each(|id| subject.set(id, id));
+    assert_eq!(subject.count() as u64, ENTRIES);
     subject.validate();
 }
 

@@ -7,8 +7,8 @@ use std::thread;
 use moka_py::{Cache, Cause, Clock, Config, Cursor, Kind, Lifetime, NewValue};
 
 use crate::support::{
-    BuiltinEqQuery, LiveCount, MILLI, Random, SECOND, TestCache, Value, call, mix_hash, scope, validate,
-    within_a_minute,
+    BuiltinEqQuery, LiveCount, MILLI, Random, SECOND, TestCache, Value, call, mix_hash, scope, sized,
+    validate, within_a_minute,
 };
 
 const THREADS: u64 = 4;
@@ -25,7 +25,7 @@ fn set(cache: &TestCache, tally: &LiveCount, id: u64, stored: NewValue<Value>) -
 
 #[test]
 fn the_excess_is_at_most_one_entry_per_thread() {
-    for capacity in [1, 10, 100, 2_048] {
+    for capacity in [1, 10, sized(100, 5), sized(2_048, 128)] {
         let (cache, tally) = shared(Config::new(capacity, Kind::TinyLfu));
         let is_done = AtomicBool::new(false);
         scope(|scope| {
@@ -40,7 +40,7 @@ fn the_excess_is_at_most_one_entry_per_thread() {
                 .map(|thread| {
                     scope.spawn(move || {
                         let mut random = Random::new(thread);
-                        for word in 0..10_000 {
+                        for word in 0..sized(10_000, 10) {
                             let id = random.below(3 * capacity);
                             set(cache, tally, id, NewValue::plain(Value::new(word, tally)));
                         }
@@ -70,7 +70,7 @@ fn each_removal_is_reported_once() {
             for thread in 0..THREADS {
                 scope.spawn(move || {
                     let mut random = Random::new(thread);
-                    for word in 0..10_000 {
+                    for word in 0..sized(10_000, 10) {
                         let id = random.below(2 * capacity);
                         let removed = match random.below(4) {
                             0 => {
@@ -101,7 +101,7 @@ fn each_removal_is_reported_once() {
 fn no_deadline_is_forgotten_between_threads() {
     // Threads write deadlines while others remove expired entries. At the end all entries are expired and removed.
     for capacity in [1_000, 100_000] {
-        for round in 0..5 {
+        for round in 0..sized(5, 1) {
             let time = Arc::new(AtomicU64::new(0));
             let config = Config { has_listener: true, ..Config::new(capacity, Kind::TinyLfu) };
             let cache: TestCache = Cache::new(config, Clock::Manual(Arc::clone(&time)));
@@ -111,7 +111,7 @@ fn no_deadline_is_forgotten_between_threads() {
                     let (cache, tally, time) = (&cache, &tally, &time);
                     scope.spawn(move || {
                         let mut random = Random::new(thread ^ round << 8);
-                        for word in 0..3_000 {
+                        for word in 0..sized(3_000, 6) {
                             let id = random.below(capacity / 2);
                             let lifetime = Lifetime { ttl: random.below(20 * MILLI) + 1, tti: 0 };
                             let value = Value::new(word, tally);
@@ -127,7 +127,7 @@ fn no_deadline_is_forgotten_between_threads() {
             time.fetch_add(SECOND, SeqCst);
             assert!(cache.next_entry(&mut Cursor::default()).is_none(), "no expired entry is returned");
             // Reads of any key remove all expired entries.
-            for _ in 0..5_000 {
+            for _ in 0..sized(5_000, 30) {
                 let (_, events) = call(&cache, |removed| cache.get(&BuiltinEqQuery::new(1, &tally), removed));
                 assert!(events.iter().all(|event| event.cause == Cause::Expired));
             }
@@ -162,7 +162,7 @@ fn a_deadline_set_during_maintenance_is_not_forgotten() {
             if spins < 1_000 { std::hint::spin_loop() } else { thread::yield_now() }
         }
     };
-    const ROUNDS: u64 = 2_000;
+    const ROUNDS: u64 = sized(2_000, 5);
     scope(|scope| {
         scope.spawn(|| {
             for number in 0..ROUNDS {
@@ -187,7 +187,7 @@ fn a_deadline_set_during_maintenance_is_not_forgotten() {
 
 #[test]
 fn the_first_deadline_of_a_cache_is_seen_by_all_threads() {
-    for round in 0..200 {
+    for round in 0..sized(200, 2) {
         let time = Arc::new(AtomicU64::new(0));
         let cache: TestCache = Cache::new(Config::new(100_000, Kind::Lru), Clock::Manual(Arc::clone(&time)));
         let tally = LiveCount::default();
@@ -213,7 +213,7 @@ fn the_first_deadline_of_a_cache_is_seen_by_all_threads() {
 #[test]
 fn threads_that_load_the_same_keys_compute_each_key_once() {
     // All threads load the keys in the same order, so that one stores its value while another looks the key up.
-    const KEYS: u64 = 10_000;
+    const KEYS: u64 = sized(10_000, 10);
     within_a_minute(|| {
         for capacity in [KEYS, u64::MAX] {
             let (cache, tally) = shared(Config::new(capacity, Kind::TinyLfu));
@@ -255,7 +255,7 @@ fn a_computed_value_never_overwrites_a_later_write() {
     within_a_minute(|| {
         for capacity in [100, 5_000] {
             let (cache, tally) = shared(Config::new(capacity, Kind::Lru));
-            for round in 0..2_000 {
+            for round in 0..sized(2_000, 3) {
                 let query = BuiltinEqQuery { hash: mix_hash(round % 7), ..BuiltinEqQuery::new(1, &tally) };
                 let barrier = Barrier::new(2);
                 scope(|scope| {
@@ -287,7 +287,7 @@ fn a_computed_value_never_overwrites_a_later_write() {
 fn short_lived_threads_leave_nothing_behind() {
     let (cache, keys) = shared(Config::new(100, Kind::TinyLfu));
     let values = LiveCount::default();
-    for round in 0..500 {
+    for round in 0..sized(500, 2) {
         scope(|scope| {
             for thread in 0..2 {
                 let (cache, keys, values) = (&cache, &keys, &values);

@@ -8,6 +8,7 @@ use moka_py::{Clock, Config, Kind, Lifetime, NewValue};
 
 use crate::support::{
     BuiltinEqQuery, Error, LiveCount, MICRO, MILLI, Random, TestCache, Value, call, mix_hash, scope, seed,
+    sized,
 };
 
 /// Makes `calls` calls in four threads, and counts the living keys and values. On the GIL build the threads take turns.
@@ -66,7 +67,7 @@ fn check_leaks_after(calls: u64) {
 
 #[test]
 fn thousands_of_calls_leak_nothing() {
-    check_leaks_after(40_000);
+    check_leaks_after(sized(40_000, 80));
 }
 
 #[test]

@@ -19,10 +19,10 @@ use moka_py::{Cache, Clock, Config, Cursor, Failure, Kind, Lifetime, LoadError, 
 use crate::history_checker::{Action, Allowed, FAILS, Step, Verdict, explain};
 use crate::support::{
     BuiltinEqQuery, Error, Key, LiveCount, Random, TestCache, UserEqQuery, Value, call, is_same_value,
-    load_many, mix_hash, seed, validate,
+    load_many, mix_hash, seed, sized, validate,
 };
 
-const CALLS: usize = 1_500;
+const CALLS: usize = sized(1_500, 20);
 const KEYS: u64 = 3;
 /// The first of the keys that are not checked and only change the table.
 const OTHERS: u64 = 100;
@@ -534,7 +534,8 @@ fn play_all(evicts: bool) {
 
 /// The number of rounds, which `MOKA_ROUNDS` sets.
 fn rounds() -> u64 {
-    std::env::var("MOKA_ROUNDS").map_or(30, |rounds| rounds.parse().expect("MOKA_ROUNDS is a number"))
+    std::env::var("MOKA_ROUNDS")
+        .map_or(sized(30, 1), |rounds| rounds.parse().expect("MOKA_ROUNDS is a number"))
 }
 
 #[test]
@@ -548,6 +549,7 @@ fn calls_on_each_key_are_linearizable_while_entries_are_evicted() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "plays hundreds of rounds, until threads meet")]
 fn the_checker_finds_each_injected_bug() {
     for bug in [Bug::StaleGet, Bug::TornRemove, Bug::TornSetIfAbsent, Bug::TornSetWith, Bug::OverwritingLoad]
     {

@@ -10,6 +10,7 @@ use proptest::sample::select;
 use proptest::test_runner::Config as Settings;
 
 use crate::naive_model::{CAPACITIES, Comparison, DURATIONS, Hashes, Op, STEPS, Written};
+use crate::support::sized;
 
 /// So few keys that calls often meet on one key.
 const KEYS: u64 = 12;
@@ -56,7 +57,11 @@ fn configs() -> impl Strategy<Value = Config> {
 
 proptest! {
     // No file of failures is kept, because a failing sequence becomes a test.
-    #![proptest_config(Settings { failure_persistence: None, ..Settings::default() })]
+    #![proptest_config(Settings {
+        cases: sized(Settings::default().cases, 2),
+        failure_persistence: None,
+        ..Settings::default()
+    })]
 
     #[test]
     fn each_sequence_of_calls_agrees_with_the_model(

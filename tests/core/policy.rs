@@ -2,7 +2,7 @@
 
 use moka_py::{Cause, Config, Kind};
 
-use crate::support::{Random, Subject, event};
+use crate::support::{Random, Subject, event, sized};
 
 const BOTH: [Kind; 2] = [Kind::Lru, Kind::TinyLfu];
 
@@ -95,7 +95,7 @@ fn a_cache_of_capacity_zero_keeps_nothing() {
 #[test]
 fn an_entry_that_was_just_set_is_found() {
     for kind in BOTH {
-        for capacity in [1, 2, 3, 15, 16, 17, 100, 1000] {
+        for capacity in [1, 2, 3, 15, 16, 17, sized(100, 18), sized(1000, 20)] {
             let subject = Subject::new(Config::new(capacity, kind));
             let mut random = Random::new(capacity);
             for word in 0..3 * capacity + 10 {
@@ -109,6 +109,7 @@ fn an_entry_that_was_just_set_is_found() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "slow, and about the policy alone")]
 fn tiny_lfu_keeps_frequent_keys_through_a_scan() {
     let subject = Subject::tiny_lfu(100);
     for id in 0..80 {
@@ -127,6 +128,7 @@ fn tiny_lfu_keeps_frequent_keys_through_a_scan() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "slow, and about the policy alone")]
 fn tiny_lfu_forgets_keys_that_are_no_longer_accessed() {
     let subject = Subject::tiny_lfu(100);
     let use_all = |ids: std::ops::Range<u64>| {

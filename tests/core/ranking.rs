@@ -2,7 +2,7 @@
 
 use moka_py::{Cause, Config, Kind, Ranking};
 
-use crate::support::{Key, SECOND, Subject, Value};
+use crate::support::{Key, SECOND, Subject, Value, sized};
 
 const MAX_RANKED_PER_LOCK: usize = 256;
 
@@ -28,19 +28,22 @@ fn use_some(subject: &Subject, ids: u64) {
 
 #[test]
 fn lru_evicts_the_coldest_first() {
-    let subject = Subject::lru(1_000);
-    (0..1_000).for_each(|id| subject.set(id, id));
-    use_some(&subject, 1_000);
+    const ENTRIES: u64 = sized(1_000, 50);
+    let subject = Subject::lru(ENTRIES);
+    (0..ENTRIES).for_each(|id| subject.set(id, id));
+    use_some(&subject, ENTRIES);
     let order = coldest(&subject, usize::MAX);
     subject.events();
-    (1_000..2_000).for_each(|id| subject.set(id, id));
+    (ENTRIES..2 * ENTRIES).for_each(|id| subject.set(id, id));
     assert_eq!(subject.removed_keys(Cause::Size), order);
 }
 
 #[test]
 fn the_coldest_are_the_hottest_in_reverse() {
+    const SMALL: u64 = sized(500, 40);
+    const LARGE: u64 = sized(10_000, 128);
     for (kind, capacity) in
-        [(Kind::Lru, 500), (Kind::TinyLfu, 500), (Kind::Lru, 10_000), (Kind::TinyLfu, 10_000)]
+        [(Kind::Lru, SMALL), (Kind::TinyLfu, SMALL), (Kind::Lru, LARGE), (Kind::TinyLfu, LARGE)]
     {
         let subject = Subject::new(Config::new(capacity, kind));
         (0..2 * capacity).for_each(|id| subject.set(id, id));
@@ -107,9 +110,10 @@ fn a_cache_without_entries_has_no_hottest() {
 
 #[test]
 fn no_lock_is_held_for_more_entries_than_a_batch() {
+    const ENTRIES: u64 = sized(1_000, 60);
     for kind in [Kind::Lru, Kind::TinyLfu] {
         let subject = Subject::new(Config::new(2_000, kind));
-        (0..1_000).for_each(|id| subject.set(id, id));
+        (0..ENTRIES).for_each(|id| subject.set(id, id));
         let mut ranking = Ranking::hottest(usize::MAX);
         let mut batches = 0;
         while subject.cache.rank_batch(&mut ranking).expect("there is memory") {
@@ -117,18 +121,18 @@ fn no_lock_is_held_for_more_entries_than_a_batch() {
             subject.set(5_000 + batches as u64, 0);
             batches += 1;
         }
-        assert!(batches >= 1_000usize.div_ceil(MAX_RANKED_PER_LOCK));
+        assert!(batches >= (ENTRIES as usize).div_ceil(MAX_RANKED_PER_LOCK));
         let mut found: Vec<u64> =
-            ranking.into_pairs().map(|(key, _)| key.id()).filter(|&id| id < 1_000).collect();
+            ranking.into_pairs().map(|(key, _)| key.id()).filter(|&id| id < ENTRIES).collect();
         found.sort_unstable();
-        assert_eq!(found, (0..1_000).collect::<Vec<_>>(), "an entry that stays is ranked once");
+        assert_eq!(found, (0..ENTRIES).collect::<Vec<_>>(), "an entry that stays is ranked once");
     }
 }
 
 #[test]
 fn several_shards_are_merged() {
-    const ENTRIES: u64 = 20_000;
-    const USED: u64 = 2_000;
+    const ENTRIES: u64 = sized(20_000, 130);
+    const USED: u64 = ENTRIES / 10;
     for kind in [Kind::Lru, Kind::TinyLfu] {
         let subject = Subject::new(Config::new(2 * ENTRIES, kind));
         (0..ENTRIES).for_each(|id| subject.set(id, id));
@@ -144,9 +148,9 @@ fn several_shards_are_merged() {
 #[test]
 fn what_a_ranking_held_is_dropped_with_it() {
     let subject = Subject::tiny_lfu(5_000);
-    (0..3_000).for_each(|id| subject.set(id, id));
+    (0..sized(3_000, 80)).for_each(|id| subject.set(id, id));
     assert_eq!(hottest(&subject, 10).len(), 10);
-    let mut ranking = Ranking::coldest(2_000);
+    let mut ranking = Ranking::coldest(sized(2_000, 50));
     assert!(subject.cache.rank_batch(&mut ranking).expect("there is memory"));
     drop(ranking);
     subject.clear();

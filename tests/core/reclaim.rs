@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use moka_py::{Cache, Clock, Config, Cursor, Handle, KeyQuery, Kind, Lifetime, NewValue, Removals};
 
 use crate::support::{
-    BuiltinEqQuery, Error, Key, LiveCount, Random, Subject, mix_hash, validate, within_a_minute,
+    BuiltinEqQuery, Error, Key, LiveCount, Random, Subject, mix_hash, sized, validate, within_a_minute,
 };
 
 #[test]
 fn dropping_a_cache_drops_all_keys_and_values() {
-    let subject = Subject::lru(1_000);
-    (0..2_000).for_each(|id| subject.set(id, id));
+    let subject = Subject::lru(sized(1_000, 30));
+    (0..sized(2_000, 60)).for_each(|id| subject.set(id, id));
     let Subject { cache, keys, values, .. } = subject;
     drop(cache);
     assert_eq!((values.alive(), keys.alive()), (0, 0));
@@ -146,6 +146,7 @@ fn hooked_cache(capacity: u64, kind: Kind, clock: Clock) -> Rc<Cache<HookedRef, 
 
 #[test]
 fn no_reference_is_dropped_under_a_lock_and_no_last_one_while_pinned() {
+    const CALLS: usize = sized(20_000, 50);
     within_a_minute(|| {
         for (capacity, kind) in [(10, Kind::Lru), (40, Kind::TinyLfu), (3_000, Kind::TinyLfu)] {
             let time = Arc::default();
@@ -162,12 +163,12 @@ fn no_reference_is_dropped_under_a_lock_and_no_last_one_while_pinned() {
             };
             let drops = run_with_drop_hook(at_drop, || {
                 let mut random = Random::new(capacity);
-                for _ in 0..20_000 {
+                for _ in 0..CALLS {
                     time.fetch_add(random.below(1 << 18), Relaxed);
                     random_call(&cache, &query(random.below(100)), &mut random);
                 }
             });
-            assert!(drops > 20_000);
+            assert!(drops > CALLS);
             cache.flush();
             validate(&cache);
         }
@@ -187,7 +188,7 @@ fn a_drop_can_use_the_cache_freely() {
         };
         run_with_drop_hook(at_drop, || {
             let mut random = Random::new(8);
-            for _ in 0..3_000 {
+            for _ in 0..sized(3_000, 20) {
                 random_call(&cache, &query(random.below(100)), &mut random);
             }
         });

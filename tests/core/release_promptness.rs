@@ -9,6 +9,7 @@ use moka_py::{Clock, Config, Kind, NewValue};
 use crate::support::{BuiltinEqQuery, LiveCount, Random, Subject, TestCache, Value, call, scope, validate};
 
 #[test]
+#[cfg_attr(miri, ignore = "starts a process")]
 fn removed_values_are_dropped_promptly_in_a_separate_process() {
     let own = std::env::current_exe().expect("a test knows its program");
     let own = Command::new(own).args(["release_promptness::", "--ignored", "--test-threads=1"]).output();

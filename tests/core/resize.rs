@@ -2,10 +2,10 @@
 
 use moka_py::{Cause, Config, Kind, NewValue, Removals};
 
-use crate::support::{Random, Subject, call, event};
+use crate::support::{Random, Subject, call, event, sized};
 
 /// A capacity at which a cache of the free-threaded build has several shards.
-const LARGE: u64 = 4_096;
+const LARGE: u64 = sized(4_096, 128);
 const KINDS: [Kind; 2] = [Kind::Lru, Kind::TinyLfu];
 /// The most entries that a step removes.
 const MAX_PER_STEP: usize = 256;
@@ -20,7 +20,7 @@ fn filled(config: Config, entries: u64) -> Subject {
 #[test]
 fn a_cache_fits_its_new_capacity_when_the_call_returns() {
     for kind in KINDS {
-        for capacity in [1, 7, 100, 2_048, LARGE - 1] {
+        for capacity in [1, 7, 100, LARGE / 2, LARGE - 1] {
             let subject = filled(Config::new(LARGE, kind), LARGE);
             subject.resize(capacity);
             assert_eq!(subject.cache.capacity(), capacity);
@@ -46,6 +46,7 @@ fn the_least_recently_used_entries_leave_first() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "slow, and about the policy alone")]
 fn tiny_lfu_keeps_the_frequent_entries() {
     let subject = filled(Config::new(1_000, Kind::TinyLfu), 1_000);
     for _ in 0..6 {
@@ -73,9 +74,10 @@ fn each_step_is_bounded() {
 
 #[test]
 fn a_write_beside_a_resize_is_bounded_and_obeys_the_new_capacity() {
+    const SMALLER: u64 = LARGE / 4;
     for kind in KINDS {
         let subject = filled(Config::new(LARGE, kind), LARGE);
-        let mut resize = subject.cache.begin_resize(1_000);
+        let mut resize = subject.cache.begin_resize(SMALLER);
         assert!(subject.call(|removed| resize.step(removed)));
         subject.events();
         let before = subject.weight();
@@ -85,29 +87,30 @@ fn a_write_beside_a_resize_is_bounded_and_obeys_the_new_capacity() {
         assert!(subject.weight() <= before, "{kind:?}");
         assert_eq!(subject.peek(LARGE), Some(LARGE));
         while subject.call(|removed| resize.step(removed)) {}
-        assert_eq!(subject.weight(), 1_000);
+        assert_eq!(subject.weight(), SMALLER);
         subject.validate();
         subject.set(LARGE + 1, 1);
-        assert_eq!(subject.weight(), 1_000);
+        assert_eq!(subject.weight(), SMALLER);
     }
 }
 
 #[test]
 fn a_heavy_write_beside_a_resize_evicts_what_it_adds() {
-    let subject = filled(Config { weighted: true, ..Config::new(500, Kind::Lru) }, 500);
-    let mut resize = subject.cache.begin_resize(400);
-    subject.set_with_weight(1_000, 1, 300);
-    assert!(subject.weight() <= 500, "{}", subject.weight());
+    let subject = filled(Config { weighted: true, ..Config::new(50, Kind::Lru) }, 50);
+    let mut resize = subject.cache.begin_resize(40);
+    subject.set_with_weight(1_000, 1, 30);
+    assert!(subject.weight() <= 50, "{}", subject.weight());
     while subject.call(|removed| resize.step(removed)) {}
-    assert_eq!((subject.weight(), subject.peek(1_000)), (400, Some(1)));
+    assert_eq!((subject.weight(), subject.peek(1_000)), (40, Some(1)));
     subject.validate();
 }
 
 #[test]
 fn a_resize_that_is_given_up_leaves_its_excess_to_the_writes() {
-    let subject = filled(Config::new(1_000, Kind::Lru), 1_000);
+    const ENTRIES: u64 = sized(1_000, 120);
+    let subject = filled(Config::new(ENTRIES, Kind::Lru), ENTRIES);
     drop(subject.cache.begin_resize(100));
-    assert_eq!(subject.count(), 1_000);
+    assert_eq!(subject.count() as u64, ENTRIES);
     subject.set(1_000, 1);
     assert_eq!(subject.count(), 100);
     subject.validate();
@@ -124,27 +127,29 @@ fn all_shards_give_up_the_same_part() {
 
 #[test]
 fn a_larger_capacity_makes_room() {
+    const MANY: u64 = sized(5_000, 150);
     for kind in KINDS {
         let subject = filled(Config::new(100, kind), 100);
-        subject.resize(5_000);
+        subject.resize(MANY);
         assert_eq!(subject.events(), []);
-        (100..5_000).for_each(|id| subject.set(id, id));
-        assert_eq!((subject.count(), subject.events()), (5_000, vec![]), "{kind:?}");
-        subject.set(5_000, 1);
-        assert_eq!((subject.count(), subject.removed_keys(Cause::Size).len()), (5_000, 1), "{kind:?}");
+        (100..MANY).for_each(|id| subject.set(id, id));
+        assert_eq!((subject.count() as u64, subject.events()), (MANY, vec![]), "{kind:?}");
+        subject.set(MANY, 1);
+        assert_eq!((subject.count() as u64, subject.removed_keys(Cause::Size).len()), (MANY, 1), "{kind:?}");
         subject.validate();
     }
 }
 
 #[test]
 fn a_resize_to_zero_keeps_nothing_also_no_entry_of_weight_zero() {
+    const ENTRIES: u64 = sized(2_000, 40);
     for kind in KINDS {
         let subject = Subject::new(Config { weighted: true, ..Config::new(LARGE, kind) });
-        (0..2_000).for_each(|id| subject.set_with_weight(id, id, (id % 2) as u32));
+        (0..ENTRIES).for_each(|id| subject.set_with_weight(id, id, (id % 2) as u32));
         subject.resize(0);
         let mut removed = subject.removed_keys(Cause::Size);
         removed.sort_unstable();
-        assert_eq!(removed, (0..2_000).collect::<Vec<_>>(), "{kind:?}");
+        assert_eq!(removed, (0..ENTRIES).collect::<Vec<_>>(), "{kind:?}");
         assert_eq!((subject.count(), subject.entries()), (0, vec![]));
         for weight in [0, 1] {
             subject.set_with_weight(1, 7, weight);
@@ -190,6 +195,7 @@ fn due_entries_leave_as_expired() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "slow, and about the policy alone")]
 fn a_resize_before_the_first_write_chooses_the_policy() {
     let subject = Subject::tiny_lfu(0);
     subject.resize(100);
@@ -204,7 +210,8 @@ fn a_resize_before_the_first_write_chooses_the_policy() {
 
 #[test]
 fn a_resize_inside_a_resize_wins() {
-    let subject = filled(Config::new(1_000, Kind::Lru), 1_000);
+    const ENTRIES: u64 = sized(1_000, 120);
+    let subject = filled(Config::new(ENTRIES, Kind::Lru), ENTRIES);
     for (outer, inner) in [(100, 300), (100, 50), (40, 2_000)] {
         let mut outer = subject.cache.begin_resize(outer);
         subject.call(|removed| outer.step(removed));
@@ -223,7 +230,7 @@ fn random_resizes_and_weights_never_exceed_the_capacity() {
             let subject = Subject::new(Config { weighted: true, ..Config::new(first, kind) });
             let mut random = Random::new(first);
             let mut capacity = first;
-            for word in 0..5_000 {
+            for word in 0..sized(5_000, 40) {
                 if random.one_in(50) {
                     capacity = random.below(2 * first);
                     subject.resize(capacity);

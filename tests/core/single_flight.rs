@@ -9,7 +9,7 @@ use moka_py::{Cause, Config, Cursor, Failure, Kind, LoadError, NewValue, Removal
 
 use crate::single_flight_support::{Shared, shared_failure};
 use crate::support::{
-    BuiltinEqQuery, Error, Key, Subject, TestCache, UserEqQuery, Value, call, mix_hash, validate,
+    BuiltinEqQuery, Error, Key, Subject, TestCache, UserEqQuery, Value, call, mix_hash, sized, validate,
     within_a_minute,
 };
 
@@ -31,7 +31,7 @@ fn one_thread_computes_for_all_waiters() {
 #[test]
 fn threads_that_begin_together_compute_once() {
     within_a_minute(|| {
-        for _ in 0..50 {
+        for _ in 0..sized(50, 1) {
             let shared = Shared::one();
             let barrier = Arc::new(Barrier::new(6));
             let threads: Vec<_> = (0..6)

@@ -11,7 +11,7 @@ use moka_py::{Cache, Clock, Config, Cursor, Kind, Lifetime, NewValue};
 
 use crate::support::{
     BuiltinEqQuery, Error, Key, LiveCount, MICRO, Random, TestCache, UserEqQuery, Value, call, mix_hash,
-    scope, seed, validate,
+    scope, seed, sized, validate,
 };
 
 const THREADS: u64 = 4;
@@ -166,7 +166,7 @@ fn random_calls_by_threads(config: Config, keys: u64, hash: fn(u64) -> u64, step
 fn small_caches_survive_random_calls_by_threads() {
     for capacity in [0, 1, 2, 7, 16, 100] {
         for kind in [Kind::Lru, Kind::TinyLfu] {
-            random_calls_by_threads(Config::new(capacity, kind), 2 * capacity + 3, mix_hash, 3_000);
+            random_calls_by_threads(Config::new(capacity, kind), 2 * capacity + 3, mix_hash, sized(3_000, 3));
         }
     }
 }
@@ -174,8 +174,8 @@ fn small_caches_survive_random_calls_by_threads() {
 #[test]
 fn large_caches_survive_random_calls_by_threads() {
     for kind in [Kind::Lru, Kind::TinyLfu] {
-        random_calls_by_threads(Config::new(4_096, kind), 6_000, mix_hash, 20_000);
-        random_calls_by_threads(Config::new(u64::MAX, kind), 3_000, mix_hash, 20_000);
+        random_calls_by_threads(Config::new(4_096, kind), 6_000, mix_hash, sized(20_000, 10));
+        random_calls_by_threads(Config::new(u64::MAX, kind), 3_000, mix_hash, sized(20_000, 10));
     }
 }
 
@@ -186,7 +186,7 @@ fn weighted_caches_survive_random_calls_by_threads() {
             Config { weighted: true, ..Config::new(capacity, kind) },
             capacity,
             mix_hash,
-            10_000,
+            sized(10_000, 6),
         );
     }
 }
@@ -199,7 +199,7 @@ fn caches_whose_entries_expire_survive_random_calls_by_threads() {
                 Config { lifetime, ..Config::new(capacity, Kind::Lru) },
                 200,
                 mix_hash,
-                10_000,
+                sized(10_000, 6),
             );
         }
     }
@@ -207,9 +207,9 @@ fn caches_whose_entries_expire_survive_random_calls_by_threads() {
 
 #[test]
 fn keys_of_equal_hash_survive_random_calls_by_threads() {
-    random_calls_by_threads(Config::new(100, Kind::Lru), 12, |_| 0x1234_5678_9abc_def0, 2_000);
-    random_calls_by_threads(Config::new(10_000, Kind::TinyLfu), 30, |id| mix_hash(id % 3), 2_000);
-    random_calls_by_threads(Config::new(5_000, Kind::Lru), 200, |id| mix_hash(id) << 6, 2_000);
+    random_calls_by_threads(Config::new(100, Kind::Lru), 12, |_| 0x1234_5678_9abc_def0, sized(2_000, 6));
+    random_calls_by_threads(Config::new(10_000, Kind::TinyLfu), 30, |id| mix_hash(id % 3), sized(2_000, 6));
+    random_calls_by_threads(Config::new(5_000, Kind::Lru), 200, |id| mix_hash(id) << 6, sized(2_000, 6));
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn a_reader_never_sees_an_older_value_again() {
             }
             let writer = scope.spawn(move || {
                 let mut random = Random::new(9);
-                for round in 0..30_000 {
+                for round in 0..sized(30_000, 20) {
                     let id = random.below(8);
                     let query = BuiltinEqQuery::new(id, &shared.keys);
                     let value = Value::new(id << 32 | round, &shared.values);
@@ -272,7 +272,8 @@ fn a_reader_never_sees_an_older_value_again() {
 
 #[test]
 fn lasting_entries_are_found_while_the_table_grows_and_shrinks() {
-    const STAY: u64 = 200;
+    const STAY: u64 = sized(200, 10);
+    const MOST: u64 = sized(6_000, 1_020);
     let shared = SharedCache::new(Config::new(u64::MAX, Kind::TinyLfu));
     let set = |id: u64| {
         let value = Value::new(id << 32, &shared.values);
@@ -313,9 +314,9 @@ fn lasting_entries_are_found_while_the_table_grows_and_shrinks() {
         });
         let writer = scope.spawn(move || {
             let mut rounds = 0;
-            while rounds < 15 || walks.load(SeqCst) < 5 {
-                (1_000..6_000).for_each(set);
-                for id in 1_000..6_000 {
+            while rounds < sized(15, 1) || walks.load(SeqCst) < sized(5, 1) {
+                (1_000..MOST).for_each(set);
+                for id in 1_000..MOST {
                     drop(call(&shared.cache, |removed| {
                         shared.cache.remove(&BuiltinEqQuery::new(id, &shared.keys), removed)
                     }));
@@ -342,7 +343,7 @@ fn the_cache_survives_hostile_comparisons_in_threads() {
             let (shared, failures) = (&shared, &failures);
             scope.spawn(move || {
                 let mut random = Random::new(thread);
-                for _ in 0..3_000 {
+                for _ in 0..sized(3_000, 8) {
                     let id = random.below(20);
                     let seed = random.next();
                     let asked = Cell::new(0);

@@ -45,6 +45,7 @@ fn listed(readme: &str) -> BTreeMap<String, [usize; 3]> {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "reads files")]
 fn unsafe_code_is_exactly_where_the_readme_says() {
     let mut files = Vec::new();
     sources(&root().join("src"), &mut files);

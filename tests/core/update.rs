@@ -225,10 +225,10 @@ fn the_next_deadline_is_never_later_than_it_is_and_comes_closer() {
 fn threads_that_count_lose_no_increment() {
     use moka_py::{Cache, Clock};
 
-    use crate::support::{BuiltinEqQuery, LiveCount, TestCache, call, is_same_value, scope, validate};
+    use crate::support::{BuiltinEqQuery, LiveCount, TestCache, call, is_same_value, scope, sized, validate};
 
     const THREADS: u64 = 4;
-    const ROUNDS: u64 = 2_000;
+    const ROUNDS: u64 = sized(2_000, 5);
     let cache: TestCache = Cache::new(Config::new(100, Kind::TinyLfu), Clock::default());
     let tally = LiveCount::default();
     scope(|scope| {

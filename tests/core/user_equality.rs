@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use moka_py::{Cause, Config, KeyQuery, Kind, Lifetime, NewValue, Removals};
 
-use crate::support::{BuiltinEqQuery, Error, Key, Subject, UserEqQuery, event, within_a_minute};
+use crate::support::{BuiltinEqQuery, Error, Key, Subject, UserEqQuery, event, sized, within_a_minute};
 
 /// All keys of these tests have the same hash.
 const HASH: u64 = 0xabcd_ef01_2345_6789;
@@ -187,8 +187,8 @@ fn a_comparison_can_insert_the_key_that_is_looked_up() {
 fn a_comparison_can_grow_and_shrink_the_table() {
     let subject = cache_of_three();
     let query = user_eq_query(&subject, 3, |key: &Key| {
-        (100..600).for_each(|id| subject.set(id, id));
-        (100..600).for_each(|id| assert!(subject.remove(id).is_none_or(|word| word == id)));
+        (100..sized(600, 130)).for_each(|id| subject.set(id, id));
+        (100..sized(600, 130)).for_each(|id| assert!(subject.remove(id).is_none_or(|word| word == id)));
         subject.cache.flush();
         Ok(key.id() == 3)
     });
@@ -197,8 +197,8 @@ fn a_comparison_can_grow_and_shrink_the_table() {
     let subject = Subject::new(Config::new(10_000, Kind::TinyLfu));
     (1..=3).for_each(|id| set(&subject, &builtin_eq_query(&subject, id), id * 10).expect("no failure"));
     let query = user_eq_query(&subject, 3, |key: &Key| {
-        (100..600).for_each(|id| subject.set(id, id));
-        (100..600).for_each(|id| assert!(subject.remove(id).is_none_or(|word| word == id)));
+        (100..sized(600, 130)).for_each(|id| subject.set(id, id));
+        (100..sized(600, 130)).for_each(|id| assert!(subject.remove(id).is_none_or(|word| word == id)));
         Ok(key.id() == 3)
     });
     assert_eq!(get(&subject, &query), Ok(Some(30)));

@@ -1,11 +1,10 @@
-//! Loads of many keys: two that overlap, a write during a load, and values that were not asked for. loom itself fails a
-//! run in which all threads wait.
+//! Loads of many keys: two that overlap, a write during a load, and values that were not asked for. A run in which all
+//! threads wait fails by itself.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use loom::sync::atomic::{AtomicU64 as Source, Ordering};
-
+use crate::runner::{AtomicU64 as Source, Ordering};
 use crate::support::{World, model, one_hash, separate_homes, spawn};
 
 fn empty() -> Arc<World> {

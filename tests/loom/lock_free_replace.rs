@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use loom::thread::JoinHandle;
 use moka_py::Cause;
 
+use crate::runner::JoinHandle;
 use crate::support::{
     Event, World, end_after_a_removal, model, replace_beside_a_removal, replace_beside_a_second_thread,
     separate_homes, spawn,

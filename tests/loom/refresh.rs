@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use loom::sync::atomic::{AtomicU64 as Seen, Ordering};
 use moka_py::RefreshClaim;
 
+use crate::runner::{AtomicU64 as Seen, Ordering};
 use crate::support::{World, model, separate_homes, spawn};
 
 const REFRESH: u64 = 10;

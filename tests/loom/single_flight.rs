@@ -1,12 +1,12 @@
-//! Single flight: a leader, its waiters, its failure, and writes during the computation. loom itself fails a run in
-//! which all threads wait.
+//! Single flight: a leader, its waiters, its failure, and writes during the computation. A run in which all threads
+//! wait fails by itself.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use loom::sync::atomic::{AtomicU64 as Seen, Ordering};
 use moka_py::{Failure, LoadError};
 
+use crate::runner::{AtomicU64 as Seen, Ordering};
 use crate::support::{World, model, one_hash, separate_homes, spawn};
 
 fn empty() -> Arc<World> {

@@ -1,95 +1,22 @@
-//! Keys, values and caches for the loom models.
+//! Keys, queries and caches for the models.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64 as Time, AtomicUsize as Count, Ordering::Relaxed as Beside};
-use std::sync::{Arc, RwLock};
-use std::time::{Duration, Instant};
 
-use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use moka_py::{
     BulkKey, Cache, Cause, Clock, Config, Cursor, Failure, Handle, KeyQuery, Kind, Lifetime, LoadError,
     LoadLookup, NewValue, NextRefresh, RefreshClaim, Removals, RunStart,
 };
 
+use crate::runner::{self, IS_INSIDE, JoinHandle, Shared};
+
+pub use crate::runner::model;
+
 pub type Error = &'static str;
 
-/// Explores a model: all its runs with at most `preemptions` preemptions, or `LOOM_MAX_PREEMPTIONS`, plus
-/// `MOKA_MODEL_MORE`. Without a bound two calls would take hours, and most bugs need at most two preemptions.
-pub fn model(preemptions: usize, run: impl Fn() + Sync + Send + 'static) {
-    let more =
-        std::env::var("MOKA_MODEL_MORE").map_or(0, |more| more.parse().expect("MOKA_MODEL_MORE is a number"));
-    let mut builder = loom::model::Builder::new();
-    builder.max_branches = 20_000;
-    let bound = builder.preemption_bound.unwrap_or(preemptions) + more;
-    builder.preemption_bound = Some(bound);
-    let most = builder.max_duration.unwrap_or(Duration::MAX);
-    let (runs, began) = (Arc::new(Count::new(0)), Instant::now());
-    let counted = runs.clone();
-    builder.check(move || {
-        counted.fetch_add(1, Beside);
-        run();
-    });
-    let end = if began.elapsed() < most { "all" } else { "not all, for want of time" };
-    let name = std::thread::current().name().unwrap_or("a model").to_owned();
-    println!("{name}: {} runs with at most {bound} preemptions, {end}", runs.load(Beside));
-}
-
-loom::thread_local! {
-    /// Whether the thread is inside a call of the core, where no reference may be dropped.
-    static IS_INSIDE: Cell<bool> = Cell::new(false);
-}
-
-struct Body {
-    /// loom checks that each read is ordered after the construction and before the end, which takes the word out.
-    word: RwLock<Option<AtomicU64>>,
-    count: AtomicUsize,
-    alive: Arc<Count>,
-}
-
-/// A key or a value: a counted reference that detects a use after its end. Its body is never freed, so that a late use
-/// can be detected.
-pub struct Shared(&'static Body);
-
-impl Shared {
-    fn new(word: u64, alive: &Arc<Count>) -> Self {
-        alive.fetch_add(1, Beside);
-        let word = RwLock::new(Some(AtomicU64::new(word)));
-        Shared(Box::leak(Box::new(Body { word, count: AtomicUsize::new(1), alive: alive.clone() })))
-    }
-
-    pub fn word(&self) -> u64 {
-        let word = self.0.word.try_read().expect("a reference must not end while it is read");
-        word.as_ref().expect("the reference was read after its end").load(Ordering::Relaxed)
-    }
-}
-
 impl Handle for Shared {}
-
-impl Clone for Shared {
-    fn clone(&self) -> Self {
-        let before = self.0.count.fetch_add(1, Ordering::Relaxed);
-        assert!(before > 0, "the reference was cloned after its end");
-        Shared(self.0)
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            return;
-        }
-        let before = self.0.count.fetch_sub(1, Ordering::AcqRel);
-        assert!(before > 0, "the reference was dropped twice");
-        if before == 1 {
-            assert!(!IS_INSIDE.with(Cell::get), "the reference was dropped inside a call");
-            let word = self.0.word.try_write().expect("a reference must not be read while it ends").take();
-            // This write lets loom find reads that are not ordered before it.
-            word.expect("a reference ends once").with_mut(|_| ());
-            self.0.alive.fetch_sub(1, Beside);
-        }
-    }
-}
 
 /// A query for a key.
 pub struct Query {
@@ -122,7 +49,7 @@ impl KeyQuery<Shared> for Query {
     }
 
     fn ptr_eq(a: &Shared, b: &Shared) -> bool {
-        std::ptr::eq(a.0, b.0)
+        a.is(b)
     }
 }
 
@@ -297,7 +224,7 @@ impl World {
             let seen = seen.expect("no key fails");
             let word = seen.as_ref().map_or(0, Shared::word) + more;
             let is_same = |present: Option<&Shared>| match (&seen, present) {
-                (Some(seen), Some(present)) => std::ptr::eq(seen.0, present.0),
+                (Some(seen), Some(present)) => seen.is(present),
                 (None, None) => true,
                 _ => false,
             };
@@ -324,7 +251,7 @@ impl World {
         let mut cursor = Cursor::default();
         while let Some((_, value)) = self.cache.next_entry(&mut cursor) {
             if value.word() == word {
-                let is_seen = |_: &Shared, now: &Shared| std::ptr::eq(now.0, value.0);
+                let is_seen = |_: &Shared, now: &Shared| now.is(&value);
                 self.call(|cache, removed| cache.remove_last_yielded(&cursor, is_seen, removed));
             }
         }
@@ -512,12 +439,12 @@ impl World {
 }
 
 /// Starts a thread of the model.
-pub fn spawn<R: 'static>(
+pub fn spawn<R: Send + 'static>(
     world: &Arc<World>,
-    body: impl FnOnce(&World) -> R + 'static,
-) -> loom::thread::JoinHandle<R> {
+    body: impl FnOnce(&World) -> R + Send + 'static,
+) -> JoinHandle<R> {
     let world = world.clone();
-    loom::thread::spawn(move || body(&world))
+    runner::spawn(move || body(&world))
 }
 
 /// Replaces key 1's value 10 in the only thread, beside a second thread that reads it.

@@ -120,6 +120,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "slow, and without threads or unsafe code")]
     fn a_small_window_is_better_for_a_loop_and_a_large_one_for_keys_used_twice() {
         let repeated = || (0..3_000).map(|access| access % 40);
         assert!(hits(20, 0.01, repeated()) > 2 * hits(20, 0.9, repeated()));

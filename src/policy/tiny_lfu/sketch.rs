@@ -209,6 +209,7 @@ impl Sketch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sync::sized_for_miri;
 
     fn hash(key: u64) -> u64 {
         (key + 1).wrapping_mul(0xbf58_476d_1ce4_e5b9)
@@ -256,6 +257,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "slow, and without threads or unsafe code")]
     fn of_many_keys_used_once_few_seem_to_have_been_used_more() {
         let mut sketch = sketch_for(1_024);
         // Six keys for each entry, as in a cache that is read through.
@@ -284,7 +286,7 @@ mod tests {
         let entries = 100 * MAX_BLOCKS_PER_CALL * WORDS_PER_BLOCK;
         let mut sketch = sketch_for(entries);
         let whole = sketch.len();
-        let counted: Vec<u64> = (0..500).map(hash).collect();
+        let counted: Vec<u64> = (0..sized_for_miri(500, 20)).map(hash).collect();
         counted.iter().for_each(|&hash| sketch.add(hash, 8));
         let seen = |sketch: &Sketch| counted.iter().map(|&hash| sketch.frequency(hash)).collect::<Vec<_>>();
         let before = seen(&sketch);
@@ -318,7 +320,7 @@ mod tests {
 
     #[test]
     fn the_four_counters_of_a_hash_differ() {
-        for key in 0..1_000 {
+        for key in 0..sized_for_miri(1_000, 100) {
             let counters = counters_of(mix(hash(key)));
             assert!(counters.iter().enumerate().all(|(row, &(word, shift))| word / 2 == row && shift < 64));
         }

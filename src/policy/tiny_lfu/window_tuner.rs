@@ -244,6 +244,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "slow, and without threads or unsafe code")]
     fn the_window_is_that_of_the_ghost_cache_with_the_most_hits() {
         for entries in [500, 1_000, 50_000] {
             let after = |keys: &mut dyn Iterator<Item = u64>| {
@@ -258,6 +259,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "slow, and without threads or unsafe code")]
     fn the_window_is_chosen_soon_after_the_cache_is_full() {
         let mut tuner = tuner_for(1_000);
         // A half of the accesses are those of new keys, so the cache is full after 2,000.
@@ -266,6 +268,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "slow, and without threads or unsafe code")]
     fn what_was_learned_long_ago_delays_a_change_only_a_little() {
         let mut tuner = tuner_for(1_000);
         windows_after(&mut tuner, in_a_loop(2_000, 200_000));
@@ -275,6 +278,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "slow, and without threads or unsafe code")]
     fn a_loop_that_does_not_fit_never_changes_the_window() {
         for (entries, keys) in [(1_000, 1_100), (1_000, 2_000), (1_000, 5_000), (50_000, 55_000)] {
             let windows = windows_after(&mut tuner_for(entries), in_a_loop(keys, 20 * keys));
@@ -283,6 +287,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "slow, and without threads or unsafe code")]
     fn of_several_ghost_caches_with_the_same_lead_the_largest_window_is_chosen() {
         let mut ghosts = GhostCaches::new(1_000, 63).expect("there are enough entries");
         let mut absent = 0;
@@ -299,6 +304,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "slow, and without threads or unsafe code")]
     fn ghost_caches_are_small_whatever_the_number_of_entries() {
         let keys_of = |entries: usize| {
             let ghosts = GhostCaches::new(entries, max_ghost_keys(entries as u64));
@@ -316,6 +322,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "slow, and without threads or unsafe code")]
     fn ghost_caches_take_less_than_16_or_64_kibibytes() {
         for (entries, max_bytes) in [(1_000, 16_384), (1 << 20, 65_536)] {
             let mut ghosts =
@@ -327,6 +334,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "slow, and without threads or unsafe code")]
     fn ghost_caches_follow_the_number_of_entries_and_the_window_stays() {
         let window = WindowFraction::default();
         let mut tuner = WindowTuner::new(63);
@@ -340,6 +348,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "slow, and without threads or unsafe code")]
     fn ghost_caches_begin_before_the_cache_is_full() {
         for weight in [1, 50] {
             let entries = TestEntries::with_weights(&[weight; 200]);
@@ -360,6 +369,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "slow, and without threads or unsafe code")]
     fn a_sample_that_became_too_large_shrinks() {
         let entries = TestEntries::of_weight_1(1_000);
         let stamps = AccessStamps::new(63);

@@ -216,6 +216,7 @@ fn a_heavy_candidate_must_outweigh_all_that_it_displaces() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "slow, and without threads or unsafe code")]
 fn a_frequent_candidate_that_lost_is_admitted_now_and_then() {
     let mut subject = Subject::full(100, TestEntries::of_weight_1(100));
     (0..99).for_each(|index| subject.hit(index, 15));
@@ -238,6 +239,7 @@ fn a_frequent_candidate_that_lost_is_admitted_now_and_then() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "slow, and without threads or unsafe code")]
 fn a_victim_is_found_even_if_all_entries_were_hit() {
     let mut subject = Subject::full(200, TestEntries::of_weight_1(200));
     for rest in (0..200).rev() {
@@ -249,6 +251,7 @@ fn a_victim_is_found_even_if_all_entries_were_hit() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "slow, and without threads or unsafe code")]
 fn the_entry_to_keep_stays_in_a_window_of_any_size() {
     for window in [0.0, 0.3, 0.99] {
         let mut subject = Subject::new(50, TestEntries::default());
