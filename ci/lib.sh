@@ -16,6 +16,8 @@ TARGETS=(x86_64-pc-windows-gnu aarch64-unknown-linux-gnu aarch64-apple-darwin)
 declare -A WANTED_PATCH=([3.13]=15 [3.14]=10 [3.15]=2)
 # The servers of the near cache: the suite of Debian's archive and the package of each.
 declare -A SERVERS=([redis]="bookworm redis-server" [redis-8]="trixie redis-server" [valkey]="trixie valkey-server")
+# The compiler that has Miri.
+MIRI_TOOLCHAIN=nightly-2026-05-20
 # Tools from PyPI. All pins are in this file.
 BUILD_TOOLS=(maturin==1.16.0 wheel==0.48.0)
 # The installers that the README mentions besides pip.
