@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn items_are_default_in_a_box_and_in_pages() {
         const MIN_MAPPED: usize = MIN_MAPPED_BYTES / size_of::<usize>();
-        for len in [1, 1000, MIN_MAPPED - 1, MIN_MAPPED, 24 * MIN_MAPPED] {
+        for len in [1, 1000, MIN_MAPPED - 1, MIN_MAPPED, sized_for_miri(24, 2) * MIN_MAPPED] {
             let slice = zeroed_of::<Box<u8>>(len);
             assert_eq!(slice.pages.is_some(), len >= MIN_MAPPED);
             assert!(
