@@ -349,8 +349,12 @@ mod tests {
         table.remove_shifting(13);
         assert_eq!(slots_from(1), [13, 14, 15, 0, 1]);
         assert_eq!((table.version(), matches(&table, hash(0))), (1, vec![]));
+        table.remove_shifting(14);
+        // The one in its home slot stays there, and a later one is moved on.
+        assert_eq!([1, 3, 4, 5].map(|index| table.find_slot(hash(index), index)), [13, 15, 14, 1]);
+        assert_eq!(table.version(), 2);
         table.remove_shifting(1);
-        assert_eq!(table.version(), 1, "the removal of the last entry of a run moves none");
+        assert_eq!(table.version(), 2, "the removal of the last entry of a run moves none");
         assert_eq!(table.tombstones(), 0);
     }
 
