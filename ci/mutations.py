@@ -89,7 +89,7 @@ def has_test(mutation: Mutation) -> bool:
 
 
 def check() -> list[str]:
-    """Returns what is wrong with the mutations."""
+    """Returns the faults of the mutations."""
     wrong = []
     names: set[str] = set()
     for mutation in mutations():

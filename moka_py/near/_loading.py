@@ -204,7 +204,7 @@ class _Load:
         return value
 
     def _refuse_leases(self, error: Exception, words: str, what: str) -> None:
-        """Do without leases from now on, if the error says that the server has not what they need."""
+        """Do without leases from now on, if the error says that the server cannot provide them."""
         is_refusal = words in str(error) or isinstance(error, self._package.no_permission_error)
         if is_refusal and self._tier.supports_leases:
             self._tier.supports_leases = False

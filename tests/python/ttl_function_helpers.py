@@ -43,7 +43,7 @@ each_call_with_ttl = pytest.mark.parametrize("call", CALLS_WITH_TTL.values(), id
 
 
 class Recorder:
-    """A ttl function that returns what it is told, and records its arguments."""
+    """A ttl function that returns given values, and records its arguments."""
 
     def __init__(self, result=None):
         self.result = result

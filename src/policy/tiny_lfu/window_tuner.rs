@@ -1,6 +1,6 @@
 //! How large the window of `tiny_lfu` is: as the workload wants it.
 //!
-//! [`tiny_lfu`](super) says what a window is. One shard of each cache, the leader, has a [`WindowTuner`]; all shards
+//! [`tiny_lfu`](super) describes the window. One shard of each cache, the leader, has a [`WindowTuner`]; all shards
 //! share the [`WindowFraction`].
 //!
 //! # How it works
@@ -9,7 +9,7 @@
 //! the hits that it had more than the chosen one, or fewer. A ghost cache with a lead of [`CHOOSING_LEAD`] is chosen,
 //! and all leads begin anew at 0.
 //!
-//! A lead never falls below half of the keys of a ghost cache. So what was learned long ago delays a change of the
+//! A lead never falls below half of the keys of a ghost cache. So hits of long ago delay a change of the
 //! window only a little: this is the cumulative sum of Page, [Continuous Inspection
 //! Schemes](https://doi.org/10.2307/2333009) (1954), with a limit below 0. If the keys come in a loop, the ghost caches
 //! have their hits in different parts of the loop. With a limit of 0, the chosen one would change in each pass.

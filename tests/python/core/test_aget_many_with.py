@@ -1,4 +1,4 @@
-"""`aget_many_with`: what is loaded, kept and returned, and waits for other flights."""
+"""`aget_many_with`: the keys that it loads, the values that it keeps and returns, and waits for other flights."""
 
 import asyncio
 from collections import ChainMap, UserDict

@@ -1,4 +1,4 @@
-"""The task that computes a `refresh`: what holds it, what it holds, and where there is none."""
+"""The task that computes a `refresh`: its references in both directions, and calls without a task."""
 
 import asyncio
 import contextvars

@@ -1,4 +1,4 @@
-"""Cancelled calls of coroutines, and what they leave behind."""
+"""Cancelled calls of coroutines, and their effects on others."""
 
 import asyncio
 import itertools

@@ -1,4 +1,4 @@
-"""Clients and arguments that are refused, and what the package imports."""
+"""Clients and arguments that are refused, and the imports of the package."""
 
 import warnings
 
