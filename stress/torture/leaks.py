@@ -24,6 +24,8 @@ MAX_MORE_BLOCKS = 500
 
 # For each thread, the numbers of objects that were made and that died in it.
 COUNTS = []
+# An item for each object that died in a thread whose counts had been cleared, because the thread was ending.
+LATE_DEATHS = []
 
 
 class Account(threading.local):
@@ -43,11 +45,14 @@ class Counted:
     __slots__ = ("number",)
 
     def __init__(self, number):
-        ACCOUNT.counts[0] += 1
         self.number = number
+        ACCOUNT.counts[0] += 1
 
     def __del__(self):
-        ACCOUNT.counts[1] += 1
+        try:
+            ACCOUNT.counts[1] += 1
+        except AttributeError:
+            LATE_DEATHS.append(self.number)
 
     def __hash__(self):
         return hash(self.number)
@@ -57,7 +62,7 @@ class Counted:
 
 
 def alive():
-    return sum(made - died for made, died in COUNTS)
+    return sum(made - died for made, died in COUNTS) - len(LATE_DEATHS)
 
 
 def operate(cache, function, dice, sentinels):
