@@ -466,12 +466,18 @@ def test_circle_that_is_already_closed_raises_before_the_load():
             wait_for_misses(cache, 3)
             return cache.get_many_with(["a", "b"], lambda missing: loads.append(missing) or {"a": 1})
 
+        errors = []
         with Background(lambda: cache.get_with("b", compute)) as other:
             gate.wait_until_reached()
-            with pytest.raises(RuntimeError, match="in a circle: this one asked for key 'b'"):
+            try:
                 cache.get_with("x", ask)
+            except RuntimeError as error:
+                errors.append(str(error))
         assert other.result == "b"
+        # If the other thread came too late, the load has run. Then either thread may have closed the circle.
         if not loads:
+            assert len(errors) == 1
+            assert "in a circle: this one asked for key 'b'" in errors[0]
             assert contents(cache) == {"b": "b"}
             return
     pytest.fail("the other thread came too late each time")
