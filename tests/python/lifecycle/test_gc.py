@@ -332,12 +332,12 @@ def test_collector_can_run_inside_each_callback():
         gc.collect()
         return 1
 
-    cache = Moka(5, eviction_listener=lambda *event: gc.collect(), weigher=collect_and_weigh)
-    for number in range(10):
+    cache = Moka(3, eviction_listener=lambda *event: gc.collect(), weigher=collect_and_weigh)
+    for number in range(6):
         cache.set(Collecting(number, 1), [cache], ttl=IMMEDIATELY_DUE if number == 3 else None)
         cache.get(Collecting(number, 1))
         cache.get_with(Collecting(-number, 1), lambda: gc.collect())
-    assert len(cache) == 5
+    assert len(cache) == 3
 
 
 def test_caches_in_cycles_are_collected_while_threads_make_more(fast_switches):
