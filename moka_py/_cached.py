@@ -133,7 +133,7 @@ class CachedFunction(Protocol[P, R_co]):
             The new result. For a coroutine function it is what awaiting the returned coroutine returns.
 
         Raises:
-            BaseException: What the function raised. Then the old result stays.
+            BaseException: The exception of the function. Then the old result stays.
         """
         ...
 

@@ -168,7 +168,7 @@ class Listener:
         self._connections += 1
         if self._connections > 1:
             self._tier.counters.add("reconnects")
-        # `cleared-first`. What a fetch begins from now on, the server reports.
+        # `cleared-first`. The server reports changes of all keys that are fetched from now on.
         self._tier.clear()
         self._await_probe(connection)
         self._lost_probes = 0

@@ -1,7 +1,7 @@
 """Kinds of accesses to keys that differ in weight, and the subjects that replay them.
 
-Each kind has 500,000 accesses, mostly by Zipf's law to 50,000 keys, and room for a part of all weights. What a policy
-loses by a weight shows in the hits, and what it loses by neglecting it in the weight that was hit.
+Each kind has 500,000 accesses, mostly by Zipf's law to 50,000 keys, and room for a part of all weights. A
+policy that heeds weights too much loses weight that is hit, and one that neglects them loses hits.
 """
 
 import heapq

@@ -106,7 +106,7 @@ class Proxy:
         self._listener.close()
         self.cut()
 
-    # What the threads of pairs call
+    # Methods for the threads of pairs
 
     def pass_gate(self, pair, direction):
         seconds = self._delays.get(direction)

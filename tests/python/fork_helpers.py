@@ -27,6 +27,21 @@ def thread(target):
     it = threading.Thread(target=target, daemon=True)
     it.start()
     return it
+
+children = []
+
+# Forks inside a call, so that parent and child both go on with it.
+def fork_here():
+    children.append(os.fork())
+    if children[0] == 0:
+        signal.alarm(30)
+
+# Ends the child of `fork_here`, where the argument says whether it failed. The parent waits for it, and checks that.
+def end_child(has_failed=False):
+    if children[0] == 0:
+        os._exit(has_failed)
+    _, status = os.waitpid(children[0], 0)
+    assert status == 0, f"the child ended with {status}"
 """
 
 

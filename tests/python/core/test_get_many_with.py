@@ -21,7 +21,7 @@ from moka_py import Moka
 from moka_py.testing import ManualClock
 
 
-# What is asked for.
+# The keys of a call.
 def test_load_gets_the_missing_keys_in_the_order_asked_for():
     cache, load = Moka(10), Load()
     cache.set("b", 2)
@@ -238,7 +238,7 @@ def test_more_keys_are_not_kept_while_they_are_computed():
     assert contents(cache) == {"a": 1, "b": "computed"}
 
 
-# What is kept.
+# The entries that are kept.
 def test_values_that_are_not_kept_are_in_the_result():
     events = Events()
     cache = Moka(5, weigher=lambda key, value: value, eviction_listener=events)

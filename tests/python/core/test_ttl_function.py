@@ -15,7 +15,7 @@ from moka_py import Moka
 from moka_py.testing import ManualClock
 
 
-# What the function returns.
+# The results of the function.
 @pytest.mark.parametrize(
     ("result", "seconds"),
     [

@@ -101,21 +101,15 @@ def test_child_continues_the_initializer_that_forked():
         FORK
         + """
 cache = Moka(10)
-children = []
 def compute():
-    children.append(os.fork())
-    if children[0] == 0:
-        signal.alarm(30)
+    fork_here()
     return "value"
 assert cache.get_with("a", compute) == "value"
 cache.get_with("a", lambda: "anew")
 assert cache.get_with("b", lambda: 2) == 2
 cache.clear()
 assert cache.get_with("a", lambda: 3) == 3
-if children[0] == 0:
-    os._exit(0)
-_, status = os.waitpid(children[0], 0)
-assert status == 0
+end_child()
 """
     )
 
@@ -140,20 +134,14 @@ def test_child_continues_the_load_of_many_keys_that_forked():
         FORK
         + """
 cache = Moka(10)
-children = []
 def load(missing):
-    children.append(os.fork())
-    if children[0] == 0:
-        signal.alarm(30)
+    fork_here()
     return {"a": 1, "b": 2, "c": 3}
 assert cache.get_many_with("ab", load) == {"a": 1, "b": 2, "c": 3}
 assert cache.get_many_with("abd", lambda missing: dict.fromkeys(missing, 4)).keys() == set("abd")
 cache.clear()
 assert cache.get_many_with("ab", lambda missing: dict.fromkeys(missing, 5)) == {"a": 5, "b": 5}
-if children[0] == 0:
-    os._exit(0)
-_, status = os.waitpid(children[0], 0)
-assert status == 0
+end_child()
 """
     )
 
@@ -188,18 +176,12 @@ def test_key_of_a_vanished_thread_is_absent_from_the_load_that_forked():
     run_script(
         IN_FLIGHT
         + """
-children = []
 def load(missing):
-    children.append(os.fork())
-    if children[0] == 0:
-        signal.alarm(30)
+    fork_here()
     go_on.set()
     return dict.fromkeys(missing, "loaded")
 result = cache.get_many_with("ab", load)
-if children[0] == 0:
-    os._exit(result != {"b": "loaded"})
-_, status = os.waitpid(children[0], 0)
-assert status == 0, f"the child ended with {status}"
+end_child(result != {"b": "loaded"})
 assert result == {"a": "parent", "b": "loaded"}
 """
     )
@@ -209,11 +191,8 @@ def test_child_forked_by_a_signal_handler_computes_the_awaited_key():
     run_script(
         IN_FLIGHT
         + """
-children = []
 def fork(*_):
-    children.append(os.fork())
-    if children[0] == 0:
-        signal.alarm(30)
+    fork_here()
     go_on.set()
 signal.signal(signal.SIGUSR1, fork)
 def send():
@@ -222,10 +201,7 @@ def send():
 threads = [thread(lambda: results.append(cache.get_with("a", lambda: "late"))) for _ in range(3)]
 thread(send)
 value = cache.get_with("a", lambda: "child")
-if children[0] == 0:
-    os._exit(value != "child")
-_, status = os.waitpid(children[0], 0)
-assert status == 0, f"the child ended with {status}"
+end_child(value != "child")
 for it in [leader, *threads]:
     it.join()
 assert results == ["parent"] * 4 and value == "parent"

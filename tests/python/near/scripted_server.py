@@ -55,7 +55,7 @@ class ScriptedServer:
     def url(self):
         return f"redis://{self.host}:{self.port}/0"
 
-    # What a test decides
+    # Methods by which a test decides
 
     def hold(self, *words, tracking=None):
         """Return a `Hold`, which stops the next command that begins with these words.
@@ -153,7 +153,7 @@ class ScriptedServer:
         if self.errors:
             raise self.errors[0]
 
-    # What a test observes
+    # Methods by which a test observes
 
     def wait_for(self, condition):
         """Wait until a condition holds, which is checked after each command and each change of a connection."""
@@ -186,7 +186,7 @@ class ScriptedServer:
         """The connections that track keys."""
         return [connection for connection in self.connections if connection.is_tracking]
 
-    # What the threads of connections call
+    # Methods for the threads of connections
 
     def serve(self, connection, words):
         command = tuple(words)

@@ -62,7 +62,7 @@ const MAX_TICKS_PER_SHARD: u32 = 512;
 const MIN_FORETOLD_PART: u64 = 64;
 /// The entries that one call looks at. With 16 the hit ratio is 0.1 points lower, with 200 0.1 points higher.
 const MAX_STEPS_PER_CALL: usize = 32;
-/// What an entry counts for at least in the weight of its segment: the weight of `Weightless` is its number of entries.
+/// The least that an entry adds to the weight of its segment. So the weight of `Weightless` is its number of entries.
 const MIN_WEIGHT: u64 = 1;
 
 /// The fields that each write changes come first, in one cache line, since usually another thread wrote it last.
