@@ -20,8 +20,9 @@ def in_child(work, seconds=30):
             sys.stderr.flush()
             os._exit(1)
         os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert status == 0, f"the child ended with {status}"
+    _, status, used = os.wait4(child, 0)
+    # A child that hangs uses no processor, one in an endless loop all of it.
+    assert status == 0, f"the child ended with {status} after {used.ru_utime + used.ru_stime:.1f} s of processor time"
 
 def thread(target):
     it = threading.Thread(target=target, daemon=True)

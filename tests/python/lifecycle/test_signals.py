@@ -28,8 +28,6 @@ inside.wait(50)
 
 def interrupt():
     time.sleep(0.3)
-    global sent
-    sent = time.monotonic()
     os.kill(os.getpid(), signal.SIGINT)
 """
 
@@ -37,10 +35,11 @@ def interrupt():
 INTERRUPTED_CALL = """
 import os, signal, threading, time
 from moka_py import Moka, cached
-cache, inside, go_on = Moka(10), threading.Event(), threading.Event()
+cache, inside, go_on, is_computed = Moka(10), threading.Event(), threading.Event(), threading.Event()
 def compute(*_):
     inside.set()
     go_on.wait(50)
+    is_computed.set()
     return "computed"
 shared = cached(wait_concurrent=True)(compute)
 def many():
@@ -50,9 +49,7 @@ def interrupt(call):
     threading.Thread(target=call, daemon=True).start()
     inside.wait(50)
     def send():
-        global sent
         time.sleep(0.2)
-        sent = time.monotonic()
         os.kill(os.getpid(), signal.SIGINT)
     threading.Thread(target=send, daemon=True).start()
     return call()
@@ -62,19 +59,18 @@ def interrupt(call):
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 class TestInterrupt:
     def test_waiter_is_interrupted(self):
-        out = run_script(
+        run_script(
             WAITING_LEADER
             + """
 threading.Thread(target=interrupt, daemon=True).start()
 try:
     cache.get_with("a", lambda: "late")
 except KeyboardInterrupt:
-    print(time.monotonic() - sent)
+    assert not results, "the call waited for the computation"
 else:
     raise AssertionError("not interrupted")
 """
         )
-        assert float(out) < 5  # A waiter checks for signals about every 50 ms. The rest is for slow machines.
 
     def test_computation_survives_an_interrupted_waiter(self):
         run_script(
@@ -249,17 +245,18 @@ assert len(cache) == len(list(cache)) == cache.weighted_size() <= 50
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.parametrize("call", ["get_with", "cached", "get_many_with"])
 class TestSignals:
-    def test_waiter_is_interrupted_promptly(self, call):
-        out = run_script(
+    def test_waiter_is_interrupted_before_the_computation_ends(self, call):
+        run_script(
             INTERRUPTED_CALL
             + f"""
 try:
     interrupt(calls[{call!r}])
 except KeyboardInterrupt:
-    print(time.monotonic() - sent)
+    assert not is_computed.is_set(), "the call waited for the computation"
+else:
+    raise AssertionError("not interrupted")
 """
         )
-        assert float(out) < 5  # A waiter checks for signals about every 50 ms. The rest is for slow machines.
 
     def test_error_of_the_signal_handler_is_raised(self, call):
         run_script(
