@@ -18,6 +18,9 @@ use memmap2::{MmapMut, MmapOptions};
 /// From this size on a slice has pages of its own, as in glibc. Each such slice costs system calls and a mapping, and
 /// a process may have about 65,000 mappings.
 const MIN_MAPPED_BYTES: usize = 128 * 1024;
+/// From this size on a slice has huge pages where the system has them. A look-up in a large cache then waits less for the
+/// translation of addresses. Up to 2 MiB of the slice take memory before they are used.
+const MIN_HUGE_BYTES: usize = 4 << 20;
 
 pub(crate) struct Zeroed<T> {
     items: NonNull<[T]>,
@@ -93,13 +96,23 @@ pub(crate) unsafe fn zeroed<T: Default>(len: usize) -> Option<Zeroed<T>> {
         // SAFETY: the caller promises a size that is not 0.
         unsafe { alloc_zeroed(layout) }
     } else {
-        pages.insert(MmapOptions::new().len(layout.size()).map_anon().ok()?).as_mut_ptr()
+        let pages = pages.insert(MmapOptions::new().len(layout.size()).map_anon().ok()?);
+        if layout.size() >= MIN_HUGE_BYTES {
+            ask_for_huge_pages(pages);
+        }
+        pages.as_mut_ptr()
     };
     debug_assert!(memory.cast::<T>().is_aligned(), "pages are aligned to more than any item");
     // The memory was allocated by the layout of the slice, or is as large, and the caller promises that all bits zero
     // are valid.
     let items = NonNull::new(ptr::slice_from_raw_parts_mut(memory.cast::<T>(), len))?;
     Some(Zeroed { items, pages })
+}
+
+/// A system that refuses them provides small pages, as usual.
+fn ask_for_huge_pages(_pages: &MmapMut) {
+    #[cfg(all(target_os = "linux", not(miri)))]
+    drop(_pages.advise(memmap2::Advice::HugePage));
 }
 
 #[cfg(test)]
@@ -123,6 +136,24 @@ mod tests {
             assert!(
                 slice.len() == len && slice.iter().step_by(sized_for_miri(1, 9_999)).all(Option::is_none)
             );
+        }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    #[cfg_attr(miri, ignore = "it reads a file")]
+    fn only_a_large_slice_may_have_huge_pages() {
+        for (bytes, is_large) in [(MIN_HUGE_BYTES - 4096, false), (MIN_HUGE_BYTES, true)] {
+            let slice = zeroed_of::<Box<u8>>(bytes / size_of::<usize>());
+            let mappings = std::fs::read_to_string("/proc/self/smaps").expect("Linux describes the mappings");
+            let start = format!("{:x}-", slice.as_ptr().addr());
+            let Some((_, mapping)) = mappings.split_once(&start) else {
+                assert!(!is_large, "only a mapping of the same kind can begin before it");
+                continue;
+            };
+            let flags =
+                mapping.lines().find(|line| line.starts_with("VmFlags:")).expect("a mapping has flags");
+            assert_eq!(flags.contains(" hg"), is_large, "{bytes}: {flags}");
         }
     }
 

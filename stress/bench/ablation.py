@@ -85,6 +85,14 @@ def hits(package):
     return lambda: loop(cache.get, keys, 1)
 
 
+def hits_anywhere(entries):
+    def prepare(package):
+        cache, loop, dice = filled(package, entries, entries), own_code(call_with_key), random.Random(1)
+        return lambda: loop(cache.get, [dice.randrange(entries) + 10**6 for _ in range(CALLS)], 1)
+
+    return prepare
+
+
 def misses(package):
     cache, keys, loop = filled(package, ENTRIES, 2 * ENTRIES), [-key for key in needles()], own_code(call_with_key)
     return lambda: loop(cache.get, keys, 1)
@@ -193,6 +201,7 @@ ROWS = {
     "get_with, miss": get_with_misses,
     "cached, hit": cached_hits,
     "cached, miss": cached_misses,
+    "get, hit, 1,000,000 entries": hits_anywhere(1_000_000),
     "set, evicts, 300,000 entries": evicting("tiny_lfu", 300_000),
     "set, evicts, 1,000,000 entries": evicting("tiny_lfu", 1_000_000),
 }
