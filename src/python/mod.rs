@@ -32,7 +32,6 @@ mod runtime;
 mod simulate;
 
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 
 use self::cached::{
     aget_with, async_bulk, call_key, function_type, methods, owner, owner_registry, run, state,
@@ -42,6 +41,7 @@ use self::object::{int_layout, shared_error, str_layout, tuple};
 #[cfg(unix)]
 use self::runtime::fork;
 use self::runtime::{interpreter, shutdown};
+use crate::python::runtime::race_cell::RaceCell;
 
 #[pymodule(gil_used = false)]
 fn _moka_py(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -76,7 +76,7 @@ fn _moka_py(module: &Bound<'_, PyModule>) -> PyResult<()> {
 
 /// Prepares the process, once, also if the module is imported again.
 fn prepare(py: Python<'_>) -> PyResult<()> {
-    static PREPARED: PyOnceLock<()> = PyOnceLock::new();
+    static PREPARED: RaceCell<()> = RaceCell::new();
     let prepare = || {
         fastcall::install(py)?;
         aget_with::install(py)?;
@@ -86,7 +86,7 @@ fn prepare(py: Python<'_>) -> PyResult<()> {
         shared_error::import_copier(py)?;
         register_hooks(py)
     };
-    PREPARED.get_or_try_init(py, prepare).copied()
+    PREPARED.get_or_try_init(prepare).copied()
 }
 
 /// Has the face called in the child of a fork, and at the end of the interpreter.

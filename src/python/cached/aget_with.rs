@@ -6,7 +6,6 @@ use std::ptr;
 
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 
 use crate::python::cached::async_call::Source;
 use crate::python::cached::coroutine_type;
@@ -15,11 +14,12 @@ use crate::python::moka::fastcall::{self, Call};
 use crate::python::moka::signature::Signature;
 use crate::python::moka::{Moka, convert};
 use crate::python::raised::Raised;
+use crate::python::runtime::race_cell::RaceCell;
 
 const AGET_WITH: Signature<4> =
     Signature { function: "Moka.aget_with()", parameters: ["key", "initializer", "ttl", "tti"], required: 2 };
 
-static METHOD: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static METHOD: RaceCell<Py<PyAny>> = RaceCell::new();
 
 /// Puts the function into the class.
 pub(in crate::python) fn install(py: Python<'_>) -> PyResult<()> {
@@ -30,12 +30,12 @@ pub(in crate::python) fn install(py: Python<'_>) -> PyResult<()> {
     );
     fastcall::add_method(py, c"aget_with", aget_with, doc)?;
     let method = || Ok::<_, PyErr>(py.get_type::<Moka>().getattr("aget_with")?.unbind());
-    METHOD.get_or_try_init(py, method).map(drop)
+    METHOD.get_or_try_init(method).map(drop)
 }
 
 /// The method, as the class has it.
 pub(in crate::python) fn method(py: Python<'_>) -> &Bound<'_, PyAny> {
-    METHOD.get(py).expect("it is installed at import").bind(py)
+    METHOD.get().expect("it is installed at import").bind(py)
 }
 
 /// `Moka.aget_with(key, initializer, ttl=None, tti=None)`: makes an awaitable.
@@ -48,7 +48,7 @@ unsafe extern "C" fn aget_with(
     // SAFETY: the interpreter calls it as a method of `Moka`, as `Call::new` asks.
     let call = unsafe { Call::new(slf, arguments, count, names) };
     match call.two() {
-        Some((_key, initializer)) if is_callable(&initializer) && coroutine_type::is_prepared(call.py) => {
+        Some((_key, initializer)) if is_callable(&initializer) && coroutine_type::is_prepared() => {
             coroutine_type::new(Source::Cache(&call.cache), &call.args())
         }
         _ => aget_with_slow(&call),

@@ -284,13 +284,13 @@ fn default_none(function: &Bound<'_, PyAny>) -> *mut PyObject {
 /// Makes the type, and imports the functions that its instances call, once.
 pub(in crate::python) fn prepare(py: Python<'_>) -> PyResult<()> {
     flights::import(py)?;
-    OWN_CLASS.get_or_try_init(py, || spec().make(py)).map(|_| ())
+    OWN_CLASS.get_or_try_init(|| spec().make(py)).map(|_| ())
 }
 
 /// Whether the type is made.
 #[inline]
-pub(in crate::python) fn is_prepared(py: Python<'_>) -> bool {
-    OWN_CLASS.get(py).is_some()
+pub(in crate::python) fn is_prepared() -> bool {
+    OWN_CLASS.get().is_some()
 }
 
 fn spec() -> Spec {
@@ -337,7 +337,7 @@ fn spec() -> Spec {
 /// Makes the awaitable of a call. Returns null with an exception set if there is no memory.
 #[inline]
 pub(in crate::python) fn new(source: Source<'_, '_>, args: &Args<'_>) -> *mut PyObject {
-    let class = OWN_CLASS.get(args.py()).expect("it is prepared before the first call").as_ptr();
+    let class = OWN_CLASS.get().expect("it is prepared before the first call").as_ptr();
     // SAFETY: attached; an instance of the type has this size.
     let instance = unsafe { pyo3::ffi::PyObject_GC_New::<CoroutineInstance>(class.cast()) };
     if instance.is_null() {

@@ -7,8 +7,8 @@
 //! one makes them. If the wrapped callable has none, as a `functools.partial`, the cached function has those
 //! of a new function.
 
+use crate::python::runtime::race_cell::interned;
 use pyo3::exceptions::PyAttributeError;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
@@ -35,8 +35,8 @@ pub(in crate::python) fn get<'py>(
 
 fn annotations<'py>(function: &Bound<'py, PyAny>, own: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyAny>> {
     let py = function.py();
-    let annotations = intern!(py, "__annotations__");
-    let annotate = intern!(py, "__annotate__");
+    let annotations = interned!(py, "__annotations__");
+    let annotate = interned!(py, "__annotate__");
     let wrapped_annotate = function.getattr_opt(annotate)?;
     let own_annotate = own.get_item(annotate)?;
     if let Some(own_annotate) = own_annotate

@@ -14,7 +14,6 @@ use std::ptr;
 
 use pyo3::ffi::PyObject;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyType};
 
 use crate::python::cached::async_call::Source;
@@ -25,6 +24,7 @@ use crate::python::ffi;
 use crate::python::object::{Object, long_lived};
 use crate::python::raised::Raised;
 use crate::python::runtime::heap_type::{Spec, getter, member, method, slot};
+use crate::python::runtime::race_cell::RaceCell;
 use crate::python::runtime::shutdown;
 
 #[repr(C)]
@@ -210,8 +210,8 @@ unsafe extern "C" fn copy(slf: *mut PyObject, _memo: *mut PyObject) -> *mut PyOb
 
 /// Returns the type of cached functions.
 pub(in crate::python) fn class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
-    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    CLASS.get_or_try_init(py, || spec().make(py)).map(|class| class.bind(py))
+    static CLASS: RaceCell<Py<PyType>> = RaceCell::new();
+    CLASS.get_or_try_init(|| spec().make(py)).map(|class| class.bind(py))
 }
 
 fn spec() -> Spec {

@@ -2,7 +2,6 @@
 
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::PyTuple;
 
 use crate::KeyQuery;
@@ -15,6 +14,7 @@ use crate::python::moka::refresh::AfterWrite;
 use crate::python::object::Object;
 use crate::python::object::key::Key;
 use crate::python::raised::Raised;
+use crate::python::runtime::race_cell::RaceCell;
 
 /// How the calls of a cached function use the cache.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -200,6 +200,6 @@ fn record_refresh(key: &Bound<'_, PyAny>, hash: u64, cache: &Moka) {
 
 /// The mark of this process that separates positional arguments from keywords.
 fn keyword_mark(py: Python<'_>) -> PyResult<&Py<PyAny>> {
-    static MARK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    MARK.get_or_try_init(py, || Ok(py.get_type::<PyAny>().call0()?.unbind()))
+    static MARK: RaceCell<Py<PyAny>> = RaceCell::new();
+    MARK.get_or_try_init(|| Ok(py.get_type::<PyAny>().call0()?.unbind()))
 }

@@ -10,12 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyTypeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::python::moka::class::Moka;
 use crate::python::moka::convert;
+use crate::python::runtime::race_cell::interned;
 use crate::{CacheClock, Clock};
 
 /// The time of the clock that is entered. No Python code runs while a thread holds the lock.
@@ -38,7 +38,7 @@ fn cache_of<'py>(position: usize, object: &Bound<'py, PyAny>) -> PyResult<Bound<
     if let Ok(cache) = object.cast::<Moka>() {
         return Ok(cache.clone());
     }
-    if let Some(cache) = object.getattr_opt(intern!(object.py(), "cache"))?
+    if let Some(cache) = object.getattr_opt(interned!(object.py(), "cache"))?
         && let Ok(cache) = cache.cast_into::<Moka>()
     {
         return Ok(cache);

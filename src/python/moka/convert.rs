@@ -2,13 +2,12 @@
 
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{IntoPyDict, PyBool, PyDelta, PyDeltaAccess, PyFloat, PyInt, PyIterator, PyString, PyType};
 
 use crate::python::ffi::Arg;
 use crate::python::object::{Object, shared_error};
+use crate::python::runtime::race_cell::{RaceCell, interned};
 use crate::{Clock, Kind, Lifetime, word_of_nanos};
 
 const NANOS_PER_SECOND: f64 = 1e9;
@@ -253,14 +252,14 @@ pub(crate) fn capacity(value: &Bound<'_, PyAny>) -> PyResult<u64> {
 /// The class of the error for a wrong capacity. It is a `ValueError`, and an `OverflowError`, which PyPI's moka-py raises, so
 /// that a program's `except` still works.
 fn capacity_error(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
-    static KIND: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    static KIND: RaceCell<Py<PyType>> = RaceCell::new();
     let make = || {
         let bases = (py.get_type::<PyOverflowError>(), py.get_type::<PyValueError>());
         let namespace = [("__module__", "moka_py")].into_py_dict(py)?;
         let made = py.get_type::<PyType>().call1(("CapacityError", bases, namespace))?;
         Ok::<_, PyErr>(made.cast_into::<PyType>()?.unbind())
     };
-    KIND.get_or_try_init(py, make).map(|kind| kind.bind(py))
+    KIND.get_or_try_init(make).map(|kind| kind.bind(py))
 }
 
 pub(crate) fn policy(value: &Bound<'_, PyAny>) -> PyResult<Kind> {
@@ -316,7 +315,7 @@ pub(crate) fn refresh(refresh: Duration, ttl: Duration) -> PyResult<Duration> {
 /// Checks the executor of refreshes, if there is one.
 pub(crate) fn executor_or_none(executor: Option<&Bound<'_, PyAny>>, refresh: Duration) -> PyResult<()> {
     let Some(executor) = executor else { return Ok(()) };
-    let submit = executor.getattr_opt(intern!(executor.py(), "submit"))?;
+    let submit = executor.getattr_opt(interned!(executor.py(), "submit"))?;
     if !submit.is_some_and(|submit| submit.is_callable()) {
         let what = type_name(executor);
         return Err(PyTypeError::new_err(format!("executor must have a callable submit, got {what}")));

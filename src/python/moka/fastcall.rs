@@ -18,7 +18,6 @@ use std::ptr;
 
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::PyString;
 
 use crate::python::ffi::{Arg, Args, borrowed, is_callable, none, owned};
@@ -29,6 +28,7 @@ use crate::python::moka::signature::Signature;
 use crate::python::moka::state::CacheState;
 use crate::python::object::{Object, builtin, coroutine};
 use crate::python::raised::Raised;
+use crate::python::runtime::race_cell::interned;
 
 const GET: Signature<2> = Signature { function: "Moka.get()", parameters: ["key", "default"], required: 1 };
 const SET: Signature<4> =
@@ -403,7 +403,6 @@ fn required<'a>(py: Python<'a>, argument: Option<Arg<'a>>) -> Arg<'a> {
 
 /// `ttl` and `tti`, as the interpreter interns them.
 #[inline]
-fn deadline_names(py: Python<'_>) -> &[Py<PyString>; 2] {
-    static NAMES: PyOnceLock<[Py<PyString>; 2]> = PyOnceLock::new();
-    NAMES.get_or_init(py, || ["ttl", "tti"].map(|name| PyString::intern(py, name).unbind()))
+fn deadline_names(py: Python<'_>) -> [&Bound<'_, PyString>; 2] {
+    [interned!(py, "ttl"), interned!(py, "tti")]
 }

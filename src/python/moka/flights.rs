@@ -1,13 +1,13 @@
 //! The flights of a cache in event loops, which `moka_py/_flight_table.py` has. Here they are made and called.
 
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 
 use crate::python::ffi::{self, New};
 use crate::python::raised::Raised;
+use crate::python::runtime::race_cell::RaceCell;
 
-static TABLE_CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-static AWAIT_ONCE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static TABLE_CLASS: RaceCell<Py<PyAny>> = RaceCell::new();
+static AWAIT_ONCE: RaceCell<Py<PyAny>> = RaceCell::new();
 
 /// Imports the functions, before there is a call that needs them. They and asyncio take longer to import than the rest of the
 /// package, and many programs need neither.
@@ -18,13 +18,13 @@ pub(in crate::python) fn import(py: Python<'_>) -> PyResult<()> {
 
 /// Makes the flight table of a cache.
 pub(in crate::python) fn new_table(py: Python<'_>) -> New<'_> {
-    ffi::call(TABLE_CLASS.get(py).expect("it is imported for each coroutine").bind(py), [])
+    ffi::call(TABLE_CLASS.get().expect("it is imported for each coroutine").bind(py), [])
 }
 
 /// Makes a coroutine that awaits an object.
 pub(in crate::python) fn await_once<'py>(awaitable: &Bound<'py, PyAny>) -> New<'py> {
     let py = awaitable.py();
-    ffi::call(AWAIT_ONCE.get(py).expect("it is imported for each coroutine").bind(py), [awaitable])
+    ffi::call(AWAIT_ONCE.get().expect("it is imported for each coroutine").bind(py), [awaitable])
 }
 
 /// A computation that coroutines of one event loop share.

@@ -1,7 +1,6 @@
 //! The objects of the user that a cache calls: the eviction listener, the weigher, the ttl function and the executor.
 
 use pyo3::gc::{PyTraverseError, PyVisit};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
@@ -10,6 +9,7 @@ use crate::python::moka::convert;
 use crate::python::object::{Object, builtin};
 use crate::python::raised::Raised;
 use crate::python::runtime::interpreter::RecursionGuard;
+use crate::python::runtime::race_cell::interned;
 use crate::reclaim::{AtomicHandle, RetireList, pin};
 use crate::{Cause, Removals};
 
@@ -49,7 +49,7 @@ pub(crate) fn notify(py: Python<'_>, listener: &Callback, removed: &Removals<Obj
     }
 }
 
-/// Makes the names of the causes. Where PyO3 believes that the thread is detached, they can only be read.
+/// Makes the names of the causes, so that no report needs memory for them.
 pub(crate) fn make_cause_names(py: Python<'_>) {
     for cause in [Cause::Expired, Cause::Explicit, Cause::Replaced, Cause::Size] {
         cause_name(py, cause);
@@ -58,10 +58,10 @@ pub(crate) fn make_cause_names(py: Python<'_>) {
 
 fn cause_name(py: Python<'_>, cause: Cause) -> &Bound<'_, PyAny> {
     let name: &Bound<'_, PyString> = match cause {
-        Cause::Expired => intern!(py, "expired"),
-        Cause::Explicit => intern!(py, "explicit"),
-        Cause::Replaced => intern!(py, "replaced"),
-        Cause::Size => intern!(py, "size"),
+        Cause::Expired => interned!(py, "expired"),
+        Cause::Explicit => interned!(py, "explicit"),
+        Cause::Replaced => interned!(py, "replaced"),
+        Cause::Size => interned!(py, "size"),
     };
     name.as_any()
 }

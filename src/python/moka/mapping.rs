@@ -4,9 +4,7 @@ use std::convert::Infallible;
 
 use pyo3::exceptions::{PyKeyError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyType};
 
 use crate::Cursor;
@@ -14,6 +12,7 @@ use crate::python::moka::class::Moka;
 use crate::python::moka::convert::{self, Deadlines};
 use crate::python::moka::state::CacheState;
 use crate::python::runtime::interpreter::RecursionGuard;
+use crate::python::runtime::race_cell::{RaceCell, interned};
 use crate::sync::Lock;
 
 /// An argument that may be left out, where `None` is a value like any other.
@@ -88,10 +87,10 @@ impl EntryIterator {
     }
 }
 
-static KEYS_VIEW: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-static VALUES_VIEW: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-static ITEMS_VIEW: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-static YIELD: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static KEYS_VIEW: RaceCell<Py<PyType>> = RaceCell::new();
+static VALUES_VIEW: RaceCell<Py<PyType>> = RaceCell::new();
+static ITEMS_VIEW: RaceCell<Py<PyType>> = RaceCell::new();
+static YIELD: RaceCell<Py<PyAny>> = RaceCell::new();
 
 /// The class of a view, which is written in Python.
 fn view_class<'py>(py: Python<'py>, part: Part) -> PyResult<&'py Bound<'py, PyType>> {
@@ -119,8 +118,8 @@ pub(crate) fn import_views(py: Python<'_>) -> PyResult<()> {
 pub(crate) fn view(cache: Bound<'_, Moka>, part: Part) -> PyResult<Bound<'_, PyAny>> {
     let py = cache.py();
     let class = view_class(py, part)?;
-    let view = class.call_method1(intern!(py, "__new__"), (class,))?;
-    view.setattr(intern!(py, "_mapping"), cache)?;
+    let view = class.call_method1(interned!(py, "__new__"), (class,))?;
+    view.setattr(interned!(py, "_mapping"), cache)?;
     Ok(view)
 }
 

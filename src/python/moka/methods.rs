@@ -4,9 +4,7 @@
 
 use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyTypeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyFloat, PyList, PyTuple, PyType};
 
 use crate::python::moka::bulk;
@@ -19,6 +17,7 @@ use crate::python::moka::mapping::{self, EntryIterator, OptionalArg, Part};
 use crate::python::moka::signature::Signature;
 use crate::python::moka::state::CacheState;
 use crate::python::object::{Object, long_lived, shared_error};
+use crate::python::runtime::race_cell::{RaceCell, interned};
 use crate::{Config, Kind, Lifetime, Ranking};
 
 const NEW: Signature<9> = Signature {
@@ -101,7 +100,7 @@ impl Moka {
     ) -> PyResult<Self> {
         let py = cls.py();
         let base = py.get_type::<Moka>();
-        let init = intern!(py, "__init__");
+        let init = interned!(py, "__init__");
         let is_provisional = !cls.is(&base) && !cls.getattr(init)?.is(&base.getattr(init)?);
         let state = match new_state(args, keywords) {
             Err(error) if is_provisional && shared_error::is_failure(error.value(py)) => refusing_state(py),
@@ -235,7 +234,7 @@ impl Moka {
         convert::deadlines(ttl.map(Bound::as_borrowed), tti.map(Bound::as_borrowed))?;
         flights::import(py)?;
         let table = slf.get().flights(py)?;
-        table.call_method1(intern!(py, "aget_many_with"), (slf, keys, load, ttl, tti))
+        table.call_method1(interned!(py, "aget_many_with"), (slf, keys, load, ttl, tti))
     }
 
     #[doc = doc!("Moka.set_many")]
@@ -445,7 +444,7 @@ impl Moka {
         cls: &Bound<'py, PyType>,
         parameters: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        static ALIAS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        static ALIAS: RaceCell<Py<PyType>> = RaceCell::new();
         ALIAS.import(cls.py(), "types", "GenericAlias")?.call1((cls, parameters))
     }
 

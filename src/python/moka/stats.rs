@@ -7,12 +7,11 @@
 //!
 //! The calls of a cached function are counted here, too, so its cache has one set of counts.
 
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyFloat, PyTuple, PyType};
 
 use crate::collections::striped_counter::StripedCounter;
+use crate::python::runtime::race_cell::{RaceCell, interned};
 use crate::sync::{AtomicU64, Ordering};
 use crate::{Cause, Clock};
 
@@ -148,12 +147,12 @@ impl CacheStats {
         // By `tuple.__new__`. That of a named tuple runs Python code under a Rust frame, where a daemon thread must not be when
         // the interpreter ends.
         let arguments = (stats_class(py)?, PyTuple::new(py, fields)?);
-        py.get_type::<PyTuple>().call_method1(intern!(py, "__new__"), arguments)
+        py.get_type::<PyTuple>().call_method1(interned!(py, "__new__"), arguments)
     }
 }
 
 fn stats_class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
-    static STATS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    static STATS: RaceCell<Py<PyType>> = RaceCell::new();
     STATS.import(py, "moka_py._stats", "Stats")
 }
 

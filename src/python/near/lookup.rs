@@ -5,13 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
 use crate::python::moka::convert;
 use crate::python::near::tier::LocalTier;
+use crate::python::runtime::race_cell::{RaceCell, interned};
 
 struct Binding {
     tier: Py<LocalTier>,
@@ -88,7 +87,7 @@ impl NearLookup {
                 Found::Absent => default.unwrap_or_else(|| py.None().into_bound(py)),
             });
         }
-        slf.call_method1(intern!(py, "_get_slow"), (key, default, fresh))
+        slf.call_method1(interned!(py, "_get_slow"), (key, default, fresh))
     }
 
     #[doc = doc!("_NearLookup.get_with")]
@@ -109,12 +108,12 @@ impl NearLookup {
             return match slf.get().find(key)? {
                 Some(Found::Value(value)) => Ok(value.into_bound(py)),
                 Some(Found::Absent) | None => {
-                    slf.call_method1(intern!(py, "_get_with_missed"), (key, initializer))
+                    slf.call_method1(interned!(py, "_get_with_missed"), (key, initializer))
                 }
             };
         }
         // Python checks the other arguments.
-        let slow = slf.getattr(intern!(py, "_get_with_slow"))?;
+        let slow = slf.getattr(interned!(py, "_get_with_slow"))?;
         let first = [key.clone(), initializer.clone()];
         slow.call(PyTuple::new(py, first.into_iter().chain(args.iter()).collect::<Vec<_>>())?, keywords)
     }
@@ -125,7 +124,7 @@ impl NearLookup {
         cls: &Bound<'py, PyType>,
         parameters: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        static ALIAS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        static ALIAS: RaceCell<Py<PyType>> = RaceCell::new();
         ALIAS.import(cls.py(), "types", "GenericAlias")?.call1((cls, parameters))
     }
 

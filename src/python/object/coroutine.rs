@@ -2,13 +2,13 @@
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
 use crate::python::ffi::{self, New};
+use crate::python::runtime::race_cell::RaceCell;
 
 /// The type of this module's own coroutines, once there is one.
-pub(in crate::python) static OWN_CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+pub(in crate::python) static OWN_CLASS: RaceCell<Py<PyType>> = RaceCell::new();
 
 /// Whether an object is a coroutine of an `async def` function.
 #[inline]
@@ -20,7 +20,7 @@ pub(in crate::python) fn is_exact(object: &Bound<'_, PyAny>) -> bool {
 #[inline]
 fn is_coroutine(object: &Bound<'_, PyAny>) -> bool {
     let class = ffi::type_ptr(object);
-    is_exact(object) || OWN_CLASS.get(object.py()).is_some_and(|own| own.as_ptr() == class.cast())
+    is_exact(object) || OWN_CLASS.get().is_some_and(|own| own.as_ptr() == class.cast())
 }
 
 /// Returns the result of the initializer of `get_with`. If it is a coroutine, closes it and raises `TypeError`: it would

@@ -10,12 +10,12 @@
 
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 
 use crate::Failure;
 use crate::python::ffi::{self, New};
 use crate::python::object::Object;
 use crate::python::raised::Raised;
+use crate::python::runtime::race_cell::RaceCell;
 
 #[derive(Clone)]
 pub(crate) struct SharedError {
@@ -87,7 +87,7 @@ fn copy<'py>(exception: &Bound<'py, PyAny>, traceback: &Bound<'py, PyAny>) -> Ne
 }
 
 fn copied_at(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
-    static COPIED_AT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static COPIED_AT: RaceCell<Py<PyAny>> = RaceCell::new();
     COPIED_AT.import(py, "moka_py._exceptions", "copy_exception_at")
 }
 
