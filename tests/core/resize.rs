@@ -96,12 +96,13 @@ fn a_write_beside_a_resize_is_bounded_and_obeys_the_new_capacity() {
 
 #[test]
 fn a_heavy_write_beside_a_resize_evicts_what_it_adds() {
-    let subject = filled(Config { weighted: true, ..Config::new(50, Kind::Lru) }, 50);
-    let mut resize = subject.cache.begin_resize(40);
-    subject.set_with_weight(1_000, 1, 30);
-    assert!(subject.weight() <= 50, "{}", subject.weight());
+    let subject = filled(Config { weighted: true, ..Config::new(100, Kind::Lru) }, 100);
+    let mut resize = subject.cache.begin_resize(80);
+    // Beside a resize, a write that adds a weight of 1 evicts at most 64 entries.
+    subject.set_with_weight(1_000, 1, 70);
+    assert!(subject.weight() <= 100, "{}", subject.weight());
     while subject.call(|removed| resize.step(removed)) {}
-    assert_eq!((subject.weight(), subject.peek(1_000)), (40, Some(1)));
+    assert_eq!((subject.weight(), subject.peek(1_000)), (80, Some(1)));
     subject.validate();
 }
 
