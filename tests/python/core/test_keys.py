@@ -80,6 +80,10 @@ UNEQUAL = [
     ("a", "a\0"),
     (b"a", b"a\0"),
     ("ab", "ba"),
+    # Strings of equal bytes, whose characters have other widths. On little-endian systems their hashes are equal.
+    ("AB", "\u4241"),
+    ("AB\1\0", "\U00014241"),
+    ("\u4241\1", "\U00014241"),
     ((1, 2), (2, 1)),
     ((), frozenset()),
     (Colour.RED, 1),

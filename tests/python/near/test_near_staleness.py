@@ -234,6 +234,19 @@ def test_the_lifetime_of_the_server_is_counted_from_the_time_of_sending(cache, s
     assert server.count("GET", "n:k") == 2
 
 
+def test_a_value_whose_lifetime_ends_during_its_fetch_is_not_kept(cache, server, scripted_client, manual_clock):
+    server.do("SET", "n:k", payload('"old"'), "PX", "5000")
+    settle(cache, scripted_client, "n")
+    with server.hold("GET", "n:k") as hold, Background(lambda: cache.get("k")) as reader:
+        hold.wait()
+        manual_clock.advance(5)
+        hold.release()
+    assert reader.result == "old"
+    pass_two_pings(server)
+    assert cache.get("k") == "old"
+    assert server.count("GET", "n:k") == 2
+
+
 @pytest.mark.parametrize("many", [False, True], ids=["get", "get_many"])
 def test_the_lifetime_is_read_before_the_value(cache, server, scripted_client, many):
     server.do("SET", "n:k", payload('"old"'), "PX", "1000")
