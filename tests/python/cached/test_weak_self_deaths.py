@@ -207,6 +207,40 @@ def test_instance_at_the_address_of_a_dead_one_does_not_get_its_results():
     assert Numbered.method.cache_info().currsize == 0
 
 
+def test_instance_made_during_a_collection_does_not_get_the_results_of_one_that_it_freed():
+    count = 100
+
+    class Numbered:
+        numbers = itertools.count()
+
+        def __init__(self):
+            self.number = next(self.numbers)
+            self.late = None
+
+        @cached(weak_self=True, maxsize=None)
+        def method(self):
+            return self.number
+
+        def __del__(self):
+            if self.number < count:
+                addresses.add(id(self))
+                self.method()
+                # It dies when the collector clears this instance. By then the collector has freed others.
+                self.late = Late()
+
+    class Late:
+        def __del__(self):
+            one = Numbered()
+            made.append((one, id(one) in addresses, one.method()))
+
+    addresses, made = set(), []
+    for _ in range(count):
+        in_cycle(Numbered())
+    gc.collect()
+    assert len(made) == count and any(is_reused for _, is_reused, _ in made)
+    assert [result for _, _, result in made] == [one.number for one, _, _ in made]
+
+
 def test_run_that_ends_after_its_instance_died_stores_nothing():
     @types.coroutine
     def pause():

@@ -219,7 +219,9 @@ def test_a_serializer_must_return_bytes(client, near):
         cache.set("k", 1)
 
 
-@pytest.mark.parametrize("broken", [b"", b"text", b"\xc1mk=upper:X", b"\xc1mk=json:{", b"\xc1mk=json:\xff"])
+@pytest.mark.parametrize(
+    "broken", [b"", b"text", b"\xc1mk=upper:X", b"\xc1mk=yaml:1", b"\xc1mk=json:{", b"\xc1mk=json:\xff"]
+)
 def test_a_payload_that_cannot_be_read_is_a_counted_miss(cache, client, namespace, broken):
     client.set(f"{namespace}:k", broken)
     assert cache.get("k", "default") == "default"
