@@ -302,8 +302,9 @@ def mischief(round_):
 
     def work(own):
         key = own.choice([own.randrange(30), ChangingKey(own.randrange(30), act)])
-        # RuntimeError: computations that wait for each other, or too many threads.
-        with contextlib.suppress(PlannedError, RuntimeError):
+        # RuntimeError: computations that wait for each other, or too many threads. KeyError: what a load returns
+        # does not find a key that has changed its hash.
+        with contextlib.suppress(PlannedError, RuntimeError, KeyError):
             match own.randrange(9):
                 case 0:
                     cache.get_with(key, make)

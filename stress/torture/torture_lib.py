@@ -81,7 +81,8 @@ class Round:
                 gc.collect(random.randrange(3))
 
         workers = [threading.Thread(target=worker, args=(number,), daemon=True) for number in range(self.threads)]
-        threading.Thread(target=collector, daemon=True).start()
+        collecting = threading.Thread(target=collector, daemon=True)
+        collecting.start()
         for thread in workers:
             thread.start()
         for thread in workers:
@@ -89,6 +90,8 @@ class Round:
         steps.release()
         if errors:
             raise errors[0]
+        # While it collects, a collection by the test would end at once, and leave all garbage.
+        collecting.join()
 
 
 def check_bound(cache):
@@ -172,8 +175,8 @@ def random_call(cache, dice, key, value):
             extra = dice.choice([{}, {dice.randrange(50): value()}])
             ttl = dice.choice([None, None, 1e-5, 10])
             got = cache.get_many_with(keys, lambda missing: {k: value() for k in missing if k != left_out} | extra, ttl)
-            # A key that another thread's load leaves out is absent.
-            assert got.keys() <= {*keys, *extra}
+            # A key that another thread's load leaves out is absent. A key that changes its hash is not found in a set.
+            assert not isinstance(key, int) or got.keys() <= {*keys, *extra}
 
 
 def in_child(work):

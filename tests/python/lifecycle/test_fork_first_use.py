@@ -17,8 +17,8 @@ CALLS = {
 }
 
 
-# The thread sums, and then makes the call with no bytecode in between. So the main thread waits for the GIL during the sum.
-# A call that detaches gives it the GIL, and has time to begin to make something before the fork.
+# The thread sums, and then makes the call with no bytecode in between. So the main thread waits for the GIL during the
+# sum. A call that detaches gives it the GIL, and has time to begin to make something before the fork.
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_child_of_a_fork_beside_a_first_call_can_make_that_call(call):
     run_script(
