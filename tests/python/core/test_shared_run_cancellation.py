@@ -220,6 +220,32 @@ def test_waiter_that_is_cancelled_again_during_the_cleanup_is_cancelled(share):
 
 
 @either_way
+def test_repeated_cancellation_does_not_keep_the_value_of_the_cleanup_from_the_waiter(share):
+    cleanup = asyncio.Event()
+
+    async def function(key):
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            await cleanup.wait()
+            return "at last"
+
+    async def main():
+        cache, call = share(function)
+        task = asyncio.create_task(call())
+        await run_ready_tasks()
+        # As anyio does until its scope is left.
+        for _ in range(3):
+            task.cancel("scope")
+            await run_ready_tasks()
+        assert not task.done()
+        cleanup.set()
+        assert await task == cache["key"] == "at last"
+
+    run_async(main)
+
+
+@either_way
 def test_exception_of_a_cancelled_run_reaches_the_last_waiter(share):
     async def function(key):
         try:

@@ -235,8 +235,9 @@ def test_a_full_pool_says_nothing_about_the_server(server, make_client, near, ma
     cache = near(make_client(server, max_connections=1), "n")
     with server.hold("GET", "n:k") as hold, Background(lambda: cache.get("k")):
         hold.wait()
-        with pytest.raises(error, match="Too many connections"):
-            cache.get("l", fresh=True)
+        for _ in range(2):
+            with pytest.raises(error, match=r"^Too many connections"):
+                cache.get("l", fresh=True)
         hold.release()
     assert cache.get("m") is None
 

@@ -100,6 +100,17 @@ def test_a_waiter_hears_of_the_value(cache, server, monkeypatch):
     assert cache.stats().lease_takeovers == 0
 
 
+def test_a_waiter_hears_of_a_flush(cache, server, monkeypatch):
+    monkeypatch.setattr("moka_py.near._loading.POLL_SECONDS", (60, 60))
+    other_process_takes_lease(server)
+    with Background(lambda: cache.get_with("k", lambda: "mine")) as waiter:
+        wait_for_waiters(cache)
+        server.wait_for_command("SET", "n:k", count=2)
+        server.do("FLUSHALL")
+        waiter.join(timeout=20)
+    assert waiter.result == "mine"
+
+
 def test_a_waiter_that_hears_nothing_polls(cache, server):
     other_process_takes_lease(server)
     server.hold_pushes()

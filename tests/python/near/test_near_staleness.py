@@ -356,6 +356,17 @@ def test_near_caches_of_one_namespace_share_a_tier_and_a_listener(cache, server,
     assert cache.is_coherent
 
 
+def test_the_name_of_a_host_may_be_in_any_case(server, make_client, near):
+    one, other = [near(make_client(server, host=host), "n", ttl=None) for host in ("localhost", "LOCALHOST")]
+    with pytest.raises(ValueError, match="ttl must be the same for all near caches of this namespace"):
+        near(make_client(server, host="LocalHost"), "n", ttl=1)
+    server.hold_pushes()
+    for writer, reader in ((one, other), (other, one)):
+        writer.set("k", id(writer))
+        assert reader.get("k") == id(writer)
+    server.release_pushes()
+
+
 def test_another_database_and_another_namespace_have_tiers_of_their_own(cache, server, make_client, near):
     others = [near(make_client(server, db=1), "n", ttl=1), near(make_client(server), "n2", ttl=1)]
     for number, each in enumerate([cache, *others]):
