@@ -8,9 +8,9 @@
 //!
 //! So a hot entry is read without a write (law 5). The policy takes the count when it looks at the entry.
 //!
-//! The insert of an entry is an access as well. It stays pending in the stamp until the entry is evicted, or is the
-//! next victim of the main region. The frequency of the entry is needed then, so its counters are read in any case. If
-//! an entry is removed or expires before that, its insert is never counted.
+//! The insert of an entry is an access as well. It stays pending in the stamp until the entry is a candidate or the next
+//! victim. The frequency of the entry is needed then, so its counters are read in any case. If an entry is removed or
+//! expires before that, its insert is never counted.
 //!
 //! The window tuner samples a few entries, chosen by hash. The stamp of a sampled entry holds its index. If a hit
 //! changes that stamp, it also pushes the index to a ring, which the policy drains, so the tuner learns the hits in
@@ -32,6 +32,8 @@
 //! # Why not count each hit in the sketch
 //! That is a hash, a cache miss and a store for each hit. The sketch would need atomics, and hot
 //! counters would move between the caches of all cores.
+
+use std::ops::Range;
 
 use crate::sync::Ordering::Relaxed;
 use crate::sync::{AtomicU64, Padded};
@@ -106,25 +108,27 @@ impl AccessStamps {
         self.tick.0.store(tick_bits(now) | HITS, Relaxed);
     }
 
-    /// Drains the ring, oldest hit first. It yields no more than the ring holds, so threads that go on hitting
-    /// sampled entries cannot keep the caller here.
+    /// Drains the ring, oldest hit first. Hits that other threads push meanwhile are left to the next call, so these
+    /// threads cannot keep the caller here.
     pub fn take_sampled(&self) -> impl Iterator<Item = u32> {
-        let ring_len = self.ring.as_ref().map_or(0, |ring| ring.indices.len());
-        std::iter::from_fn(|| self.pop_sampled()).take(ring_len)
-    }
-
-    fn pop_sampled(&self) -> Option<u32> {
-        let ring = self.ring.as_ref()?;
-        let taken = ring.taken.load(Relaxed);
-        if taken == ring.pushed.load(Relaxed) {
-            return None;
-        }
-        ring.taken.store(taken.wrapping_add(1), Relaxed);
-        Some(ring.slot(taken).load(Relaxed) as u32)
+        self.ring
+            .iter()
+            .flat_map(|ring| ring.take_pushed().map(|number| ring.slot(number).load(Relaxed) as u32))
     }
 }
 
 impl Ring {
+    /// Takes all hits. Returns their numbers.
+    fn take_pushed(&self) -> Range<u64> {
+        let (taken, pushed) = (self.taken.load(Relaxed), self.pushed.load(Relaxed));
+        if taken == pushed {
+            return 0..0;
+        }
+        self.taken.store(pushed, Relaxed);
+        // A thread that was delayed in a push may have stored a number below that of the last drain.
+        if pushed.wrapping_sub(taken) <= self.indices.len() as u64 { taken..pushed } else { 0..0 }
+    }
+
     /// The place of the hit with this number.
     fn slot(&self, number: u64) -> &AtomicU64 {
         &self.indices[number as usize & (self.indices.len() - 1)]
@@ -296,6 +300,19 @@ mod tests {
         };
         hit_all();
         let taken = stamps.take_sampled().inspect(|_| hit_all()).take(1_000).count();
-        assert_eq!(taken as u64, 64);
+        assert_eq!(taken, 10);
+    }
+
+    #[test]
+    fn a_push_that_ends_after_a_drain_loses_its_hit_alone() {
+        let stamps = AccessStamps::new(64);
+        let stamp = stamp_of(7, true);
+        (0..10).for_each(|_| stamps.record(&stamp));
+        assert_eq!(stamps.take_sampled().count(), 10);
+        // The thread had read 2 before the drain.
+        stamps.ring.as_ref().expect("there is one").pushed.store(3, Relaxed);
+        assert_eq!(stamps.take_sampled().count(), 0);
+        stamps.record(&stamp);
+        assert_eq!(stamps.take_sampled().collect::<Vec<_>>(), [7]);
     }
 }
