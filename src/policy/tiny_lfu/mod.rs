@@ -125,7 +125,7 @@ impl TinyLfu {
     }
 
     pub fn take_victim(&mut self, keep: Option<u32>, entries: &impl EntryViews) -> Option<u32> {
-        if let Some(tuner) = &mut self.tuner {
+        if let Some(tuner) = self.tuner.as_mut().filter(|tuner| tuner.is_due()) {
             tuner.tune(self.segments.live(), &self.window);
         }
         let window = self.window.get();

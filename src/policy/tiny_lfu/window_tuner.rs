@@ -97,6 +97,8 @@ pub(super) struct WindowTuner {
     /// The ghost cache whose window the cache has.
     chosen: usize,
     max_keys: usize,
+    /// Whether there are no ghost caches, or a key of theirs was accessed since the last [`tune`](Self::tune).
+    is_due: bool,
 }
 
 struct GhostCaches {
@@ -114,7 +116,7 @@ struct GhostCaches {
 impl WindowTuner {
     /// Makes the tuner of a leader. Its ghost caches have at most `max_keys` keys.
     pub fn new(max_keys: usize) -> Self {
-        WindowTuner { ghosts: None, chosen: 0, max_keys }
+        WindowTuner { ghosts: None, chosen: 0, max_keys, is_due: true }
     }
 
     /// Takes over the hits of sampled entries, in their order.
@@ -152,12 +154,20 @@ impl WindowTuner {
         self.access_if_sampled(hash)
     }
 
+    /// Whether [`tune`](Self::tune) may change anything.
+    #[inline]
+    pub fn is_due(&self) -> bool {
+        self.is_due
+    }
+
     /// Fits the ghost caches to a full shard of `live` entries, and stores the chosen window.
+    #[cold]
     pub fn tune(&mut self, live: usize, window: &WindowFraction) {
         if !self.ghosts.as_ref().is_some_and(|ghosts| ghosts.fit(live)) {
             self.ghosts = GhostCaches::new(live, self.max_keys);
         }
         window.set(GHOST_WINDOWS[self.chosen]);
+        self.is_due = self.ghosts.is_none();
     }
 
     /// Accesses the ghost caches if the key with this hash is sampled. Returns whether it is.
@@ -166,6 +176,7 @@ impl WindowTuner {
         let is_sampled = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32 < ghosts.sampled;
         if is_sampled {
             self.chosen = ghosts.access((hash >> 32) as u32, self.chosen);
+            self.is_due = true;
         }
         is_sampled
     }
