@@ -43,13 +43,13 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use table::{FlightTable, Joinable, StaleFlights};
+use table::{FlightTable, Joinable, TableState};
 pub(crate) use waiters::FlightResult;
 pub use waiters::after_fork_child;
 
 use crate::map::query::KeyQuery;
 use crate::shard::shards::shard_index;
-use crate::sync::{OnceLock, Padded, shard_count, thread_id};
+use crate::sync::{Locked, OnceLock, Padded, shard_count, thread_id};
 
 /// A step of a wait, which the waiting thread calls repeatedly.
 ///
@@ -121,10 +121,17 @@ impl<K: Clone, V, E> Flights<K, V, E> {
     }
 
     /// Returns the table of a hash, and makes all tables if there are none.
+    #[inline]
     fn table(&self, hash: u64) -> &FlightTable<K, V, E> {
-        let new = || (0..shard_count(self.capacity)).map(|_| Padded(FlightTable::new())).collect();
-        let tables = self.tables.get_or_init(new);
+        let tables = self.tables.get().unwrap_or_else(|| self.make_tables());
         &tables[shard_index(hash, tables)].0
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn make_tables(&self) -> &Tables<K, V, E> {
+        let new = || (0..shard_count(self.capacity)).map(|_| Padded(FlightTable::new())).collect();
+        self.tables.get_or_init(new)
     }
 
     /// Returns the flights of other keys with the hash of this one, for [`supersede`](Self::supersede) to spare. May
@@ -132,8 +139,7 @@ impl<K: Clone, V, E> Flights<K, V, E> {
     pub fn other_flights<Q: KeyQuery<K>>(&self, query: &Q) -> Result<OtherFlights, Q::Error> {
         let mut other_flights = OtherFlights::new();
         let Some(table) = self.busy_table(query.hash()) else { return Ok(other_flights) };
-        let mut stale = StaleFlights::new();
-        let mut locked = table.lock_current(&mut stale);
+        let mut locked = table.lock_current();
         // Keys that need a user's `__eq__`, which runs after the unlock.
         let mut undecided = SmallVec::<[(u64, K); 1]>::new();
         for flight in locked.of_hash(query.hash()) {
@@ -145,7 +151,6 @@ impl<K: Clone, V, E> Flights<K, V, E> {
             }
         }
         drop(locked);
-        drop(stale);
         for (number, key) in undecided {
             if !query.eq_slow(&key)? {
                 other_flights.push(number);
@@ -186,18 +191,50 @@ impl<K: Clone, V, E> Flights<K, V, E> {
     }
 
     /// Joins the flight of a key, or begins it.
+    #[inline]
     pub fn join<Q: KeyQuery<K, Error = E>>(&self, query: &Q) -> Result<Role<'_, K, V, E>, LoadError<E>> {
+        let table = self.table(query.hash());
+        let strand = query.strand();
+        let locked = table.lock_current();
+        if locked.is_empty() {
+            return Self::lead(query, strand, table, locked);
+        }
+        drop(locked);
+        Self::join_beside_others(query, table)
+    }
+
+    /// Begins the flight of a key for which there is no flight to join.
+    #[inline]
+    fn lead<'f, Q: KeyQuery<K, Error = E>>(
+        query: &Q,
+        strand: usize,
+        table: &'f FlightTable<K, V, E>,
+        mut locked: Locked<'_, TableState<K, V, E>>,
+    ) -> Result<Role<'f, K, V, E>, LoadError<E>> {
+        let hash = query.hash();
+        let joinable = || Some(Joinable { key: query.key(), leader: thread_id(), strand, result: None });
+        let Some(number) = locked.add(hash, joinable) else {
+            drop(locked);
+            return Err(LoadError::User(query.no_memory()));
+        };
+        table.publish_count(&locked);
+        drop(locked);
+        Ok(Role::Lead(Leader { table, hash, number }))
+    }
+
+    #[inline(never)]
+    fn join_beside_others<'f, Q: KeyQuery<K, Error = E>>(
+        query: &Q,
+        table: &'f FlightTable<K, V, E>,
+    ) -> Result<Role<'f, K, V, E>, LoadError<E>> {
         let hash = query.hash();
         let me = thread_id();
-        let table = self.table(hash);
         // Flights that this call does not join, and the one whose key is known to be equal.
         let mut other_flights = OtherFlights::new();
         let mut known_equal = None;
         loop {
             let strand = query.strand();
-            // Declared before the lock, so that it is dropped after the unlock.
-            let mut stale = StaleFlights::new();
-            let mut locked = table.lock_current(&mut stale);
+            let mut locked = table.lock_current();
             let generation = locked.generation;
             if let Some((number, flight)) = locked.find_joinable(hash, &other_flights) {
                 let is_equal = known_equal == Some(number);
@@ -228,14 +265,7 @@ impl<K: Clone, V, E> Flights<K, V, E> {
                 }
                 continue;
             }
-            let joinable = || Some(Joinable { key: query.key(), leader: me, strand, result: None });
-            let Some(number) = locked.add(hash, joinable) else {
-                drop(locked);
-                return Err(LoadError::User(query.no_memory()));
-            };
-            table.publish_count(&locked);
-            drop(locked);
-            return Ok(Role::Lead(Leader { table, hash, number }));
+            return Self::lead(query, strand, table, locked);
         }
     }
 
@@ -243,12 +273,10 @@ impl<K: Clone, V, E> Flights<K, V, E> {
     pub fn begin<Q: KeyQuery<K>>(&self, query: &Q) -> Result<Run, Q::Error> {
         let hash = query.hash();
         let table = self.table(hash);
-        let mut stale = StaleFlights::new();
-        let mut locked = table.lock_current(&mut stale);
-        let number = locked.add_run(hash);
+        let mut locked = table.lock_current();
+        let number = locked.add(hash, || None);
         table.publish_count(&locked);
         drop(locked);
-        drop(stale);
         number.map(|number| Run { hash, number }).ok_or_else(|| query.no_memory())
     }
 
