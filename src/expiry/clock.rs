@@ -33,18 +33,36 @@ impl Clock {
     pub fn now(&self) -> u64 {
         match self {
             Clock::Process => {
-                static PROCESS: OnceLock<ProcessClock> = OnceLock::new();
-                let process = PROCESS.get_or_init(|| {
-                    let clock = quanta::Clock::new();
-                    let origin = clock.raw();
-                    ProcessClock { clock, origin }
-                });
-                1 + process.clock.delta_as_nanos(process.origin, process.clock.raw())
+                let ProcessClock { clock, origin } = process_clock();
+                1 + clock.delta_as_nanos(*origin, clock.raw())
             }
             // Relaxed: a test that advances the clock synchronizes with its other threads by its own means.
             Clock::Manual(now) => 1 + now.load(Ordering::Relaxed),
         }
     }
+
+    /// Returns the count of the processor, for [`nanos_since`](Self::nanos_since).
+    #[inline]
+    pub fn ticks() -> u64 {
+        process_clock().clock.raw()
+    }
+
+    /// Returns the nanoseconds since the processor had this count.
+    #[inline]
+    pub fn nanos_since(ticks: u64) -> u64 {
+        let clock = &process_clock().clock;
+        clock.delta_as_nanos(ticks, clock.raw())
+    }
+}
+
+#[inline]
+fn process_clock() -> &'static ProcessClock {
+    static PROCESS: OnceLock<ProcessClock> = OnceLock::new();
+    PROCESS.get_or_init(|| {
+        let clock = quanta::Clock::new();
+        let origin = clock.raw();
+        ProcessClock { clock, origin }
+    })
 }
 
 /// A clock in place of quanta's, for Miri, which has no time stamp counter.

@@ -36,15 +36,15 @@ pub(crate) struct CacheStats {
     entries_at_reset: AtomicU64,
 }
 
-/// A load in flight, by the instant of its start.
+/// A load in flight, by the processor's count at its start.
 pub(crate) struct Load(u64);
 
 impl Load {
     pub fn begin() -> Self {
-        Load(Clock::Process.now())
+        Load(Clock::ticks())
     }
 
-    /// The instant of the start, to pass through Python code; [`Load::from_start`] takes it back.
+    /// The count at the start, to pass through Python code; [`Load::from_start`] takes it back.
     pub fn start(self) -> u64 {
         self.0
     }
@@ -81,7 +81,7 @@ impl CacheStats {
 
     /// Counts a load that has ended.
     pub fn end_load(&self, Load(start): Load, is_failure: bool) {
-        let nanos = Clock::Process.now().saturating_sub(start);
+        let nanos = Clock::nanos_since(start);
         self.counters.add_all([(LOADS, 1), (LOAD_FAILURES, u64::from(is_failure)), (LOAD_NANOS, nanos)]);
     }
 
