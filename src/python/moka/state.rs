@@ -280,7 +280,24 @@ impl CacheState {
 
     /// Makes a value to store: calls the weigher and the ttl functions, of the cache and of the call, each once. The
     /// shortest ttl counts.
+    #[inline]
     pub fn new_value(
+        &self,
+        key: &Bound<'_, PyAny>,
+        value: &Bound<'_, PyAny>,
+        deadlines: &Deadlines<'_>,
+    ) -> Result<NewValue<Object>, Raised> {
+        if let Ttl::Nanos(ttl) = deadlines.ttl
+            && !self.has_functions_of_values()
+        {
+            let lifetime = Lifetime { ttl, tti: deadlines.tti };
+            return Ok(NewValue { lifetime, ..NewValue::plain(Object::for_cache(value)) });
+        }
+        self.new_value_by_functions(key, value, deadlines)
+    }
+
+    #[inline(never)]
+    fn new_value_by_functions(
         &self,
         key: &Bound<'_, PyAny>,
         value: &Bound<'_, PyAny>,
