@@ -85,6 +85,10 @@ impl<K, V, E> FlightTable<K, V, E> {
     #[cold]
     fn drop_stale(&self) {
         let mut state = self.state.lock();
+        // Another thread may have been faster, and have a flight in the table already.
+        if !is_stale(state.generation) {
+            return;
+        }
         let first_number = state.next_number;
         let stale = mem::replace(&mut *state, TableState::new(first_number));
         self.publish_count(&state);
