@@ -343,7 +343,7 @@ mod tests {
 
     #[test]
     fn indices_come_in_order_and_none_twice() {
-        const COUNT: u32 = sized_for_miri(1_000, 130);
+        const COUNT: u32 = sized_for_miri(1_000, 60);
         let mut indices = Indices::new();
         assert_eq!(indices.take(COUNT as usize), (0..COUNT).collect::<Vec<_>>());
     }
@@ -384,7 +384,7 @@ mod tests {
 
     #[test]
     fn a_trim_frees_unused_chunks() {
-        const COUNT: u32 = sized_for_miri(1_000, 130);
+        const COUNT: u32 = sized_for_miri(1_000, 60);
         let mut indices = Indices::new();
         indices.take(COUNT as usize);
         indices.free(10..COUNT);
@@ -398,9 +398,9 @@ mod tests {
 
     #[test]
     fn a_chunk_with_an_index_in_use_stays() {
-        const COUNT: u32 = sized_for_miri(500, 120);
-        const USED: u32 = sized_for_miri(300, 60);
-        const END_OF_CHUNK: u32 = sized_for_miri(496, 112);
+        const COUNT: u32 = sized_for_miri(500, 50);
+        const USED: u32 = sized_for_miri(300, 20);
+        const END_OF_CHUNK: u32 = sized_for_miri(496, 48);
         let mut indices = Indices::new();
         indices.take(COUNT as usize);
         indices.free((0..COUNT).filter(|&index| index != USED));

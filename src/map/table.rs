@@ -388,7 +388,9 @@ mod tests {
                 live.insert(index);
             }
             assert_eq!(counted, table.tombstones());
-            assert!(live.iter().all(|&index| matches(&table, hashes[index as usize]).contains(&index)));
+            if step % sized_for_miri(1, 10) == 0 {
+                assert!(live.iter().all(|&index| matches(&table, hashes[index as usize]).contains(&index)));
+            }
         }
         assert_eq!(table.indices().collect::<BTreeSet<_>>(), live);
     }

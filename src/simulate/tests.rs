@@ -112,6 +112,7 @@ fn lines_may_end_in_any_chunk() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "slow, and without threads or unsafe code")]
 fn a_line_longer_than_a_key_can_be_is_refused() {
     let (mut lines, mut trace) = (KeyLines::default(), Trace::new(Limits::EXACT));
     let chunk = vec![b'x'; 1 << 19];

@@ -102,6 +102,7 @@ fn a_value_that_popitem_took_is_not_returned_to_later_calls() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "slow, because a batch has hundreds of entries")]
 fn a_value_that_a_later_batch_of_clear_took_is_not_returned_to_later_calls() {
     let clear = |cache: &HookedCache, cursor: &mut Cursor| {
         while call_and_release(cache, |removed| cache.clear_batch(cursor, removed)) {}

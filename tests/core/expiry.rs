@@ -176,13 +176,13 @@ fn any_call_removes_expired_entries_of_any_shard() {
 fn count_is_exact_while_maintenance_is_behind() {
     // Deadlines lie close together, so bounded maintenance steps stop in the middle of the expired ones.
     let subject = Subject::new(Config::new(10_000, Kind::TinyLfu));
-    const ENTRIES: u64 = sized(1_000, 40);
+    const ENTRIES: u64 = sized(1_000, 20);
     let due_at = |id: u64| SECOND + id % 100 * MILLI;
     for id in 0..ENTRIES {
         subject.set_with_lifetime(id, id, due_at(id), 0);
     }
     let mut now = 0;
-    for at in (900..1_200).step_by(sized(1, 30)).map(|millis| millis * MILLI) {
+    for at in (900..1_200).step_by(sized(1, 70)).map(|millis| millis * MILLI) {
         subject.advance(at - now);
         now = at;
         subject.get(9_999);
@@ -212,7 +212,7 @@ fn idle_entries_expire_while_others_are_accessed() {
         lifetime: Lifetime { ttl: 0, tti: SECOND },
         ..Config::new(10_000, Kind::TinyLfu)
     });
-    const ENTRIES: u64 = sized(500, 20);
+    const ENTRIES: u64 = sized(500, 8);
     (0..ENTRIES).for_each(|id| subject.set(id, id));
     for _ in 0..sized(50, 12) {
         subject.advance(SECOND / 10);

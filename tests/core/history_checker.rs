@@ -236,6 +236,7 @@ fn only_one_of_two_removals_gets_the_value() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "slow, and about the checker alone")]
 fn a_computed_value_is_stored_unless_it_was_superseded() {
     let leader = |then| {
         steps([
@@ -258,6 +259,7 @@ fn a_computed_value_is_stored_unless_it_was_superseded() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "slow, and about the checker alone")]
 fn a_search_of_too_many_states_ends_undecided() {
     // All writes overlap, and another thread read a value that none of them wrote.
     let writer = |thread: u64| {

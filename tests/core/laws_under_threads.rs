@@ -25,8 +25,11 @@ fn set(cache: &TestCache, tally: &LiveCount, id: u64, stored: NewValue<Value>) -
 
 #[test]
 fn the_excess_is_at_most_one_entry_per_thread() {
-    for capacity in [1, 10, sized(100, 5), sized(2_048, 128)] {
+    for &capacity in sized(&[1, 10, 100, 2_048][..], &[5, 128][..]) {
         let (cache, tally) = shared(Config::new(capacity, Kind::TinyLfu));
+        for id in 0..capacity {
+            set(&cache, &tally, id, NewValue::plain(Value::new(id, &tally)));
+        }
         let is_done = AtomicBool::new(false);
         scope(|scope| {
             let (cache, tally, is_done) = (&cache, &tally, &is_done);

@@ -22,7 +22,7 @@ use crate::support::{
     load_many, mix_hash, seed, sized, validate,
 };
 
-const CALLS: usize = sized(1_500, 20);
+const CALLS: usize = sized(1_500, 3);
 const KEYS: u64 = 3;
 /// The first of the keys that are not checked and only change the table.
 const OTHERS: u64 = 100;

@@ -12,7 +12,7 @@ fn unbounded() -> Subject {
 fn entries_survive_growth_and_shrinking() {
     const KEYS: u64 = sized(20_000, 100);
     let subject = unbounded();
-    for round in 0..3 {
+    for round in 0..sized(3, 1) {
         for id in 0..KEYS {
             subject.set(id, id ^ round);
         }
@@ -31,23 +31,24 @@ fn entries_survive_growth_and_shrinking() {
 
 #[test]
 fn keys_of_equal_hash_are_distinguished() {
+    const KEYS: u64 = sized(200, 24);
     let subject = unbounded();
     let query = |id: u64| BuiltinEqQuery { hash: 0x1234_5678_9abc_def0, ..subject.query(id) };
-    for id in 0..200 {
+    for id in 0..KEYS {
         subject
             .call(|removed| subject.cache.set(&query(id), subject.stored(id), removed))
             .expect("no failure");
     }
-    assert_eq!(subject.count(), 200);
-    for id in (0..200).step_by(2) {
+    assert_eq!(subject.count() as u64, KEYS);
+    for id in (0..KEYS).step_by(2) {
         let removed = subject.call(|removed| subject.cache.remove(&query(id), removed)).expect("no failure");
         assert_eq!(removed.map(|value| value.word()), Some(id));
     }
-    for id in 0..200 {
+    for id in 0..KEYS {
         let found = subject.call(|removed| subject.cache.get(&query(id), removed)).expect("no failure");
         assert_eq!(found.map(|value| value.word()), (id % 2 == 1).then_some(id));
     }
-    assert_eq!(subject.count(), 100);
+    assert_eq!(subject.count() as u64, KEYS / 2);
     subject.validate();
 }
 
@@ -63,7 +64,9 @@ fn entries_of_every_special_hash_are_found() {
     for id in 0..hashes.len() {
         let stored = subject.stored(id as u64);
         subject.call(|removed| subject.cache.set(&query(id), stored, removed)).expect("no failure");
-        subject.validate();
+        if id % sized(1, 24) == 0 {
+            subject.validate();
+        }
     }
     for id in 0..hashes.len() {
         let found = subject.call(|removed| subject.cache.get(&query(id), removed)).expect("no failure");

@@ -67,7 +67,7 @@ proptest! {
     fn each_sequence_of_calls_agrees_with_the_model(
         config in configs(),
         hashes in select(&[Hashes::Spread, Hashes::Few, Hashes::Narrow][..]),
-        ops in prop::collection::vec(ops(), 1..80),
+        ops in prop::collection::vec(ops(), 1..sized(80, 25)),
     ) {
         let mut run = Comparison::new(config, hashes);
         for op in ops {

@@ -238,7 +238,7 @@ fn a_reader_never_sees_an_older_value_again() {
             }
             let writer = scope.spawn(move || {
                 let mut random = Random::new(9);
-                for round in 0..sized(30_000, 20) {
+                for round in 0..sized(30_000, 10) {
                     let id = random.below(8);
                     let query = BuiltinEqQuery::new(id, &shared.keys);
                     let value = Value::new(id << 32 | round, &shared.values);

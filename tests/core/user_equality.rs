@@ -187,8 +187,8 @@ fn a_comparison_can_insert_the_key_that_is_looked_up() {
 fn a_comparison_can_grow_and_shrink_the_table() {
     let subject = cache_of_three();
     let query = user_eq_query(&subject, 3, |key: &Key| {
-        (100..sized(600, 130)).for_each(|id| subject.set(id, id));
-        (100..sized(600, 130)).for_each(|id| assert!(subject.remove(id).is_none_or(|word| word == id)));
+        (100..sized(600, 210)).for_each(|id| subject.set(id, id));
+        (100..sized(600, 210)).for_each(|id| assert!(subject.remove(id).is_none_or(|word| word == id)));
         subject.cache.flush();
         Ok(key.id() == 3)
     });

@@ -36,7 +36,7 @@ impl Subject {
 
     fn insert_new(&mut self, weight: u64) -> u32 {
         let index = self.entries.0.len();
-        self.entries.0.push((TestEntries::hash_of(index), weight, Default::default()));
+        self.entries.0.push(Box::new((TestEntries::hash_of(index), weight, Default::default())));
         self.insert(index as u32);
         index as u32
     }
@@ -161,6 +161,7 @@ fn the_window_is_in_the_order_of_the_last_use() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "slow, and without threads or unsafe code")]
 fn protected_is_at_most_four_fifths_of_the_main_region() {
     let mut subject = Subject::full(100, TestEntries::of_weight_1(100));
     for _ in 0..20 {
@@ -295,6 +296,7 @@ fn a_heavy_entry_needs_more_hits_for_a_second_chance() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "slow, and without threads or unsafe code")]
 fn a_full_counter_is_enough_for_any_weight() {
     for (hits, stays) in [(13, false), (14, true)] {
         let mut weights = vec![1; 1_000];
@@ -332,6 +334,7 @@ fn a_light_entry_takes_over_the_room_that_heavy_ones_lost() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "slow, and without threads or unsafe code")]
 fn weights_decide_nothing_if_all_are_equal() {
     for weight in [1, 7, 1 << 40] {
         let mut subject = Subject::new(50 * weight, TestEntries::default());
