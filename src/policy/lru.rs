@@ -274,7 +274,6 @@ mod tests {
     use super::*;
     use crate::policy::tests::TestEntries;
     use crate::policy::{AccessRecorder, Kind, for_shards};
-    #[cfg(not(moka_gil))]
     use crate::sync::sized_for_miri;
 
     fn lru_of(stamps: &[u64]) -> (Lru, TestEntries) {
