@@ -8,9 +8,9 @@
 //!
 //! So a hot entry is read without a write (law 5). The policy takes the count when it looks at the entry.
 //!
-//! The insert of an entry is an access as well. It stays pending in the stamp until the entry is a candidate or the next
-//! victim. The frequency of the entry is needed then, so its counters are read in any case. If an entry is removed or
-//! expires before that, its insert is never counted.
+//! The insert of an entry is an access as well. It stays pending in the stamp until the entry is evicted, or is the
+//! next victim of the main region. The frequency of the entry is needed then, so its counters are read in any case. If
+//! an entry is removed or expires before that, its insert is never counted.
 //!
 //! The window tuner samples a few entries, chosen by hash. The stamp of a sampled entry holds its index. If a hit
 //! changes that stamp, it also pushes the index to a ring, which the policy drains, so the tuner learns the hits in

@@ -64,14 +64,11 @@ fn mix(hash: u64) -> u64 {
 }
 
 /// Where the four counters of a hash are in its block: a word and a shift for each.
-#[inline(always)]
 fn counters_of(mixed: u64) -> [(usize, u32); 4] {
-    // Each row has one byte of the hash: two bits are not used, four are the shift, and one is the word.
-    let shifts = mixed & 0x3c3c_3c3c;
     std::array::from_fn(|row| {
-        let is_second = (mixed >> (row * 8 + 6)) as usize & 1;
+        let bits = (mixed >> (row * 8)) as u32;
         // Row r has the words 2r and 2r + 1 to itself, so the four counters differ.
-        (2 * row + is_second, (shifts >> (row * 8)) as u32 % u64::BITS)
+        (2 * row + (bits & 1) as usize, (bits >> 1 & 15) * 4)
     })
 }
 
@@ -86,22 +83,19 @@ fn min_of([a, b, c, d]: [u32; 4]) -> u32 {
 }
 
 impl Sketch {
-    /// Adds accesses of a hash. Returns its frequency before, plus these accesses.
-    #[inline]
-    pub fn add(&mut self, hash: u64, accesses: u32) -> u32 {
+    /// Adds accesses of a hash.
+    pub fn add(&mut self, hash: u64, accesses: u32) {
         let mixed = mix(hash);
         let (is_in_next, index) = self.block_of(mixed);
         let blocks = if is_in_next { &mut self.next } else { &mut self.blocks };
-        let Some(block) = blocks.as_mut().and_then(|blocks| blocks.get_mut(index)) else { return accesses };
+        let Some(block) = blocks.as_mut().and_then(|blocks| blocks.get_mut(index)) else { return };
         let counters = counters_of(mixed);
         let counts = counts(block, counters);
-        let frequency = min_of(counts) + accesses;
-        let count = frequency.min(MAX_COUNT);
+        let count = (min_of(counts) + accesses).min(MAX_COUNT);
         for ((word, shift), before) in counters.into_iter().zip(counts) {
             block.0[word] += u64::from(count.saturating_sub(before)) << shift;
         }
         self.accesses += u64::from(accesses);
-        frequency
     }
 
     pub fn frequency(&self, hash: u64) -> u32 {
@@ -244,7 +238,7 @@ mod tests {
     fn counters_do_not_overflow_into_their_neighbours() {
         let mut sketch = sketch_for(1);
         for key in 0..200 {
-            (0..20).for_each(|_| _ = sketch.add(hash(key), MAX_COUNT));
+            (0..20).for_each(|_| sketch.add(hash(key), MAX_COUNT));
         }
         assert!((0..200).all(|key| sketch.frequency(hash(key)) == MAX_COUNT));
         sketch.unhalved = sketch.len();
@@ -269,7 +263,7 @@ mod tests {
     fn of_many_keys_used_once_few_seem_to_have_been_used_more() {
         let mut sketch = sketch_for(1_024);
         // Six keys for each entry, as in a cache that is read through.
-        (0..6_144).for_each(|key| _ = sketch.add(hash(key), 1));
+        (0..6_144).for_each(|key| sketch.add(hash(key), 1));
         let wrong = (0..6_144).filter(|&key| sketch.frequency(hash(key)) > 1).count();
         // If each access went to all four counters, it would be 2,606.
         assert!(wrong < 1_200, "{wrong} of 6,144");
@@ -278,7 +272,7 @@ mod tests {
     #[test]
     fn growth_keeps_the_counts() {
         let mut sketch = sketch_for(10);
-        (0..10).for_each(|key| _ = sketch.add(hash(key), key as u32));
+        (0..10).for_each(|key| sketch.add(hash(key), key as u32));
         let before: Vec<u32> = (0..10).map(|key| sketch.frequency(hash(key))).collect();
         for entries in [11, 16, 17, 300, 5_000] {
             while sketch.is_too_small_for(entries) {
@@ -296,7 +290,7 @@ mod tests {
         let mut sketch = sketch_for(entries);
         let whole = sketch.len();
         let counted: Vec<u64> = (0..500).map(hash).collect();
-        counted.iter().for_each(|&hash| _ = sketch.add(hash, 8));
+        counted.iter().for_each(|&hash| sketch.add(hash, 8));
         let seen = |sketch: &Sketch| counted.iter().map(|&hash| sketch.frequency(hash)).collect::<Vec<_>>();
         let before = seen(&sketch);
         let mut steps = 0;
@@ -321,7 +315,7 @@ mod tests {
     fn counts_are_halved_after_a_sample() {
         let mut sketch = sketch_for(100);
         sketch.add(hash(1), 12);
-        (0..SAMPLE_PER_ENTRY * 100).for_each(|key| _ = sketch.add(hash(key + 10), 1));
+        (0..SAMPLE_PER_ENTRY * 100).for_each(|key| sketch.add(hash(key + 10), 1));
         sketch.maintain(100);
         let faded = sketch.frequency(hash(1));
         assert!((6..12).contains(&faded), "{faded}");

@@ -66,7 +66,7 @@ impl Segments {
         keep: Option<u32>,
         entries: &impl EntryViews,
     ) -> bool {
-        let frequency = self.record_insert_and_count(candidate_entry);
+        let frequency = self.frequency(candidate_entry);
         if frequency > self.frequency(victim_entry) {
             let missing = entries.weight(candidate).saturating_sub(entries.weight(victim));
             return missing == 0 || self.outweighs(frequency, candidate, victim, keep, entries);
@@ -127,16 +127,6 @@ impl Segments {
         };
         let age = access_stamps::ticks_since_use(entry.stamp, self.tick);
         u64::from(self.frequency(entry)) << 32 | segment << 24 | (access_stamps::MAX_TICK - age)
-    }
-
-    /// Adds the insert of an entry to the sketch, if it is pending, and returns the frequency of the entry.
-    #[inline]
-    fn record_insert_and_count(&mut self, entry: EntryView<'_>) -> u32 {
-        if access_stamps::take_insert(entry.stamp) {
-            self.sketch.add(entry.hash, 1) + access_stamps::pending_accesses(entry.stamp)
-        } else {
-            self.frequency(entry)
-        }
     }
 
     pub(super) fn frequency(&self, entry: EntryView<'_>) -> u32 {
