@@ -40,8 +40,7 @@ use self::moka::{clock, fastcall, listener, mapping, refresh, stats};
 use self::object::{int_layout, shared_error, str_layout, tuple};
 #[cfg(unix)]
 use self::runtime::fork;
-use self::runtime::{interpreter, shutdown};
-use crate::python::runtime::race_cell::RaceCell;
+use self::runtime::{interpreter, race_cell::RaceCell, shutdown};
 
 #[pymodule(gil_used = false)]
 fn _moka_py(module: &Bound<'_, PyModule>) -> PyResult<()> {

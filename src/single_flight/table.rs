@@ -24,7 +24,7 @@ pub(super) struct Flight<K, V, E> {
     pub is_superseded: bool,
     /// Whether the computation has ended, and its failure is kept until a write supersedes it.
     pub is_held: bool,
-    /// What other calls need to join it. No call joins a run, which has `None`.
+    /// The part that other calls need to join it. A run has `None`, and no call joins it.
     pub joinable: Option<Joinable<K, V, E>>,
 }
 

@@ -7,10 +7,11 @@
 //! one makes them. If the wrapped callable has none, as a `functools.partial`, the cached function has those
 //! of a new function.
 
-use crate::python::runtime::race_cell::interned;
 use pyo3::exceptions::PyAttributeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
+
+use crate::python::runtime::race_cell::interned;
 
 /// The value of `annotationlib.Format.VALUE`.
 const FORMAT_VALUE: u8 = 1;

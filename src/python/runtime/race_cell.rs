@@ -22,7 +22,7 @@ impl<T> RaceCell<T> {
         self.0.get()
     }
 
-    /// Returns the value. `make` makes it if there is none. What it makes is dropped if another thread was faster.
+    /// Returns the value. If there is none, `make` makes it. If another thread was faster, the new value is dropped.
     pub fn get_or_try_init<E>(&self, make: impl FnOnce() -> Result<T, E>) -> Result<&T, E> {
         if let Some(value) = self.0.get() {
             return Ok(value);

@@ -192,9 +192,8 @@ def test_run_that_suppresses_its_cancellation_returns_its_value(share):
     run_async(main)
 
 
-@either_way
-def test_waiter_that_is_cancelled_again_during_the_cleanup_is_cancelled(share):
-    cleanup = asyncio.Event()
+def returning_after(cleanup):
+    """Return a coroutine function that, once it is cancelled, waits for the cleanup and returns a value."""
 
     async def function(key):
         try:
@@ -202,6 +201,14 @@ def test_waiter_that_is_cancelled_again_during_the_cleanup_is_cancelled(share):
         except asyncio.CancelledError:
             await cleanup.wait()
             return "at last"
+
+    return function
+
+
+@either_way
+def test_waiter_that_is_cancelled_again_during_the_cleanup_is_cancelled(share):
+    cleanup = asyncio.Event()
+    function = returning_after(cleanup)
 
     async def main():
         _, call = share(function)
@@ -222,13 +229,7 @@ def test_waiter_that_is_cancelled_again_during_the_cleanup_is_cancelled(share):
 @either_way
 def test_repeated_cancellation_does_not_keep_the_value_of_the_cleanup_from_the_waiter(share):
     cleanup = asyncio.Event()
-
-    async def function(key):
-        try:
-            await asyncio.get_running_loop().create_future()
-        except asyncio.CancelledError:
-            await cleanup.wait()
-            return "at last"
+    function = returning_after(cleanup)
 
     async def main():
         cache, call = share(function)

@@ -217,16 +217,21 @@ def test_a_fill_without_a_change_is_kept(cache, server, scripted_client):
     assert server.count("GET", "n:k") == 1
 
 
-def test_the_lifetime_of_the_server_is_counted_from_the_time_of_sending(cache, server, scripted_client, manual_clock):
+def get_twice_with_a_slow_fetch(cache, server, client, clock, seconds):
+    """Get a value that the server keeps for five seconds. The first fetch takes so many seconds."""
     server.do("SET", "n:k", payload('"old"'), "PX", "5000")
-    settle(cache, scripted_client, "n")
+    settle(cache, client, "n")
     with server.hold("GET", "n:k") as hold, Background(lambda: cache.get("k")) as reader:
         hold.wait()
-        manual_clock.advance(4)
+        clock.advance(seconds)
         hold.release()
     assert reader.result == "old"
     pass_two_pings(server)
     assert cache.get("k") == "old"
+
+
+def test_the_lifetime_of_the_server_is_counted_from_the_time_of_sending(cache, server, scripted_client, manual_clock):
+    get_twice_with_a_slow_fetch(cache, server, scripted_client, manual_clock, seconds=4)
     assert server.count("GET", "n:k") == 1
     manual_clock.advance(1)
     pass_two_pings(server)
@@ -235,15 +240,7 @@ def test_the_lifetime_of_the_server_is_counted_from_the_time_of_sending(cache, s
 
 
 def test_a_value_whose_lifetime_ends_during_its_fetch_is_not_kept(cache, server, scripted_client, manual_clock):
-    server.do("SET", "n:k", payload('"old"'), "PX", "5000")
-    settle(cache, scripted_client, "n")
-    with server.hold("GET", "n:k") as hold, Background(lambda: cache.get("k")) as reader:
-        hold.wait()
-        manual_clock.advance(5)
-        hold.release()
-    assert reader.result == "old"
-    pass_two_pings(server)
-    assert cache.get("k") == "old"
+    get_twice_with_a_slow_fetch(cache, server, scripted_client, manual_clock, seconds=5)
     assert server.count("GET", "n:k") == 2
 
 
