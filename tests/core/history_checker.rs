@@ -211,6 +211,7 @@ fn has_order(threads: &[Vec<Step>], evicts: bool) -> bool {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "slow, and about the checker alone")]
 fn overlapping_steps_can_have_any_order() {
     let reader = |value| steps([(0, 9, Action::Write(1)), (10, 11, Action::Read(Some(value)))]);
     let writer = steps([(0, 9, Action::Write(2))]);
@@ -220,6 +221,7 @@ fn overlapping_steps_can_have_any_order() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "slow, and about the checker alone")]
 fn a_step_that_returned_first_comes_first() {
     let writer = steps([(0, 1, Action::Write(1)), (2, 3, Action::Write(2))]);
     assert!(!has_order(&[writer.clone(), steps([(4, 5, Action::Read(Some(1)))])], true));
@@ -229,6 +231,7 @@ fn a_step_that_returned_first_comes_first() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "slow, and about the checker alone")]
 fn only_one_of_two_removals_gets_the_value() {
     let writer = steps([(0, 1, Action::Write(1)), (2, 9, Action::Remove(Some(1)))]);
     assert!(has_order(&[writer.clone(), steps([(2, 9, Action::Remove(None))])], false));
