@@ -48,7 +48,9 @@ pub fn after_fork_child() {
     // Relaxed: the child has one thread.
     GENERATION.fetch_add(1, Ordering::Relaxed);
     expiry::after_fork_child();
-    if let Some(mut waits) = try_lock(&WAITS) {
+    if let Some(mut waits) = try_lock(&WAITS)
+        && waits.as_ref().is_some_and(|waits| !waits.is_empty())
+    {
         // Leaked: the flights belong to threads that are gone, and their drop might run a user's code.
         std::mem::forget(waits.take());
     }
