@@ -269,7 +269,9 @@ def get_with(report, scale):
     keys, needles = keys_and_needles("int", scale.entries)
     names = (s.OURS, s.OURS_LRU, s.CACHEBOX, s.OF_PYPI)
     made = {name: subject for name, subject in filled(scale.entries, keys, *names).items() if subject.get_with}
-    runs = {"moka_py get": functools.partial(own_code(call_with_key), made[s.OURS].get, needles, scale.laps)}
+    # A cache of its own, so that each subject finds the processor's caches as the one before it left them.
+    plain = filled(scale.entries, keys, s.OURS)[s.OURS].get
+    runs = {"moka_py get": functools.partial(own_code(call_with_key), plain, needles, scale.laps)}
     for name, subject in made.items():
         runs[name] = functools.partial(own_code(call_with_function), subject.get_with, needles, scale.laps, compute)
     report.add("get_with, hit, int", harness.take_turns(runs, scale.rounds))
@@ -326,16 +328,16 @@ def increment(value):
 
 def look_and_touch(report, scale):
     keys, needles = keys_and_needles("int", scale.entries)
-    subject = filled(scale.entries, keys, s.OURS)[s.OURS]
+    subject, plain = (filled(scale.entries, keys, s.OURS)[s.OURS] for _ in range(2))
     timed = filled(scale.entries, keys, s.OURS_TIMED)[s.OURS_TIMED]
-    get = {"moka_py get": subject.get}
+    get = {"moka_py get": plain.get}
     runs = runs_of(call_with_key, get | {s.OURS: subject.cache.peek}, needles, scale.laps)
     report.add("peek, hit, int", harness.take_turns(runs, scale.rounds))
     touches = get | {s.OURS: subject.cache.touch, s.OURS_TIMED: timed.cache.touch}
     report.add(
         "touch, hit, int", harness.take_turns(runs_of(call_with_key, touches, needles, scale.laps), scale.rounds)
     )
-    runs = {"moka_py set": functools.partial(own_code(call_with_pair), subject.set, needles, scale.laps)}
+    runs = {"moka_py set": functools.partial(own_code(call_with_pair), plain.set, needles, scale.laps)}
     for name, operation in ((s.OURS, subject.cache.set_with), (s.OURS_TIMED, timed.cache.set_with)):
         runs[name] = functools.partial(own_code(call_with_function), operation, needles, scale.laps, increment)
     report.add("set_with, present, int", harness.take_turns(runs, scale.rounds))
