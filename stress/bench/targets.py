@@ -55,11 +55,13 @@ class Target:
     at_least: bool = False
 
 
+def at_most(what, limit, row, subject, base, base_row=None):
+    """Returns a target for the ratio of two subjects."""
+    return Target(what, limit, lambda figures: figures.ratio(row, subject, base, base_row))
+
+
 def of_one_thread():
     """Yields the targets of one thread on the GIL build. Each measures the figures of that build."""
-
-    def at_most(what, limit, row, subject, base, base_row=None):
-        return Target(what, limit, lambda figures: figures.ratio(row, subject, base, base_row))
 
     for kind in KINDS:
         yield at_most(f"get hit, {kind}, to dict.get", 1.0, f"get, hit, {kind}", OURS, DICT)
@@ -118,11 +120,8 @@ def of_cached():
         "a miss, int": 1.6,
     }
     for call, limit in limits.items():
-
-        def measure(figures, row=f"cached, {call}"):
-            return figures.ratio(row, "moka_py tiny_lfu", LRU_CACHE)
-
-        yield Target(f"cached, {call}, to lru_cache", limit, measure)
+        row = f"cached, {call}"
+        yield at_most(f"{row}, to lru_cache", limit, row, "moka_py tiny_lfu", LRU_CACHE)
 
 
 def of_both_builds():
