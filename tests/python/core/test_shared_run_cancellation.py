@@ -205,6 +205,18 @@ def returning_after(cleanup):
     return function
 
 
+async def task_cancelled_during_the_cleanup(call, cleanup, messages):
+    """Return the task of a call that was cancelled with each message before the cleanup ended."""
+    task = asyncio.create_task(call())
+    await run_ready_tasks()
+    for message in messages:
+        task.cancel(message)
+        await run_ready_tasks()
+    assert not task.done()
+    cleanup.set()
+    return task
+
+
 @either_way
 def test_waiter_that_is_cancelled_again_during_the_cleanup_is_cancelled(share):
     cleanup = asyncio.Event()
@@ -212,14 +224,7 @@ def test_waiter_that_is_cancelled_again_during_the_cleanup_is_cancelled(share):
 
     async def main():
         _, call = share(function)
-        task = asyncio.create_task(call())
-        await run_ready_tasks()
-        task.cancel("first")
-        await run_ready_tasks()
-        task.cancel("second")
-        await run_ready_tasks()
-        assert not task.done()
-        cleanup.set()
+        task = await task_cancelled_during_the_cleanup(call, cleanup, ["first", "second"])
         with pytest.raises(asyncio.CancelledError, match="second"):
             await task
 
@@ -233,14 +238,8 @@ def test_repeated_cancellation_does_not_keep_the_value_of_the_cleanup_from_the_w
 
     async def main():
         cache, call = share(function)
-        task = asyncio.create_task(call())
-        await run_ready_tasks()
         # As anyio does until its scope is left.
-        for _ in range(3):
-            task.cancel("scope")
-            await run_ready_tasks()
-        assert not task.done()
-        cleanup.set()
+        task = await task_cancelled_during_the_cleanup(call, cleanup, ["scope"] * 3)
         assert await task == cache["key"] == "at last"
 
     run_async(main)

@@ -1,6 +1,7 @@
 """Leases: one computation for all processes, and what ends a lease."""
 
 import threading
+from contextlib import contextmanager
 
 import pytest
 from helpers import Background
@@ -89,23 +90,26 @@ def test_a_present_value_is_returned_and_kept_by_one_request(cache, server, scri
     assert len([command for command in server.commands if b"n:k" in command]) == commands
 
 
-def test_a_waiter_hears_of_the_value(cache, server, monkeypatch):
+@contextmanager
+def waiter_that_seldom_polls(cache, server, monkeypatch):
+    """Yield a call that waits for the lease of another process, and does not ask the server again for a minute."""
     monkeypatch.setattr("moka_py.near._loading.POLL_SECONDS", (60, 60))
     other_process_takes_lease(server)
     with Background(lambda: cache.get_with("k", lambda: "mine")) as waiter:
         wait_for_waiters(cache)
         server.wait_for_command("SET", "n:k", count=2)
+        yield waiter
+
+
+def test_a_waiter_hears_of_the_value(cache, server, monkeypatch):
+    with waiter_that_seldom_polls(cache, server, monkeypatch) as waiter:
         server.do("SET", "n:k", payload('"other"'))
     assert waiter.result == "other"
     assert cache.stats().lease_takeovers == 0
 
 
 def test_a_waiter_hears_of_a_flush(cache, server, monkeypatch):
-    monkeypatch.setattr("moka_py.near._loading.POLL_SECONDS", (60, 60))
-    other_process_takes_lease(server)
-    with Background(lambda: cache.get_with("k", lambda: "mine")) as waiter:
-        wait_for_waiters(cache)
-        server.wait_for_command("SET", "n:k", count=2)
+    with waiter_that_seldom_polls(cache, server, monkeypatch) as waiter:
         server.do("FLUSHALL")
         waiter.join(timeout=20)
     assert waiter.result == "mine"
