@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from helpers import Background, run_script
-from near.async_caches import RUNNERS, open_near_cache, runner, until
+from near.async_caches import RUNNERS, open_near_cache, runner, settled, until
 from near.blocking_near_cache import LoopThread
 from near.near_caches import LONG, payload, wait_until
 
@@ -164,6 +164,8 @@ def test_a_loop_that_is_closed_while_a_call_waits_leaves_nothing(server, client,
     flights = []
 
     async def begin():
+        # No late report of that write wakes the call.
+        await settled(cache, server)
         call = asyncio.create_task(cache.get_with("waited", asyncio.sleep))
         # The wakeup of a call that waits has a function that wakes it.
         await until(lambda: any(watch.notify.__self__.notify for watch in tier._watches.get("waited", ())))
