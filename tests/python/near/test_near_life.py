@@ -263,7 +263,7 @@ def run(client_package, real_server):
 
 def test_the_end_of_the_interpreter_stops_the_listener(run):
     run("""
-cache = make_near_cache(client, "n", max_staleness=0.01)
+cache = make_near_cache(client, "n", max_staleness=0.1)
 cache.set("k", 1)
 assert cache.get("k") == 1
 listener = cache._tier._listener._thread

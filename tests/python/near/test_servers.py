@@ -36,7 +36,7 @@ def test_a_client_of_asyncio_reaches_both(server, request, make_async_client):
 
 
 def test_a_server_of_its_own_can_be_paused_killed_and_started_empty(own_server, make_client, client_package):
-    client = make_client(own_server, socket_timeout=0.2)
+    client = make_client(own_server, socket_timeout=0.5)
     client.set("k", "v")
     own_server.pause()
     with pytest.raises(client_package.exceptions.TimeoutError):
