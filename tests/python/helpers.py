@@ -152,6 +152,17 @@ class Gate:
         self._opened.set()
 
 
+def wait_for_misses(cache, count):
+    """Wait until the calls on the cache have missed so many keys. A call that missed a key is about to wait for it.
+
+    It may still come too late to wait. Then it loads the key itself, and the tests for which that matters repeat.
+    """
+    end = time.monotonic() + 60
+    while cache.stats().misses < count:
+        assert time.monotonic() < end, "a thread did not ask for its key"
+        time.sleep(0.001)
+
+
 class Background:
     """A thread that runs beside the test. Leaving the `with` block joins it and raises its exception."""
 

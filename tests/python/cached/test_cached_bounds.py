@@ -1,7 +1,6 @@
 """Bounds, deadlines and weights of the results of a cached function."""
 
 import datetime
-import time
 
 import pytest
 from cached_helpers import both_wait_modes, recording_function
@@ -94,37 +93,35 @@ def test_resize_to_the_unbounded_capacity_shows_no_maxsize():
     assert function.cache_info().maxsize is None
 
 
-def test_result_is_computed_again_after_ttl():
-    function, runs = recording_function(ttl=0.1)
+def test_result_is_computed_again_after_ttl(clock):
+    function, runs = recording_function(ttl=10)
     value = function(1)
-    time.sleep(0.2)
+    clock.advance(10)
     assert function.cache_info().currsize == 0
     assert function(1) is not value
     assert len(runs) == 2
 
 
-def test_result_is_kept_until_ttl():
+def test_result_is_kept_until_ttl(clock):
     function, _ = recording_function(ttl=1000)
     value = function(1)
-    left = function.cache.expires_in(1)
-    time.sleep(0.01)
+    clock.advance(999)
     assert function(1) is value
-    assert function.cache.expires_in(1) < left
+    assert function.cache.expires_in(1) == 1
 
 
-def test_access_restarts_tti():
+def test_access_restarts_tti(clock):
     function, _ = recording_function(tti=datetime.timedelta(seconds=1000))
     value = function(1)
-    time.sleep(0.1)
-    left = function.cache.expires_in(1)
+    clock.advance(999)
     assert function(1) is value
-    assert function.cache.expires_in(1) > left
+    assert function.cache.expires_in(1) == 1000
 
 
-def test_result_is_computed_again_after_tti():
-    function, _ = recording_function(tti=datetime.timedelta(seconds=0.1))
+def test_result_is_computed_again_after_tti(clock):
+    function, _ = recording_function(tti=datetime.timedelta(seconds=10))
     value = function(1)
-    time.sleep(0.2)
+    clock.advance(10)
     assert function(1) is not value
 
 

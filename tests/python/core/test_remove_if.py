@@ -2,14 +2,12 @@
 
 import gc
 import itertools
-import time
 import weakref
 
 import pytest
 from helpers import (
     FREE_THREADED,
     IMMEDIATELY_DUE,
-    MAINTENANCE_DELAY,
     MAX_UNRELEASED_PER_THREAD,
     Background,
     Events,
@@ -88,13 +86,12 @@ def test_error_of_the_predicate_is_raised_and_removed_entries_stay_removed(cache
     assert events == seen[:1]
 
 
-def test_remove_if_does_not_count_as_an_access():
+def test_remove_if_does_not_count_as_an_access(clock):
     cache = Moka(3, policy="lru", tti=1000)
     cache.set_many({"a": 1, "b": 2, "c": 3})
-    time.sleep(0.01)
-    before = cache.expires_in("a")
+    clock.advance(100)
     cache.remove_if(lambda key, value: False)
-    assert cache.expires_in("a") <= before
+    assert cache.expires_in("a") == 900
     cache.set("d", 4)
     assert sorted(cache) == ["b", "c", "d"]
 
@@ -106,16 +103,15 @@ def test_remove_if_skips_expired_entries(cache):
     assert sorted(asked) == ["a", "b", "c"]
 
 
-def test_entry_that_expires_during_the_predicate_has_the_cause_expired(events):
+def test_entry_that_expires_during_the_predicate_has_the_cause_expired(events, clock):
     cache = Moka(10, eviction_listener=events)
     cache.set("due", 1, ttl=1)
 
-    def waits(key, value):
-        while cache.expires_in(key):
-            time.sleep(MAINTENANCE_DELAY)
+    def passes_the_deadline(key, value):
+        clock.advance(1)
         return True
 
-    assert cache.remove_if(waits) == 0
+    assert cache.remove_if(passes_the_deadline) == 0
     assert events == [("due", 1, "expired")]
 
 

@@ -17,20 +17,10 @@ from helpers import (
     contents,
     outcomes_of_threads,
     run_threads,
+    wait_for_misses,
 )
 
 from moka_py import Moka
-
-
-def wait_for_misses(cache, count):
-    """Wait until the calls on the cache have missed so many keys. A call that missed a key is about to wait for it.
-
-    It may still come too late to wait. Then it loads the key itself, and the tests for which that matters repeat.
-    """
-    end = time.monotonic() + 60
-    while cache.stats().misses < count:
-        assert time.monotonic() < end, "a thread did not ask for its key"
-        time.sleep(0.001)
 
 
 def must_not_load(missing):

@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from helpers import Background, Gate, Key, contents, run_threads
+from helpers import Background, Gate, Key, contents, run_threads, wait_for_misses
 
 from moka_py import Moka
 
@@ -158,9 +158,9 @@ def test_chain_of_waiting_threads_is_not_a_deadlock():
     with Background(lambda: cache.get_with("c", last)):
         gate.wait_until_reached()
         with Background(lambda: chain("b", "c")) as second:
-            time.sleep(0.02)
+            wait_for_misses(cache, 3)
             with Background(lambda: chain("a", "b")) as first:
-                time.sleep(0.02)
+                wait_for_misses(cache, 5)
                 gate.open()
     assert (first.result, second.result) == (3, 2)
 
@@ -175,9 +175,9 @@ def test_waiting_for_keys_of_equal_hash_is_not_a_deadlock():
     with Background(lambda: cache.get_with(Key("c", 1), last)):
         gate.wait_until_reached()
         with Background(lambda: cache.get_with(Key("b", 1), lambda: cache.get_with(Key("c", 1), list))) as second:
-            time.sleep(0.02)
+            wait_for_misses(cache, 3)
             with Background(lambda: cache.get_with(Key("b", 1), list)) as first:
-                time.sleep(0.02)
+                wait_for_misses(cache, 4)
                 gate.open()
     assert (first.result, second.result) == (1, 1)
 

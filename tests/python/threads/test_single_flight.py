@@ -1,7 +1,6 @@
 """`get_with`: one thread computes a key, and the others wait for the result."""
 
 import gc
-import threading
 import time
 
 import pytest
@@ -15,6 +14,7 @@ from helpers import (
     contents,
     observable_state,
     run_threads,
+    wait_for_misses,
 )
 
 from moka_py import Moka
@@ -100,7 +100,6 @@ def test_threads_compute_each_key_once(fast_switches):
 def outcomes_of_waiters(leader_ends, late, waiters=4):
     """Run a leader and some waiters on one key. Return their outcomes, or None if a thread came too late to wait."""
     cache, gate = Moka(10), Gate()
-    entered = threading.Semaphore(0)
     came_late = []
 
     def lead():
@@ -115,7 +114,6 @@ def outcomes_of_waiters(leader_ends, late, waiters=4):
         return late()
 
     def wait():
-        entered.release()
         return cache.get_with("a", compute_late)
 
     def outcome(call):
@@ -129,8 +127,7 @@ def outcomes_of_waiters(leader_ends, late, waiters=4):
         threads = [Background(lambda: outcome(wait)) for _ in range(waiters)]
         for thread in threads:
             thread.__enter__()
-            entered.acquire()
-        time.sleep(0.05)
+        wait_for_misses(cache, 1 + waiters)
         gate.open()
         for thread in threads:
             thread.__exit__(None, None, None)
@@ -197,7 +194,7 @@ def test_weigher_that_raises_leaves_no_thread_waiting():
     with Background(lambda: attempt(compute)):
         gate.wait_until_reached()
         with Background(lambda: attempt(lambda: "heavy")):
-            time.sleep(0.05)
+            wait_for_misses(cache, 2)
             gate.open()
     assert contents(cache) == {}
     assert cache.get_with("a", lambda: 1) == 1
@@ -296,7 +293,7 @@ def test_equal_keys_share_a_computation():
     with Background(lambda: cache.get_with(Key("a"), compute)) as leader:
         gate.wait_until_reached()
         with Background(lambda: cache.get_with(Key("a"), lambda: pytest.fail("computed twice"))) as waiter:
-            time.sleep(0.05)
+            wait_for_misses(cache, 2)
             gate.open()
     assert leader.result is waiter.result
 

@@ -1,9 +1,7 @@
 """A write to the key during `get_with` wins: the callers get the computed value, but the cache does not store it."""
 
-import time
-
 import pytest
-from helpers import MISSING, Background, Events, Gate, Key, contents
+from helpers import MISSING, Background, Events, Gate, Key, contents, wait_for_misses
 
 from moka_py import Moka
 
@@ -58,7 +56,7 @@ def test_waiters_get_the_computed_value_although_a_write_won(write):
         with Background(lambda: cache.get_with("a", compute)) as leader:
             gate.wait_until_reached()
             with Background(lambda: cache.get_with("a", lambda: computed.append(1))) as waiter:
-                time.sleep(0.05)
+                wait_for_misses(cache, 2)
                 {"set": lambda: cache.set("a", 5), "remove": lambda: cache.remove("a"), "clear": cache.clear}[write]()
                 gate.open()
         assert leader.result == "computed"
