@@ -76,19 +76,13 @@ impl<K, V, E> FlightTable<K, V, E> {
             if !is_stale(state.generation) {
                 return state;
             }
-            drop(state);
-            self.drop_stale();
+            self.drop_stale(state);
         }
     }
 
-    /// Drops flights from before a fork, after the unlock.
+    /// Drops the flights of the locked table, which are from before a fork, after the unlock.
     #[cold]
-    fn drop_stale(&self) {
-        let mut state = self.state.lock();
-        // Another thread may have been faster, and have a flight in the table already.
-        if !is_stale(state.generation) {
-            return;
-        }
+    fn drop_stale(&self, mut state: Locked<'_, TableState<K, V, E>>) {
         let first_number = state.next_number;
         let stale = mem::replace(&mut *state, TableState::new(first_number));
         self.publish_count(&state);
