@@ -414,7 +414,7 @@ def test_event_loop_closed_during_a_run_leaves_nothing_behind(monkeypatch):
     loop.set_exception_handler(lambda loop, context: None)  # "Task was destroyed but it is pending"
     argument = Argument()
     tasks = [loop.create_task(function(argument)) for _ in range(3)]
-    loop.run_until_complete(asyncio.sleep(0.01))
+    loop.run_until_complete(run_ready_tasks())
     loop.close()
     references = [weakref.ref(thing) for thing in (argument, loop, *tasks)]
     del argument, loop, tasks
@@ -438,7 +438,7 @@ def test_new_event_loop_computes_after_one_was_closed_during_a_run():
     for loop in loops:
         loop.set_exception_handler(lambda loop, context: None)
         tasks.append(loop.create_task(function(1)))
-        loop.run_until_complete(asyncio.sleep(0.01))
+        loop.run_until_complete(run_ready_tasks())
         loop.close()
     waits.clear()
     # The tasks of the closed event loops never end, and must not block the new call.
@@ -451,9 +451,9 @@ def test_event_loop_that_pauses_continues_its_run():
     try:
         gate = GatedFunction()
         first = loop.create_task(gate.cached(1))
-        loop.run_until_complete(asyncio.sleep(0.01))
+        loop.run_until_complete(run_ready_tasks())
         second = loop.create_task(gate.cached(1))
-        loop.run_until_complete(asyncio.sleep(0.01))
+        loop.run_until_complete(run_ready_tasks())
         gate.open.set()
         assert loop.run_until_complete(first) is loop.run_until_complete(second)
         assert gate.started == 1

@@ -44,7 +44,7 @@ def test_failure_is_shared_and_not_cached():
 
     @cached(wait_concurrent=True)
     async def function(x):
-        await asyncio.sleep(0.01)
+        await run_ready_tasks()
         if left:
             raise left.pop()
         return "fine"

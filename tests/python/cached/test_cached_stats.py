@@ -6,7 +6,7 @@ import inspect
 import time
 
 import pytest
-from cached_helpers import both_wait_modes
+from cached_helpers import both_wait_modes, run_ready_tasks
 from helpers import MAX_CLOCK_SKEW, Background, Gate, run_threads
 
 from moka_py import Moka, cached
@@ -166,7 +166,7 @@ def test_call_that_shares_the_run_of_a_coroutine_function_is_a_hit():
     @cached(wait_concurrent=True)
     async def function(x):
         runs.append(x)
-        await asyncio.sleep(0.01)
+        await run_ready_tasks()
 
     async def main():
         await asyncio.gather(*(function(1) for _ in range(5)))
@@ -185,7 +185,7 @@ def test_cancelled_run_is_a_failed_load(wait):
 
     async def main():
         task = asyncio.create_task(function(1))
-        await asyncio.sleep(0.02)
+        await run_ready_tasks()
         assert function.cache.stats().loads == 0
         task.cancel()
         await asyncio.wait([task])
