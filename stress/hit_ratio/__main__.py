@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from operator import itemgetter
 from pathlib import Path
 from statistics import fmean
 
@@ -27,13 +28,23 @@ HERE = Path(__file__).resolve().parent
 DATA = HERE.parent.parent / "tests" / "data"
 # The capacities for a file without its own sizes, and those of a chart, as fractions of the number of distinct ids.
 DEFAULT_FRACTIONS = (0.01, 0.05, 0.2)
+# With `--more-sizes`, a trace has these fractions, too, if they are not tiny.
+MORE_FRACTIONS = (0.005, 0.02, 0.05, 0.1)
+MIN_MORE_SIZE = 8
 CHART_FRACTIONS = (0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.45, 0.6)
 TRAP_CAPACITIES = (500, 5_000, 50_000)
 # The accesses of a trap, as a multiple of the capacity.
 TRAP_LENGTH = 50
 
 
-def traces_of(names):
+def more_sizes(trace):
+    """Returns the sizes of a trace, and fractions of its ids. A trace of parts of others has its own sizes alone."""
+    fractions = () if "parts" in trace else MORE_FRACTIONS
+    further = {round(fraction * trace["unique"]) for fraction in fractions}
+    return sorted({*trace["sizes"], *(size for size in further if size >= MIN_MORE_SIZE)})
+
+
+def traces_of(names, sizes_of):
     """Yields the name, the files (with the number of accesses of each) and the sizes of each requested trace."""
     carried = {trace["name"]: trace for trace in json.loads((DATA / "traces.json").read_text())}
     for name in names or carried:
@@ -47,7 +58,7 @@ def traces_of(names):
             for part in parts
             for _ in range(part["repeats"])
         ]
-        yield name, files, trace["sizes"]
+        yield name, files, sizes_of(trace)
 
 
 def replay(python, subject, capacities, files):
@@ -158,6 +169,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("traces", nargs="*", metavar="TRACE", help="a name or a file (default: all named traces)")
     parser.add_argument("--sizes", help="capacities, separated by commas (default: those of the trace)")
+    parser.add_argument("--more-sizes", action="store_true", help="more capacities of each named trace, 35 rows in all")
     parser.add_argument("--chart", metavar="FILE", help="draw a chart of these traces, as SVG or PNG; needs matplotlib")
     parser.add_argument("--peers", metavar="PYTHON", help="an interpreter with PyPI's moka-py")
     parser.add_argument("--only", choices=["traces", "traps", "weighted"], default="traces", help="default: traces")
@@ -176,7 +188,8 @@ def main():
 def replay_traces(options):
     pythons = [sys.executable, *filter(None, [options.peers])]
     rows, curves = [], []
-    for name, files, sizes in traces_of(options.traces):
+    sizes_of = more_sizes if options.more_sizes else itemgetter("sizes")
+    for name, files, sizes in traces_of(options.traces, sizes_of):
         if options.sizes:
             sizes = [int(size) for size in options.sizes.split(",")]
         sizes = sizes or sizes_for(DEFAULT_FRACTIONS, files)
