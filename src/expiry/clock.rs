@@ -41,17 +41,22 @@ impl Clock {
         }
     }
 
-    /// Returns the count of the processor, for [`nanos_since`](Self::nanos_since).
+    /// Returns the count of the processor, for [`ticks_since`](Self::ticks_since).
     #[inline]
     pub fn ticks() -> u64 {
         process_clock().clock.raw()
     }
 
-    /// Returns the nanoseconds since the processor had this count.
+    /// Returns the ticks since the processor had this count. [`nanos_of`](Self::nanos_of) tells how long they took.
     #[inline]
-    pub fn nanos_since(ticks: u64) -> u64 {
-        let clock = &process_clock().clock;
-        clock.delta_as_nanos(ticks, clock.raw())
+    pub fn ticks_since(start: u64) -> u64 {
+        // The counts of two processors may differ a little.
+        Self::ticks().saturating_sub(start)
+    }
+
+    /// Returns the nanoseconds of a number of ticks.
+    pub fn nanos_of(ticks: u64) -> u64 {
+        process_clock().clock.delta_as_nanos(0, ticks)
     }
 }
 

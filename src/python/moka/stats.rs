@@ -25,7 +25,7 @@ const HITS: usize = CAUSES;
 const MISSES: usize = CAUSES + 1;
 const LOADS: usize = CAUSES + 2;
 const LOAD_FAILURES: usize = CAUSES + 3;
-const LOAD_NANOS: usize = CAUSES + 4;
+const LOAD_TICKS: usize = CAUSES + 4;
 const REFRESHES: usize = CAUSES + 5;
 const ALL: usize = CAUSES + 6;
 
@@ -81,8 +81,8 @@ impl CacheStats {
 
     /// Counts a load that has ended.
     pub fn end_load(&self, Load(start): Load, is_failure: bool) {
-        let nanos = Clock::nanos_since(start);
-        self.counters.add_all([(LOADS, 1), (LOAD_FAILURES, u64::from(is_failure)), (LOAD_NANOS, nanos)]);
+        let ticks = Clock::ticks_since(start);
+        self.counters.add_all([(LOADS, 1), (LOAD_FAILURES, u64::from(is_failure)), (LOAD_TICKS, ticks)]);
     }
 
     /// Counts a load that has ended and computed a value anew.
@@ -139,7 +139,7 @@ impl CacheStats {
             int(removals),
             int(get(LOADS)),
             int(get(LOAD_FAILURES)),
-            float(get(LOAD_NANOS) as f64 / 1e9),
+            float(Clock::nanos_of(get(LOAD_TICKS)) as f64 / 1e9),
             int(weight),
             int(count as u64),
             int(get(REFRESHES)),
