@@ -31,11 +31,15 @@ impl CacheState {
         let key = query.object();
         let py = key.py();
         let compute = |removed: &mut Removed| {
-            // Now, since a load may take long.
-            self.process_removals(py, std::mem::take(removed));
+            if !removed.is_untouched() {
+                // Now, since a load may take long.
+                self.process_removals(py, std::mem::take(removed));
+            }
             let load = || {
-                let _guard = RecursionGuard::enter(py)?;
+                let guard = RecursionGuard::enter(py)?;
                 let value = compute()?;
+                // The weigher and the ttl function have guards of their own.
+                drop(guard);
                 self.new_value(key, &value, deadlines)
             };
             load().map_err(|raised| shared_error::take_failure(py, raised))
