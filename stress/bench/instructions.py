@@ -18,7 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 PREPARE = """
-import gc, sys
+import functools, gc, sys
+import moka_py
 from moka_py import Moka
 gc.disable()
 rounds, entries = int(sys.argv[1]), 10_000
@@ -37,6 +38,11 @@ get, set, remove, fresh = cache.get, cache.set, cache.remove, 10**8
     return prepare, work
 
 
+def decorated(decorator):
+    """Returns the preparation of a full cached function, as `get`."""
+    return f"get = {decorator}(maxsize=entries)(lambda x: x)\nfor k in range(entries): get(k)"
+
+
 OPERATIONS = {
     "nothing: the loop around a call of `().count`": filled("get(k)", more="get = ().count"),
     "`get`, a hit, int": filled("get(k)"),
@@ -47,6 +53,9 @@ OPERATIONS = {
     "`set` that evicts, `lru`": filled("set(fresh, k); fresh += 1", made="Moka(entries, policy='lru')"),
     "`set` that evicts, `tiny_lfu`": filled("set(fresh, k); fresh += 1"),
     "`remove` and `set` again": filled("remove(k); set(k, k)"),
+    "`get_with` that misses": filled("get(fresh, set); fresh += 1", more="get, set = cache.get_with, lambda: 1"),
+    "a cached function that misses": filled("get(fresh); fresh += 1", more=decorated("moka_py.cached")),
+    "`lru_cache` that misses": filled("get(fresh); fresh += 1", more=decorated("functools.lru_cache")),
 }
 FEW, MANY = 20, 120
 
