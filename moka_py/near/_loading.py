@@ -7,7 +7,8 @@ has the lease, it waits until the key changes, and asks again.
 Invariants:
 - `registered-first`: a fill or a run begins before the request that it depends on is sent (law 13).
 - `loads-of-payload`: each value that is returned is decoded from a payload, also that of an initializer.
-- `freed`: a lease is freed if its holder fails.
+- `freed`: a lease is freed if its holder fails or is cancelled, also while a request takes or replaces the lease. Only
+  if the client fails or is interrupted in such a request, the lease is left to end by itself.
 """
 
 from __future__ import annotations
@@ -143,7 +144,7 @@ class _Load:
             while True:
                 wakeup.is_set = False
                 command: Command = ("SET", self._wire, token, "NX", "GET", "PX", lease)
-                fill, lifetime, reply = yield from self._ask_for_value(command)
+                fill, lifetime, reply = yield from self._or_free(token, self._ask_for_value(command))
                 if isinstance(reply, self._package.response_error):
                     self._refuse_leases(reply, "syntax error", "SET with NX and GET")
                     return (yield from self.without_lease())
@@ -270,7 +271,7 @@ class _Load:
             raise
         except BaseException:
             if is_lease_held:
-                yield from self._despite_errors(self._operations.run_script(RELEASE, self._key, expected or b""))
+                yield from self._free(expected or b"")
             raise
         if expected is not None:
             store = self._operations.run_script(REPLACE, self._key, expected, payload, self._ttl)
@@ -278,7 +279,8 @@ class _Load:
             return value
         else:
             store = self._store_if_absent(payload)
-        yield from self._despite_errors(store)
+        stored = self._despite_errors(store)
+        yield from self._or_free(expected, stored) if is_lease_held and expected else stored
         # The local tier may know the key as absent.
         self._tier.discard(self._key)
         return value
@@ -287,6 +289,21 @@ class _Load:
         end: Command = () if self._ttl == "" else ("PX", self._ttl)
         [reply] = yield Ask([("SET", self._wire, payload, "NX", *end)])
         return checked(reply)
+
+    def _or_free[T](self, token: bytes, request: Steps[T]) -> Steps[T]:
+        """Carry out a request that takes or replaces the lease with this token. If it is cancelled, free the lease."""
+        try:
+            return (yield from request)
+        except (Exception, GeneratorExit, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
+            # The server may have executed the request or not.
+            yield from self._free(token)
+            raise
+
+    def _free(self, token: bytes) -> Steps[None]:
+        """Delete the lease with this token, if the server has it."""
+        return self._despite_errors(self._operations.run_script(RELEASE, self._key, token))
 
     def _despite_errors(self, steps: Steps[Any]) -> Steps[None]:
         """Carry out steps after which the value is right also if they fail. The driver counts the error."""

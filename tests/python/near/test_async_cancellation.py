@@ -8,7 +8,7 @@ from near.async_caches import RUNNERS, Load, caught, open_near_cache, runner, se
 from near.near_caches import is_lease, payload
 
 from moka_py.near import _async_driver
-from moka_py.near._lease import RELEASE
+from moka_py.near._lease import RELEASE, REPLACE
 
 OTHER_LEASE = b"\xc1mk?" + b"0123456789abcdef"
 
@@ -201,17 +201,66 @@ def test_after_a_cancelled_write_no_call_returns_an_older_value(run, opened, ser
     run(main())
 
 
+async def time_out_when(reached, call):
+    """Await a call with a timeout, whose time comes when the awaitable `reached` ends."""
+
+    async def expire(timeout):
+        await reached
+        timeout.reschedule(asyncio.get_running_loop().time())
+
+    async with asyncio.timeout(None) as timeout:
+        expiry = asyncio.create_task(expire(timeout))
+        await call
+    await expiry
+
+
 def test_timeouts_end_calls(run, opened, server):
     async def main():
         async with opened() as cache:
             load = Load()
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(cache.get_with("k", load), 0.01)
+                await time_out_when(load.began.wait(), cache.get_with("k", load))
             assert read(server) is None
-            with server.hold("GET", "n:k"):
+            with server.hold("GET", "n:k") as hold:
                 with pytest.raises(TimeoutError):
-                    await asyncio.wait_for(cache.get("k"), 0.01)
+                    await time_out_when(caught(hold), cache.get("k"))
             assert await cache.get("k") is None
+
+    run(main())
+
+
+def test_a_call_that_is_cancelled_while_it_asks_for_a_lease_leaves_none(run, opened, server):
+    async def main():
+        async with opened() as cache:
+            load = Load()
+            with server.hold("SET", "n:k") as hold:
+                call = asyncio.create_task(cache.get_with("k", load))
+                await caught(hold)
+                hold.execute()
+                assert is_lease(read(server))
+                call.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await call
+            assert read(server) is None
+            assert load.runs == 0
+
+    run(main())
+
+
+def test_a_call_that_is_cancelled_while_it_stores_its_value_leaves_no_lease(run, opened, server):
+    async def main():
+        async with opened() as cache:
+            load = Load()
+            load.go_on.set()
+            with server.hold("EVALSHA", REPLACE.digest) as hold:
+                call = asyncio.create_task(cache.get_with("k", load))
+                await caught(hold)
+                assert is_lease(read(server))
+                call.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await call
+                assert read(server) is None
+            assert load.runs == 1
 
     run(main())
 
