@@ -229,19 +229,25 @@ def test_timeouts_end_calls(run, opened, server):
     run(main())
 
 
+async def cancel_in_request(call, server, hold, *, is_executed):
+    """Cancel a call, which has a lease, in the request that the hold stops: before or after the server executes it."""
+    task = asyncio.create_task(call)
+    await caught(hold)
+    if is_executed:
+        hold.execute()
+    assert is_lease(read(server))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert read(server) is None
+
+
 def test_a_call_that_is_cancelled_while_it_asks_for_a_lease_leaves_none(run, opened, server):
     async def main():
         async with opened() as cache:
             load = Load()
             with server.hold("SET", "n:k") as hold:
-                call = asyncio.create_task(cache.get_with("k", load))
-                await caught(hold)
-                hold.execute()
-                assert is_lease(read(server))
-                call.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await call
-            assert read(server) is None
+                await cancel_in_request(cache.get_with("k", load), server, hold, is_executed=True)
             assert load.runs == 0
 
     run(main())
@@ -253,13 +259,7 @@ def test_a_call_that_is_cancelled_while_it_stores_its_value_leaves_no_lease(run,
             load = Load()
             load.go_on.set()
             with server.hold("EVALSHA", REPLACE.digest) as hold:
-                call = asyncio.create_task(cache.get_with("k", load))
-                await caught(hold)
-                assert is_lease(read(server))
-                call.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await call
-                assert read(server) is None
+                await cancel_in_request(cache.get_with("k", load), server, hold, is_executed=False)
             assert load.runs == 1
 
     run(main())
