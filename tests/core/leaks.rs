@@ -1,14 +1,12 @@
 //! After many calls only the entries of the cache are alive, and nothing once the cache is dropped.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::thread;
-use std::time::Duration;
 
 use moka_py::{Clock, Config, Kind, Lifetime, NewValue};
 
 use crate::support::{
-    BuiltinEqQuery, Error, LiveCount, MICRO, MILLI, Random, TestCache, Value, call, mix_hash, scope, seed,
-    sized,
+    BuiltinEqQuery, Error, LiveCount, MICRO, MILLI, Random, TestCache, Value, assert_alive_after_flushes,
+    call, mix_hash, scope, seed, sized,
 };
 
 /// Makes `calls` calls in four threads, and counts the living keys and values. On the GIL build the threads take turns.
@@ -51,15 +49,7 @@ fn check_leaks_after(calls: u64) {
         });
     }
     let (held, _) = call(&cache, |removed| cache.count(removed));
-    // Readers of other tests in this process can delay the release, but not for long.
-    for _ in 0..10_000 {
-        cache.flush();
-        if (keys.alive(), values.alive()) == (held, held) {
-            break;
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-    assert_eq!((keys.alive(), values.alive()), (held, held), "keys and values alive, and held");
+    assert_alive_after_flushes(&cache, (held, held), || (keys.alive(), values.alive()));
     drop(cache);
     assert_eq!((keys.alive(), values.alive()), (0, 0));
     println!("{} calls, {} removals, no leak", made.into_inner(), events.into_inner());

@@ -25,6 +25,9 @@ pub const MILLI: u64 = 1_000_000;
 pub const SECOND: u64 = 1_000_000_000;
 pub const YEAR: u64 = 31_557_600 * SECOND;
 
+/// How often a test flushes a cache, with a pause of a millisecond, before it gives up.
+const MAX_FLUSHES: usize = 10_000;
+
 /// Counts the living objects of a test.
 #[derive(Clone, Default)]
 pub struct LiveCount(Arc<AtomicUsize>);
@@ -553,4 +556,23 @@ pub fn within_a_minute<R: Send + 'static>(body: impl FnOnce() -> R + Send + 'sta
         Err(mpsc::RecvTimeoutError::Timeout) => panic!("it hangs"),
         _ => running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
     }
+}
+
+/// Flushes a cache until `alive` returns the expected numbers. Readers of other tests in this process can delay the
+/// release, but not for long.
+pub fn assert_alive_after_flushes<K, V, E, T>(cache: &Cache<K, V, E>, expected: T, alive: impl Fn() -> T)
+where
+    K: Handle,
+    V: Handle,
+    E: Clone + Send + Sync + 'static,
+    T: PartialEq + std::fmt::Debug,
+{
+    for _ in 0..MAX_FLUSHES {
+        cache.flush();
+        if alive() == expected {
+            return;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    panic!("{:?} are alive in place of {expected:?}", alive());
 }

@@ -5,13 +5,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use moka_py::{Cache, Clock, Config, Cursor, Kind, Lifetime, NewValue};
 
 use crate::support::{
-    BuiltinEqQuery, Error, Key, LiveCount, MICRO, Random, TestCache, UserEqQuery, Value, call, mix_hash,
-    scope, seed, sized, validate,
+    BuiltinEqQuery, Error, Key, LiveCount, MICRO, Random, TestCache, UserEqQuery, Value,
+    assert_alive_after_flushes, call, mix_hash, scope, seed, sized, validate,
 };
 
 const THREADS: u64 = 4;
@@ -32,27 +31,14 @@ fn assert_value_of(id: u64, value: &Value) {
     assert_eq!(value.word() >> 32, id, "a value of another key");
 }
 
-/// Checks that each key is in the cache once, and that only the cache's keys and values are alive. Other threads of the
-/// process can delay the release, but not for long.
+/// Checks that each key is in the cache once, and that only the cache's keys and values are alive.
 fn assert_nothing_leaked(shared: &SharedCache) {
     let (held, _) = call(&shared.cache, |removed| shared.cache.count(removed));
     let mut cursor = Cursor::default();
     let next = || shared.cache.next_entry(&mut cursor).map(|(key, _)| key.id());
     let keys: Vec<u64> = std::iter::from_fn(next).collect();
     assert_eq!(keys.iter().collect::<BTreeSet<_>>().len(), keys.len(), "each key is there once");
-    let begin = Instant::now();
-    loop {
-        shared.cache.flush();
-        let alive = (shared.keys.alive(), shared.values.alive());
-        if alive == (held, held) {
-            return;
-        }
-        assert!(
-            begin.elapsed() < Duration::from_secs(10),
-            "{held} are held, {alive:?} keys and values alive"
-        );
-        thread::sleep(Duration::from_millis(1));
-    }
+    assert_alive_after_flushes(&shared.cache, (held, held), || (shared.keys.alive(), shared.values.alive()));
 }
 
 impl SharedCache {
