@@ -25,8 +25,9 @@ pub const MILLI: u64 = 1_000_000;
 pub const SECOND: u64 = 1_000_000_000;
 pub const YEAR: u64 = 31_557_600 * SECOND;
 
-/// How often a test flushes a cache, with a pause of a millisecond, before it gives up.
-const MAX_FLUSHES: usize = 10_000;
+/// How often a test flushes a cache, with a pause of a millisecond, before it gives up. On the GIL build one flush is
+/// enough.
+const MAX_FLUSHES: usize = if cfg!(moka_gil) { 1 } else { 10_000 };
 
 /// Counts the living objects of a test.
 #[derive(Clone, Default)]
