@@ -153,7 +153,7 @@ class _Load:
                     self._tier.counters.add("remote_misses")
                     if watch is not None:
                         self._tier.counters.add("lease_takeovers")
-                    return (yield from self._compute_and_replace(token, is_lease_held=True))
+                    return (yield from self._compute_and_replace(token, own_lease=token))
                 if not is_lease(reply):
                     return (yield from self._decode_or_compute(fill, lifetime, reply))
                 if watch is None:
@@ -255,13 +255,13 @@ class _Load:
         except StopIteration as error:
             raise StoppedError(error) from None
 
-    def _compute_and_replace(self, expected: bytes | None, *, is_lease_held: bool = False) -> Steps[Any]:
+    def _compute_and_replace(self, expected: bytes | None, *, own_lease: bytes | None = None) -> Steps[Any]:
         """Compute the value, and store it if the key still has the expected payload.
 
         Args:
             expected: The payload that the server has for the key: a lease, or one that cannot be decoded. None if it
                 has none.
-            is_lease_held: Whether it is a lease of this call, which is freed after a failure.
+            own_lease: The expected payload, if it is a lease of this call. It is freed after a failure.
         """
         # A removal that finds no key changes nothing on the server. In this process it is seen here.
         run = self._tier.begin_run(self._key) if expected is None else None
@@ -270,8 +270,8 @@ class _Load:
         except GeneratorExit:
             raise
         except BaseException:
-            if is_lease_held:
-                yield from self._free(expected or b"")
+            if own_lease is not None:
+                yield from self._free(own_lease)
             raise
         if expected is not None:
             store = self._operations.run_script(REPLACE, self._key, expected, payload, self._ttl)
@@ -280,7 +280,7 @@ class _Load:
         else:
             store = self._store_if_absent(payload)
         stored = self._despite_errors(store)
-        yield from self._or_free(expected, stored) if is_lease_held and expected else stored
+        yield from stored if own_lease is None else self._or_free(own_lease, stored)
         # The local tier may know the key as absent.
         self._tier.discard(self._key)
         return value
