@@ -75,16 +75,17 @@ def mutations() -> list[Mutation]:
 
 def has_test(mutation: Mutation) -> bool:
     """Returns whether the test of a check exists."""
-    path, *classes, name = mutation.test.split("::")
+    path, *inner, name = mutation.test.split("::")
     if mutation.kind.startswith("3."):
         file = ROOT / "tests/python" / path
-        patterns = [rf"^class {each}\b" for each in classes]
-        patterns.append(rf"^{'    ' * len(classes)}(async )?def {name.partition('[')[0]}\(")
+        patterns = [rf"^class {each}\b" for each in inner]
+        patterns.append(rf"^{'    ' * len(inner)}(async )?def {name.partition('[')[0]}\(")
         return file.is_file() and all(re.search(each, file.read_text(), re.MULTILINE) for each in patterns)
     if mutation.kind.endswith("unit"):
         files = list((ROOT / "src").rglob("*.rs"))
     else:
-        files = [ROOT / "tests" / ("loom" if mutation.kind == "loom" else "core") / f"{path}.rs"]
+        tests = ROOT / "tests" / ("loom" if mutation.kind == "loom" else "core")
+        files = [tests.joinpath(path, *inner).with_suffix(".rs")]
     return any(re.search(rf"\bfn {name}\(", file.read_text()) for file in files if file.is_file())
 
 
