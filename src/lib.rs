@@ -102,6 +102,8 @@ pub use reclaim::Handle;
 #[cfg(all(debug_assertions, not(moka_gil), not(moka_loom)))]
 #[doc(hidden)]
 pub use reclaim::is_pinned;
+#[doc(hidden)]
+pub use shard::SHARD_SHIFT;
 pub use shard::{LoadLookup, RefreshClaim};
 pub use simulate::{KeyLines, Limits, LineTooLong, Method, Trace};
 pub use single_flight::{LoadError, Run, WaitStep, after_fork_child};

@@ -49,6 +49,8 @@ mod write;
 
 pub use self::refresh::{LoadLookup, RefreshClaim};
 pub(crate) use self::scan::RANKED_PER_BATCH;
+#[doc(hidden)]
+pub use self::shards::SHARD_SHIFT;
 use self::transaction::WriteTxn;
 pub(crate) use self::update::Durations;
 pub(crate) use self::weights::Budget;

@@ -1,6 +1,6 @@
 //! The weight bound holds for the whole cache, and is exact.
 
-use moka_py::{Cause, Config, Kind, NewValue};
+use moka_py::{Cause, Config, Kind, NewValue, SHARD_SHIFT};
 
 use crate::support::{BuiltinEqQuery, Random, Subject, event, mix_hash, sized};
 
@@ -22,10 +22,10 @@ fn set_with_hash(subject: &Subject, id: u64, hash: u64) {
 #[test]
 fn a_cache_holds_as_many_entries_as_its_capacity_whatever_their_hashes() {
     for &kind in sized(&BOTH[..], &[Kind::TinyLfu]) {
-        for &shift in sized(&[0, 3, 6, 12, 40][..], &[40][..]) {
+        for &shift in sized(&[0, SHARD_SHIFT + 1, SHARD_SHIFT + 2, SHARD_SHIFT + 6, 40][..], &[40][..]) {
             let subject = Subject::new(Config::new(LARGE, kind));
             for id in 0..LARGE {
-                // Hashes that are shifted far enough share their low bits, and so their shard.
+                // Hashes that are shifted far enough share the bits that choose the shard.
                 set_with_hash(&subject, id, mix_hash(id) << shift);
             }
             assert_eq!(subject.events(), [], "{kind:?}, shift {shift}");
@@ -45,7 +45,7 @@ fn other_shards_evict_for_a_shard_without_victims() {
     for &kind in sized(&BOTH[..], &[Kind::TinyLfu]) {
         let subject = Subject::new(Config::new(LARGE, kind));
         for id in 0..LARGE {
-            set_with_hash(&subject, id, mix_hash(id) << 6);
+            set_with_hash(&subject, id, mix_hash(id) << (SHARD_SHIFT + 6));
         }
         // The shards of the new keys are empty at first.
         for id in LARGE..LARGE + MORE {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 
-use moka_py::{Cache, Clock, Config, Cursor, Kind, Lifetime, NewValue};
+use moka_py::{Cache, Clock, Config, Cursor, Kind, Lifetime, NewValue, SHARD_SHIFT};
 
 use crate::support::{
     BuiltinEqQuery, Error, Key, LiveCount, MICRO, Random, TestCache, UserEqQuery, Value,
@@ -195,7 +195,12 @@ fn caches_whose_entries_expire_survive_random_calls_by_threads() {
 fn keys_of_equal_hash_survive_random_calls_by_threads() {
     random_calls_by_threads(Config::new(100, Kind::Lru), 12, |_| 0x1234_5678_9abc_def0, sized(2_000, 6));
     random_calls_by_threads(Config::new(10_000, Kind::TinyLfu), 30, |id| mix_hash(id % 3), sized(2_000, 6));
-    random_calls_by_threads(Config::new(5_000, Kind::Lru), 200, |id| mix_hash(id) << 6, sized(2_000, 6));
+    random_calls_by_threads(
+        Config::new(5_000, Kind::Lru),
+        200,
+        |id| mix_hash(id) << (SHARD_SHIFT + 6),
+        sized(2_000, 6),
+    );
 }
 
 #[test]

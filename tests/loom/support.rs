@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64 as Time, AtomicUsize as Count, Ordering::Relax
 
 use moka_py::{
     BulkKey, Cache, Cause, Clock, Config, Cursor, Failure, Handle, KeyQuery, Kind, Lifetime, LoadError,
-    LoadLookup, NewValue, NextRefresh, RefreshClaim, Removals, RunStart,
+    LoadLookup, NewValue, NextRefresh, RefreshClaim, Removals, RunStart, SHARD_SHIFT,
 };
 
 use crate::runner::{self, IS_INSIDE, JoinHandle, Shared};
@@ -67,7 +67,7 @@ pub struct World {
 
 /// Gives keys separate home slots in the smallest table. Even and odd keys are in different shards.
 pub fn separate_homes(id: u64) -> u64 {
-    id << 62 | id << 32 | id & 1
+    id << 62 | id << 32 | (id & 1) << SHARD_SHIFT
 }
 
 /// Gives all keys the same home slot, and so the same probe, with different tags.

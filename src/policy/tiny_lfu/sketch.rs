@@ -57,7 +57,7 @@ pub(super) struct Sketch {
     unhalved: usize,
 }
 
-/// Spreads a hash again, since all hashes of a shard share their lowest bits.
+/// Spreads a hash again, since all hashes of a shard share some bits.
 fn mix(hash: u64) -> u64 {
     let product = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     product ^ product >> 32

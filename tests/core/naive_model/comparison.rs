@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use moka_py::{Cause, Config, Kind, Lifetime, NewValue};
+use moka_py::{Cause, Config, Kind, Lifetime, NewValue, SHARD_SHIFT};
 
 use super::{ModelEntry, NaiveModel, Written};
 use crate::support::{
@@ -65,7 +65,7 @@ impl Comparison {
         match self.hashes {
             Hashes::Spread => mix_hash(key),
             Hashes::Few => mix_hash(key % 5),
-            Hashes::Narrow => mix_hash(key) >> 12 << 6,
+            Hashes::Narrow => mix_hash(key) >> 6 & !(63 << SHARD_SHIFT),
         }
     }
 
