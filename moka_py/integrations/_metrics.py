@@ -10,11 +10,15 @@ import functools
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from moka_py import CachedFunction, CachedMethod, Moka, Stats, cached_functions
 from moka_py.near._base import NearCacheBase
+
+MAX_READINGS = 100
+"""How often a mapping is read until no thread changes it meanwhile."""
 
 _Source = Moka[Any, Any] | NearCacheBase[Any] | CachedFunction[..., Any] | CachedMethod[..., Any]
 
@@ -126,7 +130,7 @@ class Sources:
     def read(self) -> dict[str, list[Reading]]:
         """Return the readings of all caches that exist now. Several have the same name if functions do."""
         readings = defaultdict(list)
-        for name, source in list(self._caches.items()):
+        for name, source in _items_of(self._caches):
             readings[name].append(_read(name, source))
         if self._functions is not False:
             package = self._functions if isinstance(self._functions, str) else None
@@ -134,6 +138,15 @@ class Sources:
                 name = _name_of(function)
                 readings[name].append(_read(name, function))
         return readings
+
+
+def _items_of(caches: Mapping[str, _Source]) -> list[tuple[str, _Source]]:
+    """Return the items of a mapping that other threads may change, such as a `weakref.WeakValueDictionary`."""
+    for _ in range(MAX_READINGS - 1):
+        # The iteration raises it if a thread adds or removes a cache meanwhile.
+        with suppress(RuntimeError):
+            return list(caches.items())
+    return list(caches.items())
 
 
 def _name_of(function: Any) -> str:

@@ -245,6 +245,30 @@ def test_cache_of_a_weak_mapping_may_die_during_scrapes(registry):
     assert not [sample for family in collector.collect() for sample in family.samples]
 
 
+def test_cache_that_is_added_during_a_scrape_does_not_end_it(collect):
+    class Growing(dict):
+        """The first time its items are read, a cache is added meanwhile, as by another thread."""
+
+        def items(self):
+            for item in super().items():
+                yield item
+                self.setdefault("second", Moka(2))
+
+    samples = collect(Growing(first=Moka(1)))()
+    assert (samples["moka_capacity", "first"], samples["moka_capacity", "second"]) == (1, 2)
+
+
+def test_mapping_that_always_raises_ends_a_scrape_with_its_error(registry):
+    from moka_py.integrations.prometheus import MokaCollector
+
+    class Broken(dict):
+        def items(self):
+            raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        MokaCollector(Broken(), registry=registry)
+
+
 def test_function_that_is_gone_is_shown_no_longer(collect):
     function = make_function()
     scrape = collect(functions=__name__)
