@@ -127,10 +127,13 @@ class LoopClients:
     def retire(self) -> None:
         """Close the clients that were made, each in its loop, after the calls that use it. Any thread may call it."""
         self._is_retired = True
-        for own in list(self._own.values()):
-            # The loop may be closed.
-            with suppress(RuntimeError):
-                own.loop.call_soon_threadsafe(own.retire_and_close)
+        # The list is made in one step. Another thread may add a client meanwhile, and sees then that it is retired.
+        for reference in self._own.valuerefs():
+            own = reference()
+            if own is not None:
+                # The loop may be closed.
+                with suppress(RuntimeError):
+                    own.loop.call_soon_threadsafe(own.retire_and_close)
 
     async def close(self) -> None:
         """Do what `retire` does, and close the client of this loop before the return, unless a call uses it."""

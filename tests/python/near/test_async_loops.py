@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import sys
 import threading
 import weakref
 from pathlib import Path
@@ -286,6 +287,40 @@ def test_close_in_one_loop_closes_the_client_of_another(server, client, cache, l
     wait_until(lambda: len(data_connections(server)) == 1)
     one.wait_for(client.aclose())
     wait_until(lambda: data_connections(server) == [])
+
+
+def test_a_loop_that_begins_while_the_clients_are_closed_does_not_disturb_that(server, client, cache, loops):
+    class Begun:
+        """The client of a loop that has just begun, as far as `retire` uses it."""
+
+        def __init__(self):
+            self.loop = self
+
+        def call_soon_threadsafe(self, _function):
+            pass
+
+        retire_and_close = None
+
+    one, two = loops
+    one.wait_for(use(cache))
+    two.wait_for(use(cache))
+    begun = []
+
+    def begin(frame, _event, _argument):
+        """Add a client before each line that `weakref` executes, as a thread may do."""
+        if frame.f_globals is vars(weakref):
+            begun.append(Begun())
+            cache._clients._own[0, len(begun)] = begun[-1]
+        return begin
+
+    sys.settrace(begin)
+    try:
+        cache._clients.retire()
+    finally:
+        sys.settrace(None)
+    assert begun
+    wait_until(lambda: len(data_connections(server)) == 1)
+    one.wait_for(client.aclose())
 
 
 @pytest.mark.parametrize("closer", [0, 1])
