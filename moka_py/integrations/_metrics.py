@@ -143,7 +143,7 @@ class Sources:
 def _items_of(caches: Mapping[str, _Source]) -> list[tuple[str, _Source]]:
     """Return the items of a mapping that other threads may change, such as a `weakref.WeakValueDictionary`."""
     for _ in range(MAX_READINGS - 1):
-        # The iteration raises it if a thread adds or removes a cache meanwhile.
+        # The iteration raises RuntimeError if a thread adds or removes a cache meanwhile.
         with suppress(RuntimeError):
             return list(caches.items())
     return list(caches.items())
