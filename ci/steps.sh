@@ -138,6 +138,16 @@ clippy_models() {
   RUSTFLAGS="--cfg moka_loom" with_target loom cargo clippy --locked --test loom -- -D warnings
 }
 
+# A reference to code in a comment must be right, also in comments of private items.
+document_core() { with_target core cargo rustdoc --locked -- --document-private-items -D warnings; }
+
+# document_extension NAME: the same for the extension, for an interpreter whose versions of the crates are in Cargo.lock.
+document_extension() {
+  local python
+  python=$("$ROOT/ci/python" "$1") || return
+  PYO3_PYTHON=$python with_target "clippy-$1" cargo rustdoc --locked --features python -- --document-private-items -D warnings
+}
+
 test_core() { with_target core timeout --foreground -k 10 900 cargo test --locked --no-fail-fast; }
 
 # Tests the core as it is on the GIL build, where the GIL is its lock.
@@ -258,6 +268,7 @@ lint_steps() {
 
 core_steps() {
   step "clippy, core" clippy_core
+  step "rustdoc, core" document_core
   step "cargo test, core" test_core
 }
 
@@ -268,6 +279,7 @@ quick_steps() {
   lint=$(tool_venv 3.13 "${LINT_TOOLS[@]}")
   cd "$ROOT" || return
   step "clippy, extension" side_by_side clippy_extension "${REQUIRED_PYTHONS[@]}" "${COMPILE_ONLY_FREE_THREADED[@]/%/t}" "${TARGETS[@]}"
+  step "rustdoc, extension" side_by_side document_extension 3.13t 3.14
   beside core_steps
   beside lint_steps
   beside step "cargo test, core as on the GIL build" test_core_gil

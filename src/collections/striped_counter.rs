@@ -9,7 +9,7 @@
 //! takes next to no memory, however many threads there could be. On the GIL build there is one stripe, in place.
 //!
 //! # Invariants
-//! - `one-writer`: a stripe below [`MAX_OWNED_SLOTS`] is written only by the thread that has that slot. The next
+//! - `one-writer`: a stripe below `MAX_OWNED_SLOTS` is written only by the thread that has that slot. The next
 //!   thread to have the slot sees these writes.
 //!
 //! # Orderings
