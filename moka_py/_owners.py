@@ -19,6 +19,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from moka_py._moka_py import Moka, _Owner, _OwnerRegistry
@@ -44,54 +45,57 @@ def owner_factory(cache: Moka[Any, Any], owners: _OwnerRegistry) -> Callable[[ob
     """Return the function that makes the owner of an instance, for a cached method with this registry."""
     if _watch_collector not in gc.callbacks:
         gc.callbacks.append(_watch_collector)
+    # Not a nested function. On CPython 3.13t a read of its variables takes a lock that all calls share, and a fork may
+    # leave such a lock taken in the child: it is passed on to a thread that waits for it.
+    return partial(_make_owner, cache, owners)
 
-    def make_owner(instance: object) -> _Owner:
-        """Return the owner of an instance, registered for as long as the instance lives.
 
-        Raises:
-            TypeError: The instance cannot be weakly referenced.
-        """
-        address = id(instance)
-        # Owners refer to the callbacks, and the registry and the keys refer to owners. So a callback refers weakly to
-        # these: then a function that is dropped needs no collector. The references are made each time, because those to
-        # a registry that a finalizer revived are cleared.
-        weak_owners, weak_cache = weakref.ref(owners), weakref.ref(cache)
+def _make_owner(cache: Moka[Any, Any], owners: _OwnerRegistry, instance: object) -> _Owner:
+    """Return the owner of an instance, registered for as long as the instance lives.
 
-        def on_death(_reference: Any) -> None:
-            owner, owners, cache = weak_owner(), weak_owners(), weak_cache()
-            if owner is None:
-                return
-            if owners is not None:
-                owners._remove(address, owner)
-            if cache is not None:
-                owner._remove_entries(cache)
+    Raises:
+        TypeError: The instance cannot be weakly referenced.
+    """
+    address = id(instance)
+    # Owners refer to the callbacks, and the registry and the keys refer to owners. So a callback refers weakly to
+    # these: then a function that is dropped needs no collector. The references are made each time, because those to
+    # a registry that a finalizer revived are cleared.
+    weak_owners, weak_cache = weakref.ref(owners), weakref.ref(cache)
 
-        try:
-            reference = weakref.ref(instance, on_death)
-        except TypeError:
-            kind = type(instance).__name__
-            raise TypeError(f"weak_self needs an instance that can be weakly referenced, got {kind}") from None
-        owner = _Owner(reference)
-        weak_owner = weakref.ref(owner)
-        if _is_collecting:
-            _checks_after_collection.append(lambda: on_death(reference) if reference() is None else None)
-        present = owners._get_or_insert(address, owner)
-        if present is owner or present._is_of(instance):
-            return present
-        # The present owner is of an earlier instance at this address, whose reference was cleared without a callback.
-        owners._replace(address, owner)
-        present._remove_entries(cache)
-        if not _is_collecting:
-            remove_dead_owners()
-        return owner
+    def on_death(_reference: Any) -> None:
+        owner, owners, cache = weak_owner(), weak_owners(), weak_cache()
+        if owner is None:
+            return
+        if owners is not None:
+            owners._remove(address, owner)
+        if cache is not None:
+            owner._remove_entries(cache)
 
-    def remove_dead_owners() -> None:
-        """Remove all owners whose instances died without a callback, and their entries.
+    try:
+        reference = weakref.ref(instance, on_death)
+    except TypeError:
+        kind = type(instance).__name__
+        raise TypeError(f"weak_self needs an instance that can be weakly referenced, got {kind}") from None
+    owner = _Owner(reference)
+    weak_owner = weakref.ref(owner)
+    if _is_collecting:
+        _checks_after_collection.append(lambda: on_death(reference) if reference() is None else None)
+    present = owners._get_or_insert(address, owner)
+    if present is owner or present._is_of(instance):
+        return present
+    # The present owner is of an earlier instance at this address, whose reference was cleared without a callback.
+    owners._replace(address, owner)
+    present._remove_entries(cache)
+    if not _is_collecting:
+        _remove_dead_owners(cache, owners)
+    return owner
 
-        A finalizer may revive a registry that was garbage. Then all its references were cleared without callbacks.
-        """
-        for address, owner in owners._items():
-            if owner._is_gone() and owners._remove(address, owner):
-                owner._remove_entries(cache)
 
-    return make_owner
+def _remove_dead_owners(cache: Moka[Any, Any], owners: _OwnerRegistry) -> None:
+    """Remove all owners whose instances died without a callback, and their entries.
+
+    A finalizer may revive a registry that was garbage. Then all its references were cleared without callbacks.
+    """
+    for address, owner in owners._items():
+        if owner._is_gone() and owners._remove(address, owner):
+            owner._remove_entries(cache)
