@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from helpers import DEBUG_BUILD, run_script
+from helpers import DEBUG_BUILD, FREE_THREADED, run_script
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -31,7 +31,8 @@ caches = [Moka(10**9, policy=policy) for policy in ("lru", "tiny_lfu") for _ in 
 for cache in caches:
     cache.set(1, 1)
 grown = resident() - before
-assert grown < 200 * 100_000, grown
+# With many cores a cache has 64 shards of 2 KB.
+assert grown < 200 * 200_000, grown
 """
     )
 
@@ -96,8 +97,10 @@ assert sizes[-1] - sizes[1] < 10_000_000, sizes
 # At 815,000 entries a resize of the table is under way, which moves a few slots with each write.
 @pytest.mark.parametrize("count", [1_000_000, 815_000])
 def test_emptied_cache_keeps_at_most_a_tenth_of_its_memory(count, policy, empty):
-    # A clear frees everything at once, so memory that the allocator keeps counts, too.
-    measure = MEASURE.replace("ctypes.CDLL(None).malloc_trim(0)", "pass") if "clear" in empty else MEASURE
+    # A clear frees everything at once, so memory that the allocator keeps counts, too. With many shards it keeps their
+    # small parts.
+    is_at_once = "clear" in empty and not FREE_THREADED
+    measure = MEASURE.replace("ctypes.CDLL(None).malloc_trim(0)", "pass") if is_at_once else MEASURE
     run_script(
         measure
         + f"""

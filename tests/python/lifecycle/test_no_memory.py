@@ -184,7 +184,7 @@ def test_large_capacity_allocates_no_memory(capacity):
     run_script(
         LIMIT
         + f"""
-limit(3 << 20)
+limit(8 << 20)
 caches = [Moka({capacity}, policy=policy, ttl=1) for policy in ("lru", "tiny_lfu") for _ in range(20)]
 for cache in caches:
     cache.set(1, 1)
