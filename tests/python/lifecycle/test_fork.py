@@ -139,15 +139,16 @@ class Kind:
     @cached(weak_self=True, maxsize=None)
     def method(self, x):
         return id(self), x
-kept = [Kind() for _ in range(20)]
+# A tuple: CPython 3.13t locks a list to read it, and a fork may leave that lock taken in the child.
+kept = tuple(Kind() for _ in range(20))
 done = []
 def load():
     while not done:
-        new = [Kind() for _ in range(20)]
+        new = tuple(Kind() for _ in range(20))
         assert all(one.method(1) == (id(one), 1) for one in kept + new)
 threads = [thread(load) for _ in range(3)]
 def work():
-    new = [Kind() for _ in range(200)]
+    new = tuple(Kind() for _ in range(200))
     assert all(one.method(number) == (id(one), number) for number in range(2) for one in kept + new)
     del new
     gc.collect()
