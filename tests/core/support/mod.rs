@@ -1,4 +1,4 @@
-//! What the tests of the core share: sizes and durations, objects, a cache with its clock, random choices and threads.
+//! Helpers of the tests of the core: sizes and durations, objects, a cache with its clock, random choices and threads.
 
 mod objects;
 mod random;
