@@ -237,9 +237,14 @@ def test_instance_made_during_a_collection_does_not_get_the_results_of_one_that_
     for _ in range(20):
         addresses, made = set(), []
         Numbered.numbers = itertools.count()
-        for _ in range(count):
-            in_cycle(Numbered())
-        gc.collect()
+        # The collector must not run before all of them are there.
+        gc.disable()
+        try:
+            for _ in range(count):
+                in_cycle(Numbered())
+            gc.collect()
+        finally:
+            gc.enable()
         assert len(made) == count
         assert [result for _, _, result in made] == [one.number for one, _, _ in made]
         if any(is_reused for _, is_reused, _ in made):
