@@ -182,7 +182,7 @@ def test_read_during_an_own_write_is_not_kept_after_it(near, monkeypatch):
     execute = RedisCacheClient.set
     near.set("key", -1)
     monkeypatch.setattr(RedisCacheClient, "set", set_after_a_read)
-    for number in range(50):
+    for number in range(500):
         near.set("key", number)
         assert near.get("key") == number
 
