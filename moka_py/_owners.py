@@ -46,7 +46,7 @@ def owner_factory(cache: Moka[Any, Any], owners: _OwnerRegistry) -> Callable[[ob
     if _watch_collector not in gc.callbacks:
         gc.callbacks.append(_watch_collector)
     # Not a nested function. On CPython 3.13t a read of its variables takes a lock that all calls share, and a fork may
-    # leave such a lock taken in the child: it is passed on to a thread that waits for it.
+    # leave such a lock taken in the child.
     return partial(_make_owner, cache, owners)
 
 

@@ -19,6 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+# Whether a large cache may have more than 16 shards.
+HAS_MANY_SHARDS = FREE_THREADED and (os.cpu_count() or 1) > 4
 
 
 # A thread of the free-threaded build reserves 34 MB of address space, which ci/test limits.

@@ -7,7 +7,7 @@ Python's own objects do.
 import sys
 
 import pytest
-from helpers import FREE_THREADED, run_script
+from helpers import FREE_THREADED, HAS_MANY_SHARDS, run_script
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS and /proc")
 
@@ -184,7 +184,7 @@ def test_large_capacity_allocates_no_memory(capacity):
     run_script(
         LIMIT
         + f"""
-limit(8 << 20)
+limit({8 if HAS_MANY_SHARDS else 3} << 20)
 caches = [Moka({capacity}, policy=policy, ttl=1) for policy in ("lru", "tiny_lfu") for _ in range(20)]
 for cache in caches:
     cache.set(1, 1)
